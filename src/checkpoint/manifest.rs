@@ -1,0 +1,131 @@
+//! The table of contents of a checkpoint, and the digest of a state.
+//!
+//! Owns the text of `manifest.json` and what seals it. Must never know a file.
+
+use std::fmt;
+
+use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::{Xxh3, xxh3_128};
+
+use crate::stream::offsets::Offsets;
+
+/// The layout this program writes and reads. It grows with every change that an older program
+/// would misread. Whatever the format, `format` and `checksum` of the manifest keep their meaning.
+pub(super) const FORMAT: u32 = 1;
+/// Stands for the checksum of the manifest while that checksum is computed.
+const NO_CHECKSUM: &str = "00000000000000000000000000000000";
+
+/// What `manifest.json` holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Version of the layout.
+    pub format: u32,
+    /// The checkpoint's id: its step, zero-padded, which is also its directory's name.
+    pub version: String,
+    /// Steps trained so far.
+    pub step: u64,
+    /// Where to read on: the next offset of each partition.
+    pub offsets: Offsets,
+    /// Event time of the newest event trained, in milliseconds since the Unix epoch.
+    pub event_time_ms: i64,
+    /// Events trained since the first step.
+    pub events_trained: u64,
+    /// Events rejected since the first step.
+    pub events_rejected: u64,
+    /// Identifies the configuration.
+    pub config_digest: String,
+    /// The sections in the snapshot's order, then `config.toml`.
+    pub sections: Vec<SectionEntry>,
+    /// [`digest`] of the state: equal states have equal digests, whenever they were written.
+    pub digest: String,
+    /// xxh3-128 of this file, in hex, taken with zeros in this place. Must stay the last field.
+    pub checksum: String,
+}
+
+/// What the manifest knows of one file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SectionEntry {
+    /// The section's name, which is its file's.
+    pub name: String,
+    /// Length in bytes.
+    pub length: u64,
+    /// xxh3-128 of the content, in hex.
+    pub checksum: String,
+    /// Whether it is part of the state digest.
+    pub digested: bool,
+}
+
+/// Digest of a state, in hex: xxh3-128 over the step, the offsets, and name, length and checksum of
+/// each digested section, in order. Two runs that agree bit for bit have the same digest.
+pub fn digest(step: u64, offsets: &Offsets, sections: &[SectionEntry]) -> String {
+    let mut hasher = Xxh3::new();
+    // Lengths go before what varies in length, so that no two states give the same bytes.
+    let text = |hasher: &mut Xxh3, text: &str| {
+        hasher.update(&(text.len() as u64).to_le_bytes());
+        hasher.update(text.as_bytes());
+    };
+    hasher.update(&step.to_le_bytes());
+    text(&mut hasher, offsets.topic());
+    hasher.update(&(offsets.iter().len() as u64).to_le_bytes());
+    for (partition, next) in offsets.iter() {
+        hasher.update(&partition.to_le_bytes());
+        hasher.update(&next.to_le_bytes());
+    }
+    for section in sections.iter().filter(|section| section.digested) {
+        text(&mut hasher, &section.name);
+        hasher.update(&section.length.to_le_bytes());
+        text(&mut hasher, &section.checksum);
+    }
+    hex(hasher.digest128())
+}
+
+/// The text of `manifest`, with its checksum, which is also set in `manifest`.
+pub(super) fn seal(manifest: &mut Manifest) -> String {
+    manifest.checksum = NO_CHECKSUM.to_owned();
+    let mut text = serde_json::to_string_pretty(manifest).expect("a manifest is plain maps");
+    manifest.checksum = hex(xxh3_128(text.as_bytes()));
+    let place = text.rfind(NO_CHECKSUM).expect("the manifest was written with it");
+    text.replace_range(place..place + NO_CHECKSUM.len(), &manifest.checksum);
+    text
+}
+
+/// The manifest with this text, if it has its checksum and a known format, in this order: a
+/// damaged digit must not pass for the format of another program version.
+pub(super) fn unseal(text: &str) -> Result<Manifest> {
+    #[derive(Deserialize)]
+    struct Seal {
+        format: u32,
+        checksum: String,
+    }
+    let Seal { format, checksum } = serde_json::from_str(text).context("damaged manifest")?;
+    let plain = text
+        .rfind(&checksum)
+        .map(|place| [&text[..place], NO_CHECKSUM, &text[place + checksum.len()..]].concat());
+    ensure!(
+        plain.is_some_and(|plain| hex(xxh3_128(plain.as_bytes())) == checksum),
+        "the manifest differs from its checksum: it was damaged or edited after it was written"
+    );
+    if format != FORMAT {
+        return Err(UnknownFormat(format).into());
+    }
+    serde_json::from_str(text).context("damaged manifest")
+}
+
+/// A checkpoint of another program version.
+#[derive(Debug)]
+pub(super) struct UnknownFormat(u32);
+
+impl fmt::Display for UnknownFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(format) = self;
+        write!(f, "format version {format} is unknown to this program, which reads {FORMAT}; ")?;
+        f.write_str("use the version that wrote it, or another checkpoint directory")
+    }
+}
+
+impl std::error::Error for UnknownFormat {}
+
+pub(super) fn hex(checksum: u128) -> String {
+    format!("{checksum:032x}")
+}

@@ -1,0 +1,410 @@
+//! `millrace demo`
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow, bail};
+use clap::Args;
+use rdkafka::ClientConfig;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
+use serde_json::json;
+
+use super::report;
+use crate::config::Config;
+use crate::edge::Edge;
+use crate::pipeline::{self, Bounds, Clocks, Setting, Summary};
+use crate::progress::Progress;
+use crate::publish::read_back;
+use crate::stream::batch::Batch;
+use crate::stream::decode::Mapping;
+use crate::stream::offsets::Offsets;
+use crate::stream::position::Position;
+use crate::synthetic::{Interaction, World, WorldSettings};
+use crate::telemetry::{Health, Metrics};
+use crate::train::evaluation::{Recall, ranks, static_ranks};
+
+/// The file that people read is the one that runs.
+const CONFIG: &str = include_str!("../../config/demo.toml");
+
+/// Partitions of the demo's topic.
+const PARTITIONS: i32 = 4;
+
+/// The generator stays at most this far ahead of the slower trainer: librdkafka's mock broker
+/// drops all but the newest 5 MiB of a partition (`rdkafka_mock.c`) without a word, and 80,000
+/// events of about 100 bytes in 4 partitions are 2 MiB each.
+const AHEAD_MAX: u64 = 80_000;
+
+/// Fresh events that the models are measured on.
+const CASES: usize = 5_000;
+
+/// Popularity is counted over the newest share of the stream: with drift that is stronger than
+/// counting all of it.
+const RECENT_SHARE: f64 = 0.1;
+
+/// Times of the stream begin here (2023-11-14T22:13:20Z) and go on by one event a ms.
+const EPOCH_MS: u64 = 1_700_000_000_000;
+
+/// Arguments of `demo`.
+///
+/// Runs a Kafka broker inside this process (librdkafka's mock), streams interactions with planted
+/// tastes, skewed popularity and drift through it, trains two models on them, one corrected for
+/// sampling bias and one not, publishes embeddings, reads them back, and compares both models
+/// with popularity and with the best that the planted truth allows.
+#[derive(Args)]
+pub(super) struct DemoArgs {
+    /// Events of the stream.
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(10_000..))]
+    events: u64,
+    /// Seed of the stream.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Print the result as one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &DemoArgs) -> anyhow::Result<()> {
+    let cluster = MockCluster::new(1).context("the in-process mock broker did not start")?;
+    let config = config()?;
+    let topics = [
+        (&config.kafka.topic, PARTITIONS),
+        (&config.kafka.dead_letter_topic, 1),
+        (&config.publish.topic, 1),
+        (&config.publish.versions_topic, 1),
+    ];
+    for (topic, partitions) in topics {
+        cluster.create_topic(topic, partitions, 1)?;
+    }
+    let directory = Scratch::new()?;
+    let demo = Demo::new(args, &config, &cluster.bootstrap_servers(), &directory.0)?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let (metrics, health) = Default::default();
+    let _edge = Edge::start("", metrics, health, |_| {}, Arc::clone(&stop))?;
+    let outcome = demo.run(&stop)?;
+    if args.json { outcome.print_json() } else { outcome.print() }
+    Ok(())
+}
+
+fn config() -> anyhow::Result<Config> {
+    Config::from_toml(CONFIG).map_err(|faults| anyhow!("config/demo.toml: {faults}"))
+}
+
+/// A directory that goes with the demo.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> anyhow::Result<Self> {
+        let path = std::env::temp_dir().join(format!("millrace-demo-{}", std::process::id()));
+        std::fs::create_dir_all(&path)
+            .with_context(|| format!("cannot create {}", path.display()))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            tracing::warn!("{} stays behind: {error}", self.0.display());
+        }
+    }
+}
+
+struct Demo {
+    events: u64,
+    seed: u64,
+    corrected: Config,
+    uncorrected: Config,
+}
+
+struct Outcome {
+    corrected: f64,
+    uncorrected: f64,
+    popularity: f64,
+    ceiling: f64,
+    items: usize,
+    events: u64,
+    seconds: f64,
+    published: u64,
+    read_back: u64,
+    seed: u64,
+}
+
+impl Demo {
+    fn new(
+        args: &DemoArgs,
+        config: &Config,
+        brokers: &str,
+        directory: &Path,
+    ) -> anyhow::Result<Self> {
+        let mut corrected = config.clone();
+        brokers.clone_into(&mut corrected.kafka.brokers);
+        corrected.checkpoint.directory = directory.join("corrected").display().to_string();
+        let mut uncorrected = corrected.clone();
+        uncorrected.checkpoint.directory = directory.join("uncorrected").display().to_string();
+        uncorrected.loss.correction = crate::config::Correction::Plain;
+        uncorrected.publish.topic = String::new();
+        Ok(Self { events: args.events, seed: args.seed, corrected, uncorrected })
+    }
+
+    fn world(&self) -> World {
+        World::new(WorldSettings {
+            queries: 4000,
+            items: 2000,
+            dim: 8,
+            taste: 5.0,
+            skew: 1.0,
+            drift: 1.0,
+            period: 4 * self.events,
+            seed: self.seed,
+        })
+    }
+
+    /// Streams, trains both models, measures them.
+    fn run(&self, stop: &Arc<AtomicBool>) -> anyhow::Result<Outcome> {
+        let mut world = self.world();
+        let trained = [AtomicU64::new(0), AtomicU64::new(0)];
+        let began = Instant::now();
+        let (summaries, recent) = std::thread::scope(|scope| {
+            let models = [(&self.corrected, &trained[0]), (&self.uncorrected, &trained[1])];
+            let runs: Vec<_> = models
+                .into_iter()
+                .map(|(config, trained)| scope.spawn(|| self.train(config, trained, stop)))
+                .collect();
+            let recent = self.produce(&mut world, &trained, stop);
+            if recent.is_err() {
+                stop.store(true, Ordering::Relaxed);
+            }
+            let summaries: Vec<anyhow::Result<Summary>> = runs
+                .into_iter()
+                .map(|run| run.join().map_err(|_| anyhow!("a trainer panicked"))?)
+                .collect();
+            (summaries, recent)
+        });
+        let seconds = began.elapsed().as_secs_f64();
+        let [corrected, uncorrected] = <[_; 2]>::try_from(summaries)
+            .map_err(|_| anyhow!("two models were trained"))?;
+        let (corrected, uncorrected, recent) = (corrected?, uncorrected?, recent?);
+        if stop.load(Ordering::Relaxed) {
+            bail!("stopped");
+        }
+        let published = corrected.published.as_ref().context("nothing was published")?;
+        let vectors = read_back(&self.corrected, &published.version)?;
+        let cases: Vec<Interaction> = (0..CASES).map(|_| world.draw()).collect();
+        Ok(Outcome {
+            corrected: self.recall(&self.corrected, &corrected, &world, &cases)?,
+            uncorrected: self.recall(&self.uncorrected, &uncorrected, &world, &cases)?,
+            popularity: popularity(&recent, &cases),
+            ceiling: ceiling(&world, &cases),
+            items: recent.len(),
+            events: corrected.trained + corrected.rejected,
+            seconds,
+            published: published.vectors,
+            read_back: vectors.len() as u64,
+            seed: self.seed,
+        })
+    }
+
+    /// One model through the whole pipeline, until it has seen every event.
+    fn train(
+        &self,
+        config: &Config,
+        trained: &AtomicU64,
+        interrupted: &Arc<AtomicBool>,
+    ) -> anyhow::Result<Summary> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let setting = Setting {
+            config: config.clone(),
+            placement: pipeline::placement(config.device)?,
+            metrics: Arc::new(Metrics::new()),
+            health: Arc::new(Health::new()),
+            stop: Arc::clone(&stop),
+            clocks: Arc::new(Clocks::default()),
+        };
+        let bounds =
+            Bounds { from: Position::Earliest, to: None, fresh: false, publish_last: true };
+        let run = pipeline::run(&setting, &bounds, &mut |trainer, _| {
+            trained.store(trainer.events + trainer.rejected, Ordering::Relaxed);
+            if trainer.events + trainer.rejected >= self.events
+                || interrupted.load(Ordering::Relaxed)
+            {
+                stop.store(true, Ordering::Relaxed);
+            }
+        });
+        // The generator must not wait for a trainer that is gone.
+        trained.store(u64::MAX, Ordering::Relaxed);
+        run
+    }
+
+    /// Draws and sends the stream, never far ahead of the trainers. Returns how often each item
+    /// occurred lately.
+    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    fn produce(
+        &self,
+        world: &mut World,
+        trained: &[AtomicU64; 2],
+        stop: &AtomicBool,
+    ) -> anyhow::Result<Vec<f64>> {
+        let producer: ThreadedProducer<_> = ClientConfig::new()
+            .set("bootstrap.servers", &self.corrected.kafka.brokers)
+            .set("linger.ms", "5")
+            .create()?;
+        let mut recent = vec![0.0; world.settings().items];
+        let recent_from = (self.events as f64 * (1.0 - RECENT_SHARE)) as u64;
+        let mut progress = Progress::new("demo", self.events, "events");
+        let slowest = || trained.iter().map(|t| t.load(Ordering::Relaxed)).min().unwrap_or(0);
+        for event in 0..self.events {
+            while event >= slowest().saturating_add(AHEAD_MAX) {
+                if stop.load(Ordering::Relaxed) {
+                    return Ok(recent);
+                }
+                progress.set(slowest(), String::new);
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            let drawn = world.draw();
+            if event >= recent_from {
+                recent[drawn.item] += 1.0;
+            }
+            let payload = payload(world, drawn, EPOCH_MS + event);
+            let partition = i32::try_from(drawn.query % PARTITIONS as usize)?;
+            let mut record = BaseRecord::<[u8], [u8]>::to(&self.corrected.kafka.topic)
+                .partition(partition)
+                .payload(&payload);
+            while let Err((error, returned)) = producer.send(record) {
+                if error != KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull) {
+                    return Err(error.into());
+                }
+                record = returned;
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        }
+        producer.flush(Duration::from_secs(30))?;
+        while slowest() < self.events && !stop.load(Ordering::Relaxed) {
+            progress.set(slowest(), String::new);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        progress.finish();
+        Ok(recent)
+    }
+
+    /// recall@10 of a trained model on `cases`, all items being candidates.
+    fn recall(
+        &self,
+        config: &Config,
+        summary: &Summary,
+        world: &World,
+        cases: &[Interaction],
+    ) -> anyhow::Result<f64> {
+        let placement = pipeline::placement(config.device)?;
+        let mut trainer = pipeline::restore(config, &placement, &summary.checkpoint)?;
+        let items = trainer.corpus.sorted();
+        let vectors = trainer.model.embed_items(&items); // [items, dim]
+        let mapping = Mapping::new(config);
+        let mut batch = Batch::new(
+            config.query.features.len(),
+            config.item.features.len(),
+            Offsets::new(config.kafka.topic.as_str()),
+        );
+        for (time, &case) in (EPOCH_MS + self.events..).zip(cases) {
+            let payload = payload(world, case, time);
+            batch.push(mapping.decode(Some(&payload), None)?);
+        }
+        let queries = trainer.embed_queries(&batch); // [cases, dim]
+        let targets: Vec<Option<usize>> = batch
+            .item_ids
+            .iter()
+            .map(|id| items.binary_search_by_key(id, |(id, _)| *id).ok())
+            .collect();
+        let none = vec![Vec::new(); cases.len()];
+        let mut recall = Recall::new(&[10]);
+        for rank in ranks(&queries, &vectors, config.model.dim, &targets, &none) {
+            recall.add(rank);
+        }
+        Ok(recall.at(10))
+    }
+}
+
+fn payload(world: &World, drawn: Interaction, time_ms: u64) -> Vec<u8> {
+    let Interaction { query, item } = drawn;
+    let category = world.category(item);
+    format!(
+        r#"{{"user":"u{query}","item":"i{item}","category":"c{category}","time_ms":{time_ms}}}"#
+    )
+    .into_bytes()
+}
+
+fn popularity(recent: &[f64], cases: &[Interaction]) -> f64 {
+    let ranks = static_ranks(recent);
+    let mut recall = Recall::new(&[10]);
+    for case in cases {
+        recall.add(Some(ranks[case.item]));
+    }
+    recall.at(10)
+}
+
+/// Ranking by the planted probability itself.
+fn ceiling(world: &World, cases: &[Interaction]) -> f64 {
+    let mut recall = Recall::new(&[10]);
+    for case in cases {
+        let scores = world.scores(case.query);
+        let own = scores[case.item];
+        let ahead = scores.iter().filter(|&&score| score > own).count();
+        recall.add(u32::try_from(ahead + 1).ok());
+    }
+    recall.at(10)
+}
+
+impl Outcome {
+    #[expect(clippy::cast_precision_loss, reason = "a rate")]
+    fn events_per_s(&self) -> f64 {
+        self.events as f64 / self.seconds
+    }
+
+    fn print_json(&self) {
+        println!(
+            "{}",
+            json!({
+                "recall_at_10": {
+                    "corrected": report::number(self.corrected),
+                    "uncorrected": report::number(self.uncorrected),
+                    "popularity": report::number(self.popularity),
+                    "ceiling": report::number(self.ceiling),
+                },
+                "events": self.events,
+                "seconds": self.seconds,
+                "events_per_s": self.events_per_s(),
+                "published": self.published,
+                "read_back": self.read_back,
+                "items": self.items,
+                "cases": CASES,
+                "seed": self.seed,
+            })
+        );
+    }
+
+    fn print(&self) {
+        println!("\nrecall@10 of {} items on {CASES} fresh events\n", self.items);
+        let rows = [
+            ("corrected", self.corrected, "trained with the sampling-bias correction"),
+            ("uncorrected", self.uncorrected, "the same model without it"),
+            ("popularity", self.popularity, "the items most frequent lately"),
+            ("ceiling", self.ceiling, "the planted truth itself: nothing can do better"),
+        ];
+        for (name, recall, what) in rows {
+            println!("  {name:<12} {recall:.4}   {what}");
+        }
+        println!(
+            "\n{} events in {:.1} s: {:.0} events/s through each of two models side by side",
+            self.events,
+            self.seconds,
+            self.events_per_s()
+        );
+        println!(
+            "{} item embeddings published, {} read back from the output topic",
+            self.published, self.read_back
+        );
+    }
+}

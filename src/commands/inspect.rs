@@ -1,0 +1,61 @@
+//! `millrace inspect`
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::json;
+
+use crate::checkpoint::Checkpoint;
+
+/// Arguments of `inspect`.
+#[derive(Args)]
+pub(super) struct InspectArgs {
+    /// A checkpoint, or the directory that holds checkpoints (then the newest good one).
+    #[arg(value_name = "CHECKPOINT")]
+    path: PathBuf,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+    /// Print the config it was trained with as well.
+    #[arg(long)]
+    config: bool,
+}
+
+pub(super) fn run(args: &InspectArgs) -> anyhow::Result<()> {
+    let (checkpoint, skipped) = Checkpoint::resolve(&args.path)?;
+    for damaged in skipped {
+        tracing::warn!(path = %damaged.path.display(), "skipped: {}", damaged.reason);
+    }
+    checkpoint.verify()?;
+    let manifest = &checkpoint.manifest;
+    let bytes: u64 = manifest.sections.iter().map(|section| section.length).sum();
+    if args.json {
+        let mut object = serde_json::to_value(manifest)?;
+        object["path"] = json!(checkpoint.path);
+        object["bytes"] = json!(bytes);
+        object["verified"] = json!(true);
+        if args.config {
+            object["config"] = json!(checkpoint.config()?);
+        }
+        println!("{object}");
+        return Ok(());
+    }
+    println!("checkpoint  {} (verified)", checkpoint.path.display());
+    println!("step        {}", manifest.step);
+    println!("events      {} trained, {} rejected", manifest.events_trained, manifest.events_rejected);
+    println!("newest      {} ms since 1970", manifest.event_time_ms);
+    println!("digest      {}", manifest.digest);
+    println!("config      {}", manifest.config_digest);
+    println!("topic       {} (next offset to read)", manifest.offsets.topic());
+    for (partition, next) in manifest.offsets.iter() {
+        println!("            partition {partition}: {next}");
+    }
+    println!("sections    {bytes} bytes");
+    for section in &manifest.sections {
+        println!("            {:>12}  {}  {}", section.length, section.checksum, section.name);
+    }
+    if args.config {
+        println!("\n{}", checkpoint.config()?);
+    }
+    Ok(())
+}

@@ -1,0 +1,70 @@
+//! `millrace replay`
+
+use std::sync::atomic::Ordering;
+
+use anyhow::bail;
+use clap::Args;
+
+use super::{ConfigArgs, position, report, setting};
+use crate::pipeline::{self, Bounds};
+use crate::progress::Progress;
+use crate::stream::position::Position;
+
+/// Arguments of `replay`.
+#[derive(Args)]
+pub(super) struct ReplayArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Where to begin where there is no checkpoint: earliest, latest, 90%, offset:N, time:T.
+    #[arg(long, default_value = "earliest", value_parser = position)]
+    from: Position,
+    /// Where to end, in the same forms; `latest` is what the topic holds when the run starts.
+    #[arg(long, default_value = "latest", value_parser = position)]
+    to: Position,
+    /// Start from nothing: existing checkpoints are set aside. Without it a replay goes on from
+    /// the newest checkpoint, so one that was killed loses nothing.
+    #[arg(long)]
+    fresh: bool,
+    /// Print the result as one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &ReplayArgs) -> anyhow::Result<()> {
+    let config = args.config.load()?;
+    // A replay beside a live trainer must not fail for want of the metrics port.
+    let listen = match std::net::TcpListener::bind(&config.http.listen) {
+        Ok(_) => config.http.listen.clone(),
+        Err(error) => {
+            if !config.http.listen.is_empty() {
+                tracing::warn!("no metrics: cannot listen on {}: {error}", config.http.listen);
+            }
+            String::new()
+        }
+    };
+    let (setting, _edge) = setting(config, &listen)?;
+    let bounds =
+        Bounds { from: args.from, to: Some(args.to), fresh: args.fresh, publish_last: true };
+    let mut progress: Option<Progress> = None;
+    let summary = pipeline::run(&setting, &bounds, &mut |trainer, live| {
+        let progress =
+            progress.get_or_insert_with(|| Progress::new("replay", live.total, "events"));
+        let records = trainer.events + trainer.rejected - live.records_before;
+        progress.set(records, || report::message(live));
+    })?;
+    if let Some(progress) = progress {
+        progress.finish();
+    }
+    if setting.stop.load(Ordering::Relaxed) {
+        tracing::warn!("stopped before the end; the same command goes on from the checkpoint");
+    }
+    if args.json {
+        println!("{}", report::summary_json(&summary));
+    } else {
+        report::print_summary(&summary);
+    }
+    if summary.step == 0 {
+        bail!("the range holds no usable event");
+    }
+    Ok(())
+}

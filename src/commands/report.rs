@@ -1,0 +1,119 @@
+//! What runs print: live log lines, the summary as a table or as JSON.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Map, Value, json};
+
+use crate::pipeline::{Live, Summary};
+use crate::train::evaluation::Recall;
+use crate::train::trainer::Trainer;
+
+/// A live run says how it is this often: a line a minute is what a person reads.
+const LINE_EVERY: Duration = Duration::from_secs(60);
+
+/// Log lines of a run without end.
+pub(super) struct LiveLines {
+    shown: Instant,
+    events: u64,
+}
+
+impl LiveLines {
+    pub(super) fn new() -> Self {
+        Self { shown: Instant::now(), events: 0 }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a rate for the eye")]
+    pub(super) fn show(&mut self, trainer: &Trainer, live: &Live) {
+        let elapsed = self.shown.elapsed();
+        if self.events == 0 {
+            self.events = trainer.events;
+        }
+        if elapsed < LINE_EVERY {
+            return;
+        }
+        let rate = (trainer.events - self.events) as f64 / elapsed.as_secs_f64();
+        let (step, events, rejected) = (trainer.step, trainer.events, trainer.rejected);
+        let loss = live.loss();
+        tracing::info!(step, events, rejected, "{rate:.0} events/s, loss {loss:.4}");
+        (self.shown, self.events) = (Instant::now(), trainer.events);
+    }
+}
+
+/// One line on how training goes.
+pub(super) fn message(live: &Live) -> String {
+    format!("loss {:.3}, recall@10 {:.3}", live.loss(), live.recall.at(10))
+}
+
+/// `{"10": .., "50": ..}`
+pub(super) fn recall_json(recall: &Recall) -> Value {
+    let values = recall.values().into_iter();
+    Value::Object(values.map(|(k, value)| (k.to_string(), number(value))).collect::<Map<_, _>>())
+}
+
+/// NaN has no JSON: null.
+pub(super) fn number(value: f64) -> Value {
+    serde_json::Number::from_f64(value).map_or(Value::Null, Value::Number)
+}
+
+/// A bounded run as one object.
+#[expect(clippy::cast_precision_loss, reason = "a rate")]
+pub(super) fn summary_json(summary: &Summary) -> Value {
+    let reasons: Map<String, Value> = summary
+        .rejected_by_reason
+        .iter()
+        .map(|(reason, count)| (reason.clone(), json!(count)))
+        .collect();
+    json!({
+        "events": summary.trained + summary.rejected,
+        "trained": summary.trained,
+        "rejected": summary.rejected,
+        "rejected_by_reason": reasons,
+        "events_this_run": summary.records_this_run,
+        "began_at_step": summary.began_at_step,
+        "step": summary.step,
+        "seconds": summary.seconds,
+        "events_per_s": number(summary.records_this_run as f64 / summary.seconds),
+        "loss": number(summary.loss),
+        "recall": recall_json(&summary.recall),
+        "recall_candidates": "batch",
+        "nonfinite_steps": summary.nonfinite_steps,
+        "checkpoint": summary.checkpoint.path,
+        "digest": summary.checkpoint.manifest.digest,
+        "published": summary.published.as_ref().map_or(0, |published| published.vectors),
+    })
+}
+
+/// The same for people.
+#[expect(clippy::cast_precision_loss, reason = "a rate")]
+pub(super) fn print_summary(summary: &Summary) {
+    let rate = summary.records_this_run as f64 / summary.seconds;
+    println!(
+        "events      {} ({} trained, {} rejected)",
+        summary.trained + summary.rejected,
+        summary.trained,
+        summary.rejected
+    );
+    for (reason, count) in &summary.rejected_by_reason {
+        println!("            {count} {reason}");
+    }
+    if summary.began_at_step > 0 {
+        println!(
+            "this run    {} events, from step {}",
+            summary.records_this_run, summary.began_at_step
+        );
+    }
+    println!("time        {:.1} s, {rate:.0} events/s", summary.seconds);
+    println!("loss        {:.4} (last steps)", summary.loss);
+    let recall: Vec<String> =
+        summary.recall.values().iter().map(|(k, value)| format!("@{k} {value:.4}")).collect();
+    println!("recall      {} (among each batch's items, before training on it)", recall.join("  "));
+    println!("checkpoint  {}", summary.checkpoint.path.display());
+    println!("digest      {}", summary.checkpoint.manifest.digest);
+    match &summary.published {
+        None => println!("published   nothing"),
+        Some(published) => println!(
+            "published   {} vectors, {} tombstones, version {}",
+            published.vectors, published.tombstones, published.version
+        ),
+    }
+}

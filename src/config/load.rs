@@ -1,0 +1,180 @@
+//! From text to a [`Config`]: overrides, unknown keys, wrong types, all of them at once.
+
+use std::fmt;
+use std::path::Path;
+
+use toml::{Table, Value};
+
+use super::Config;
+
+/// One thing wrong with a config.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Dotted path of the key, or empty for the file as a whole.
+    pub key: String,
+    /// What is wrong and what would be right.
+    pub reason: String,
+}
+
+/// Everything wrong with a config.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Faults(pub Vec<Fault>);
+
+impl Faults {
+    pub(super) fn add(&mut self, key: impl Into<String>, reason: impl Into<String>) {
+        self.0.push(Fault { key: key.into(), reason: reason.into() });
+    }
+}
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, Fault { key, reason }) in self.0.iter().enumerate() {
+            if index > 0 {
+                writeln!(f)?;
+            }
+            if key.is_empty() { write!(f, "{reason}")? } else { write!(f, "{key}: {reason}")? }
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Faults {}
+
+impl Config {
+    /// Reads `path` (none: all defaults), applies `--set section.key=value` overrides in order,
+    /// and checks everything.
+    ///
+    /// # Errors
+    /// All faults found: unknown keys, wrong types, and values that contradict each other.
+    pub fn load(path: Option<&Path>, overrides: &[String]) -> Result<Config, Faults> {
+        let mut faults = Faults::default();
+        let text = match path {
+            None => String::new(),
+            Some(path) => std::fs::read_to_string(path).map_err(|error| {
+                let mut faults = Faults::default();
+                faults.add("", format!("cannot read {}: {error}", path.display()));
+                faults
+            })?,
+        };
+        let mut table: Table = text.parse().map_err(|error: toml::de::Error| {
+            let mut faults = Faults::default();
+            faults.add("", format!("not valid TOML: {}", error.to_string().trim_end()));
+            faults
+        })?;
+        for text in overrides {
+            if let Err(reason) = apply_override(&mut table, text) {
+                faults.add(format!("--set {text}"), reason);
+            }
+        }
+        let config = parse(table, &mut faults);
+        config.validate(&mut faults);
+        if faults.0.is_empty() { Ok(config) } else { Err(faults) }
+    }
+
+    /// Parses text that an earlier [`Config::to_toml`] wrote.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn from_toml(text: &str) -> Result<Config, Faults> {
+        let mut faults = Faults::default();
+        let config = match text.parse::<Table>() {
+            Ok(table) => parse(table, &mut faults),
+            Err(error) => {
+                faults.add("", format!("not valid TOML: {error}"));
+                return Err(faults);
+            }
+        };
+        config.validate(&mut faults);
+        if faults.0.is_empty() { Ok(config) } else { Err(faults) }
+    }
+}
+
+/// serde stops at the first wrong type. Taking the offending key out and parsing again finds the
+/// next one; each round removes a key, so the loop ends.
+fn parse(mut table: Table, faults: &mut Faults) -> Config {
+    loop {
+        let mut unknown = Vec::new();
+        let ignored = &mut |path: serde_ignored::Path<'_>| unknown.push(path.to_string());
+        let mut track = serde_path_to_error::Track::new();
+        let path_aware =
+            serde_path_to_error::Deserializer::new(Value::Table(table.clone()), &mut track);
+        let parsed: Result<Config, _> = serde_ignored::deserialize(path_aware, ignored);
+        match parsed {
+            Ok(config) => {
+                for key in unknown {
+                    faults.add(key, "unknown key; config/trainer.toml lists every key");
+                }
+                return config;
+            }
+            Err(error) => {
+                let path = track.path().to_string();
+                faults.add(path.clone(), error.to_string().trim_end().to_owned());
+                if !remove(&mut table, &path) {
+                    return Config::default();
+                }
+            }
+        }
+    }
+}
+
+/// Removes the key at `path` (`a.b[2].c`); true if there was something to remove.
+fn remove(table: &mut Table, path: &str) -> bool {
+    let steps = path.replace('[', ".").replace(']', "");
+    let mut steps: Vec<&str> = steps.split('.').collect();
+    let Some(last) = steps.pop() else { return false };
+    let mut root = Value::Table(std::mem::take(table));
+    let mut at = Some(&mut root);
+    for step in steps {
+        at = at.and_then(|value| match value {
+            Value::Table(table) => table.get_mut(step),
+            Value::Array(array) => step.parse::<usize>().ok().and_then(|i| array.get_mut(i)),
+            _ => None,
+        });
+    }
+    let removed = match at {
+        Some(Value::Table(table)) => table.remove(last).is_some(),
+        Some(Value::Array(array)) => match last.parse::<usize>() {
+            Ok(index) if index < array.len() => {
+                array.remove(index);
+                true
+            }
+            _ => false,
+        },
+        _ => false,
+    };
+    if let Value::Table(inner) = root {
+        *table = inner;
+    }
+    removed
+}
+
+/// Applies `section.key=value`. The value is TOML; what is not valid TOML is a string, so that
+/// `kafka.brokers=host:9092` needs no quotes.
+fn apply_override(table: &mut Table, text: &str) -> Result<(), String> {
+    let (path, value) = text.split_once('=').ok_or("expected section.key=value")?;
+    let value = match format!("v = {value}").parse::<Table>() {
+        Ok(mut parsed) => parsed.remove("v").ok_or("expected a value")?,
+        Err(_) => Value::String(value.to_owned()),
+    };
+    let mut steps: Vec<&str> = path.trim().split('.').collect();
+    // A librdkafka property has dots of its own: everything after `kafka.properties.` is its name.
+    if let [first, second, rest @ ..] = steps.as_slice()
+        && *first == "kafka"
+        && *second == "properties"
+        && rest.len() > 1
+    {
+        let name = &path.trim()["kafka.properties.".len()..];
+        steps = vec!["kafka", "properties", name];
+    }
+    let last = steps.pop().filter(|key| !key.is_empty()).ok_or("expected section.key=value")?;
+    let mut at = table;
+    for step in steps {
+        at = at
+            .entry(step)
+            .or_insert_with(|| Value::Table(Table::new()))
+            .as_table_mut()
+            .ok_or_else(|| format!("`{step}` is not a section"))?;
+    }
+    at.insert(last.to_owned(), value);
+    Ok(())
+}

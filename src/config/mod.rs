@@ -1,0 +1,592 @@
+//! Every knob, its default, its unit and the checks across sections.
+//!
+//! Owns: the shape of a config file, `--set` overrides, and finding *all* faults of a file in one
+//! pass (unknown keys, wrong types, values that contradict each other), each with its key's path.
+//!
+//! Must never know: what a knob does. Rooms take the section they need and build their own
+//! settings from it. `config/trainer.toml` shows every key with its default; a test keeps it so.
+
+mod load;
+mod validate;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+pub use load::{Fault, Faults};
+
+/// A whole config file. Every key has a default, so an empty file parses (and fails validation
+/// for want of features).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Config {
+    /// Where the towers run.
+    pub device: DeviceChoice,
+    /// Seeds dense weights, embedding rows and hash functions.
+    pub seed: u64,
+    /// Brokers, topics, and what to do about bad or lost data.
+    pub kafka: KafkaConfig,
+    /// How events become batches.
+    pub batch: BatchConfig,
+    /// Where an event's time stands in the record.
+    pub timestamp: TimestampConfig,
+    /// What an event is worth.
+    pub reward: RewardConfig,
+    /// The query side: its id and features.
+    pub query: SideConfig,
+    /// The item side: its id and features.
+    pub item: SideConfig,
+    /// Defaults of every embedding table.
+    pub embedding: EmbeddingConfig,
+    /// Per-table departures from `[embedding]`.
+    pub tables: BTreeMap<String, TableConfig>,
+    /// The two towers.
+    pub model: ModelConfig,
+    /// The in-batch softmax.
+    pub loss: LossConfig,
+    /// How the towers' dense weights move.
+    pub optimizer: OptimizerConfig,
+    /// The streaming frequency estimator.
+    pub frequency: FrequencyConfig,
+    /// Histories that the trainer keeps itself.
+    pub history: HistoryConfig,
+    /// The items there are to retrieve.
+    pub corpus: CorpusConfig,
+    /// Durable snapshots.
+    pub checkpoint: CheckpointConfig,
+    /// Embeddings on a topic.
+    pub publish: PublishConfig,
+    /// Metrics and health over HTTP.
+    pub http: HttpConfig,
+}
+
+/// `auto` takes a GPU only where a hardware adapter is found, never a software one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceChoice {
+    /// GPU if there is a real one, else CPU.
+    #[default]
+    Auto,
+    /// burn-flex.
+    Cpu,
+    /// burn-wgpu, on whatever adapter there is (a software one included).
+    Gpu,
+}
+
+/// `[kafka]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct KafkaConfig {
+    /// Bootstrap servers, `host:port`, comma-separated.
+    pub brokers: String,
+    /// The topic of interactions.
+    pub topic: String,
+    /// Where records that cannot be used go; empty: they are only counted.
+    pub dead_letter_topic: String,
+    /// Where to begin without a checkpoint.
+    pub start: Start,
+    /// What to do where the log no longer holds the checkpoint's offset.
+    pub on_data_loss: OnDataLoss,
+    /// Order between partitions.
+    pub order: Order,
+    /// Events held back for the merge by event time, over all partitions.
+    pub buffer_events: usize,
+    /// The run stops when more than this share of a window's records is rejected.
+    pub rejected_share_max: f64,
+    /// Records per window of that share.
+    pub rejected_window: u64,
+    /// librdkafka properties, passed through (security, fetch sizes).
+    pub properties: BTreeMap<String, String>,
+}
+
+/// Where a run without a checkpoint begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Start {
+    /// The log's first record.
+    Earliest,
+    /// What is produced from now on.
+    Latest,
+}
+
+/// Policy where the checkpoint's offset has left the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnDataLoss {
+    /// Stop with a message.
+    Fail,
+    /// Go on at the log's first record, with a warning.
+    Earliest,
+}
+
+/// Order of events between partitions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// Merged by event time: the same log gives the same batches, to the bit.
+    EventTime,
+    /// As the broker delivers: no buffering, no repeatable batches over several partitions.
+    Arrival,
+}
+
+/// `[batch]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BatchConfig {
+    /// Events a step.
+    pub size: usize,
+    /// An incomplete batch is trained after this long without a full one, in ms; 0: never.
+    pub linger_ms: u64,
+    /// Batches that wait for the trainer.
+    pub queue: usize,
+}
+
+/// `[timestamp]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TimestampConfig {
+    /// Field (dots reach into objects); empty: the Kafka record's own timestamp.
+    pub field: String,
+    /// Its unit.
+    pub unit: TimeUnit,
+}
+
+/// Unit of a numeric timestamp.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TimeUnit {
+    /// Seconds since 1970.
+    #[serde(rename = "s")]
+    Seconds,
+    /// Milliseconds since 1970.
+    #[serde(rename = "ms")]
+    Milliseconds,
+    /// Microseconds since 1970.
+    #[serde(rename = "us")]
+    Microseconds,
+}
+
+/// `[reward]`: reward = clip(scale * value), or 0/1 by threshold; a missing field means 1.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RewardConfig {
+    /// Field; empty: every event is worth 1.
+    pub field: String,
+    /// Factor before the clip.
+    pub scale: f32,
+    /// Lower bound.
+    pub min: f32,
+    /// Upper bound.
+    pub max: f32,
+    /// If set, the reward is 1 from this raw value on and 0 below it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<f32>,
+}
+
+/// `[query]` or `[item]`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SideConfig {
+    /// Field that identifies the query (user) or the item.
+    pub id: String,
+    /// What the tower sees.
+    pub features: Vec<FeatureConfig>,
+}
+
+/// One entry of `[[query.features]]` or `[[item.features]]`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FeatureConfig {
+    /// Its name in messages; unique within the side.
+    pub name: String,
+    /// What kind of value it is.
+    pub kind: FeatureKind,
+    /// Field (dots reach into objects). A `history` without one is kept by the trainer.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub field: String,
+    /// Embedding table (`id`, `bag`, `history`, `number` in buckets); shared by name.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub table: String,
+    /// `bag`: field of per-entry weights; then the pool is a weighted sum, else a mean.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub weights: String,
+    /// `history`: items kept; `bag`: entries used (the rest is dropped); `vector`: its length.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub length: Option<usize>,
+    /// `number`: how it is scaled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub transform: Option<Transform>,
+    /// `number` in buckets: ascending boundaries.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub boundaries: Vec<f32>,
+    /// A record without the field is used all the same (no row, zeros).
+    #[serde(skip_serializing_if = "is_false")]
+    pub optional: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_false(value: &bool) -> bool {
+    !*value
+}
+
+/// Kind of a feature.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FeatureKind {
+    /// One string or integer, hashed to 64 bits: one row.
+    #[default]
+    Id,
+    /// Several of them, pooled.
+    Bag,
+    /// A number.
+    Number,
+    /// A given embedding.
+    Vector,
+    /// The last items of this query, taken before this event.
+    History,
+}
+
+/// Scaling of a `number`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transform {
+    /// As it is.
+    None,
+    /// sign(x) ln(1 + |x|).
+    Log,
+    /// (x - mean) / deviation, from statistics streamed up to this batch.
+    Zscore,
+    /// An embedding row per bucket between `boundaries`.
+    Buckets,
+}
+
+/// `[embedding]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EmbeddingConfig {
+    /// Floats a row.
+    pub dim: usize,
+    /// Rows a table may hold; beyond it the longest untouched go.
+    pub rows_max: usize,
+    /// A new row is uniform in +- this.
+    pub init_scale: f32,
+    /// Row-wise Adagrad's rate.
+    pub learning_rate: f32,
+    /// Row-wise Adagrad's epsilon.
+    pub epsilon: f32,
+    /// Rows untouched for this many steps go; 0: never.
+    pub expiry_steps: u64,
+}
+
+/// `[tables.NAME]`: departures from `[embedding]`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TableConfig {
+    /// Floats a row.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dim: Option<usize>,
+    /// Rows it may hold.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rows_max: Option<usize>,
+}
+
+/// `[model]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ModelConfig {
+    /// Widths of the hidden layers (ReLU) of each tower.
+    pub hidden: Vec<usize>,
+    /// Width of both towers' output, which is L2-normalised.
+    pub dim: usize,
+}
+
+/// `[loss]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LossConfig {
+    /// Sampling-bias correction.
+    pub correction: Correction,
+    /// Factor of log q.
+    pub strength: f32,
+    /// Divides the cosine before the correction.
+    pub temperature: f32,
+    /// Other events of the same query are no negatives.
+    pub mask_same_query: bool,
+}
+
+/// Loss mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Correction {
+    /// Batch softmax without correction (paper, equation 3).
+    Plain,
+    /// log q subtracted from every logit (paper, equation 4).
+    Corrected,
+}
+
+/// `[optimizer]`: the towers' dense weights.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct OptimizerConfig {
+    /// Which.
+    pub dense: DenseOptimizer,
+    /// Its rate.
+    pub learning_rate: f64,
+    /// Its epsilon.
+    pub epsilon: f32,
+}
+
+/// Optimizer of the towers' weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DenseOptimizer {
+    /// burn's Adagrad.
+    Adagrad,
+    /// burn's Adam.
+    Adam,
+}
+
+/// `[frequency]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FrequencyConfig {
+    /// Algorithms 2 and 3 to the letter, for comparison.
+    pub paper: bool,
+    /// Keyed by id instead of by bucket.
+    pub exact: bool,
+    /// Hash functions (m).
+    pub hashes: usize,
+    /// Buckets of each (H).
+    pub buckets: usize,
+    /// Rate of the moving average, per hit of a bucket.
+    pub alpha: f32,
+    /// Gap of an item never seen, in steps.
+    pub initial_gap: f32,
+    /// `exact`: ids held; beyond it the longest unseen go.
+    pub exact_ids_max: usize,
+}
+
+/// `[history]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HistoryConfig {
+    /// Queries whose history is kept; beyond it the longest unseen go.
+    pub queries_max: usize,
+}
+
+/// `[corpus]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CorpusConfig {
+    /// Items held; beyond it the longest unseen go.
+    pub items_max: usize,
+    /// For this many steps each publish repeats the tombstone of an item that went.
+    pub tombstone_steps: u64,
+}
+
+/// `[checkpoint]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CheckpointConfig {
+    /// Directory of checkpoints; one trainer a directory.
+    pub directory: String,
+    /// Steps between checkpoints.
+    pub every_steps: u64,
+    /// A checkpoint is also taken after this many seconds with new steps; 0: never.
+    pub every_s: u64,
+    /// Newest checkpoints kept.
+    pub keep: usize,
+}
+
+/// `[publish]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PublishConfig {
+    /// Topic of item vectors; empty: nothing is published.
+    pub topic: String,
+    /// Topic of end markers, one a version.
+    pub versions_topic: String,
+    /// Every this-many-th checkpoint is published, and the last one of a run.
+    pub every_checkpoints: u64,
+}
+
+/// `[http]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HttpConfig {
+    /// Address of `/metrics`, `/healthz`, `/readyz`; empty: no server.
+    pub listen: String,
+}
+
+impl Default for KafkaConfig {
+    fn default() -> Self {
+        Self {
+            brokers: "127.0.0.1:9092".into(),
+            topic: "interactions".into(),
+            dead_letter_topic: "interactions-dead".into(),
+            start: Start::Earliest,
+            on_data_loss: OnDataLoss::Fail,
+            order: Order::EventTime,
+            buffer_events: 65_536,
+            rejected_share_max: 0.05,
+            rejected_window: 10_000,
+            properties: BTreeMap::new(),
+        }
+    }
+}
+
+impl Default for BatchConfig {
+    fn default() -> Self {
+        Self { size: 1024, linger_ms: 1000, queue: 8 }
+    }
+}
+
+impl Default for TimestampConfig {
+    fn default() -> Self {
+        Self { field: String::new(), unit: TimeUnit::Milliseconds }
+    }
+}
+
+impl Default for RewardConfig {
+    fn default() -> Self {
+        Self { field: String::new(), scale: 1.0, min: 0.0, max: 1.0, threshold: None }
+    }
+}
+
+impl Default for EmbeddingConfig {
+    fn default() -> Self {
+        Self {
+            dim: 32,
+            rows_max: 1_000_000,
+            init_scale: 0.05,
+            learning_rate: 0.05,
+            epsilon: 1e-8,
+            expiry_steps: 0,
+        }
+    }
+}
+
+impl Default for ModelConfig {
+    fn default() -> Self {
+        Self { hidden: vec![128], dim: 64 }
+    }
+}
+
+impl Default for LossConfig {
+    fn default() -> Self {
+        Self {
+            correction: Correction::Corrected,
+            strength: 1.0,
+            temperature: 0.07,
+            mask_same_query: false,
+        }
+    }
+}
+
+impl Default for OptimizerConfig {
+    fn default() -> Self {
+        Self { dense: DenseOptimizer::Adagrad, learning_rate: 0.01, epsilon: 1e-5 }
+    }
+}
+
+impl Default for FrequencyConfig {
+    fn default() -> Self {
+        Self {
+            paper: false,
+            exact: false,
+            hashes: 2,
+            buckets: 1_000_000,
+            alpha: 0.01,
+            initial_gap: 100.0,
+            exact_ids_max: 1_000_000,
+        }
+    }
+}
+
+impl Default for HistoryConfig {
+    fn default() -> Self {
+        Self { queries_max: 1_000_000 }
+    }
+}
+
+impl Default for CorpusConfig {
+    fn default() -> Self {
+        Self { items_max: 1_000_000, tombstone_steps: 100_000 }
+    }
+}
+
+impl Default for CheckpointConfig {
+    fn default() -> Self {
+        Self { directory: "checkpoints".into(), every_steps: 1000, every_s: 300, keep: 3 }
+    }
+}
+
+impl Default for PublishConfig {
+    fn default() -> Self {
+        Self {
+            topic: "item-embeddings".into(),
+            versions_topic: "item-embedding-versions".into(),
+            every_checkpoints: 1,
+        }
+    }
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self { listen: "127.0.0.1:9464".into() }
+    }
+}
+
+impl Config {
+    /// Settings of `table`: `[embedding]` with `[tables.NAME]` on top.
+    pub fn table(&self, name: &str) -> EmbeddingConfig {
+        let own = self.tables.get(name).cloned().unwrap_or_default();
+        EmbeddingConfig {
+            dim: own.dim.unwrap_or(self.embedding.dim),
+            rows_max: own.rows_max.unwrap_or(self.embedding.rows_max),
+            ..self.embedding.clone()
+        }
+    }
+
+    /// Names of all embedding tables that features ask for, sorted.
+    pub fn table_names(&self) -> Vec<String> {
+        let features = self.query.features.iter().chain(&self.item.features);
+        let mut names: Vec<String> =
+            features.map(|feature| feature.table.clone()).filter(|name| !name.is_empty()).collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    /// The file as TOML, every key included: what a checkpoint carries to describe itself.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("a config of plain values is valid TOML")
+    }
+
+    /// The keys that give a saved state its shape and meaning, `key = value` a line. Two configs
+    /// with the same text can go on from each other's checkpoints; rates, topics and cadences
+    /// may differ.
+    pub fn state_keys(&self) -> String {
+        let state = Config {
+            seed: self.seed,
+            timestamp: self.timestamp.clone(),
+            reward: self.reward.clone(),
+            query: self.query.clone(),
+            item: self.item.clone(),
+            tables: self.tables.clone(),
+            model: self.model.clone(),
+            frequency: self.frequency.clone(),
+            embedding: EmbeddingConfig { dim: self.embedding.dim, ..EmbeddingConfig::default() },
+            optimizer: OptimizerConfig {
+                dense: self.optimizer.dense,
+                ..OptimizerConfig::default()
+            },
+            ..Config::default()
+        };
+        state.to_toml()
+    }
+
+    /// Digest of [`Config::state_keys`], in hex.
+    pub fn digest(&self) -> String {
+        format!("{:032x}", xxhash_rust::xxh3::xxh3_128(self.state_keys().as_bytes()))
+    }
+}

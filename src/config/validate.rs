@@ -1,0 +1,237 @@
+//! Checks across keys. Everything wrong is reported, each with its key's path.
+
+use std::collections::BTreeSet;
+
+use super::{Config, Faults, FeatureConfig, FeatureKind, RewardConfig, SideConfig, Transform};
+
+impl Config {
+    pub(super) fn validate(&self, faults: &mut Faults) {
+        self.validate_stream(faults);
+        self.validate_side("query", &self.query, faults);
+        self.validate_side("item", &self.item, faults);
+        validate_reward(&self.reward, faults);
+        self.validate_training(faults);
+        self.validate_tables(faults);
+        self.validate_outputs(faults);
+    }
+
+    fn validate_stream(&self, faults: &mut Faults) {
+        let kafka = &self.kafka;
+        let not_empty = [("kafka.brokers", &kafka.brokers), ("kafka.topic", &kafka.topic)];
+        for (key, value) in not_empty {
+            if value.is_empty() {
+                faults.add(key, "must not be empty");
+            }
+        }
+        if kafka.dead_letter_topic == kafka.topic {
+            faults.add("kafka.dead_letter_topic", "must differ from kafka.topic");
+        }
+        let share = kafka.rejected_share_max;
+        if !(0.0..=1.0).contains(&share) {
+            faults.add("kafka.rejected_share_max", format!("is {share}; must be in 0..=1"));
+        }
+        at_least(faults, "kafka.rejected_window", kafka.rejected_window, 1);
+        at_least(faults, "kafka.buffer_events", kafka.buffer_events as u64, 1);
+        for reserved in ["bootstrap.servers", "group.id", "enable.auto.commit"] {
+            if kafka.properties.contains_key(reserved) {
+                let key = format!("kafka.properties.\"{reserved}\"");
+                faults.add(key, "is set by millrace itself and must not be given");
+            }
+        }
+        at_least(faults, "batch.size", self.batch.size as u64, 2);
+        at_least(faults, "batch.queue", self.batch.queue as u64, 1);
+    }
+
+    fn validate_side(&self, side: &str, config: &SideConfig, faults: &mut Faults) {
+        if config.id.is_empty() {
+            let what = format!("must name the field that identifies the {side}");
+            faults.add(format!("{side}.id"), what);
+        }
+        if config.features.is_empty() {
+            let key = format!("{side}.features");
+            faults.add(key, format!("the {side} tower needs at least one feature"));
+        }
+        let mut names = BTreeSet::new();
+        for (index, feature) in config.features.iter().enumerate() {
+            let key = format!("{side}.features[{index}]");
+            if feature.name.is_empty() {
+                faults.add(format!("{key}.name"), "must not be empty");
+            } else if !names.insert(&feature.name) {
+                let reason = format!("`{}` stands twice in [{side}]", feature.name);
+                faults.add(format!("{key}.name"), reason);
+            }
+            validate_feature(side, &key, feature, faults);
+        }
+    }
+
+    fn validate_training(&self, faults: &mut Faults) {
+        at_least(faults, "model.dim", self.model.dim as u64, 1);
+        if self.model.hidden.contains(&0) {
+            faults.add("model.hidden", "a layer of width 0 carries nothing");
+        }
+        positive(faults, "loss.temperature", f64::from(self.loss.temperature));
+        if !(0.0..=1.0).contains(&self.loss.strength) {
+            let reason = format!("is {}; must be in 0..=1", self.loss.strength);
+            faults.add("loss.strength", reason);
+        }
+        positive(faults, "optimizer.learning_rate", self.optimizer.learning_rate);
+        positive(faults, "optimizer.epsilon", f64::from(self.optimizer.epsilon));
+        let frequency = &self.frequency;
+        if !(frequency.alpha > 0.0 && frequency.alpha <= 1.0) {
+            faults.add("frequency.alpha", format!("is {}; must be in (0, 1]", frequency.alpha));
+        }
+        if frequency.paper && frequency.exact {
+            faults.add("frequency.exact", "the paper's algorithms have no exact variant");
+        }
+        if !(1..=16).contains(&frequency.hashes) {
+            faults.add("frequency.hashes", format!("is {}; must be in 1..=16", frequency.hashes));
+        }
+        at_least(faults, "frequency.buckets", frequency.buckets as u64, 1);
+        at_least(faults, "frequency.exact_ids_max", frequency.exact_ids_max as u64, 1);
+        if frequency.initial_gap < 1.0 || !frequency.initial_gap.is_finite() {
+            let reason = format!("is {}; a gap is at least 1 step", frequency.initial_gap);
+            faults.add("frequency.initial_gap", reason);
+        }
+        at_least(faults, "corpus.items_max", self.corpus.items_max as u64, 1);
+        at_least(faults, "history.queries_max", self.history.queries_max as u64, 1);
+    }
+
+    fn validate_tables(&self, faults: &mut Faults) {
+        let embedding = &self.embedding;
+        positive(faults, "embedding.init_scale", f64::from(embedding.init_scale));
+        positive(faults, "embedding.learning_rate", f64::from(embedding.learning_rate));
+        positive(faults, "embedding.epsilon", f64::from(embedding.epsilon));
+        let used = self.table_names();
+        for name in self.tables.keys().filter(|name| !used.contains(name)) {
+            let reason = "no feature uses this table; misspelt?";
+            faults.add(format!("tables.{name}"), reason);
+        }
+        for name in &used {
+            if !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_') {
+                let reason = "a table's name is letters, digits, - and _ (it names a file)";
+                faults.add(format!("tables.{name}"), reason);
+            }
+            let table = self.table(name);
+            at_least(faults, &format!("tables.{name}.dim"), table.dim as u64, 1);
+            // The rows of one batch must fit beside each other: the longest untouched row may
+            // not be one that this very step reads.
+            let needed = 2 * self.batch.size * self.ids_per_event(name);
+            if table.rows_max < needed {
+                let reason = format!(
+                    "is {}; one batch can touch {needed} rows (batch.size x ids an event x 2)",
+                    table.rows_max
+                );
+                faults.add(format!("tables.{name}.rows_max"), reason);
+            }
+        }
+    }
+
+    /// At most this many ids of one event fall into `table`.
+    fn ids_per_event(&self, table: &str) -> usize {
+        let features = self.query.features.iter().chain(&self.item.features);
+        features
+            .filter(|feature| feature.table == table)
+            .map(|feature| match feature.kind {
+                FeatureKind::Bag | FeatureKind::History => feature.length.unwrap_or(BAG_LENGTH),
+                _ => 1,
+            })
+            .sum()
+    }
+
+    fn validate_outputs(&self, faults: &mut Faults) {
+        if self.checkpoint.directory.is_empty() {
+            faults.add("checkpoint.directory", "must not be empty");
+        }
+        at_least(faults, "checkpoint.every_steps", self.checkpoint.every_steps, 1);
+        at_least(faults, "checkpoint.keep", self.checkpoint.keep as u64, 1);
+        at_least(faults, "publish.every_checkpoints", self.publish.every_checkpoints, 1);
+        let publish = &self.publish;
+        if !publish.topic.is_empty() {
+            if publish.versions_topic.is_empty() {
+                faults
+                    .add("publish.versions_topic", "must not be empty where publish.topic is set");
+            }
+            let topics =
+                [&self.kafka.topic, &self.kafka.dead_letter_topic, &publish.versions_topic];
+            if topics.contains(&&publish.topic) {
+                faults.add("publish.topic", "must differ from every other topic");
+            }
+        }
+        let listen = &self.http.listen;
+        if !listen.is_empty() && listen.parse::<std::net::SocketAddr>().is_err() {
+            let reason = format!("`{listen}` is not an address; expected like 0.0.0.0:9464");
+            faults.add("http.listen", reason);
+        }
+    }
+}
+
+/// Entries of a bag that are used where the config names no `length`: a record with thousands of
+/// tags must not make one step as long as a hundred.
+pub(crate) const BAG_LENGTH: usize = 64;
+
+fn validate_feature(side: &str, key: &str, feature: &FeatureConfig, faults: &mut Faults) {
+    let kind = feature.kind;
+    let buckets = feature.transform == Some(Transform::Buckets);
+    let has_table = match kind {
+        FeatureKind::Id | FeatureKind::Bag | FeatureKind::History => true,
+        FeatureKind::Number => buckets,
+        FeatureKind::Vector => false,
+    };
+    if has_table && feature.table.is_empty() {
+        faults.add(format!("{key}.table"), "must name an embedding table");
+    }
+    if !has_table && !feature.table.is_empty() {
+        faults.add(format!("{key}.table"), "a feature of this kind has no table");
+    }
+    if feature.field.is_empty() && kind != FeatureKind::History {
+        faults.add(format!("{key}.field"), "must name a field of the record");
+    }
+    if kind == FeatureKind::History && side == "item" {
+        faults.add(format!("{key}.kind"), "a history belongs to the query");
+    }
+    match (kind, feature.length) {
+        (FeatureKind::History | FeatureKind::Vector, None) => {
+            faults.add(format!("{key}.length"), "must be given for this kind");
+        }
+        (FeatureKind::Id | FeatureKind::Number, Some(_)) => {
+            faults.add(format!("{key}.length"), "has no meaning for this kind");
+        }
+        (_, Some(length)) if !(1..=4096).contains(&length) => {
+            faults.add(format!("{key}.length"), format!("is {length}; must be in 1..=4096"));
+        }
+        _ => {}
+    }
+    if kind != FeatureKind::Bag && !feature.weights.is_empty() {
+        faults.add(format!("{key}.weights"), "only a bag has weights");
+    }
+    if kind != FeatureKind::Number && feature.transform.is_some() {
+        faults.add(format!("{key}.transform"), "only a number has a transform");
+    }
+    if buckets == feature.boundaries.is_empty() {
+        let reason = "boundaries and transform = \"buckets\" go together";
+        faults.add(format!("{key}.boundaries"), reason);
+    }
+    if !feature.boundaries.is_sorted_by(|a, b| a < b) {
+        faults.add(format!("{key}.boundaries"), "must ascend");
+    }
+}
+
+fn validate_reward(reward: &RewardConfig, faults: &mut Faults) {
+    if reward.min < 0.0 || reward.min >= reward.max || !reward.max.is_finite() {
+        let reason = format!("[{}, {}] must be an interval from 0 up", reward.min, reward.max);
+        faults.add("reward.max", reason);
+    }
+    positive(faults, "reward.scale", f64::from(reward.scale));
+}
+
+fn at_least(faults: &mut Faults, key: &str, value: u64, least: u64) {
+    if value < least {
+        faults.add(key, format!("is {value}; must be at least {least}"));
+    }
+}
+
+fn positive(faults: &mut Faults, key: &str, value: f64) {
+    if !(value > 0.0 && value.is_finite()) {
+        faults.add(key, format!("is {value}; must be above 0"));
+    }
+}

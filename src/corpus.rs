@@ -1,0 +1,199 @@
+//! Last-seen features of every item: what there is to retrieve.
+//!
+//! Owns the items. A `DashMap`, because publisher and HTTP read while training writes; the last
+//! writer wins. Bounded: the longest unseen items go, and leave a tombstone for the output topic.
+//!
+//! Must never know: the model.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use dashmap::DashMap;
+use serde::{Deserialize, Serialize};
+
+use crate::stream::batch::Batch;
+use crate::stream::event::FeatureValue;
+
+/// Share of the items that goes at once when the bound is reached.
+const SWEEP: usize = 16;
+
+/// One item.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Item {
+    /// Its id as the source wrote it.
+    pub name: Box<str>,
+    /// One value per entry of `item.features`, as last seen.
+    pub values: Vec<FeatureValue>,
+    /// Events it was the item of.
+    pub count: u64,
+    /// Step of the last of them.
+    pub last_step: u64,
+}
+
+/// All items.
+pub struct Corpus {
+    items: DashMap<u64, Item>,
+    /// Items that went, by name, with the step at which they did. Each publish repeats their
+    /// tombstones until they are this old, so that a publish that failed loses none.
+    expired: Mutex<BTreeMap<Box<str>, u64>>,
+    items_max: usize,
+    tombstone_steps: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Saved {
+    items: Vec<(u64, Item)>,
+    expired: BTreeMap<Box<str>, u64>,
+}
+
+impl Corpus {
+    /// A corpus of at most `items_max` items, whose tombstones live for `tombstone_steps`.
+    pub fn new(items_max: usize, tombstone_steps: u64) -> Self {
+        Self {
+            items: DashMap::new(),
+            expired: Mutex::new(BTreeMap::new()),
+            items_max,
+            tombstone_steps,
+        }
+    }
+
+    /// Remembers the items of `batch`, trained at `step`.
+    pub fn remember(&self, batch: &Batch, step: u64) {
+        let names = batch.item_names.iter().zip(&batch.item_values);
+        for (&id, (name, values)) in batch.item_ids.iter().zip(names) {
+            if let Some(mut item) = self.items.get_mut(&id) {
+                item.count += 1;
+                item.last_step = step;
+                if item.values != *values {
+                    item.values.clone_from(values);
+                }
+                continue;
+            }
+            if self.items.len() >= self.items_max {
+                self.sweep(step);
+            }
+            self.expired().remove(name);
+            let (name, values) = (name.clone(), values.clone());
+            self.items.insert(id, Item { name, values, count: 1, last_step: step });
+        }
+    }
+
+    fn sweep(&self, step: u64) {
+        let mut ages: Vec<(u64, u64)> =
+            self.items.iter().map(|item| (item.last_step, *item.key())).collect();
+        let drop = (ages.len() / SWEEP).max(1);
+        ages.select_nth_unstable(drop - 1);
+        let mut expired = self.expired();
+        expired.retain(|_, at| step - *at <= self.tombstone_steps);
+        for (_, id) in &ages[..drop] {
+            if let Some((_, item)) = self.items.remove(id) {
+                expired.insert(item.name, step);
+            }
+        }
+    }
+
+    fn expired(&self) -> std::sync::MutexGuard<'_, BTreeMap<Box<str>, u64>> {
+        self.expired.lock().expect("no holder of this lock can panic")
+    }
+
+    /// Items held.
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// True without items.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// All items, by key.
+    pub fn sorted(&self) -> Vec<(u64, Item)> {
+        let mut items: Vec<(u64, Item)> =
+            self.items.iter().map(|item| (*item.key(), item.value().clone())).collect();
+        items.sort_unstable_by_key(|(id, _)| *id);
+        items
+    }
+
+    /// Names of items that went not long ago.
+    pub fn tombstones(&self) -> Vec<Box<str>> {
+        self.expired().keys().cloned().collect()
+    }
+
+    /// Everything, by key.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let saved = Saved { items: self.sorted(), expired: self.expired().clone() };
+        postcard::to_stdvec(&saved).expect("always encodes")
+    }
+
+    /// Takes over what [`Corpus::to_bytes`] gave.
+    ///
+    /// # Errors
+    /// Damaged bytes.
+    pub fn load(&self, bytes: &[u8]) -> Result<(), String> {
+        let saved: Saved = postcard::from_bytes(bytes)
+            .map_err(|error| format!("the corpus does not decode: {error}"))?;
+        self.items.clear();
+        for (id, item) in saved.items {
+            self.items.insert(id, item);
+        }
+        *self.expired() = saved.expired;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stream::event::{Event, id_key};
+    use crate::stream::offsets::Offsets;
+
+    fn batch(names: &[&str]) -> Batch {
+        let mut batch = Batch::new(0, 1, Offsets::new("t"));
+        for name in names {
+            let item_id = id_key(name.as_bytes());
+            batch.push(Event {
+                time_ms: 0,
+                query_id: 1,
+                item_id,
+                item_name: (*name).into(),
+                reward: 1.0,
+                query: vec![],
+                item: vec![FeatureValue::Id(item_id)],
+            });
+        }
+        batch
+    }
+
+    #[test]
+    fn counts_and_remembers() {
+        let corpus = Corpus::new(10, 100);
+        corpus.remember(&batch(&["a", "b", "a"]), 1);
+        let items = corpus.sorted();
+        let a = items.iter().find(|(_, item)| &*item.name == "a").expect("remembered");
+        assert_eq!((a.1.count, a.1.last_step, items.len()), (2, 1, 2));
+    }
+
+    #[test]
+    fn the_longest_unseen_go_with_a_tombstone_and_may_return() {
+        let corpus = Corpus::new(2, 100);
+        corpus.remember(&batch(&["a"]), 1);
+        corpus.remember(&batch(&["b"]), 2);
+        corpus.remember(&batch(&["c"]), 3);
+        assert_eq!(corpus.len(), 2);
+        assert_eq!(corpus.tombstones(), ["a".into()]);
+        corpus.remember(&batch(&["a"]), 4);
+        assert_eq!(corpus.tombstones(), ["b".into()]);
+    }
+
+    #[test]
+    fn restored_bytes_are_the_same() {
+        let corpus = Corpus::new(3, 100);
+        for step in 0..20 {
+            let name = format!("item {}", step % 7);
+            corpus.remember(&batch(&[&name]), step);
+        }
+        let restored = Corpus::new(3, 100);
+        restored.load(&corpus.to_bytes()).expect("just written");
+        assert_eq!(corpus.to_bytes(), restored.to_bytes());
+    }
+}

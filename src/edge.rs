@@ -1,0 +1,92 @@
+//! The outside world on one tokio thread: signals and HTTP.
+//!
+//! Owns the runtime, the listener and the stop flag's setting by SIGTERM and SIGINT. The flag is
+//! all that the rest of the program sees of it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+
+use crate::telemetry::{Health, Metrics};
+
+/// The running edge. Dropping it closes the port.
+pub struct Edge {
+    shutdown: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+    /// Where HTTP listens, if it does (the port is real where the config said 0).
+    pub address: Option<SocketAddr>,
+}
+
+impl Edge {
+    /// Listens on `listen` (empty: no server) and turns SIGTERM and SIGINT into `stop`; a second
+    /// signal ends the process at once.
+    ///
+    /// # Errors
+    /// An address that cannot be bound.
+    pub fn start(
+        listen: &str,
+        metrics: Arc<Metrics>,
+        health: Arc<Health>,
+        before_scrape: impl Fn(&Metrics) + Send + Sync + 'static,
+        stop: Arc<AtomicBool>,
+    ) -> anyhow::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let listener = match listen {
+            "" => None,
+            listen => Some(runtime.block_on(tokio::net::TcpListener::bind(listen)).with_context(
+                || format!("cannot listen on {listen}; set another http.listen, or \"\" for none"),
+            )?),
+        };
+        let address = listener.as_ref().map(tokio::net::TcpListener::local_addr).transpose()?;
+        let (shutdown, closed) = oneshot::channel();
+        let thread = std::thread::Builder::new().name("edge".into()).spawn(move || {
+            runtime.block_on(async move {
+                tokio::spawn(watch_signals(stop));
+                let closed = async move { closed.await.unwrap_or_default() };
+                let Some(listener) = listener else { return closed.await };
+                let served =
+                    crate::telemetry::serve(listener, metrics, health, before_scrape, closed);
+                if let Err(error) = served.await {
+                    tracing::error!("the HTTP server stopped: {error:#}");
+                }
+            });
+        })?;
+        Ok(Self { shutdown: Some(shutdown), thread: Some(thread), address })
+    }
+}
+
+impl Drop for Edge {
+    fn drop(&mut self) {
+        drop(self.shutdown.take());
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the HTTP thread panicked");
+        }
+    }
+}
+
+async fn watch_signals(stop: Arc<AtomicBool>) {
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        tracing::error!("cannot watch signals: SIGTERM will not take a last checkpoint");
+        return;
+    };
+    loop {
+        let name = tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        };
+        if stop.swap(true, Ordering::Relaxed) {
+            tracing::warn!("second {name}: stopping at once, without a checkpoint");
+            std::process::exit(1);
+        }
+        tracing::info!("{name}: stopping after this step, with a last checkpoint");
+    }
+}

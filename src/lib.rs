@@ -1,0 +1,38 @@
+//! Millrace: an always-on two-tower trainer.
+//!
+//! ```text
+//!  source thread -> Batch (bounded) -> trainer thread -> Snapshot (bounded) -> checkpoint thread -> publisher
+//!    decode, map fields, batch          estimate, gather, towers, loss, update      tmp, fsync, rename   item vectors to the output topic
+//!                       HTTP, metrics, signals on tokio at the edge
+//! ```
+//!
+//! Kafka is the log; the trainer is a state machine that applies batches to it in order; a
+//! checkpoint is the state together with the offsets that produced it; recovery is "load the
+//! newest good checkpoint and read on". Offsets travel with the data and always mean *the next
+//! offset to read*.
+//!
+//! The rooms, in reading order (each one's `//!` says what it owns and what it must never know):
+//!
+//! - [`pipeline`]: the program: threads, channels, cadences, stop order; no maths
+//! - [`stream`]: records become events, events become columnar batches
+//! - [`train`]: batches change the model; recall
+//! - [`checkpoint`]: snapshots become durable; the newest good one is found
+//! - [`publish`]: a durable checkpoint becomes embeddings on a topic
+//! - [`corpus`]: last-seen features of every item
+//! - [`telemetry`], [`edge`], [`progress`]: what people and Prometheus see; signals
+//! - [`config`]: every knob, default, unit and cross-check
+//! - [`commands`]: what `millrace --help` lists
+//! - [`synthetic`]: a world whose truth is known, for `demo` and tests
+
+pub mod checkpoint;
+pub mod commands;
+pub mod config;
+pub mod corpus;
+pub mod edge;
+pub mod pipeline;
+pub mod progress;
+pub mod publish;
+pub mod stream;
+pub mod synthetic;
+pub mod telemetry;
+pub mod train;

@@ -1,0 +1,545 @@
+//! The program: threads, channels, cadences, stop order. No maths.
+//!
+//! ```text
+//! source thread -> batches (bounded) -> trainer -> snapshots (1) -> checkpoint thread -> (1) -> publisher
+//! ```
+//!
+//! Each stage ends because the channel before it closes: the source ends (end of a bounded range,
+//! a signal, a fault), the trainer drains or drops what waits, takes a last snapshot and closes its
+//! channel, and so on down the line. Nothing is lost on any way out: what was not trained is read
+//! again from the checkpoint's offsets.
+
+mod start;
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, anyhow};
+use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, TrySendError};
+
+use crate::checkpoint::{Checkpoint, Section, Snapshot, Store};
+use crate::config::Config;
+use crate::publish::{Published, Publisher};
+use crate::stream::batch::Batch;
+use crate::stream::offsets::Offsets;
+use crate::stream::position::Position;
+use crate::stream::source::{Next, Source};
+use crate::telemetry::{Health, Metrics};
+use crate::train::evaluation::Recall;
+use crate::train::model::Placement;
+use crate::train::trainer::{Phase, StepReport, Trainer};
+
+pub use start::{distance, placement, restore};
+
+/// Cut-offs of progressive recall.
+pub const RECALL_KS: [u32; 3] = [10, 50, 100];
+
+/// How long a stage waits before it looks at the stop flag again.
+const TICK: Duration = Duration::from_millis(100);
+
+/// A queue that stays full this long is worth telling the brokers: fetching pauses.
+const BACK_PRESSURE: Duration = Duration::from_secs(5);
+
+/// Steps over which the loss and the recall gauge are averaged: at batch 1024 about 50,000 events,
+/// enough for two digits of recall.
+const WINDOW_STEPS: usize = 50;
+
+/// Tries to write a checkpoint before the run stops: a full disk is often cleaned within a minute.
+const WRITE_TRIES: u32 = 4;
+
+/// What a run works with.
+pub struct Setting {
+    /// The whole config.
+    pub config: Config,
+    /// Where the towers run.
+    pub placement: Placement,
+    /// The metrics registry.
+    pub metrics: Arc<Metrics>,
+    /// What `/healthz` and `/readyz` say.
+    pub health: Arc<Health>,
+    /// Set from outside to end the run after the current step.
+    pub stop: Arc<AtomicBool>,
+    /// Event times and checkpoint times, for gauges that are ages.
+    pub clocks: Arc<Clocks>,
+}
+
+/// What part of the log a run reads.
+#[derive(Clone, Debug)]
+pub struct Bounds {
+    /// Where to begin without a checkpoint.
+    pub from: Position,
+    /// Where to end; `None`: never.
+    pub to: Option<Position>,
+    /// Sets existing checkpoints aside instead of going on from the newest.
+    pub fresh: bool,
+    /// Publishes the last checkpoint even where the cadence or a stop would not.
+    pub publish_last: bool,
+}
+
+/// What a run did.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// Events trained on in the life of the state, this run included.
+    pub trained: u64,
+    /// Records rejected in the life of the state.
+    pub rejected: u64,
+    /// Records (trained and rejected) of this run alone.
+    pub records_this_run: u64,
+    /// Rejected records of this run, by reason.
+    pub rejected_by_reason: Vec<(String, u64)>,
+    /// Step at which this run began: 0 for a fresh state.
+    pub began_at_step: u64,
+    /// Step at which it ended.
+    pub step: u64,
+    /// Seconds from the first batch to the last snapshot.
+    pub seconds: f64,
+    /// Mean loss of the last [`WINDOW_STEPS`] steps; NaN without steps.
+    pub loss: f64,
+    /// Recall among the candidates of each batch, before training on it, over this run.
+    pub recall: Recall,
+    /// Steps whose loss was not finite.
+    pub nonfinite_steps: u64,
+    /// The last checkpoint.
+    pub checkpoint: Checkpoint,
+    /// The last version published by this run.
+    pub published: Option<Published>,
+}
+
+/// Times that ages are computed from, ms since 1970; 0: not yet.
+#[derive(Default)]
+pub struct Clocks {
+    decoded: AtomicI64,
+    trained: AtomicI64,
+    published: AtomicI64,
+    checkpoint: AtomicI64,
+}
+
+impl Clocks {
+    /// Sets the gauges that are ages. Called before each scrape.
+    #[expect(clippy::cast_precision_loss, reason = "ages in ms stay below 2^53")]
+    pub fn set_ages(&self, metrics: &Metrics) {
+        let now = now_ms();
+        let age = |clock: &AtomicI64| match clock.load(Ordering::Relaxed) {
+            0 => f64::NAN,
+            at => (now - at) as f64 / 1000.0,
+        };
+        let stages =
+            [("decoded", &self.decoded), ("trained", &self.trained), ("published", &self.published)];
+        for (stage, clock) in stages {
+            metrics.event_age_seconds.with_label_values(&[stage]).set(age(clock));
+        }
+        metrics.checkpoint_age_seconds.set(age(&self.checkpoint));
+    }
+}
+
+/// Runs the whole line until its range ends, `stop` is set, or something fails. `observe` sees the
+/// trainer after every batch.
+///
+/// # Errors
+/// One message that says what failed and what to do. State trained before the failure is in the
+/// last checkpoint.
+pub fn run(
+    setting: &Setting,
+    bounds: &Bounds,
+    observe: &mut dyn FnMut(&Trainer, &Live),
+) -> anyhow::Result<Summary> {
+    let config = &setting.config;
+    setting.health.set_phase("restoring the newest checkpoint");
+    let store = Store::open(Path::new(&config.checkpoint.directory), config.checkpoint.keep)?;
+    let begun = start::start(setting, &store, bounds)?;
+    let start::Begun { mut trainer, source, total } = begun;
+    let publisher = match config.publish.topic.as_str() {
+        "" => None,
+        _ => Some(Publisher::new(config, &setting.placement)?),
+    };
+    let (batch_sender, batches) = crossbeam_channel::bounded(config.batch.queue);
+    let (snapshot_sender, snapshots) = crossbeam_channel::bounded(1);
+    let (checkpoint_sender, checkpoints) = crossbeam_channel::bounded(1);
+    let durable = Mutex::new(None);
+    setting.health.set_ready(true);
+    std::thread::scope(|scope| {
+        let spawn_named = |name: &str| std::thread::Builder::new().name(name.into());
+        let durable = &durable;
+        let source = spawn_named("source")
+            .spawn_scoped(scope, move || read(setting, source, batch_sender, durable))?;
+        let writer = spawn_named("checkpoint").spawn_scoped(scope, || {
+            write_checkpoints(setting, bounds, &store, snapshots, checkpoint_sender, durable)
+        })?;
+        let publisher = spawn_named("publisher")
+            .spawn_scoped(scope, || publish(setting, bounds, publisher.as_ref(), &checkpoints))?;
+
+        let mut live = Live::new(&trainer, total);
+        let trained =
+            train(setting, &mut trainer, &mut live, &batches, &snapshot_sender, observe);
+        // The order matters: dropping the receiver unblocks the source, the last snapshot closes
+        // the rest of the line.
+        drop(batches);
+        let rejected_by_reason = source.join().map_err(|_| anyhow!("the source panicked"))?;
+        let sent = snapshot_sender.send(snapshot(config, &trainer));
+        drop(snapshot_sender);
+        let seconds = live.began.elapsed().as_secs_f64();
+        let written = writer.join().map_err(|_| anyhow!("the checkpoint thread panicked"))?;
+        let published = publisher.join().map_err(|_| anyhow!("the publisher panicked"))?;
+        setting.health.set_ready(false);
+        let checkpoint = written?;
+        trained?;
+        sent.context("the checkpoint thread ended early")?;
+        Ok(Summary {
+            trained: trainer.events,
+            rejected: trainer.rejected,
+            records_this_run: trainer.events + trainer.rejected - live.records_before,
+            rejected_by_reason,
+            began_at_step: live.step_before,
+            step: trainer.step,
+            seconds,
+            loss: live.loss(),
+            recall: live.recall,
+            nonfinite_steps: live.nonfinite_steps,
+            checkpoint: checkpoint.context("no checkpoint was written")?,
+            published: published?,
+        })
+    })
+    .inspect_err(|error| setting.health.fail(format!("{error:#}")))
+}
+
+/// The source thread. Returns the rejected records by reason.
+fn read(
+    setting: &Setting,
+    mut source: Source,
+    batches: Sender<anyhow::Result<Batch>>,
+    durable: &Mutex<Option<Offsets>>,
+) -> Vec<(String, u64)> {
+    while !setting.stop.load(Ordering::Relaxed) {
+        let message = match source.next(TICK) {
+            Ok(Next::Idle) => continue,
+            Ok(Next::End) => break,
+            Ok(Next::Batch(batch)) => {
+                let newest = batch.times_ms.iter().copied().max().unwrap_or_default();
+                setting.clocks.decoded.fetch_max(newest, Ordering::Relaxed);
+                Ok(batch)
+            }
+            Err(error) => Err(error),
+        };
+        for (partition, lag) in source.lag() {
+            let labels = [setting.config.kafka.topic.as_str(), &partition.to_string()];
+            setting.metrics.consumer_lag.with_label_values(&labels).set(lag);
+        }
+        if let Some(offsets) = take(durable) {
+            source.commit(&offsets);
+        }
+        let failed = message.is_err();
+        if !hand_over(setting, &mut source, &batches, message) || failed {
+            break;
+        }
+    }
+    let reasons = source.rejected_by_reason().iter();
+    reasons.map(|(reason, count)| ((*reason).to_owned(), *count)).collect()
+}
+
+/// Offsets of the newest durable checkpoint that Kafka has not been told of yet.
+fn take(durable: &Mutex<Option<Offsets>>) -> Option<Offsets> {
+    durable.lock().expect("no holder of this lock can panic").take()
+}
+
+/// Waits for room in the queue; false when the trainer is gone or the run stops.
+fn hand_over(
+    setting: &Setting,
+    source: &mut Source,
+    batches: &Sender<anyhow::Result<Batch>>,
+    mut message: anyhow::Result<Batch>,
+) -> bool {
+    let waiting = Instant::now();
+    let mut paused = false;
+    let sent = loop {
+        if setting.stop.load(Ordering::Relaxed) {
+            break false;
+        }
+        match batches.send_timeout(message, TICK) {
+            Ok(()) => break true,
+            Err(SendTimeoutError::Disconnected(_)) => break false,
+            Err(SendTimeoutError::Timeout(returned)) => message = returned,
+        }
+        if !paused && waiting.elapsed() >= BACK_PRESSURE {
+            paused = true;
+            if let Err(error) = source.pause_all() {
+                tracing::warn!("cannot pause fetching: {error:#}");
+            }
+        }
+    };
+    if paused && let Err(error) = source.resume_all() {
+        // The trainer is told, and stops; where it is gone already there is nobody to tell.
+        drop(batches.send(Err(error)));
+        return false;
+    }
+    sent
+}
+
+/// The trainer: steps until the source is done, the run stops, or the source fails.
+fn train(
+    setting: &Setting,
+    trainer: &mut Trainer,
+    live: &mut Live,
+    batches: &Receiver<anyhow::Result<Batch>>,
+    snapshots: &Sender<Snapshot>,
+    observe: &mut dyn FnMut(&Trainer, &Live),
+) -> anyhow::Result<()> {
+    let cadence = &setting.config.checkpoint;
+    let every = Duration::from_secs(cadence.every_s);
+    let mut checkpoint_step = trainer.step;
+    let mut checkpoint_at = Instant::now();
+    while !setting.stop.load(Ordering::Relaxed) {
+        let waiting = Instant::now();
+        let batch = match batches.recv_timeout(TICK) {
+            Ok(batch) => batch?,
+            Err(RecvTimeoutError::Timeout) => continue,
+            Err(RecvTimeoutError::Disconnected) => break,
+        };
+        let queue = setting.metrics.queue_batches.with_label_values(&["batches"]);
+        queue.set(i64::try_from(batches.len()).unwrap_or(i64::MAX));
+        let observed = |phase, seconds: f64| {
+            setting.metrics.step_seconds.with_label_values(&[phase]).observe(seconds);
+        };
+        observed("wait", waiting.elapsed().as_secs_f64());
+        let mut entered: Option<(Phase, Instant)> = None;
+        let report = trainer.step(&batch, &mut |phase| {
+            if let Some((before, since)) = entered.replace((phase, Instant::now())) {
+                observed(before.label(), since.elapsed().as_secs_f64());
+            }
+        });
+        if let Some((last, since)) = entered {
+            observed(last.label(), since.elapsed().as_secs_f64());
+        }
+        live.count(setting, &batch, report.as_ref());
+        observe(trainer, live);
+
+        let stepped = trainer.step - checkpoint_step;
+        let overdue = cadence.every_s > 0 && stepped > 0 && checkpoint_at.elapsed() >= every;
+        if stepped >= cadence.every_steps || overdue {
+            live.count_state(setting, trainer);
+            // While the disk is still busy with the last snapshot there is nothing to gain from
+            // another one in memory: the next step tries again.
+            if !snapshots.is_full() {
+                match snapshots.try_send(snapshot(&setting.config, trainer)) {
+                    Ok(()) | Err(TrySendError::Full(_)) => {}
+                    Err(TrySendError::Disconnected(_)) => break,
+                }
+                (checkpoint_step, checkpoint_at) = (trainer.step, Instant::now());
+            }
+        }
+    }
+    live.count_state(setting, trainer);
+    Ok(())
+}
+
+/// The checkpoint thread. Returns the last checkpoint written.
+fn write_checkpoints(
+    setting: &Setting,
+    bounds: &Bounds,
+    store: &Store,
+    snapshots: Receiver<Snapshot>,
+    checkpoints: Sender<Checkpoint>,
+    durable: &Mutex<Option<Offsets>>,
+) -> anyhow::Result<Option<Checkpoint>> {
+    let mut last = None;
+    let mut written = 0u64;
+    for snapshot in snapshots {
+        let began = Instant::now();
+        let checkpoint = write_with_retries(store, &snapshot).inspect_err(|error| {
+            tracing::error!("stopping: {error:#}");
+            setting.stop.store(true, Ordering::Relaxed);
+        })?;
+        setting.metrics.checkpoint_seconds.observe(began.elapsed().as_secs_f64());
+        setting.clocks.checkpoint.store(now_ms(), Ordering::Relaxed);
+        let path = checkpoint.path.display().to_string();
+        tracing::info!(step = snapshot.step, path, "checkpoint");
+        *durable.lock().expect("no holder of this lock can panic") = Some(snapshot.offsets);
+        written += 1;
+        // A publisher that is still busy with the version before skips this one.
+        if written.is_multiple_of(setting.config.publish.every_checkpoints) {
+            match checkpoints.try_send(checkpoint.clone()) {
+                Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
+            }
+        }
+        last = Some(checkpoint);
+    }
+    if let (true, Some(last)) = (bounds.publish_last, &last)
+        && checkpoints.send(last.clone()).is_err()
+    {
+        tracing::warn!("the publisher ended before the last checkpoint");
+    }
+    Ok(last)
+}
+
+fn write_with_retries(store: &Store, snapshot: &Snapshot) -> anyhow::Result<Checkpoint> {
+    let mut tries = 1;
+    loop {
+        match store.write(snapshot) {
+            Ok(checkpoint) => return Ok(checkpoint),
+            Err(error) if tries < WRITE_TRIES => {
+                tracing::warn!(tries, "a checkpoint was not written, trying again: {error:#}");
+                std::thread::sleep(Duration::from_secs(1 << tries));
+                tries += 1;
+            }
+            Err(error) => return Err(error.context("no checkpoint can be written")),
+        }
+    }
+}
+
+/// The publisher thread. Returns the last version it published.
+fn publish(
+    setting: &Setting,
+    bounds: &Bounds,
+    publisher: Option<&Publisher>,
+    checkpoints: &Receiver<Checkpoint>,
+) -> anyhow::Result<Option<Published>> {
+    let mut last: Option<Published> = None;
+    for checkpoint in checkpoints {
+        let Some(publisher) = publisher else { continue };
+        let known = last.as_ref().is_some_and(|last| last.version == checkpoint.manifest.version);
+        if known {
+            continue;
+        }
+        // A stop waits for a checkpoint, not for a sweep over the corpus: the next run publishes.
+        let stop = || !bounds.publish_last && setting.stop.load(Ordering::Relaxed);
+        match publisher.publish(&checkpoint, &stop) {
+            Ok(Some(published)) => {
+                let Published { version, vectors, tombstones, .. } = &published;
+                tracing::info!(version, vectors, tombstones, "published");
+                setting.metrics.published_total.inc_by(*vectors);
+                let step = i64::try_from(published.step).unwrap_or(i64::MAX);
+                setting.metrics.published_version_step.set(step);
+                let event_time = checkpoint.manifest.event_time_ms;
+                setting.clocks.published.store(event_time, Ordering::Relaxed);
+                last = Some(published);
+            }
+            Ok(None) => {}
+            // A live run goes on: the next version replaces this one. Work that ends with its
+            // publication has failed.
+            Err(error) if bounds.publish_last => return Err(error),
+            Err(error) => tracing::error!("version not published: {error:#}"),
+        }
+    }
+    Ok(last)
+}
+
+/// Copies the state into a snapshot, between two steps.
+fn snapshot(config: &Config, trainer: &Trainer) -> Snapshot {
+    let sections = trainer
+        .sections()
+        .into_iter()
+        .map(|(name, bytes)| Section { name, bytes, digested: true })
+        .collect();
+    Snapshot {
+        step: trainer.step,
+        offsets: trainer.offsets.clone(),
+        event_time_ms: trainer.event_time_ms,
+        events_trained: trainer.events,
+        events_rejected: trainer.rejected,
+        config_digest: config.digest(),
+        config_toml: config.to_toml(),
+        sections,
+    }
+}
+
+/// What the trainer's loop counts.
+pub struct Live {
+    /// Recall over this run.
+    pub recall: Recall,
+    window: Recall,
+    losses: VecDeque<f32>,
+    nonfinite_steps: u64,
+    step_before: u64,
+    /// Records in the state's past when this run began.
+    pub records_before: u64,
+    /// Records that this run will read; 0: it has no end.
+    pub total: u64,
+    evictions: Vec<u64>,
+    began: Instant,
+}
+
+impl Live {
+    fn new(trainer: &Trainer, total: u64) -> Self {
+        Self {
+            recall: Recall::new(&RECALL_KS),
+            window: Recall::new(&RECALL_KS),
+            losses: VecDeque::with_capacity(WINDOW_STEPS),
+            nonfinite_steps: 0,
+            step_before: trainer.step,
+            records_before: trainer.events + trainer.rejected,
+            total,
+            evictions: trainer.model.tables.iter().map(|table| table.evictions()).collect(),
+            began: Instant::now(),
+        }
+    }
+
+    /// Mean loss of the last steps; NaN without any.
+    #[expect(clippy::cast_precision_loss, reason = "at most WINDOW_STEPS")]
+    pub fn loss(&self) -> f64 {
+        self.losses.iter().map(|&loss| f64::from(loss)).sum::<f64>() / self.losses.len() as f64
+    }
+
+    fn count(&mut self, setting: &Setting, batch: &Batch, report: Option<&StepReport>) {
+        let metrics = &setting.metrics;
+        metrics.events_total.with_label_values(&["rejected"]).inc_by(batch.rejected);
+        let Some(report) = report else { return };
+        metrics.events_total.with_label_values(&["trained"]).inc_by(batch.len() as u64);
+        #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
+        metrics.batch_events.observe(batch.len() as f64);
+        let newest = batch.times_ms.iter().copied().max().unwrap_or_default();
+        setting.clocks.trained.fetch_max(newest, Ordering::Relaxed);
+        if report.loss.is_finite() {
+            if self.losses.len() == WINDOW_STEPS {
+                self.losses.pop_front();
+            }
+            self.losses.push_back(report.loss);
+            metrics.train_loss.set(f64::from(report.loss));
+        } else {
+            self.nonfinite_steps += 1;
+            metrics.nonfinite_steps_total.inc();
+        }
+        for &rank in &report.ranks {
+            self.recall.add(Some(rank));
+            self.window.add(Some(rank));
+        }
+        if self.window.cases() >= (WINDOW_STEPS * setting.config.batch.size) as u64 {
+            self.show_recall(metrics);
+            self.window = Recall::new(&RECALL_KS);
+        }
+    }
+
+    fn show_recall(&self, metrics: &Metrics) {
+        for (k, recall) in self.window.values() {
+            metrics.recall.with_label_values(&[&k.to_string(), "batch"]).set(recall);
+        }
+    }
+
+    /// Sizes that are worth a look now and then, not every step.
+    fn count_state(&mut self, setting: &Setting, trainer: &Trainer) {
+        let metrics = &setting.metrics;
+        let names = &trainer.model.encoder.tables;
+        for ((name, table), seen) in names.iter().zip(&trainer.model.tables).zip(&mut self.evictions)
+        {
+            let rows = i64::try_from(table.len()).unwrap_or(i64::MAX);
+            metrics.embedding_rows.with_label_values(&[name]).set(rows);
+            let evictions = metrics.embedding_evictions_total.with_label_values(&[name]);
+            evictions.inc_by(table.evictions() - *seen);
+            *seen = table.evictions();
+        }
+        metrics.frequency_collisions.set(trainer.frequency.collisions());
+        if self.window.cases() > 0 {
+            self.show_recall(metrics);
+        }
+        if let Some(usage) = setting.placement.device.memory_pool_usage() {
+            let bytes = i64::try_from(usage.bytes_reserved).unwrap_or(i64::MAX);
+            metrics.device_memory_bytes.set(bytes);
+        }
+    }
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

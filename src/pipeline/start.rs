@@ -1,0 +1,183 @@
+//! How a run begins: the device, the newest good checkpoint, and where in the log to read on.
+
+use std::path::Path;
+
+use anyhow::{Context, anyhow, bail};
+use burn::tensor::{Device, DeviceKind};
+
+use super::{Bounds, Setting};
+use crate::checkpoint::{self, Checkpoint, Store};
+use crate::config::{Config, DeviceChoice};
+use crate::stream::offsets::Offsets;
+use crate::stream::position::{self, Range};
+use crate::stream::source::{self, Source};
+use crate::train::model::Placement;
+use crate::train::trainer::{Counters, Trainer};
+
+/// A trainer and the source that feeds it.
+pub(super) struct Begun {
+    pub(super) trainer: Trainer,
+    pub(super) source: Source,
+    /// Records between the trainer's offsets and the end; 0: there is no end.
+    pub(super) total: u64,
+}
+
+/// Restores or creates the trainer, compares its offsets with the log, and opens the source.
+pub(super) fn start(setting: &Setting, store: &Store, bounds: &Bounds) -> anyhow::Result<Begun> {
+    let config = &setting.config;
+    if bounds.fresh {
+        for path in store.set_aside()? {
+            tracing::info!(path = %path.display(), "set an earlier checkpoint aside");
+        }
+    }
+    let newest = newest(Path::new(&config.checkpoint.directory))?;
+    setting.health.set_phase("asking the brokers for offsets");
+    let consumer = source::consumer(config)?;
+    let (topic, brokers) = (&config.kafka.topic, &config.kafka.brokers);
+    let resolve = |position| position::resolve(&consumer, topic, brokers, position);
+    let to = bounds.to.map(resolve).transpose()?;
+    let trainer = match newest {
+        None => Trainer::new(config, &setting.placement, resolve(bounds.from)?),
+        Some(checkpoint) => {
+            let mut trainer = restore(config, &setting.placement, &checkpoint)?;
+            if trainer.offsets.topic() != topic.as_str() {
+                bail!(
+                    "the checkpoints in {} were trained on topic `{}`, the config names `{topic}`: \
+                     give each topic a checkpoint.directory of its own",
+                    config.checkpoint.directory,
+                    trainer.offsets.topic(),
+                );
+            }
+            let watermarks = position::watermarks(&consumer, topic, brokers)?;
+            let checked =
+                position::check_stored(&trainer.offsets, &watermarks, config.kafka.on_data_loss)?;
+            for warning in checked.warnings {
+                tracing::warn!("{warning}");
+            }
+            trainer.offsets = checked.offsets;
+            let (step, path) = (trainer.step, checkpoint.path.display().to_string());
+            tracing::info!(step, path, "going on from a checkpoint");
+            trainer
+        }
+    };
+    drop(consumer);
+    let total = to.as_ref().map_or(0, |to| distance(&trainer.offsets, to));
+    let range = Range { from: trainer.offsets.clone(), to };
+    setting.health.set_phase("opening the source");
+    Ok(Begun { source: Source::open(config, range)?, trainer, total })
+}
+
+/// The newest checkpoint that verifies. Where all are damaged this is an error: starting from
+/// nothing would throw the model away without being asked.
+fn newest(directory: &Path) -> anyhow::Result<Option<Checkpoint>> {
+    let (newest, rejected) = checkpoint::latest(directory)?;
+    for damaged in &rejected {
+        tracing::warn!(path = %damaged.path.display(), "skipped: {}", damaged.reason);
+    }
+    if newest.is_none() && !rejected.is_empty() {
+        bail!(
+            "no checkpoint in {} verifies (see the warnings); restore one from a backup, or start \
+             over with `replay --fresh` or an empty checkpoint.directory",
+            directory.display()
+        );
+    }
+    Ok(newest)
+}
+
+/// The trainer that a checkpoint holds.
+///
+/// # Errors
+/// A config that gives the state another shape or meaning (the message lists the keys), or
+/// damaged sections.
+pub fn restore(
+    config: &Config,
+    placement: &Placement,
+    checkpoint: &Checkpoint,
+) -> anyhow::Result<Trainer> {
+    let manifest = &checkpoint.manifest;
+    let path = checkpoint.path.display();
+    if manifest.config_digest != config.digest() {
+        let saved = Config::from_toml(&checkpoint.config()?)
+            .map_err(|faults| anyhow!("the config in {path} is not valid here: {faults}"))?;
+        bail!(
+            "{path} was trained with another config; these lines differ (- checkpoint, + now):\n\
+             {}\ngo back to the old values, or start over in another checkpoint.directory",
+            difference(&saved.state_keys(), &config.state_keys())
+        );
+    }
+    let counters = Counters {
+        step: manifest.step,
+        events: manifest.events_trained,
+        rejected: manifest.events_rejected,
+        event_time_ms: manifest.event_time_ms,
+        offsets: manifest.offsets.clone(),
+    };
+    let read = |name: &str| checkpoint.section(name).map_err(|error| format!("{error:#}"));
+    Trainer::restore(config, placement, counters, &read)
+        .map_err(anyhow::Error::msg)
+        .with_context(|| format!("cannot restore {path}"))
+}
+
+/// Lines that only one of two texts has.
+fn difference(old: &str, new: &str) -> String {
+    let only = |a: &str, b: &str, mark: &str| -> Vec<String> {
+        let missing = a.lines().filter(|line| !b.lines().any(|other| other == *line));
+        missing.map(|line| format!("  {mark} {line}")).collect()
+    };
+    let mut lines = only(old, new, "-");
+    lines.extend(only(new, old, "+"));
+    lines.join("\n")
+}
+
+/// The device that `choice` means on this machine.
+///
+/// # Errors
+/// `gpu` without any adapter.
+pub fn placement(choice: DeviceChoice) -> anyhow::Result<Placement> {
+    let cpu = Placement { device: Device::flex(), gpu: false };
+    match choice {
+        DeviceChoice::Cpu => Ok(cpu),
+        DeviceChoice::Auto => {
+            let hardware = adapters()?.into_iter().find(|adapter| {
+                use wgpu::DeviceType::{DiscreteGpu, IntegratedGpu, VirtualGpu};
+                matches!(adapter.device_type, DiscreteGpu | IntegratedGpu | VirtualGpu)
+            });
+            match hardware {
+                None => Ok(cpu),
+                Some(adapter) => {
+                    tracing::info!(adapter = adapter.name, "training on the GPU");
+                    Ok(gpu())
+                }
+            }
+        }
+        DeviceChoice::Gpu => {
+            let adapter = adapters()?.into_iter().next().context(
+                "device = \"gpu\", but no adapter was found; install a driver (software: \
+                 apt-get install mesa-vulkan-drivers) or set device = \"cpu\"",
+            )?;
+            tracing::info!(adapter = adapter.name, "training on wgpu");
+            Ok(gpu())
+        }
+    }
+}
+
+/// All graphics adapters of this machine, software ones included.
+fn adapters() -> anyhow::Result<Vec<wgpu::AdapterInfo>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    let instance = wgpu::Instance::default();
+    let adapters = runtime.block_on(instance.enumerate_adapters(wgpu::Backends::all()));
+    Ok(adapters.into_iter().map(|adapter| adapter.get_info()).collect())
+}
+
+fn gpu() -> Placement {
+    Placement { device: Device::wgpu(DeviceKind::DefaultDevice), gpu: true }
+}
+
+/// Offsets of `to` minus offsets of `from`, over all partitions: records to be read.
+pub fn distance(from: &Offsets, to: &Offsets) -> u64 {
+    let partitions = to.iter().map(|(partition, end)| {
+        let begin = from.next(partition).unwrap_or(0);
+        u64::try_from(end - begin).unwrap_or(0)
+    });
+    partitions.sum()
+}

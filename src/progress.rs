@@ -1,0 +1,59 @@
+//! How far long bounded work has come: a bar on a terminal, log lines elsewhere.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Log lines elsewhere come this often: enough to see life, few enough to read.
+const LOG_EVERY: Duration = Duration::from_secs(10);
+
+/// Progress of one piece of work.
+pub struct Progress {
+    bar: Option<ProgressBar>,
+    what: &'static str,
+    total: u64,
+    began: Instant,
+    logged: Instant,
+}
+
+impl Progress {
+    /// Work called `what` of `total` units (`unit` names them; 0: unknown).
+    pub fn new(what: &'static str, total: u64, unit: &str) -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
+            let template = format!(
+                "{{prefix}} {{wide_bar:.cyan/blue}} {{human_pos}}/{{human_len}} {unit}  \
+                 {{per_sec}}  {{eta}}  {{msg}}"
+            );
+            bar.set_style(
+                ProgressStyle::with_template(&template).expect("the template is well formed"),
+            );
+            bar.set_prefix(what);
+            bar
+        });
+        Self { bar, what, total, began: Instant::now(), logged: Instant::now() }
+    }
+
+    /// `done` units are done; `message` says how it is going.
+    #[expect(clippy::cast_precision_loss, reason = "a percentage for the eye")]
+    pub fn set(&mut self, done: u64, message: impl FnOnce() -> String) {
+        if let Some(bar) = &self.bar {
+            bar.set_position(done);
+            bar.set_message(message());
+        } else if self.logged.elapsed() >= LOG_EVERY {
+            self.logged = Instant::now();
+            let rate = done as f64 / self.began.elapsed().as_secs_f64();
+            let percent = 100.0 * done as f64 / self.total.max(1) as f64;
+            let what = self.what;
+            tracing::info!("{what}: {done} ({percent:.0}%), {rate:.0}/s, {}", message());
+        }
+    }
+
+    /// The work is over.
+    pub fn finish(self) {
+        if let Some(bar) = self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

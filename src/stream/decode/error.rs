@@ -1,0 +1,99 @@
+//! Every reason for which a record is rejected.
+
+use super::RECORD_BYTES_MAX;
+
+/// Why a record cannot be used.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum DecodeError {
+    /// No value at all: what a compacted topic uses to delete a key.
+    #[error("the record has no value (it is a tombstone)")]
+    Tombstone,
+    /// A value without content.
+    #[error("the record's value is empty")]
+    Empty,
+    /// Over [`RECORD_BYTES_MAX`].
+    #[error("the record has {bytes} bytes; the limit is {RECORD_BYTES_MAX}")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+    },
+    /// JSON is UTF-8.
+    #[error("not UTF-8 from byte {at} on")]
+    InvalidUtf8 {
+        /// Where the first bad byte stands.
+        at: usize,
+    },
+    /// Not JSON, or something after it.
+    #[error("not JSON: {reason}")]
+    NotJson {
+        /// What the parser says.
+        reason: String,
+    },
+    /// JSON, but an array or a scalar.
+    #[error("the record is no JSON object: {reason}")]
+    NotObject {
+        /// What the parser says.
+        reason: String,
+    },
+    /// A field that the mapping requires is not there, null, or an empty id.
+    #[error("field `{field}` is missing, null or empty")]
+    MissingField {
+        /// The field's path.
+        field: String,
+    },
+    /// A field holds another kind of value.
+    #[error("field `{field}` is {found}; expected {expected}")]
+    WrongType {
+        /// The field's path.
+        field: String,
+        /// What it should be.
+        expected: &'static str,
+        /// What it is.
+        found: &'static str,
+    },
+    /// A number that no 32-bit float can hold.
+    #[error("field `{field}` is out of the range of numbers")]
+    BadNumber {
+        /// The field's path.
+        field: String,
+    },
+    /// A time outside the years 1 to 9999.
+    #[error("field `{field}`: {value} is no time in {unit}; is timestamp.unit right?")]
+    BadTimestamp {
+        /// The field's path.
+        field: String,
+        /// What stood there.
+        value: String,
+        /// The unit it was read in.
+        unit: &'static str,
+    },
+    /// A vector, or a bag's weights, of another length.
+    #[error("field `{field}` has {found} entries; expected {expected}")]
+    WrongLength {
+        /// The field's path.
+        field: String,
+        /// Entries it should have.
+        expected: usize,
+        /// Entries it has.
+        found: usize,
+    },
+}
+
+impl DecodeError {
+    /// A stable name of the kind, for counters and dead letters.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            DecodeError::Tombstone => "tombstone",
+            DecodeError::Empty => "empty",
+            DecodeError::TooLarge { .. } => "too_large",
+            DecodeError::InvalidUtf8 { .. } => "invalid_utf8",
+            DecodeError::NotJson { .. } => "not_json",
+            DecodeError::NotObject { .. } => "not_object",
+            DecodeError::MissingField { .. } => "missing_field",
+            DecodeError::WrongType { .. } => "wrong_type",
+            DecodeError::BadNumber { .. } => "bad_number",
+            DecodeError::BadTimestamp { .. } => "bad_timestamp",
+            DecodeError::WrongLength { .. } => "wrong_length",
+        }
+    }
+}

@@ -1,0 +1,382 @@
+//! Lines of JSON become records of the interactions topic.
+//!
+//! Owns: reading plain, gzip and zstd input, the record's key (the query's id, so that one user
+//! stays in one partition and in order) and its timestamp (the event's own). Lines are sent as
+//! they are: whether one is any good is for the reader of the topic to say.
+//!
+//! Must never know: features.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::Message;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+
+use crate::config::{Config, TimeUnit};
+
+use super::decode::{Fields, Place, Raw, time_ms};
+use super::source::client::{self, DELIVERY_WAIT_MAX, Deliveries};
+
+/// Lines that wait to be sent; beyond it reading waits.
+const QUEUE_KBYTES: usize = 128 << 10;
+/// A little delay makes requests of megabytes out of lines of a hundred bytes.
+const LINGER_MS: u32 = 20;
+/// A wait for the broker looks this often.
+const POLL: Duration = Duration::from_millis(5);
+/// Lines between two looks at deliveries.
+const POLL_EVERY: u64 = 256;
+/// Lines between two reports of progress.
+const REPORT_EVERY: u64 = 8192;
+/// Compressed input is read in pieces of this size.
+const READ_BYTES: usize = 256 << 10;
+
+/// What was sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
+pub struct Produced {
+    /// Records on the broker.
+    pub lines: u64,
+    /// Their bytes, without keys.
+    pub bytes: u64,
+    /// Wall time.
+    pub seconds: f64,
+}
+
+/// An opened input, decompressed on the way.
+pub struct Input {
+    /// Its text.
+    pub lines: Box<dyn BufRead + Send>,
+    /// Bytes read of the source so far, before decompression.
+    pub read: Arc<AtomicU64>,
+    /// Size of the source, where it is a file.
+    pub total: Option<u64>,
+}
+
+impl std::fmt::Debug for Input {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Input").field("total", &self.total).finish_non_exhaustive()
+    }
+}
+
+impl Input {
+    /// Opens a file, or standard input where `path` is `-`.
+    ///
+    /// # Errors
+    /// If it cannot be opened or read.
+    pub fn open(path: &str) -> anyhow::Result<Input> {
+        if path == "-" {
+            return Input::new(io::stdin(), None).context("cannot read standard input");
+        }
+        let open = || -> io::Result<Input> {
+            let file = File::open(Path::new(path))?;
+            let total = file.metadata().ok().map(|meta| meta.len()).filter(|&bytes| bytes > 0);
+            Input::new(file, total)
+        };
+        open().with_context(|| format!("cannot read {path}"))
+    }
+
+    /// Finds out from the first bytes whether `source` is gzip, zstd or plain.
+    ///
+    /// # Errors
+    /// If the first bytes cannot be read.
+    pub fn new(source: impl Read + Send + 'static, total: Option<u64>) -> io::Result<Input> {
+        let read = Arc::new(AtomicU64::new(0));
+        let counted = Counted { source, read: Arc::clone(&read) };
+        let mut source = BufReader::with_capacity(READ_BYTES, counted);
+        let start = source.fill_buf()?;
+        let lines: Box<dyn BufRead + Send> = if start.starts_with(&[0x1f, 0x8b]) {
+            // gzip files may be several, one after the other.
+            let plain = flate2::bufread::MultiGzDecoder::new(source);
+            Box::new(BufReader::with_capacity(READ_BYTES, plain))
+        } else if start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
+            let plain = zstd::Decoder::with_buffer(source)?;
+            Box::new(BufReader::with_capacity(READ_BYTES, plain))
+        } else {
+            Box::new(source)
+        };
+        Ok(Input { lines, read, total })
+    }
+}
+
+struct Counted<R> {
+    source: R,
+    read: Arc<AtomicU64>,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let bytes = self.source.read(buffer)?;
+        self.read.fetch_add(bytes as u64, Ordering::Relaxed);
+        Ok(bytes)
+    }
+}
+
+/// Sends every line of `input` to `kafka.topic` and waits until all of them are there.
+/// `key_field` names the field whose text is the record's key (none: `query.id`); `progress` is
+/// told how much was sent, every few thousand lines and at the end.
+///
+/// # Errors
+/// If the input breaks off, a line is too long, or a record could not be delivered; what was sent
+/// before stays on the topic.
+pub fn produce(
+    config: &Config,
+    mut input: impl BufRead,
+    key_field: Option<&str>,
+    mut progress: impl FnMut(&Produced),
+) -> anyhow::Result<Produced> {
+    let started = Instant::now();
+    let mut sender = Sender::new(config)?;
+    let envelope = Envelope::new(config, key_field);
+    let mut done = Produced::default();
+    let mut line = Vec::new();
+    let mut number = 0_u64;
+    while read_line(&mut input, &mut line, number + 1)? {
+        number += 1;
+        if line.trim_ascii().is_empty() {
+            continue;
+        }
+        let (key, time_ms) = envelope.of(&line);
+        sender
+            .send(key.as_deref(), &line, time_ms)
+            .with_context(|| format!("line {number} was not sent"))?;
+        done.lines += 1;
+        done.bytes += line.len() as u64;
+        if done.lines.is_multiple_of(REPORT_EVERY) {
+            done.seconds = started.elapsed().as_secs_f64();
+            progress(&done);
+        }
+    }
+    sender.finish()?;
+    done.seconds = started.elapsed().as_secs_f64();
+    progress(&done);
+    Ok(done)
+}
+
+/// Reads the next line, without its end; false at the end of the input.
+fn read_line(input: &mut impl BufRead, line: &mut Vec<u8>, number: u64) -> anyhow::Result<bool> {
+    line.clear();
+    let limit = client::MESSAGE_BYTES_MAX as u64;
+    let read = input.by_ref().take(limit).read_until(b'\n', line);
+    if read.with_context(|| format!("the input breaks off at line {number}"))? == 0 {
+        return Ok(false);
+    }
+    if line.last() == Some(&b'\n') {
+        line.pop();
+    } else if line.len() as u64 == limit {
+        bail!("line {number} is longer than {limit} bytes; is this a file of JSON lines?");
+    }
+    Ok(true)
+}
+
+/// Finds a record's key and time in its line.
+struct Envelope {
+    fields: Fields,
+    key: Place,
+    time: Option<Place>,
+    unit: TimeUnit,
+}
+
+impl Envelope {
+    fn new(config: &Config, key_field: Option<&str>) -> Envelope {
+        let mut fields = Fields::default();
+        let key = fields.add(key_field.unwrap_or(&config.query.id));
+        let time = &config.timestamp.field;
+        let time = (!time.is_empty()).then(|| fields.add(time));
+        Envelope { fields, key, time, unit: config.timestamp.unit }
+    }
+
+    /// Of a line that is no good both are none: it goes to any partition, with the present time.
+    fn of(&self, line: &[u8]) -> (Option<String>, Option<i64>) {
+        let Ok(text) = std::str::from_utf8(line) else { return (None, None) };
+        let Ok(found) = self.fields.scan(text) else { return (None, None) };
+        let key = match found.get(self.key) {
+            Raw::Text(text) => Some(text.as_ref().to_owned()),
+            Raw::Signed(number) => Some(number.to_string()),
+            Raw::Unsigned(number) => Some(number.to_string()),
+            Raw::Bool(value) => Some(value.to_string()),
+            _ => None,
+        };
+        let time = self.time.and_then(|time| time_ms(found.get(time), "", self.unit).ok());
+        // Kafka refuses records from before 1970, and 0 stands for the present time.
+        (key, time.filter(|&ms| ms > 0))
+    }
+}
+
+struct Sender {
+    topic: String,
+    brokers: String,
+    producer: BaseProducer<Deliveries>,
+    sent: u64,
+}
+
+impl Sender {
+    fn new(config: &Config) -> anyhow::Result<Sender> {
+        let producer = client::producer(config, LINGER_MS, QUEUE_KBYTES)?;
+        let (topic, brokers) = (config.kafka.topic.clone(), config.kafka.brokers.clone());
+        Ok(Sender { topic, brokers, producer, sent: 0 })
+    }
+
+    fn send(&mut self, key: Option<&str>, line: &[u8], time_ms: Option<i64>) -> anyhow::Result<()> {
+        let mut record: BaseRecord<'_, str, [u8]> = BaseRecord::to(&self.topic).payload(line);
+        (record.key, record.timestamp) = (key, time_ms);
+        let mut deadline = None;
+        loop {
+            match self.producer.send(record) {
+                Ok(()) => break,
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
+                    record = back;
+                    let now = Instant::now();
+                    if now >= *deadline.get_or_insert(now + 2 * DELIVERY_WAIT_MAX) {
+                        bail!("the queue to {} stays full; is the broker up?", self.brokers);
+                    }
+                    self.producer.poll(POLL);
+                    self.check()?;
+                }
+                Err((error, _)) => bail!(self.explain(&error, line.len())),
+            }
+        }
+        self.sent += 1;
+        if self.sent.is_multiple_of(POLL_EVERY) {
+            self.producer.poll(Duration::ZERO);
+            self.check()?;
+        }
+        Ok(())
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        let failed = self.producer.context().take_failed();
+        let Some(first) = failed.first() else { return Ok(()) };
+        let bytes = first.message.payload().map_or(0, <[u8]>::len);
+        bail!("{} records were not delivered: {}", failed.len(), self.explain(&first.error, bytes))
+    }
+
+    fn explain(&self, error: &KafkaError, bytes: usize) -> String {
+        let Sender { topic, brokers, .. } = self;
+        let last = self.producer.context().last_error();
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
+                format!(
+                    "topic `{topic}` does not exist on {brokers}; create it (kafka-topics.sh \
+                     --bootstrap-server {brokers} --create --topic {topic} --partitions 4)"
+                )
+            }
+            Some(RDKafkaErrorCode::MessageSizeTooLarge) => format!(
+                "a record of {bytes} bytes is too large for topic `{topic}`; raise its \
+                 max.message.bytes, or leave the line out"
+            ),
+            _ => format!("{error} ({last}); check that the brokers {brokers} run"),
+        }
+    }
+
+    /// Waits until everything sent is on the broker.
+    fn finish(&mut self) -> anyhow::Result<()> {
+        // Each record gives up after DELIVERY_WAIT_MAX; this only bounds a broker that dawdles.
+        let mut deadline = Instant::now() + 2 * DELIVERY_WAIT_MAX;
+        let mut before = self.producer.context().done();
+        loop {
+            self.check()?;
+            let done = self.producer.context().done();
+            if done >= self.sent {
+                return Ok(());
+            }
+            if done > before {
+                (before, deadline) = (done, Instant::now() + 2 * DELIVERY_WAIT_MAX);
+            } else if Instant::now() >= deadline {
+                bail!("{} records are stuck; is the broker up?", self.sent - done);
+            }
+            self.producer.poll(POLL);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+    use crate::stream::source::tests::{Broker, read};
+
+    const LINES: &str = "{\"u\":\"a\",\"i\":1,\"t\":1506826800026}\n\nnot json\r\n\
+                         {\"u\":7,\"i\":2,\"t\":\"x\"}\n{\"i\":3}";
+
+    fn open(bytes: Vec<u8>) -> Input {
+        Input::new(io::Cursor::new(bytes), None).expect("readable")
+    }
+
+    #[test]
+    fn lines_are_sent_as_they_are_with_key_and_time() {
+        let broker = Broker::new(4);
+        let input = open(LINES.into());
+        let mut reported = Produced::default();
+        let done = produce(&broker.config, input.lines, None, |done| reported = *done)
+            .expect("everything is delivered");
+        assert_eq!((done.lines, done, input.read.load(Ordering::Relaxed)), (4, reported, 74));
+        let mut records: Vec<_> = read(&broker.config, "clicks")
+            .iter()
+            .map(|record| {
+                let text = |bytes: Option<&[u8]>| {
+                    bytes.map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+                };
+                (text(record.payload()), text(record.key()), record.timestamp().to_millis())
+            })
+            .collect();
+        records.sort();
+        let mut keys = records.iter().map(|(_, key, _)| key.as_deref());
+        assert_eq!(keys.by_ref().collect::<Vec<_>>(), [None, None, Some("a"), Some("7")]);
+        assert_eq!(records[2].0.as_deref(), LINES.lines().next());
+        assert_eq!(records[2].2, Some(1_506_826_800_026));
+        assert_eq!(records[0].0.as_deref(), Some("not json\r"));
+        let year_2020 = 1_577_836_800_000;
+        assert!(records[0].2 > Some(year_2020), "the present time");
+    }
+
+    #[test]
+    fn reads_gzip_and_zstd_by_their_first_bytes() {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(LINES.as_bytes()).expect("memory");
+        let member = gzip.finish().expect("memory");
+        let two = [member.clone(), b"".to_vec(), member].concat();
+        let zstd = zstd::encode_all(LINES.as_bytes(), 1).expect("memory");
+        for (bytes, times) in [(two, 2), (zstd, 1), (LINES.into(), 1), (Vec::new(), 0)] {
+            let mut text = String::new();
+            open(bytes).lines.read_to_string(&mut text).expect("whole");
+            assert_eq!(text, LINES.repeat(times));
+        }
+    }
+
+    #[test]
+    fn a_broken_input_names_its_line() {
+        let broker = Broker::new(1);
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::none());
+        gzip.write_all(LINES.repeat(100).as_bytes()).expect("memory");
+        let mut bytes = gzip.finish().expect("memory");
+        bytes.truncate(bytes.len() / 2);
+        let error = produce(&broker.config, open(bytes).lines, None, |_| {}).expect_err("cut off");
+        assert!(format!("{error:#}").starts_with("the input breaks off at line"), "{error:#}");
+        let endless = BufReader::new(io::repeat(b'x'));
+        let error = produce(&broker.config, endless, None, |_| {}).expect_err("no line's end");
+        assert!(error.to_string().starts_with("line 1 is longer than 10485760 bytes"), "{error}");
+        assert!(Input::open("/nowhere").is_err());
+    }
+
+    /// Not a test of correctness: prints lines/s to the mock broker.
+    #[test]
+    #[ignore = "a measurement on the data sets of the workplace"]
+    fn throughput() {
+        let mut broker = Broker::new(4);
+        if let Ok(brokers) = std::env::var("MILLRACE_BROKERS") {
+            broker.config.kafka.brokers = brokers;
+        }
+        broker.config.query.id = "user_id".into();
+        broker.config.timestamp.field = "timestamp".into();
+        broker.config.timestamp.unit = TimeUnit::Seconds;
+        let input = Input::open("/work/shared/data/ml-1m/ratings.jsonl.gz").expect("the data set");
+        let done = produce(&broker.config, input.lines, None, |_| {}).expect("delivered");
+        println!("{done:?}: {:.0} lines/s", done.lines as f64 / done.seconds);
+    }
+}

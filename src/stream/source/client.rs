@@ -1,0 +1,245 @@
+//! librdkafka's clients as every part of the stream makes them.
+//!
+//! Every property that the program relies on is set here, each with its reason; the config's
+//! `kafka.properties` go on top. What librdkafka says on its own reaches the log through here.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, ConsumerContext};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::message::{DeliveryResult, OwnedMessage};
+use rdkafka::producer::{BaseProducer, ProducerContext};
+use rdkafka::{ClientContext, TopicPartitionList};
+
+use crate::config::Config;
+
+/// A record of 2 MB must pass, in and out, whatever its headers add.
+pub(crate) const MESSAGE_BYTES_MAX: usize = 10 << 20;
+
+/// An unreachable broker is reported by librdkafka several times a second; once in this long is
+/// enough for a person.
+const WARN_EVERY: Duration = Duration::from_secs(5);
+
+/// The consumer of interactions. Also good for asking about topics.
+///
+/// # Errors
+/// A property that librdkafka does not know, or a value that it does not take.
+pub fn consumer(config: &Config) -> anyhow::Result<BaseConsumer<Watch>> {
+    consumer_of(config, FETCH_BYTES_MAX)
+}
+
+/// A fetch brings at most about this many bytes of one partition (a single larger record still
+/// comes, KIP-74). Larger fetches make the partitions run further apart before they are merged.
+const FETCH_BYTES_MAX: usize = 1 << 20;
+
+/// As [`consumer`], with fetches of at most `fetch_bytes` a partition.
+pub(crate) fn consumer_of(
+    config: &Config,
+    fetch_bytes: usize,
+) -> anyhow::Result<BaseConsumer<Watch>> {
+    let mut client = base(config);
+    // Only offset commits need a group, and they only feed dashboards: nothing is ever read back.
+    client.set("group.id", "millrace");
+    // Offsets travel with the data into checkpoints; a commit by itself would claim more.
+    client.set("enable.auto.commit", "false");
+    client.set("enable.auto.offset.store", "false");
+    // An offset that is not in the log is data loss: someone must decide, not a default.
+    client.set("auto.offset.reset", "error");
+    // The only sure sign of a partition's end: the last offset may be a transaction's marker, or
+    // compacted away.
+    client.set("enable.partition.eof", "true");
+    // Aborted events never happened.
+    client.set("isolation.level", "read_committed");
+    // The default of 1 s stops the stream for that long after every full queue.
+    client.set("fetch.queue.backoff.ms", "5");
+    // A caught-up partition says so at latest after this long; meanwhile it holds back the merge.
+    client.set("fetch.wait.max.ms", "100");
+    // Bounds what is fetched ahead of us, over all partitions (we never split queues). It is
+    // thrown away whenever a partition pauses, so more is waste.
+    client.set("queued.max.messages.kbytes", "16384");
+    client.set("fetch.message.max.bytes", fetch_bytes.min(FETCH_BYTES_MAX).to_string());
+    // A response must hold the largest record beside the fetches of many partitions.
+    client.set("fetch.max.bytes", (5 * MESSAGE_BYTES_MAX).to_string());
+    client.set("receive.message.max.bytes", (6 * MESSAGE_BYTES_MAX).to_string());
+    // A flipped bit on the way must not become a wrong event.
+    client.set("check.crcs", "true");
+    on_top(&mut client, config)
+        .create_with_context(Watch::default())
+        .with_context(|| made_with(config))
+}
+
+/// A producer that loses and repeats nothing while it lives; `linger_ms` trades delay for larger
+/// requests, `queue_kbytes` bounds what waits to be sent.
+///
+/// # Errors
+/// As [`consumer`].
+pub(crate) fn producer(
+    config: &Config,
+    linger_ms: u32,
+    queue_kbytes: usize,
+) -> anyhow::Result<BaseProducer<Deliveries>> {
+    let mut client = base(config);
+    // Retries neither repeat nor reorder records; implies acks=all.
+    client.set("enable.idempotence", "true");
+    client.set("message.max.bytes", MESSAGE_BYTES_MAX.to_string());
+    client.set("linger.ms", linger_ms.to_string());
+    client.set("queue.buffering.max.kbytes", queue_kbytes.to_string());
+    client.set("queue.buffering.max.messages", "500000");
+    // Fast enough to never be the limit, and text shrinks to a third.
+    client.set("compression.type", "lz4");
+    // A broker may take this long to restart; then the record has failed, and the caller knows.
+    client.set("message.timeout.ms", DELIVERY_WAIT_MAX.as_millis().to_string());
+    // Java's default: a user's records go where another producer of the same topic puts them.
+    client.set("partitioner", "murmur2_random");
+    on_top(&mut client, config)
+        .create_with_context(Deliveries::default())
+        .with_context(|| made_with(config))
+}
+
+/// How long a record may be on its way to the broker.
+pub(crate) const DELIVERY_WAIT_MAX: Duration = Duration::from_secs(60);
+
+fn base(config: &Config) -> ClientConfig {
+    let mut client = ClientConfig::new();
+    client.set("bootstrap.servers", &config.kafka.brokers);
+    client.set("client.id", "millrace");
+    // Its JSON costs more than what we want to know, which we ask for instead.
+    client.set("statistics.interval.ms", "0");
+    client.set_log_level(RDKafkaLogLevel::Info);
+    client
+}
+
+fn on_top<'c>(client: &'c mut ClientConfig, config: &Config) -> &'c ClientConfig {
+    for (key, value) in &config.kafka.properties {
+        client.set(key, value);
+    }
+    client
+}
+
+fn made_with(config: &Config) -> String {
+    let given: Vec<&String> = config.kafka.properties.keys().collect();
+    format!("cannot make a Kafka client; check kafka.brokers and kafka.properties {given:?}")
+}
+
+/// What librdkafka tells a consumer besides records.
+#[derive(Debug, Default)]
+pub struct Watch {
+    pub(crate) errors: Errors,
+}
+
+impl ClientContext for Watch {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        // Reaching the end of a partition is no error, only librdkafka's way to say it.
+        if !matches!(error, KafkaError::Global(rdkafka::types::RDKafkaErrorCode::PartitionEOF)) {
+            self.errors.note(&error, reason);
+        }
+    }
+}
+
+impl ConsumerContext for Watch {
+    fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
+        if let Err(error) = result {
+            self.errors.note(&error, "offsets for dashboards were not committed");
+        }
+    }
+}
+
+/// librdkafka's log lines are for those who look for the cause of what [`Errors`] reports.
+fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    tracing::debug!(?level, facility, "librdkafka: {message}");
+}
+
+/// Errors that librdkafka retries by itself: the last one is kept, and one in a while is logged.
+#[derive(Debug, Default)]
+pub(crate) struct Errors {
+    state: Mutex<ErrorState>,
+}
+
+#[derive(Debug, Default)]
+struct ErrorState {
+    last: String,
+    warned: Option<Instant>,
+    unwarned: u64,
+}
+
+impl Errors {
+    fn note(&self, error: &KafkaError, reason: &str) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.last = format!("{error}: {reason}");
+        if state.warned.is_some_and(|at| at.elapsed() < WARN_EVERY) {
+            state.unwarned += 1;
+            return;
+        }
+        let since_last = std::mem::take(&mut state.unwarned);
+        state.warned = Some(Instant::now());
+        tracing::warn!(%error, reason, since_last, "trouble with kafka, retrying");
+    }
+
+    /// The last error with its reason, for a message.
+    pub(crate) fn last(&self) -> String {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).last.clone()
+    }
+}
+
+/// What became of the records of a producer.
+#[derive(Debug, Default)]
+pub(crate) struct Deliveries {
+    errors: Errors,
+    done: AtomicU64,
+    // Not longer than the producer's queue: whoever sends also takes.
+    failed: Mutex<Vec<Failure>>,
+}
+
+/// A record that was not delivered.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) error: KafkaError,
+    pub(crate) message: OwnedMessage,
+}
+
+impl Deliveries {
+    /// Records that are off the queue, delivered or failed.
+    pub(crate) fn done(&self) -> u64 {
+        self.done.load(Ordering::Acquire)
+    }
+
+    /// The failures since the last call.
+    pub(crate) fn take_failed(&self) -> Vec<Failure> {
+        std::mem::take(&mut *self.failed.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The last error of the connection, for a message.
+    pub(crate) fn last_error(&self) -> String {
+        self.errors.last()
+    }
+}
+
+impl ClientContext for Deliveries {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.errors.note(&error, reason);
+    }
+}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if let Err((error, message)) = result {
+            let failure = Failure { error: error.clone(), message: message.detach() };
+            self.failed.lock().unwrap_or_else(PoisonError::into_inner).push(failure);
+        }
+        self.done.fetch_add(1, Ordering::Release);
+    }
+}

@@ -1,0 +1,102 @@
+//! When too many records are rejected, something is wrong that skipping does not cure.
+
+use std::collections::BTreeMap;
+
+use anyhow::bail;
+
+/// Counts records, and refuses to go on where a window has too many bad ones.
+#[derive(Debug)]
+pub(crate) struct Guard {
+    window: u64,
+    share_max: f64,
+    seen: u64,
+    rejected: u64,
+    reasons: BTreeMap<&'static str, u64>,
+    total: BTreeMap<&'static str, u64>,
+}
+
+impl Guard {
+    pub(crate) fn new(window: u64, share_max: f64) -> Guard {
+        let (reasons, total) = (BTreeMap::new(), BTreeMap::new());
+        Guard { window, share_max, seen: 0, rejected: 0, reasons, total }
+    }
+
+    /// One record was good.
+    pub(crate) fn accept(&mut self) {
+        self.seen += 1;
+        self.roll();
+    }
+
+    /// One record was rejected; `example` describes it.
+    ///
+    /// # Errors
+    /// If the window now holds more rejected records than its share, however it goes on.
+    pub(crate) fn reject(
+        &mut self,
+        reason: &'static str,
+        example: impl FnOnce() -> String,
+    ) -> anyhow::Result<()> {
+        self.seen += 1;
+        self.rejected += 1;
+        *self.reasons.entry(reason).or_default() += 1;
+        *self.total.entry(reason).or_default() += 1;
+        if self.rejected as f64 > self.share_max * self.window as f64 {
+            let mut reasons: Vec<_> = self.reasons.iter().collect();
+            reasons.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+            let reasons: Vec<String> =
+                reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+            bail!(
+                "{} of the last {} records were rejected ({}); the limit is {}% of {}; the last \
+                 one: {}; correct the mapping or the producer, or raise kafka.rejected_share_max",
+                self.rejected,
+                self.seen,
+                reasons.join(", "),
+                self.share_max * 100.0,
+                self.window,
+                example()
+            );
+        }
+        self.roll();
+        Ok(())
+    }
+
+    fn roll(&mut self) {
+        if self.seen >= self.window {
+            (self.seen, self.rejected) = (0, 0);
+            self.reasons.clear();
+        }
+    }
+
+    /// Rejected records since the start, by reason.
+    pub(crate) fn by_reason(&self) -> &BTreeMap<&'static str, u64> {
+        &self.total
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stops_as_soon_as_a_window_is_over_its_share() {
+        let mut guard = Guard::new(100, 0.05);
+        for _ in 0..5 {
+            guard.reject("not_json", String::new).expect("5 of 100 are allowed");
+        }
+        guard.accept();
+        let error = guard.reject("empty", || "p/7: empty".into()).expect_err("6 of 100 are not");
+        let text = error.to_string();
+        assert!(text.starts_with("6 of the last 7 records were rejected (5 not_json, 1 empty)"));
+        assert!(text.contains("p/7: empty"), "{text}");
+    }
+
+    #[test]
+    fn windows_do_not_add_up() {
+        let mut guard = Guard::new(10, 0.1);
+        for _ in 0..100 {
+            guard.reject("empty", String::new).expect("1 of 10 is allowed");
+            (0..9).for_each(|_| guard.accept());
+        }
+        assert_eq!(guard.by_reason()["empty"], 100);
+    }
+}

@@ -1,0 +1,106 @@
+//! From records to batches: everything about a record but where it comes from.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use rdkafka::message::{BorrowedMessage, Message};
+
+use crate::config::Config;
+
+use super::super::batch::Batch;
+use super::super::dead_letter::{DeadLetters, Letter};
+use super::super::decode::Mapping;
+use super::super::merge::{Batcher, Entry, Merge, Outcome};
+use super::super::offsets::Offsets;
+use super::super::position::Range;
+use super::guard::Guard;
+
+/// Decodes, merges and batches; all of it but the letters is pure.
+pub(super) struct Intake {
+    mapping: Mapping,
+    pub(super) merge: Merge,
+    pub(super) batcher: Batcher,
+    pub(super) guard: Guard,
+    ends: Option<Offsets>,
+    pub(super) finished: BTreeSet<i32>,
+}
+
+impl Intake {
+    pub(super) fn new(config: &Config, range: Range) -> Intake {
+        let partitions = range.from.iter().map(|(partition, _)| partition);
+        let (query, item) = (config.query.features.len(), config.item.features.len());
+        let mut intake = Intake {
+            mapping: Mapping::new(config),
+            merge: Merge::new(partitions, config.kafka.order),
+            guard: Guard::new(config.kafka.rejected_window, config.kafka.rejected_share_max),
+            ends: range.to,
+            finished: BTreeSet::new(),
+            batcher: Batcher::new(config.batch.size, query, item, range.from.clone()),
+        };
+        for (partition, next) in range.from.iter() {
+            intake.finish_at(partition, next);
+        }
+        intake
+    }
+
+    /// Finishes `partition` if `next` is where it ends.
+    fn finish_at(&mut self, partition: i32, next: i64) {
+        let end = self.ends.as_ref().and_then(|ends| ends.next(partition));
+        if end.is_some_and(|end| next >= end) {
+            self.merge.finish(partition);
+            self.finished.insert(partition);
+        }
+    }
+
+    /// The partition has nothing more at present. In a bounded range this is its end, whatever
+    /// markers or compacted records stand before it.
+    pub(super) fn reached_end(&mut self, partition: i32) {
+        if self.ends.is_some() {
+            self.finish_at(partition, i64::MAX);
+        } else {
+            self.merge.set_idle(partition, true);
+        }
+    }
+
+    pub(super) fn take(
+        &mut self,
+        message: &BorrowedMessage<'_>,
+        dead: &mut DeadLetters,
+    ) -> anyhow::Result<()> {
+        let (partition, offset) = (message.partition(), message.offset());
+        // Past the end there may be a record where the last ones before it are gone.
+        self.finish_at(partition, offset);
+        if self.finished.contains(&partition) {
+            return Ok(());
+        }
+        let time_ms = message.timestamp().to_millis();
+        let outcome = match self.mapping.decode(message.payload(), time_ms) {
+            Ok(event) => {
+                self.guard.accept();
+                Outcome::Event(event)
+            }
+            Err(error) => {
+                let (reason, text) = (error.reason(), error.to_string());
+                let (key, payload) = (message.key(), message.payload());
+                let error = text.as_str();
+                dead.send(&Letter { key, payload, time_ms, partition, offset, reason, error })?;
+                let example =
+                    || format!("{}/{partition} offset {offset}: {error}", message.topic());
+                self.guard.reject(reason, example)?;
+                Outcome::Rejected
+            }
+        };
+        self.merge.set_idle(partition, false);
+        self.merge.push(Entry { partition, offset, outcome });
+        self.finish_at(partition, offset + 1);
+        Ok(())
+    }
+
+    /// Moves what is certain into the batch; gives it when it is full.
+    pub(super) fn assemble(&mut self, now: Instant) -> Option<Batch> {
+        while !self.batcher.full() {
+            self.batcher.push(self.merge.pop()?, now);
+        }
+        self.batcher.take()
+    }
+}

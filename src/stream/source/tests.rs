@@ -1,0 +1,411 @@
+//! Against librdkafka's in-process mock broker. What it does not have (transactions' markers,
+//! time lookups, real storage) is tested on a real broker in `tests/`.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{Header, Headers as _, Message as _, OwnedHeaders, OwnedMessage};
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+
+use super::*;
+use crate::config::Order;
+use crate::stream::position::{Position, Watermarks, resolve, watermarks};
+
+/// Longer than anything takes on a busy machine; only a failing test waits for it.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A mock cluster with topic `clicks`, and a config that points there.
+pub(crate) struct Broker {
+    pub(crate) cluster: MockCluster<'static, DefaultProducerContext>,
+    pub(crate) config: Config,
+    producer: BaseProducer,
+}
+
+impl Broker {
+    pub(crate) fn new(partitions: i32) -> Broker {
+        let cluster = MockCluster::new(1).expect("a mock cluster");
+        for (topic, partitions) in [("clicks", partitions), ("dead", 1)] {
+            cluster.create_topic(topic, partitions, 1).expect("a topic");
+        }
+        let mut config: Config = toml::from_str(
+            "query.id = \"u\"\nitem.id = \"i\"\n\
+             query.features = [{name = \"u\", field = \"u\", kind = \"id\", table = \"u\"}]\n\
+             item.features = [{name = \"i\", field = \"i\", kind = \"id\", table = \"i\"}]\n\
+             timestamp.field = \"t\"\n\
+             [kafka]\ntopic = \"clicks\"\ndead_letter_topic = \"dead\"\n\
+             rejected_share_max = 1.0",
+        )
+        .expect("a config");
+        config.kafka.brokers = cluster.bootstrap_servers();
+        config.batch.size = 10;
+        let producer = ClientConfig::new()
+            .set("bootstrap.servers", &config.kafka.brokers)
+            .set("message.max.bytes", "10000000")
+            .create()
+            .expect("a producer");
+        Broker { cluster, config, producer }
+    }
+
+    pub(crate) fn send(&self, partition: i32, payload: Option<&[u8]>) {
+        let mut record = BaseRecord::<[u8], [u8]>::to("clicks").partition(partition).key(b"k");
+        record.payload = payload;
+        self.producer.send(record).map_err(|(error, _)| error).expect("queued");
+    }
+
+    fn event(&self, partition: i32, time: i64, item: i64) {
+        let text = format!("{{\"u\":{partition},\"i\":{item},\"t\":{time}}}");
+        self.send(partition, Some(text.as_bytes()));
+    }
+
+    pub(crate) fn flush(&self) {
+        self.producer.flush(PATIENCE).expect("delivered");
+    }
+
+    fn offsets(&self, position: Position) -> Offsets {
+        let consumer = client::consumer(&self.config).expect("a consumer");
+        resolve(&consumer, "clicks", &self.config.kafka.brokers, position).expect("resolved")
+    }
+
+    fn all(&self) -> Range {
+        let to = Some(self.offsets(Position::Latest));
+        Range { from: self.offsets(Position::Earliest), to }
+    }
+
+    fn open(&self, range: Range) -> Source {
+        Source::open(&self.config, range).expect("opened")
+    }
+
+    /// Everything on `topic`.
+    pub(crate) fn read(&self, topic: &str) -> Vec<OwnedMessage> {
+        read(&self.config, topic)
+    }
+}
+
+/// Everything on `topic`, partition by partition as it comes.
+pub(crate) fn read(config: &Config, topic: &str) -> Vec<OwnedMessage> {
+    let consumer: BaseConsumer<Watch> = client::consumer(config).expect("a consumer");
+    let there = position::partitions(&consumer, topic, "mock").expect("the topic");
+    let mut list = TopicPartitionList::new();
+    for &partition in &there {
+        list.add_partition_offset(topic, partition, Offset::Beginning).expect("an offset");
+    }
+    consumer.assign(&list).expect("assigned");
+    let (mut messages, mut ended) = (Vec::new(), 0);
+    let deadline = Instant::now() + PATIENCE;
+    while ended < there.len() {
+        assert!(Instant::now() < deadline, "{topic} does not end");
+        match consumer.poll(Duration::from_millis(100)) {
+            Some(Ok(message)) => messages.push(message.detach()),
+            Some(Err(KafkaError::PartitionEOF(_))) => ended += 1,
+            _ => {}
+        }
+    }
+    messages
+}
+
+pub(crate) fn header(message: &OwnedMessage, key: &str) -> Option<String> {
+    let headers: &OwnedHeaders = message.headers()?;
+    let found: Option<Header<'_, &[u8]>> = headers.iter().find(|header| header.key == key);
+    found.map(|header| String::from_utf8_lossy(header.value.unwrap_or_default()).into_owned())
+}
+
+fn until_end(source: &mut Source) -> Vec<Batch> {
+    let mut batches = Vec::new();
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        assert!(Instant::now() < deadline, "the range does not end");
+        match source.next(Duration::from_millis(100)).expect("no trouble") {
+            Next::Batch(batch) => batches.push(batch),
+            Next::Idle => {}
+            Next::End => return batches,
+        }
+    }
+}
+
+fn next_batch(source: &mut Source) -> Batch {
+    match source.next(PATIENCE).expect("no trouble") {
+        Next::Batch(batch) => batch,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn items(batches: &[Batch]) -> Vec<&str> {
+    batches.iter().flat_map(|batch| batch.item_names.iter().map(|name| &**name)).collect()
+}
+
+fn error_of(source: &mut Source) -> String {
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
+        match source.next(Duration::from_millis(100)) {
+            Err(error) => return format!("{error:#}"),
+            Ok(Next::End) => panic!("ended without an error"),
+            Ok(_) => {}
+        }
+    }
+    panic!("no error")
+}
+
+/// 3 x 1000 events whose times interleave; item ids are the order of time.
+fn interleaved(broker: &Broker) {
+    for item in 0..3000 {
+        broker.event((item % 3) as i32, 1000 + item, item);
+    }
+    broker.flush();
+}
+
+#[test]
+fn a_bounded_range_is_merged_by_time_whatever_the_buffers() {
+    let mut broker = Broker::new(3);
+    interleaved(&broker);
+    // Past the range: must not be seen.
+    let range = broker.all();
+    broker.event(0, 0, 9999);
+    broker.flush();
+    let expected: Vec<String> = (0..3000).map(|item| item.to_string()).collect();
+    let mut whole = None;
+    for buffer in [65_536, 1] {
+        broker.config.kafka.buffer_events = buffer;
+        let mut source = broker.open(range.clone());
+        let batches = until_end(&mut source);
+        assert_eq!(items(&batches), expected, "buffer of {buffer}");
+        assert_eq!(batches.len(), 300);
+        assert_eq!(batches.last().map(|batch| &batch.offsets), range.to.as_ref());
+        let digest = format!("{batches:?}");
+        assert_eq!(whole.get_or_insert_with(|| digest.clone()), &digest);
+        assert!(matches!(source.next(Duration::ZERO), Ok(Next::End)), "the end is for good");
+    }
+}
+
+#[test]
+fn a_partition_far_ahead_is_paused_and_loses_nothing() {
+    let mut broker = Broker::new(2);
+    broker.config.kafka.buffer_events = 1;
+    for item in 0..20_000 {
+        broker.event(i32::from(item < 10_000), item, item);
+    }
+    broker.flush();
+    let mut source = broker.open(broker.all());
+    let (mut batches, mut most, mut pauses) = (Vec::new(), 0, 0);
+    loop {
+        match source.next(PATIENCE).expect("no trouble") {
+            Next::Batch(batch) => batches.push(batch),
+            Next::Idle => panic!("idle in a bounded range"),
+            Next::End => break,
+        }
+        most = most.max(source.intake.merge.buffered_total());
+        pauses += usize::from(source.flow.paused.contains(&0));
+    }
+    let expected: Vec<String> = (0..20_000).map(|item| item.to_string()).collect();
+    assert_eq!(items(&batches), expected);
+    assert!(pauses > 0 && most <= 2 * flow::SHARE_MIN, "{pauses} pauses, {most} buffered");
+}
+
+#[test]
+fn reading_on_from_a_batch_gives_the_batches_that_followed() {
+    let broker = Broker::new(3);
+    interleaved(&broker);
+    let batches = until_end(&mut broker.open(broker.all()));
+    for stop in [0, 150, 298, 299] {
+        let from = batches[stop].offsets.clone();
+        let rest = until_end(&mut broker.open(Range { from, ..broker.all() }));
+        assert_eq!(format!("{rest:?}"), format!("{:?}", &batches[stop + 1..]));
+    }
+}
+
+#[test]
+fn rejected_records_are_on_the_dead_letter_topic_before_their_offsets_are_handed_out() {
+    let broker = Broker::new(2);
+    let large = vec![b'x'; 2_000_000];
+    let bad: [(Option<&[u8]>, &str); 6] = [
+        (None, "tombstone"),
+        (Some(b""), "empty"),
+        (Some(b"{\"u\":\"\xff\"}"), "invalid_utf8"),
+        (Some(b"not json"), "not_json"),
+        (Some(b"{\"u\":1}"), "missing_field"),
+        (Some(&large), "too_large"),
+    ];
+    for (index, (payload, _)) in bad.iter().enumerate() {
+        broker.event(1, index as i64, index as i64);
+        broker.send(1, *payload);
+    }
+    broker.flush();
+    let mut source = broker.open(broker.all());
+    let batch = next_batch(&mut source);
+    assert_eq!((batch.len(), batch.rejected, batch.offsets.next(1)), (6, 6, Some(12)));
+    let letters = broker.read("dead");
+    assert_eq!(letters.len(), 6);
+    for (index, (letter, (payload, reason))) in letters.iter().zip(bad).enumerate() {
+        assert_eq!(letter.payload(), payload, "{reason}");
+        assert_eq!(letter.key(), Some(&b"k"[..]));
+        assert_eq!(header(letter, "reason").as_deref(), Some(reason));
+        assert_eq!(header(letter, "topic").as_deref(), Some("clicks"));
+        assert_eq!(header(letter, "partition").as_deref(), Some("1"));
+        assert_eq!(header(letter, "offset"), Some((2 * index + 1).to_string()));
+        assert!(header(letter, "error").is_some_and(|text| !text.is_empty()));
+        assert_eq!(source.rejected_by_reason()[reason], 1);
+    }
+    assert!(matches!(source.next(PATIENCE), Ok(Next::End)));
+}
+
+#[test]
+fn a_range_of_rejected_records_ends_with_an_empty_batch_that_moves_the_offsets() {
+    let mut broker = Broker::new(1);
+    broker.config.kafka.dead_letter_topic = String::new();
+    broker.send(0, Some(b"x"));
+    broker.flush();
+    let batches = until_end(&mut broker.open(broker.all()));
+    let [batch] = batches.as_slice() else { panic!("{batches:?}") };
+    assert_eq!((batch.len(), batch.rejected, batch.offsets.next(0)), (0, 1, Some(1)));
+}
+
+#[test]
+fn an_empty_range_ends_at_once() {
+    let broker = Broker::new(2);
+    broker.event(0, 1, 1);
+    broker.flush();
+    let end = broker.offsets(Position::Latest);
+    let range = Range { from: end.clone(), to: Some(end) };
+    assert!(matches!(broker.open(range).next(Duration::ZERO), Ok(Next::End)));
+}
+
+#[test]
+fn a_live_stream_lingers_idles_and_goes_on() {
+    let mut broker = Broker::new(2);
+    broker.config.batch.linger_ms = 200;
+    for item in 0..12 {
+        broker.event(0, item, item);
+    }
+    broker.flush();
+    let from = broker.offsets(Position::Earliest);
+    let mut source = broker.open(Range { from, to: None });
+    // Partition 1 is empty: it must say so before anything moves.
+    assert_eq!(next_batch(&mut source).len(), 10);
+    let waited = Instant::now();
+    assert_eq!(next_batch(&mut source).len(), 2, "after the linger");
+    assert!(waited.elapsed() >= Duration::from_millis(100), "{:?}", waited.elapsed());
+    assert!(matches!(source.next(Duration::from_millis(300)), Ok(Next::Idle)));
+    assert_eq!(source.lag(), [(0, 0), (1, 0)]);
+    for item in 12..22 {
+        broker.event(1, item, item);
+    }
+    broker.flush();
+    let batch = next_batch(&mut source);
+    assert_eq!(batch.item_names.first().map(|name| &**name), Some("12"));
+    assert_eq!((batch.offsets.next(0), batch.offsets.next(1)), (Some(12), Some(10)));
+    source.commit(&batch.offsets);
+}
+
+#[test]
+fn nothing_comes_while_paused() {
+    let broker = Broker::new(1);
+    let from = broker.offsets(Position::Earliest);
+    let mut source = broker.open(Range { from, to: None });
+    assert!(matches!(source.next(Duration::from_millis(300)), Ok(Next::Idle)));
+    source.pause_all().expect("paused");
+    (0..10).for_each(|item| broker.event(0, item, item));
+    broker.flush();
+    assert!(matches!(source.next(Duration::from_millis(500)), Ok(Next::Idle)));
+    source.resume_all().expect("resumed");
+    assert_eq!(next_batch(&mut source).len(), 10);
+}
+
+#[test]
+fn arrival_order_reads_everything_once() {
+    let mut broker = Broker::new(3);
+    broker.config.kafka.order = Order::Arrival;
+    interleaved(&broker);
+    let batches = until_end(&mut broker.open(broker.all()));
+    let mut seen: Vec<i64> =
+        items(&batches).iter().map(|name| name.parse().expect("an item's number")).collect();
+    seen.sort_unstable();
+    assert_eq!(seen, (0..3000).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_broker_that_goes_away_is_waited_for() {
+    let broker = Broker::new(1);
+    broker.cluster.broker_down(1).expect("down");
+    let config = broker.config.clone();
+    let from = {
+        let mut offsets = Offsets::new("clicks");
+        offsets.advance(0, 0);
+        offsets
+    };
+    let opened = std::thread::spawn(move || Source::open(&config, Range { from, to: None }));
+    std::thread::sleep(Duration::from_millis(1500));
+    broker.cluster.broker_up(1).expect("up");
+    let mut source = opened.join().expect("no panic").expect("opened once the broker was back");
+    (0..10).for_each(|item| broker.event(0, item, item));
+    broker.flush();
+    assert_eq!(next_batch(&mut source).len(), 10);
+    broker.cluster.broker_down(1).expect("down");
+    assert!(matches!(source.next(Duration::from_millis(1500)), Ok(Next::Idle)));
+    broker.cluster.broker_up(1).expect("up");
+    (10..20).for_each(|item| broker.event(0, item, item));
+    broker.flush();
+    assert_eq!(items(&[next_batch(&mut source)])[0], "10");
+}
+
+#[test]
+fn offsets_that_left_the_log_stop_the_run() {
+    let broker = Broker::new(1);
+    let mut from = Offsets::new("clicks");
+    from.advance(0, 1000);
+    let error = error_of(&mut broker.open(Range { from, to: None }));
+    assert!(error.contains("no longer holds") && error.contains("kafka.on_data_loss"), "{error}");
+}
+
+#[test]
+fn too_many_rejected_records_stop_the_run() {
+    let mut broker = Broker::new(1);
+    broker.config.kafka.rejected_share_max = 0.1;
+    broker.config.kafka.rejected_window = 100;
+    (0..12).for_each(|_| broker.send(0, Some(b"[]")));
+    broker.flush();
+    let error = error_of(&mut broker.open(broker.all()));
+    assert!(error.contains("11 of the last 11 records were rejected (11 not_object)"), "{error}");
+    assert!(error.contains("clicks/0 offset 10: the record is no JSON object"), "{error}");
+}
+
+#[test]
+fn a_range_must_fit_the_topic() {
+    let broker = Broker::new(1);
+    let mut from = Offsets::new("clicks");
+    from.advance(1, 0);
+    let error = Source::open(&broker.config, Range { from, to: None }).expect_err("no partition 1");
+    assert!(error.to_string().contains("no partition 1"), "{error}");
+    let range = Range { from: Offsets::new("other"), to: None };
+    assert!(Source::open(&broker.config, range).is_err());
+}
+
+#[test]
+fn a_missing_topic_is_named_with_what_to_do() {
+    let broker = Broker::new(1);
+    let missing = rdkafka::types::RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
+    broker.cluster.topic_error("clicks", missing).expect("set");
+    let range = Range { from: Offsets::new("clicks"), to: None };
+    let error = Source::open(&broker.config, range).expect_err("no topic").to_string();
+    assert!(error.contains("topic `clicks` does not exist on 127.0.0.1:"), "{error}");
+    assert!(error.contains("--create --topic clicks"), "{error}");
+}
+
+#[test]
+fn positions_resolve_against_the_log() {
+    let broker = Broker::new(2);
+    (0..8).for_each(|item| broker.event(0, item, item));
+    broker.flush();
+    let of = |position| {
+        let offsets = broker.offsets(position);
+        (offsets.next(0).expect("partition 0"), offsets.next(1).expect("partition 1"))
+    };
+    assert_eq!(of(Position::Earliest), (0, 0));
+    assert_eq!(of(Position::Latest), (8, 0));
+    assert_eq!(of(Position::Offset(3)), (3, 0));
+    assert_eq!(of(Position::Percent(90.0)), (7, 0));
+    let consumer = client::consumer(&broker.config).expect("a consumer");
+    let bounds = watermarks(&consumer, "clicks", "mock").expect("bounds");
+    assert_eq!(bounds, Watermarks::from([(0, (0, 8)), (1, (0, 0))]));
+}

@@ -1,0 +1,137 @@
+//! An embedding table as bytes and back: the section a checkpoint holds of it.
+//!
+//! Owns the byte layout. Must never know: where the bytes go.
+
+use super::{FREE, PAGE_ROWS, Page, RowState, Table, TableSettings, take};
+
+const MAGIC: [u8; 4] = *b"MRET";
+const VERSION: u32 = 1;
+
+impl Table {
+    /// Appends the whole state to `out`, little-endian; [`read_from`](Self::read_from) gives it
+    /// back.
+    pub fn write_to(&self, out: &mut Vec<u8>) {
+        let row_bytes = 4 * self.settings.dim + RowState::BYTES;
+        out.reserve(64 + self.allocated * row_bytes + 4 * self.free.len());
+        out.extend(MAGIC);
+        out.extend(VERSION.to_le_bytes());
+        out.extend((self.settings.dim as u64).to_le_bytes());
+        out.extend(self.settings.seed.to_le_bytes());
+        out.extend(self.settings.init_scale.to_le_bytes());
+        out.extend(self.evictions.to_le_bytes());
+        out.extend((self.allocated as u64).to_le_bytes());
+        out.extend((self.free.len() as u64).to_le_bytes());
+        for slot in &self.free {
+            out.extend(slot.to_le_bytes());
+        }
+        for (number, page) in self.pages.iter().enumerate() {
+            let rows = (self.allocated - number * PAGE_ROWS).min(PAGE_ROWS);
+            write_floats(&page.values[..rows * self.settings.dim], out);
+            for state in &page.states[..rows] {
+                out.extend(state.id.to_le_bytes());
+                out.extend(state.last_step.to_le_bytes());
+                out.extend(state.accumulator.to_le_bytes());
+            }
+        }
+    }
+
+    /// The table that [`write_to`](Self::write_to) wrote: same rows in the same slots, same free
+    /// list, same future. `learning_rate`, `epsilon` and `expiry_steps` may differ from then, and
+    /// `rows_max` may grow; what the rows were made with (`dim`, `seed`, `init_scale`) may not.
+    pub fn read_from(settings: TableSettings, mut bytes: &[u8]) -> Result<Self, String> {
+        let mut table = Self::new(settings);
+        let bytes = &mut bytes;
+        let (free_count, allocated) = table.read_header(bytes)?;
+        let dim = table.settings.dim;
+        let length = (4 * dim as u64 + RowState::BYTES as u64)
+            .checked_mul(allocated)
+            .and_then(|rows| rows.checked_add(free_count.checked_mul(4)?));
+        if length != Some(bytes.len() as u64) {
+            return Err(format!(
+                "embedding table of {allocated} rows and {free_count} free slots does not fit its \
+                 {} bytes: the section is damaged",
+                bytes.len()
+            ));
+        }
+        table.allocated = allocated as usize;
+        for _ in 0..free_count {
+            table.free.push(u32::from_le_bytes(take(bytes)?));
+        }
+        for first in (0..table.allocated).step_by(PAGE_ROWS) {
+            let rows = (table.allocated - first).min(PAGE_ROWS);
+            let mut page = Page::new(dim);
+            for value in &mut page.values[..rows * dim] {
+                *value = f32::from_le_bytes(take(bytes)?);
+            }
+            for state in &mut page.states[..rows] {
+                state.id = u64::from_le_bytes(take(bytes)?);
+                state.last_step = u64::from_le_bytes(take(bytes)?);
+                state.accumulator = f32::from_le_bytes(take(bytes)?);
+            }
+            table.pages.push(page);
+        }
+        table.rebuild_index()?;
+        Ok(table)
+    }
+
+    /// Reads up to the counts of free and of allocated slots, which it returns.
+    fn read_header(&mut self, bytes: &mut &[u8]) -> Result<(u64, u64), String> {
+        let s = &self.settings;
+        let (magic, version) = (take::<4>(bytes)?, u32::from_le_bytes(take(bytes)?));
+        if magic != MAGIC || version != VERSION {
+            return Err(format!("not an embedding table of format {VERSION}"));
+        }
+        let dim = u64::from_le_bytes(take(bytes)?);
+        let seed = u64::from_le_bytes(take(bytes)?);
+        let init_scale = f32::from_le_bytes(take(bytes)?);
+        if (dim, seed, init_scale.to_bits()) != (s.dim as u64, s.seed, s.init_scale.to_bits()) {
+            return Err(format!(
+                "embedding table was written with dim = {dim}, seed = {seed}, init_scale = \
+                 {init_scale}, the settings say {}, {}, {}",
+                s.dim, s.seed, s.init_scale
+            ));
+        }
+        self.evictions = u64::from_le_bytes(take(bytes)?);
+        let allocated = u64::from_le_bytes(take(bytes)?);
+        if allocated > s.rows_max as u64 {
+            return Err(format!(
+                "embedding table was written with {allocated} slots, more than rows_max = {}: \
+                 rows_max can grow but not shrink",
+                s.rows_max
+            ));
+        }
+        Ok((u64::from_le_bytes(take(bytes)?), allocated))
+    }
+
+    /// Fills the index from the rows and checks that the free list names exactly the others.
+    fn rebuild_index(&mut self) -> Result<(), String> {
+        self.index.reserve(self.allocated.saturating_sub(self.free.len()));
+        let mut free = Vec::with_capacity(self.free.len());
+        let states = self.pages.iter().flat_map(|page| &page.states).take(self.allocated);
+        for (slot, state) in (0u32..).zip(states) {
+            if state.last_step == FREE {
+                free.push(slot);
+            } else if self.index.insert(state.id, slot).is_some() {
+                return Err(format!("embedding table holds id {} twice: damaged", state.id));
+            }
+        }
+        let mut listed = self.free.clone();
+        listed.sort_unstable();
+        if listed != free {
+            return Err("embedding table's free list does not match its rows: damaged".into());
+        }
+        Ok(())
+    }
+}
+
+/// Appends floats, little-endian. A block at a time through the stack: growing `out` float by
+/// float checks its capacity each time and is several times slower.
+fn write_floats(values: &[f32], out: &mut Vec<u8>) {
+    let mut block = [0u8; 4096];
+    for chunk in values.chunks(block.len() / 4) {
+        for (bytes, value) in block.chunks_exact_mut(4).zip(chunk) {
+            bytes.copy_from_slice(&value.to_le_bytes());
+        }
+        out.extend_from_slice(&block[..4 * chunk.len()]);
+    }
+}

@@ -1,0 +1,470 @@
+//! Feature columns become the towers' inputs, and input gradients become row gradients.
+//!
+//! Each side's input is the concatenation of its features: a pooled embedding for ids, bags,
+//! histories and bucketed numbers, the values themselves for numbers and vectors. Pooling happens
+//! here, on the host: the tower's leaf is `[batch, width]`, whose shape never changes, instead of
+//! `[unique rows, dim]`, whose shape changes every step.
+//!
+//! Knows the layout; the rows belong to [`super::embedding`].
+
+use std::collections::HashMap;
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::embedding::Table;
+use crate::config::{Config, FeatureConfig, FeatureKind, Transform};
+use crate::stream::batch::Column;
+
+/// Slot of an entry whose id has no row (only where nothing is trained).
+const NO_SLOT: u32 = u32::MAX;
+
+/// Rows of input that one task fills: enough work to pay for handing it to a thread.
+const ROWS_A_TASK: usize = 64;
+
+/// How the features of both sides lie in the towers' inputs.
+pub struct Encoder {
+    /// The query side.
+    pub query: Side,
+    /// The item side.
+    pub item: Side,
+    /// Names of the tables, by table index.
+    pub tables: Vec<String>,
+}
+
+/// One side's layout.
+pub struct Side {
+    parts: Vec<Part>,
+    /// Floats of one input row.
+    pub width: usize,
+}
+
+struct Part {
+    source: Source,
+    start: usize,
+    width: usize,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Source {
+    /// Rows of a table, pooled by the column's weights.
+    Rows { table: usize },
+    /// The item's history that the trainer keeps: the last `length` items, mean-pooled.
+    Kept { table: usize, length: usize },
+    /// A number's bucket as a row.
+    Buckets { table: usize, boundaries: Vec<f32>, salt: u64 },
+    /// One float.
+    Number(Scaling),
+    /// The column's floats.
+    Vector,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Scaling {
+    Raw,
+    Log,
+    Zscore { statistic: usize },
+}
+
+/// Streamed mean and variance of each `zscore` number (Welford).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Statistics(Vec<Moments>);
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Moments {
+    count: f64,
+    mean: f64,
+    squares: f64,
+}
+
+/// The ids of one batch in one side, ready to be looked up: what the columns hold, plus kept
+/// histories and buckets.
+pub struct Encoded {
+    columns: Vec<Column>,
+    events: usize,
+}
+
+/// Where the entries of a batch found their rows.
+pub struct Lookup {
+    /// Per table: the distinct ids of the batch.
+    distinct: Vec<Vec<u64>>,
+    /// Per table: the rows' slots, beside `distinct`.
+    slots: Vec<Vec<u32>>,
+    query: Vec<Vec<u32>>, // per part, per entry: index into `distinct`
+    item: Vec<Vec<u32>>,
+}
+
+impl Encoder {
+    /// The layout that `config` asks for.
+    pub fn new(config: &Config) -> Self {
+        let tables = config.table_names();
+        let mut statistics = 0;
+        let query = Side::new(&config.query.features, config, &tables, &mut statistics);
+        let item = Side::new(&config.item.features, config, &tables, &mut statistics);
+        Self { query, item, tables }
+    }
+
+    /// Finds or creates the rows of every id in the batch, at `step`.
+    pub fn touch(
+        &self,
+        query: &Encoded,
+        item: &Encoded,
+        tables: &mut [Table],
+        step: u64,
+    ) -> Lookup {
+        let mut distinct: Vec<Vec<u64>> = vec![Vec::new(); tables.len()];
+        let mut index: Vec<HashMap<u64, u32>> = vec![HashMap::new(); tables.len()];
+        let mut locate = |side: &Side, encoded: &Encoded| -> Vec<Vec<u32>> {
+            let parts = side.parts.iter().zip(&encoded.columns);
+            parts
+                .map(|(part, column)| match part.source.table() {
+                    None => Vec::new(),
+                    Some(table) => column
+                        .ids
+                        .iter()
+                        .map(|&id| {
+                            let list = &mut distinct[table];
+                            *index[table].entry(id).or_insert_with(|| {
+                                list.push(id);
+                                u32::try_from(list.len() - 1).expect("a batch has under 2^32 ids")
+                            })
+                        })
+                        .collect(),
+                })
+                .collect()
+        };
+        let query = locate(&self.query, query);
+        let item = locate(&self.item, item);
+        let slots = tables
+            .iter_mut()
+            .zip(&distinct)
+            .map(|(table, ids)| {
+                let mut slots = Vec::with_capacity(ids.len());
+                table.touch(ids, step, &mut slots);
+                slots
+            })
+            .collect();
+        Lookup { distinct, slots, query, item }
+    }
+
+    /// Row-wise update of every touched row from the gradients of both inputs
+    /// (`[batch, width]` each).
+    pub fn apply(
+        &self,
+        lookup: &Lookup,
+        query: (&Encoded, &[f32]),
+        item: (&Encoded, &[f32]),
+        tables: &mut [Table],
+    ) {
+        // Tables are independent, and within one the order of additions is fixed: the same bits
+        // for any number of threads.
+        tables.par_iter_mut().enumerate().for_each(|(index, table)| {
+            let dim = table.dim();
+            let mut gradients = vec![0.0f32; lookup.distinct[index].len() * dim];
+            for (side, (encoded, input), places) in
+                [(&self.query, query, &lookup.query), (&self.item, item, &lookup.item)]
+            {
+                for ((part, column), places) in
+                    side.parts.iter().zip(&encoded.columns).zip(places)
+                {
+                    if part.source.table() == Some(index) {
+                        part.scatter(column, places, input, side.width, &mut gradients);
+                    }
+                }
+            }
+            table.apply(&lookup.slots[index], &gradients);
+        });
+    }
+}
+
+impl Lookup {
+    /// Slots per entry of the query side, per part.
+    fn entry_slots(&self, side: &Side, places: &[Vec<u32>]) -> Vec<Vec<u32>> {
+        side.parts
+            .iter()
+            .zip(places)
+            .map(|(part, places)| match part.source.table() {
+                None => Vec::new(),
+                Some(table) => {
+                    places.iter().map(|&place| self.slots[table][place as usize]).collect()
+                }
+            })
+            .collect()
+    }
+
+    /// Input of the query tower, `[batch, width]`.
+    pub fn query_input(&self, encoder: &Encoder, encoded: &Encoded, tables: &[Table]) -> Vec<f32> {
+        let slots = self.entry_slots(&encoder.query, &self.query);
+        encoder.query.gather(encoded, &slots, tables)
+    }
+
+    /// Input of the item tower, `[batch, width]`.
+    pub fn item_input(&self, encoder: &Encoder, encoded: &Encoded, tables: &[Table]) -> Vec<f32> {
+        let slots = self.entry_slots(&encoder.item, &self.item);
+        encoder.item.gather(encoded, &slots, tables)
+    }
+}
+
+impl Side {
+    fn new(
+        features: &[FeatureConfig],
+        config: &Config,
+        tables: &[String],
+        statistics: &mut usize,
+    ) -> Self {
+        let mut width = 0;
+        let parts = features
+            .iter()
+            .map(|feature| {
+                let source = Source::new(feature, tables, statistics);
+                let part_width = match &source {
+                    Source::Number(_) => 1,
+                    Source::Vector => feature.length.expect("validated"),
+                    Source::Rows { table }
+                    | Source::Kept { table, .. }
+                    | Source::Buckets { table, .. } => config.table(&tables[*table]).dim,
+                };
+                let part = Part { source, start: width, width: part_width };
+                width += part_width;
+                part
+            })
+            .collect();
+        Self { parts, width }
+    }
+
+    /// Items of a query's history that this side reads, at most.
+    pub fn history_length(&self) -> usize {
+        let lengths = self.parts.iter().map(|part| match part.source {
+            Source::Kept { length, .. } => length,
+            _ => 0,
+        });
+        lengths.max().unwrap_or(0)
+    }
+
+    /// Turns raw columns into entries to look up. `histories` holds, per event, the items before
+    /// it, oldest first (empty where no feature asks for it).
+    pub fn encode(
+        &self,
+        columns: &[Column],
+        events: usize,
+        histories: &[Vec<u64>],
+        statistics: &Statistics,
+    ) -> Encoded {
+        let columns = self
+            .parts
+            .iter()
+            .zip(columns)
+            .map(|(part, column)| part.encode(column, events, histories, statistics))
+            .collect();
+        Encoded { columns, events }
+    }
+
+    /// Adds a batch's raw numbers to the statistics of its `zscore` features.
+    pub fn observe(&self, columns: &[Column], statistics: &mut Statistics) {
+        for (part, column) in self.parts.iter().zip(columns) {
+            if let Source::Number(Scaling::Zscore { statistic }) = part.source {
+                statistics.observe(statistic, &column.values);
+            }
+        }
+    }
+
+    /// Input without training: ids that have no row take the value a new row would have.
+    pub fn input(&self, encoded: &Encoded, tables: &[Table]) -> Vec<f32> {
+        let slots: Vec<Vec<u32>> = self
+            .parts
+            .iter()
+            .zip(&encoded.columns)
+            .map(|(part, column)| match part.source.table() {
+                None => Vec::new(),
+                Some(table) => {
+                    let find = |id: &u64| tables[table].find(*id).unwrap_or(NO_SLOT);
+                    column.ids.iter().map(find).collect()
+                }
+            })
+            .collect();
+        self.gather(encoded, &slots, tables)
+    }
+
+    fn gather(&self, encoded: &Encoded, slots: &[Vec<u32>], tables: &[Table]) -> Vec<f32> {
+        let mut input = vec![0.0f32; encoded.events * self.width];
+        input.par_chunks_mut(ROWS_A_TASK * self.width).enumerate().for_each(|(task, rows)| {
+            let mut new_row = Vec::new();
+            for (offset, row) in rows.chunks_exact_mut(self.width).enumerate() {
+                let event = task * ROWS_A_TASK + offset;
+                for ((part, column), slots) in self.parts.iter().zip(&encoded.columns).zip(slots) {
+                    let out = &mut row[part.start..part.start + part.width];
+                    part.gather(column, event, slots, tables, &mut new_row, out);
+                }
+            }
+        });
+        input
+    }
+}
+
+impl Source {
+    fn new(feature: &FeatureConfig, tables: &[String], statistics: &mut usize) -> Self {
+        let table = || {
+            let position = tables.iter().position(|name| *name == feature.table);
+            position.expect("table_names lists every feature's table")
+        };
+        match (feature.kind, feature.transform) {
+            (FeatureKind::Id | FeatureKind::Bag, _) => Self::Rows { table: table() },
+            (FeatureKind::History, _) if feature.field.is_empty() => {
+                Self::Kept { table: table(), length: feature.length.expect("validated") }
+            }
+            (FeatureKind::History, _) => Self::Rows { table: table() },
+            (FeatureKind::Vector, _) => Self::Vector,
+            (FeatureKind::Number, Some(Transform::Buckets)) => Self::Buckets {
+                table: table(),
+                boundaries: feature.boundaries.clone(),
+                salt: crate::stream::event::id_key(feature.name.as_bytes()),
+            },
+            (FeatureKind::Number, Some(Transform::Log)) => Self::Number(Scaling::Log),
+            (FeatureKind::Number, Some(Transform::Zscore)) => {
+                *statistics += 1;
+                Self::Number(Scaling::Zscore { statistic: *statistics - 1 })
+            }
+            (FeatureKind::Number, _) => Self::Number(Scaling::Raw),
+        }
+    }
+
+    fn table(&self) -> Option<usize> {
+        match self {
+            Self::Rows { table } | Self::Kept { table, .. } | Self::Buckets { table, .. } => {
+                Some(*table)
+            }
+            Self::Number(_) | Self::Vector => None,
+        }
+    }
+}
+
+impl Part {
+    #[expect(clippy::cast_precision_loss, reason = "history lengths are small")]
+    fn encode(
+        &self,
+        column: &Column,
+        events: usize,
+        histories: &[Vec<u64>],
+        statistics: &Statistics,
+    ) -> Column {
+        let mut out = Column::default();
+        match &self.source {
+            Source::Rows { .. } | Source::Vector => return column.clone(),
+            Source::Kept { length, .. } => {
+                for history in histories {
+                    let last = &history[history.len().saturating_sub(*length)..];
+                    out.ids.extend_from_slice(last);
+                    out.values.resize(out.ids.len(), 1.0 / last.len().max(1) as f32);
+                    out.end();
+                }
+                assert_eq!(out.ends.len(), events, "a history for each event");
+            }
+            Source::Buckets { boundaries, salt, .. } => {
+                for event in 0..events {
+                    for &number in &column.values[column.range(event)] {
+                        let bucket = boundaries.partition_point(|&boundary| boundary <= number);
+                        out.ids.push(salt.wrapping_add(bucket as u64));
+                        out.values.push(1.0);
+                    }
+                    out.end();
+                }
+            }
+            Source::Number(scaling) => {
+                out.ends.clone_from(&column.ends);
+                out.values = column.values.iter().map(|&x| scaling.apply(x, statistics)).collect();
+            }
+        }
+        out
+    }
+
+    fn gather(
+        &self,
+        column: &Column,
+        event: usize,
+        slots: &[u32],
+        tables: &[Table],
+        new_row: &mut Vec<f32>,
+        out: &mut [f32],
+    ) {
+        let range = column.range(event);
+        let Some(table) = self.source.table() else {
+            // An optional number or vector that the record lacks stays zero.
+            if !range.is_empty() {
+                out.copy_from_slice(&column.values[range]);
+            }
+            return;
+        };
+        let table = &tables[table];
+        for entry in range {
+            let row = match slots[entry] {
+                NO_SLOT => {
+                    new_row.resize(out.len(), 0.0);
+                    table.initial_row(column.ids[entry], new_row);
+                    &new_row[..]
+                }
+                slot => table.row(slot),
+            };
+            let weight = column.values[entry];
+            for (out, &value) in out.iter_mut().zip(row) {
+                *out += weight * value;
+            }
+        }
+    }
+
+    /// Adds `weight * input gradient` of each entry to its row's gradient.
+    fn scatter(
+        &self,
+        column: &Column,
+        places: &[u32],
+        input: &[f32],
+        input_width: usize,
+        gradients: &mut [f32],
+    ) {
+        for event in 0..column.ends.len() {
+            let start = event * input_width + self.start;
+            let gradient = &input[start..start + self.width];
+            for entry in column.range(event) {
+                let weight = column.values[entry];
+                let place = places[entry] as usize * self.width;
+                for (sum, &value) in gradients[place..place + self.width].iter_mut().zip(gradient) {
+                    *sum += weight * value;
+                }
+            }
+        }
+    }
+}
+
+impl Scaling {
+    fn apply(self, x: f32, statistics: &Statistics) -> f32 {
+        match self {
+            Self::Raw => x,
+            Self::Log => x.signum() * x.abs().ln_1p(),
+            Self::Zscore { statistic } => statistics.zscore(statistic, x),
+        }
+    }
+}
+
+impl Statistics {
+    fn observe(&mut self, statistic: usize, values: &[f32]) {
+        if self.0.len() <= statistic {
+            self.0.resize(statistic + 1, Moments::default());
+        }
+        let moments = &mut self.0[statistic];
+        for &value in values {
+            let value = f64::from(value);
+            moments.count += 1.0;
+            let difference = value - moments.mean;
+            moments.mean += difference / moments.count;
+            moments.squares += difference * (value - moments.mean);
+        }
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "a z-score fits a f32")]
+    fn zscore(&self, statistic: usize, x: f32) -> f32 {
+        let Some(moments) = self.0.get(statistic).filter(|moments| moments.count > 1.0) else {
+            return 0.0;
+        };
+        let deviation = (moments.squares / (moments.count - 1.0)).sqrt();
+        if deviation > 0.0 { ((f64::from(x) - moments.mean) / deviation) as f32 } else { 0.0 }
+    }
+}

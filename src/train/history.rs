@@ -1,0 +1,148 @@
+//! The last items of each query, for logs that do not carry them.
+//!
+//! Owns the histories. Bounded in queries (the longest unseen go) and in length. Everything here
+//! is a function of the events in their order, so a restored trainer goes on with the same bits.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Share of the histories that goes at once when the bound is reached: one sweep over all of them
+/// pays for this many insertions.
+const SWEEP: usize = 16;
+
+/// Histories by query.
+pub struct Histories {
+    queries_max: usize,
+    length: usize,
+    by_query: HashMap<u64, History>,
+    clock: u64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct History {
+    /// Oldest first.
+    items: Vec<u64>,
+    /// When it was last extended, in events seen.
+    touched: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Saved {
+    clock: u64,
+    histories: Vec<(u64, History)>,
+}
+
+impl Histories {
+    /// Up to `length` items for each of up to `queries_max` queries.
+    pub fn new(queries_max: usize, length: usize) -> Self {
+        Self { queries_max, length, by_query: HashMap::new(), clock: 0 }
+    }
+
+    /// The items of `query` so far, oldest first.
+    pub fn of(&self, query: u64) -> &[u64] {
+        self.by_query.get(&query).map_or(&[], |history| &history.items)
+    }
+
+    /// Appends `item` to the history of `query`.
+    pub fn push(&mut self, query: u64, item: u64) {
+        if self.length == 0 {
+            return;
+        }
+        self.clock += 1;
+        if !self.by_query.contains_key(&query) && self.by_query.len() >= self.queries_max {
+            self.sweep();
+        }
+        let history = self
+            .by_query
+            .entry(query)
+            .or_insert_with(|| History { items: Vec::with_capacity(self.length), touched: 0 });
+        if history.items.len() == self.length {
+            history.items.remove(0);
+        }
+        history.items.push(item);
+        history.touched = self.clock;
+    }
+
+    /// Queries held.
+    pub fn len(&self) -> usize {
+        self.by_query.len()
+    }
+
+    /// True when no query has a history.
+    pub fn is_empty(&self) -> bool {
+        self.by_query.is_empty()
+    }
+
+    fn sweep(&mut self) {
+        let mut touched: Vec<u64> = self.by_query.values().map(|history| history.touched).collect();
+        let drop = (touched.len() / SWEEP).max(1);
+        // `touched` values are distinct, so the cut is exact.
+        let (_, &mut newest_dropped, _) = touched.select_nth_unstable(drop - 1);
+        self.by_query.retain(|_, history| history.touched > newest_dropped);
+    }
+
+    /// All histories, by query key.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut histories: Vec<(u64, History)> =
+            self.by_query.iter().map(|(query, history)| (*query, history.clone())).collect();
+        histories.sort_unstable_by_key(|(query, _)| *query);
+        postcard::to_stdvec(&Saved { clock: self.clock, histories }).expect("always encodes")
+    }
+
+    /// Takes over what [`Histories::to_bytes`] gave.
+    ///
+    /// # Errors
+    /// Damaged bytes.
+    pub fn load(&mut self, bytes: &[u8]) -> Result<(), String> {
+        let saved: Saved = postcard::from_bytes(bytes)
+            .map_err(|error| format!("histories do not decode: {error}"))?;
+        self.clock = saved.clock;
+        self.by_query = saved.histories.into_iter().collect();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_the_last_items_in_order() {
+        let mut histories = Histories::new(10, 3);
+        for item in 1..=5 {
+            histories.push(7, item);
+        }
+        assert_eq!(histories.of(7), [3, 4, 5]);
+        assert!(histories.of(8).is_empty());
+    }
+
+    #[test]
+    fn the_longest_unseen_go_when_full() {
+        let mut histories = Histories::new(4, 2);
+        for query in [1, 2, 3, 4, 1] {
+            histories.push(query, 100);
+        }
+        histories.push(5, 100);
+        assert_eq!(histories.len(), 4);
+        assert!(histories.of(2).is_empty(), "query 2 was touched longest ago");
+        assert_eq!(histories.of(1), [100, 100]);
+    }
+
+    #[test]
+    fn restored_histories_go_on_with_the_same_bits() {
+        let mut random = super::super::random::SplitMix::new(3);
+        let mut original = Histories::new(50, 4);
+        for _ in 0..1000 {
+            original.push(random.next_u64() % 80, random.next_u64());
+        }
+        let mut restored = Histories::new(50, 4);
+        restored.load(&original.to_bytes()).expect("just written");
+        for _ in 0..1000 {
+            let (query, item) = (random.next_u64() % 80, random.next_u64());
+            original.push(query, item);
+            restored.push(query, item);
+        }
+        assert_eq!(original.to_bytes(), restored.to_bytes());
+    }
+}

@@ -1,0 +1,239 @@
+//! One block of rows: its logits, its share of the gradients.
+//!
+//! Owns the three passes over a block's `[batch, ROWS]` logits (scores; exponentials and the query
+//! gradient; the item gradient) and the only calls to gemm. A pass is fused into the product beside
+//! it, tile by tile, so that the vector loops read from the cache what gemm just wrote. It must
+//! never know how blocks are shared out between threads.
+
+use std::ops::Range;
+
+use gemm::{Parallelism, gemm};
+
+use super::lanes::{Lanes, ROWS, Rows, exp};
+use super::{LossInput, Twins};
+
+/// Columns per tile, a multiple of [`ROWS`] so that a block's own columns lie in one tile. A tile
+/// (`4 * ROWS * TILE` bytes, 64 KiB) is still in the L2 cache when the next pass over it starts.
+/// Measured: 128 to 1024 take the same time; a tile beyond the cache would be fetched by each pass.
+const TILE: usize = 256;
+
+/// What every group reads.
+pub(super) struct Shared<'a> {
+    pub(super) input: &'a LossInput<'a>,
+    pub(super) batch: usize,
+    pub(super) lanes: Lanes,
+    pub(super) counts: &'a [u32],
+    pub(super) same_item: &'a Twins,
+    pub(super) same_query: Option<&'a Twins>,
+}
+
+/// Where one group writes: its rows of the outputs, and an item gradient of its own.
+pub(super) struct GroupOutput<'a> {
+    pub(super) query_gradient: &'a mut [f32],
+    pub(super) losses: &'a mut [f32],
+    pub(super) ranks: &'a mut [u32],
+    pub(super) item_gradient: &'a mut [f32],
+}
+
+/// One block of rows at work: [`ROWS`] queries (fewer in the last block) against the batch.
+#[derive(Debug, Default)]
+pub(super) struct Block {
+    /// `[batch, ROWS]`: dot products, then `exp(logit - max)`, row `r` of the block in lane `r`.
+    logits: Vec<f32>,
+    /// `[dim, ROWS]`, the block's queries; unused lanes are zero.
+    query: Vec<f32>,
+    /// `[ROWS, dim]`, each query times its row's gradient scale.
+    scaled_query: Vec<f32>,
+    rows: Rows,
+}
+
+impl Block {
+    /// Rows `start..` of the batch, as many as `out` has room for.
+    pub(super) fn run_group(&mut self, shared: &Shared<'_>, start: usize, out: GroupOutput<'_>) {
+        let dim = shared.input.dim;
+        self.logits.resize(shared.batch * ROWS, 0.0);
+        self.query.resize(dim * ROWS, 0.0);
+        self.scaled_query.resize(ROWS * dim, 0.0);
+        let chunks = (out.query_gradient.chunks_mut(ROWS * dim))
+            .zip(out.losses.chunks_mut(ROWS))
+            .zip(out.ranks.chunks_mut(ROWS));
+        for (index, ((query_gradient, losses), ranks)) in chunks.enumerate() {
+            let row = start + index * ROWS;
+            self.score(shared, row, losses.len());
+            self.exponentials(shared, query_gradient);
+            self.finish_rows(shared, row, query_gradient, losses);
+            self.add_item_gradient(shared, losses.len(), index > 0, out.item_gradient);
+            for (rank, above) in ranks.iter_mut().zip(&self.rows.above) {
+                *rank = above + 1;
+            }
+        }
+    }
+
+    /// First pass: dot products, masks, row maxima and ranks. The positives and masked pairs are
+    /// left at minus infinity: they are no negatives.
+    fn score(&mut self, shared: &Shared<'_>, row: usize, rows: usize) {
+        let LossInput { dim, item, log_q, temperature, .. } = *shared.input;
+        self.load_queries(shared, row, rows);
+        // The block's own tile comes first, because ranks need the positives. Maxima and counts do
+        // not depend on the order.
+        let tiles = shared.batch.div_ceil(TILE);
+        let own = row / TILE;
+        let scale = temperature.recip();
+        for tile in (own..tiles).chain(0..own) {
+            let columns = tile * TILE..shared.batch.min((tile + 1) * TILE);
+            let logits = &mut self.logits[columns.start * ROWS..columns.end * ROWS];
+            let left =
+                Left { values: &item[columns.start * dim..columns.end * dim], strides: (dim, 1) };
+            // [columns, dim] x [dim, ROWS]
+            product(logits, left, &self.query, (columns.len(), dim, ROWS), false);
+            if tile == own {
+                let diagonal = &mut logits[(row - columns.start) * ROWS..];
+                self.rows = Rows::from_positives(diagonal, scale, &log_q[row..row + rows]);
+            }
+            mask(shared.same_item, row..row + rows, columns.clone(), logits);
+            if let Some(same_query) = shared.same_query {
+                mask(same_query, row..row + rows, columns.clone(), logits);
+            }
+            let (log_q, counts) = (&log_q[columns.clone()], &shared.counts[columns]);
+            shared.lanes.scan(logits, scale, log_q, counts, &mut self.rows);
+        }
+    }
+
+    /// Lays the queries out with the dimension outside, padded to [`ROWS`] lanes.
+    fn load_queries(&mut self, shared: &Shared<'_>, row: usize, rows: usize) {
+        let dim = shared.input.dim;
+        let query = &shared.input.query[row * dim..(row + rows) * dim];
+        if rows < ROWS {
+            self.query.fill(0.0);
+        }
+        for (r, query) in query.chunks_exact(dim).enumerate() {
+            for (d, &value) in query.iter().enumerate() {
+                self.query[d * ROWS + r] = value;
+            }
+        }
+    }
+
+    /// Second pass: logits become exponentials, their sums are taken, and their product with the
+    /// items goes to `query_gradient` while the tile is in the cache. Rows are normalised afterwards.
+    fn exponentials(&mut self, shared: &Shared<'_>, query_gradient: &mut [f32]) {
+        let LossInput { dim, item, log_q, temperature, .. } = *shared.input;
+        let rows = query_gradient.len() / dim;
+        let tiles = self.logits.chunks_mut(TILE * ROWS).zip(log_q.chunks(TILE));
+        for (index, ((tile, log_q), item)) in tiles.zip(item.chunks(TILE * dim)).enumerate() {
+            shared.lanes.exponentials(tile, temperature.recip(), log_q, &mut self.rows);
+            let left = Left { values: tile, strides: (1, ROWS) };
+            // [rows, columns] x [columns, dim]
+            product(query_gradient, left, item, (rows, log_q.len(), dim), index > 0);
+        }
+    }
+
+    /// Losses and the rows' gradient scales `r_i / (batch τ Z_i)`. `1 - P_i` is taken from the sum of
+    /// the negatives, never as a difference, so that it stays exact when `P_i` nears 1.
+    fn finish_rows(
+        &mut self,
+        shared: &Shared<'_>,
+        row: usize,
+        query_gradient: &mut [f32],
+        losses: &mut [f32],
+    ) {
+        let LossInput { dim, query, item, rewards, temperature, .. } = *shared.input;
+        for (r, loss) in losses.iter_mut().enumerate() {
+            let i = row + r;
+            let of_row = i * dim..(i + 1) * dim;
+            let below_max = self.rows.positive_logit[r] - self.rows.max[r];
+            let positive = exp::<false>(below_max);
+            let negatives = self.rows.negatives[r];
+            *loss = rewards[i] * (((positive - 1.0) + negatives).ln_1p() - below_max);
+            let scale = rewards[i] / (shared.batch as f32 * temperature * (positive + negatives));
+            let gradient = &mut query_gradient[r * dim..(r + 1) * dim];
+            for (gradient, item) in gradient.iter_mut().zip(&item[of_row.clone()]) {
+                *gradient = scale * (*gradient - negatives * item);
+            }
+            let scaled = &mut self.scaled_query[r * dim..(r + 1) * dim];
+            for (scaled, query) in scaled.iter_mut().zip(&query[of_row]) {
+                *scaled = scale * query;
+            }
+            self.logits[i * ROWS + r] = -negatives;
+        }
+    }
+
+    /// Third pass: the transposed product with the queries.
+    fn add_item_gradient(
+        &self,
+        shared: &Shared<'_>,
+        rows: usize,
+        accumulate: bool,
+        gradient: &mut [f32],
+    ) {
+        let dim = shared.input.dim;
+        let left = Left { values: &self.logits, strides: (ROWS, 1) };
+        // [batch, rows] x [rows, dim]
+        product(gradient, left, &self.scaled_query, (shared.batch, rows, dim), accumulate);
+    }
+}
+
+/// Sets the logits of `rows` to minus infinity where their twins lie in `columns`, the tile's. A row
+/// is its own twin; its positive has been taken by then and is no negative.
+fn mask(twins: &Twins, rows: Range<usize>, columns: Range<usize>, tile: &mut [f32]) {
+    for (r, row) in rows.enumerate() {
+        let twins = twins.of(row);
+        if twins.len() == 1 {
+            continue;
+        }
+        let begin = twins.partition_point(|&column| (column as usize) < columns.start);
+        let end = twins.partition_point(|&column| (column as usize) < columns.end);
+        for &column in &twins[begin..end] {
+            tile[(column as usize - columns.start) * ROWS + r] = f32::NEG_INFINITY;
+        }
+    }
+}
+
+/// A left operand: element `(i, j)` is `values[i * strides.0 + j * strides.1]`.
+struct Left<'a> {
+    values: &'a [f32],
+    strides: (usize, usize),
+}
+
+/// `out = left * right`, or `out += left * right`, of shape `(rows, inner, columns)`: `left` is
+/// `[rows, inner]`, `right` `[inner, columns]` and `out` `[rows, columns]`, both row-major. With the
+/// right operand's rows contiguous gemm packs nothing. On the calling thread only.
+fn product(
+    out: &mut [f32],
+    left: Left<'_>,
+    right: &[f32],
+    shape: (usize, usize, usize),
+    accumulate: bool,
+) {
+    let (rows, inner, columns) = shape;
+    assert!(rows > 0 && inner > 0 && columns > 0, "empty product");
+    let last = (rows - 1) * left.strides.0 + (inner - 1) * left.strides.1;
+    assert!(last < left.values.len(), "left operand too short");
+    assert!(inner * columns <= right.len(), "right operand too short");
+    assert!(rows * columns <= out.len(), "product does not fit");
+    // gemm thinks in columns: it is told the transpose of everything, with the operands swapped.
+    // SAFETY: the asserts above bound every element that the strides reach, and `out` is borrowed
+    // mutably, so it overlaps neither operand.
+    unsafe {
+        gemm(
+            columns,
+            rows,
+            inner,
+            out.as_mut_ptr(),
+            columns as isize,
+            1,
+            accumulate,
+            right.as_ptr(),
+            columns as isize,
+            1,
+            left.values.as_ptr(),
+            left.strides.0 as isize,
+            left.strides.1 as isize,
+            1.0, // factor of the old `out`
+            1.0, // factor of the product
+            false,
+            false,
+            false,
+            Parallelism::None,
+        );
+    }
+}

@@ -1,0 +1,18 @@
+//! Batches change the model.
+//!
+//! Owns all that accumulates: rows and their accumulators, dense weights, the frequency
+//! estimator, histories, statistics, the step. One owner, the trainer thread, so a snapshot
+//! between two steps is consistent without locks.
+//!
+//! Must never know: rdkafka, tokio, files, the clock.
+
+pub mod embedding;
+pub mod encoder;
+pub mod evaluation;
+pub mod frequency;
+pub mod history;
+pub mod loss;
+pub mod model;
+pub mod random;
+pub mod trainer;
+pub mod two_tower;

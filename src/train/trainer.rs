@@ -1,0 +1,300 @@
+//! One batch at a time: estimate, gather, towers, loss, update.
+//!
+//! [`Trainer::step`] is the paper's Algorithm 1. All state lives here, and every change of it is a
+//! function of the batches in their order.
+
+use std::sync::Arc;
+
+use super::encoder::{Encoded, Lookup};
+use super::frequency::{Frequency, FrequencySettings, Meaning, Mode};
+use super::history::Histories;
+use super::loss::{BatchSoftmax, LossInput};
+use super::model::{Model, Placement, ReadSection};
+use crate::config::{Config, Correction};
+use crate::corpus::Corpus;
+use crate::stream::batch::Batch;
+use crate::stream::offsets::Offsets;
+
+/// Rows are looked through for expiry this often, in steps: a sweep costs a walk over the table.
+const EXPIRY_EVERY_STEPS: u64 = 256;
+
+/// What a step is doing. The caller who has a clock measures the phases; the trainer has none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// The frequency estimator, histories and statistics.
+    Estimate,
+    /// Rows are found or created and pooled.
+    Gather,
+    /// Both towers.
+    Forward,
+    /// The loss and its gradient.
+    Loss,
+    /// Back through the towers, dense update included.
+    Backward,
+    /// Row-wise update, corpus.
+    Update,
+}
+
+impl Phase {
+    /// The `phase` label in metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Estimate => "estimate",
+            Self::Gather => "gather",
+            Self::Forward => "forward",
+            Self::Loss => "loss",
+            Self::Backward => "backward",
+            Self::Update => "update",
+        }
+    }
+}
+
+/// What a step found out.
+#[derive(Clone, Debug)]
+pub struct StepReport {
+    /// Mean loss over the batch; not finite: nothing was updated.
+    pub loss: f32,
+    /// Rank of each event's item among the distinct items of the batch, before training on it.
+    pub ranks: Vec<u32>,
+}
+
+/// All that accumulates.
+pub struct Trainer {
+    /// Tables and towers.
+    pub model: Model,
+    /// Last-seen features of every item, shared with readers.
+    pub corpus: Arc<Corpus>,
+    /// The streaming estimator.
+    pub frequency: Frequency,
+    /// Next offset to read.
+    pub offsets: Offsets,
+    /// Batches trained on.
+    pub step: u64,
+    /// Events trained on.
+    pub events: u64,
+    /// Records rejected.
+    pub rejected: u64,
+    /// Time of the newest event trained on, ms since 1970.
+    pub event_time_ms: i64,
+    histories: Histories,
+    softmax: BatchSoftmax,
+    config: Config,
+    log_q: Vec<f32>,
+}
+
+/// What the manifest holds beside the sections.
+#[derive(Clone, Debug)]
+pub struct Counters {
+    /// See [`Trainer::step`].
+    pub step: u64,
+    /// See [`Trainer::events`].
+    pub events: u64,
+    /// See [`Trainer::rejected`].
+    pub rejected: u64,
+    /// See [`Trainer::event_time_ms`].
+    pub event_time_ms: i64,
+    /// See [`Trainer::offsets`].
+    pub offsets: Offsets,
+}
+
+impl Trainer {
+    /// A fresh trainer that will read from `offsets`.
+    pub fn new(config: &Config, placement: &Placement, offsets: Offsets) -> Self {
+        let model = Model::new(config, placement);
+        let histories = histories(config, &model);
+        Self {
+            corpus: Arc::new(corpus(config)),
+            frequency: Frequency::new(frequency_settings(config)),
+            offsets,
+            step: 0,
+            events: 0,
+            rejected: 0,
+            event_time_ms: 0,
+            histories,
+            softmax: BatchSoftmax::new(),
+            config: config.clone(),
+            log_q: Vec::new(),
+            model,
+        }
+    }
+
+    /// A trainer from a checkpoint's counters and sections.
+    ///
+    /// # Errors
+    /// A section that is missing, damaged or of another shape.
+    pub fn restore(
+        config: &Config,
+        placement: &Placement,
+        counters: Counters,
+        read: ReadSection<'_>,
+    ) -> Result<Self, String> {
+        let mut trainer = Self::new(config, placement, counters.offsets);
+        trainer.step = counters.step;
+        trainer.events = counters.events;
+        trainer.rejected = counters.rejected;
+        trainer.event_time_ms = counters.event_time_ms;
+        trainer.model = Model::restore(config, placement, read)?;
+        trainer.frequency =
+            Frequency::read_from(frequency_settings(config), &read("frequency")?)?;
+        trainer.histories.load(&read("histories")?)?;
+        trainer.corpus.load(&read("corpus")?)?;
+        Ok(trainer)
+    }
+
+    /// Name and bytes of every section of the state; the counters go into the manifest.
+    pub fn sections(&self) -> Vec<(String, Vec<u8>)> {
+        let mut sections = self.model.sections();
+        let mut frequency = Vec::new();
+        self.frequency.write_to(&mut frequency);
+        sections.push(("frequency".into(), frequency));
+        sections.push(("histories".into(), self.histories.to_bytes()));
+        sections.push(("corpus".into(), self.corpus.to_bytes()));
+        sections
+    }
+
+    /// Counters for the manifest.
+    pub fn counters(&self) -> Counters {
+        Counters {
+            step: self.step,
+            events: self.events,
+            rejected: self.rejected,
+            event_time_ms: self.event_time_ms,
+            offsets: self.offsets.clone(),
+        }
+    }
+
+    /// Trains on one batch and moves the offsets past it. `enter` is called as each phase begins.
+    /// A batch without events only moves offsets and counters: `None`.
+    pub fn step(&mut self, batch: &Batch, enter: &mut dyn FnMut(Phase)) -> Option<StepReport> {
+        self.offsets.clone_from(&batch.offsets);
+        self.rejected += batch.rejected;
+        if batch.is_empty() {
+            return None;
+        }
+        self.step += 1;
+        self.events += batch.len() as u64;
+        let newest = batch.times_ms.iter().copied().max().unwrap_or_default();
+        self.event_time_ms = self.event_time_ms.max(newest);
+
+        enter(Phase::Estimate);
+        self.estimate(batch);
+        let (query, item) = self.encode(batch);
+        enter(Phase::Gather);
+        let model = &mut self.model;
+        let lookup = model.encoder.touch(&query, &item, &mut model.tables, self.step);
+        let query_input = lookup.query_input(&model.encoder, &query, &model.tables);
+        let item_input = lookup.item_input(&model.encoder, &item, &model.tables);
+        enter(Phase::Forward);
+        let forward = model.towers.forward(&query_input, &item_input, batch.len());
+        enter(Phase::Loss);
+        let output = self.softmax.run(&LossInput {
+            dim: self.config.model.dim,
+            query: &forward.query_vectors, // [batch, dim]
+            item: &forward.item_vectors,   // [batch, dim]
+            log_q: &self.log_q,
+            item_ids: &batch.item_ids,
+            query_ids: self.config.loss.mask_same_query.then_some(&batch.query_ids[..]),
+            rewards: &batch.rewards,
+            temperature: self.config.loss.temperature,
+        });
+        let report = StepReport { loss: output.loss, ranks: output.ranks.clone() };
+        if report.loss.is_finite() {
+            enter(Phase::Backward);
+            let (query_gradient, item_gradient) = (&output.query_gradient, &output.item_gradient);
+            let inputs = model.towers.backward(forward, query_gradient, item_gradient);
+            enter(Phase::Update);
+            self.update(&lookup, (&query, &inputs.query), (&item, &inputs.item));
+        }
+        self.corpus.remember(batch, self.step);
+        Some(report)
+    }
+
+    /// log q of each event's item, from estimates that include this batch.
+    fn estimate(&mut self, batch: &Batch) {
+        self.frequency.update(self.step, &batch.item_ids);
+        self.log_q.clear();
+        self.log_q.resize(batch.len(), 0.0);
+        if self.config.loss.correction == Correction::Corrected {
+            // Duplicate items keep their columns, so a column stands for expected occurrences.
+            self.frequency.log_q(&batch.item_ids, Meaning::ExpectedCount, &mut self.log_q);
+            for log_q in &mut self.log_q {
+                *log_q *= self.config.loss.strength;
+            }
+        }
+    }
+
+    fn encode(&mut self, batch: &Batch) -> (Encoded, Encoded) {
+        let model = &mut self.model;
+        model.encoder.query.observe(&batch.query, &mut model.statistics);
+        model.encoder.item.observe(&batch.item, &mut model.statistics);
+        let before = take_histories(&mut self.histories, &model.encoder, batch);
+        let query =
+            model.encoder.query.encode(&batch.query, batch.len(), &before, &model.statistics);
+        let item = model.encoder.item.encode(&batch.item, batch.len(), &[], &model.statistics);
+        (query, item)
+    }
+
+    fn update(&mut self, lookup: &Lookup, query: (&Encoded, &[f32]), item: (&Encoded, &[f32])) {
+        let model = &mut self.model;
+        model.encoder.apply(lookup, query, item, &mut model.tables);
+        if self.step.is_multiple_of(EXPIRY_EVERY_STEPS) {
+            for table in &mut model.tables {
+                table.expire(self.step);
+            }
+        }
+    }
+
+    /// Vectors of a batch's queries without training on it; histories still move on, since later
+    /// events of the same query follow these.
+    pub fn embed_queries(&mut self, batch: &Batch) -> Vec<f32> {
+        let before = take_histories(&mut self.histories, &self.model.encoder, batch);
+        self.model.embed_queries(&batch.query, batch.len(), &before)
+    }
+
+    /// Queries whose history is kept.
+    pub fn histories(&self) -> usize {
+        self.histories.len()
+    }
+}
+
+/// The items before each event, then each event's item appended to its query's history.
+fn take_histories(
+    histories: &mut Histories,
+    encoder: &super::encoder::Encoder,
+    batch: &Batch,
+) -> Vec<Vec<u64>> {
+    if encoder.query.history_length() == 0 {
+        return Vec::new();
+    }
+    let events = batch.query_ids.iter().zip(&batch.item_ids);
+    events
+        .map(|(&query, &item)| {
+            let before = histories.of(query).to_vec();
+            histories.push(query, item);
+            before
+        })
+        .collect()
+}
+
+fn histories(config: &Config, model: &Model) -> Histories {
+    Histories::new(config.history.queries_max, model.encoder.query.history_length())
+}
+
+/// An empty corpus with the config's bounds.
+pub fn corpus(config: &Config) -> Corpus {
+    Corpus::new(config.corpus.items_max, config.corpus.tombstone_steps)
+}
+
+fn frequency_settings(config: &Config) -> FrequencySettings {
+    let frequency = &config.frequency;
+    FrequencySettings {
+        mode: if frequency.paper { Mode::Paper } else { Mode::Default },
+        exact: frequency.exact,
+        hashes: frequency.hashes,
+        buckets: frequency.buckets,
+        alpha: frequency.alpha,
+        initial_gap: frequency.initial_gap,
+        exact_ids_max: frequency.exact_ids_max,
+        seed: config.seed,
+    }
+}
