@@ -9,13 +9,14 @@
 //! channel, and so on down the line. Nothing is lost on any way out: what was not trained is read
 //! again from the checkpoint's offsets.
 
+mod durable;
+mod live;
 mod start;
 
-use std::collections::VecDeque;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, TrySendError};
@@ -30,8 +31,9 @@ use crate::stream::source::{Next, Source};
 use crate::telemetry::{Health, Metrics};
 use crate::train::evaluation::Recall;
 use crate::train::model::Placement;
-use crate::train::trainer::{Phase, StepReport, Trainer};
+use crate::train::trainer::{Phase, Trainer};
 
+pub use live::{Clocks, Live};
 pub use start::{distance, placement, restore};
 
 /// Cut-offs of progressive recall.
@@ -42,13 +44,6 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// A queue that stays full this long is worth telling the brokers: fetching pauses.
 const BACK_PRESSURE: Duration = Duration::from_secs(5);
-
-/// Steps over which the loss and the recall gauge are averaged: at batch 1024 about 50,000 events,
-/// enough for two digits of recall.
-const WINDOW_STEPS: usize = 50;
-
-/// Tries to write a checkpoint before the run stops: a full disk is often cleaned within a minute.
-const WRITE_TRIES: u32 = 4;
 
 /// What a run works with.
 pub struct Setting {
@@ -96,7 +91,7 @@ pub struct Summary {
     pub step: u64,
     /// Seconds from the first batch to the last snapshot.
     pub seconds: f64,
-    /// Mean loss of the last [`WINDOW_STEPS`] steps; NaN without steps.
+    /// Mean loss of the last 50 steps; NaN without steps.
     pub loss: f64,
     /// Recall among the candidates of each batch, before training on it, over this run.
     pub recall: Recall,
@@ -106,33 +101,6 @@ pub struct Summary {
     pub checkpoint: Checkpoint,
     /// The last version published by this run.
     pub published: Option<Published>,
-}
-
-/// Times that ages are computed from, ms since 1970; 0: not yet.
-#[derive(Default)]
-pub struct Clocks {
-    decoded: AtomicI64,
-    trained: AtomicI64,
-    published: AtomicI64,
-    checkpoint: AtomicI64,
-}
-
-impl Clocks {
-    /// Sets the gauges that are ages. Called before each scrape.
-    #[expect(clippy::cast_precision_loss, reason = "ages in ms stay below 2^53")]
-    pub fn set_ages(&self, metrics: &Metrics) {
-        let now = now_ms();
-        let age = |clock: &AtomicI64| match clock.load(Ordering::Relaxed) {
-            0 => f64::NAN,
-            at => (now - at) as f64 / 1000.0,
-        };
-        let stages =
-            [("decoded", &self.decoded), ("trained", &self.trained), ("published", &self.published)];
-        for (stage, clock) in stages {
-            metrics.event_age_seconds.with_label_values(&[stage]).set(age(clock));
-        }
-        metrics.checkpoint_age_seconds.set(age(&self.checkpoint));
-    }
 }
 
 /// Runs the whole line until its range ends, `stop` is set, or something fails. `observe` sees the
@@ -166,14 +134,21 @@ pub fn run(
         let source = spawn_named("source")
             .spawn_scoped(scope, move || read(setting, source, batch_sender, durable))?;
         let writer = spawn_named("checkpoint").spawn_scoped(scope, || {
-            write_checkpoints(setting, bounds, &store, snapshots, checkpoint_sender, durable)
+            durable::write_checkpoints(
+                setting,
+                bounds,
+                &store,
+                snapshots,
+                checkpoint_sender,
+                durable,
+            )
         })?;
-        let publisher = spawn_named("publisher")
-            .spawn_scoped(scope, || publish(setting, bounds, publisher.as_ref(), &checkpoints))?;
+        let publisher = spawn_named("publisher").spawn_scoped(scope, || {
+            durable::publish(setting, bounds, publisher.as_ref(), &checkpoints)
+        })?;
 
         let mut live = Live::new(&trainer, total);
-        let trained =
-            train(setting, &mut trainer, &mut live, &batches, &snapshot_sender, observe);
+        let trained = train(setting, &mut trainer, &mut live, &batches, &snapshot_sender, observe);
         // The order matters: dropping the receiver unblocks the source, the last snapshot closes
         // the rest of the line.
         drop(batches);
@@ -334,97 +309,6 @@ fn train(
     Ok(())
 }
 
-/// The checkpoint thread. Returns the last checkpoint written.
-fn write_checkpoints(
-    setting: &Setting,
-    bounds: &Bounds,
-    store: &Store,
-    snapshots: Receiver<Snapshot>,
-    checkpoints: Sender<Checkpoint>,
-    durable: &Mutex<Option<Offsets>>,
-) -> anyhow::Result<Option<Checkpoint>> {
-    let mut last = None;
-    let mut written = 0u64;
-    for snapshot in snapshots {
-        let began = Instant::now();
-        let checkpoint = write_with_retries(store, &snapshot).inspect_err(|error| {
-            tracing::error!("stopping: {error:#}");
-            setting.stop.store(true, Ordering::Relaxed);
-        })?;
-        setting.metrics.checkpoint_seconds.observe(began.elapsed().as_secs_f64());
-        setting.clocks.checkpoint.store(now_ms(), Ordering::Relaxed);
-        let path = checkpoint.path.display().to_string();
-        tracing::info!(step = snapshot.step, path, "checkpoint");
-        *durable.lock().expect("no holder of this lock can panic") = Some(snapshot.offsets);
-        written += 1;
-        // A publisher that is still busy with the version before skips this one.
-        if written.is_multiple_of(setting.config.publish.every_checkpoints) {
-            match checkpoints.try_send(checkpoint.clone()) {
-                Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
-            }
-        }
-        last = Some(checkpoint);
-    }
-    if let (true, Some(last)) = (bounds.publish_last, &last)
-        && checkpoints.send(last.clone()).is_err()
-    {
-        tracing::warn!("the publisher ended before the last checkpoint");
-    }
-    Ok(last)
-}
-
-fn write_with_retries(store: &Store, snapshot: &Snapshot) -> anyhow::Result<Checkpoint> {
-    let mut tries = 1;
-    loop {
-        match store.write(snapshot) {
-            Ok(checkpoint) => return Ok(checkpoint),
-            Err(error) if tries < WRITE_TRIES => {
-                tracing::warn!(tries, "a checkpoint was not written, trying again: {error:#}");
-                std::thread::sleep(Duration::from_secs(1 << tries));
-                tries += 1;
-            }
-            Err(error) => return Err(error.context("no checkpoint can be written")),
-        }
-    }
-}
-
-/// The publisher thread. Returns the last version it published.
-fn publish(
-    setting: &Setting,
-    bounds: &Bounds,
-    publisher: Option<&Publisher>,
-    checkpoints: &Receiver<Checkpoint>,
-) -> anyhow::Result<Option<Published>> {
-    let mut last: Option<Published> = None;
-    for checkpoint in checkpoints {
-        let Some(publisher) = publisher else { continue };
-        let known = last.as_ref().is_some_and(|last| last.version == checkpoint.manifest.version);
-        if known {
-            continue;
-        }
-        // A stop waits for a checkpoint, not for a sweep over the corpus: the next run publishes.
-        let stop = || !bounds.publish_last && setting.stop.load(Ordering::Relaxed);
-        match publisher.publish(&checkpoint, &stop) {
-            Ok(Some(published)) => {
-                let Published { version, vectors, tombstones, .. } = &published;
-                tracing::info!(version, vectors, tombstones, "published");
-                setting.metrics.published_total.inc_by(*vectors);
-                let step = i64::try_from(published.step).unwrap_or(i64::MAX);
-                setting.metrics.published_version_step.set(step);
-                let event_time = checkpoint.manifest.event_time_ms;
-                setting.clocks.published.store(event_time, Ordering::Relaxed);
-                last = Some(published);
-            }
-            Ok(None) => {}
-            // A live run goes on: the next version replaces this one. Work that ends with its
-            // publication has failed.
-            Err(error) if bounds.publish_last => return Err(error),
-            Err(error) => tracing::error!("version not published: {error:#}"),
-        }
-    }
-    Ok(last)
-}
-
 /// Copies the state into a snapshot, between two steps.
 fn snapshot(config: &Config, trainer: &Trainer) -> Snapshot {
     let sections = trainer
@@ -442,104 +326,4 @@ fn snapshot(config: &Config, trainer: &Trainer) -> Snapshot {
         config_toml: config.to_toml(),
         sections,
     }
-}
-
-/// What the trainer's loop counts.
-pub struct Live {
-    /// Recall over this run.
-    pub recall: Recall,
-    window: Recall,
-    losses: VecDeque<f32>,
-    nonfinite_steps: u64,
-    step_before: u64,
-    /// Records in the state's past when this run began.
-    pub records_before: u64,
-    /// Records that this run will read; 0: it has no end.
-    pub total: u64,
-    evictions: Vec<u64>,
-    began: Instant,
-}
-
-impl Live {
-    fn new(trainer: &Trainer, total: u64) -> Self {
-        Self {
-            recall: Recall::new(&RECALL_KS),
-            window: Recall::new(&RECALL_KS),
-            losses: VecDeque::with_capacity(WINDOW_STEPS),
-            nonfinite_steps: 0,
-            step_before: trainer.step,
-            records_before: trainer.events + trainer.rejected,
-            total,
-            evictions: trainer.model.tables.iter().map(|table| table.evictions()).collect(),
-            began: Instant::now(),
-        }
-    }
-
-    /// Mean loss of the last steps; NaN without any.
-    #[expect(clippy::cast_precision_loss, reason = "at most WINDOW_STEPS")]
-    pub fn loss(&self) -> f64 {
-        self.losses.iter().map(|&loss| f64::from(loss)).sum::<f64>() / self.losses.len() as f64
-    }
-
-    fn count(&mut self, setting: &Setting, batch: &Batch, report: Option<&StepReport>) {
-        let metrics = &setting.metrics;
-        metrics.events_total.with_label_values(&["rejected"]).inc_by(batch.rejected);
-        let Some(report) = report else { return };
-        metrics.events_total.with_label_values(&["trained"]).inc_by(batch.len() as u64);
-        #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
-        metrics.batch_events.observe(batch.len() as f64);
-        let newest = batch.times_ms.iter().copied().max().unwrap_or_default();
-        setting.clocks.trained.fetch_max(newest, Ordering::Relaxed);
-        if report.loss.is_finite() {
-            if self.losses.len() == WINDOW_STEPS {
-                self.losses.pop_front();
-            }
-            self.losses.push_back(report.loss);
-            metrics.train_loss.set(f64::from(report.loss));
-        } else {
-            self.nonfinite_steps += 1;
-            metrics.nonfinite_steps_total.inc();
-        }
-        for &rank in &report.ranks {
-            self.recall.add(Some(rank));
-            self.window.add(Some(rank));
-        }
-        if self.window.cases() >= (WINDOW_STEPS * setting.config.batch.size) as u64 {
-            self.show_recall(metrics);
-            self.window = Recall::new(&RECALL_KS);
-        }
-    }
-
-    fn show_recall(&self, metrics: &Metrics) {
-        for (k, recall) in self.window.values() {
-            metrics.recall.with_label_values(&[&k.to_string(), "batch"]).set(recall);
-        }
-    }
-
-    /// Sizes that are worth a look now and then, not every step.
-    fn count_state(&mut self, setting: &Setting, trainer: &Trainer) {
-        let metrics = &setting.metrics;
-        let names = &trainer.model.encoder.tables;
-        for ((name, table), seen) in names.iter().zip(&trainer.model.tables).zip(&mut self.evictions)
-        {
-            let rows = i64::try_from(table.len()).unwrap_or(i64::MAX);
-            metrics.embedding_rows.with_label_values(&[name]).set(rows);
-            let evictions = metrics.embedding_evictions_total.with_label_values(&[name]);
-            evictions.inc_by(table.evictions() - *seen);
-            *seen = table.evictions();
-        }
-        metrics.frequency_collisions.set(trainer.frequency.collisions());
-        if self.window.cases() > 0 {
-            self.show_recall(metrics);
-        }
-        if let Some(usage) = setting.placement.device.memory_pool_usage() {
-            let bytes = i64::try_from(usage.bytes_reserved).unwrap_or(i64::MAX);
-            metrics.device_memory_bytes.set(bytes);
-        }
-    }
-}
-
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

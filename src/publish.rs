@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use rdkafka::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
+use crate::stream::source;
 use crate::train::model::{Model, Placement};
 
 /// A delivery that takes longer than this failed; librdkafka retries until then.
@@ -215,7 +216,9 @@ impl Publisher {
             .context("the brokers did not acknowledge all item vectors in time")?;
         let failed = self.failed() - failed_before;
         if failed > 0 {
-            bail!("{failed} records of the output topic were not delivered; see the warnings above");
+            bail!(
+                "{failed} records of the output topic were not delivered; see the warnings above"
+            );
         }
         Ok(())
     }
@@ -227,12 +230,7 @@ impl Publisher {
 /// # Errors
 /// A topic that cannot be read to its end within a minute.
 pub fn read_back(config: &Config, version: &str) -> anyhow::Result<Vec<(String, ItemVector)>> {
-    let consumer: BaseConsumer = ClientConfig::new()
-        .set("bootstrap.servers", &config.kafka.brokers)
-        .set("group.id", "millrace-read-back")
-        .set("enable.auto.commit", "false")
-        .set("enable.partition.eof", "true")
-        .create()?;
+    let consumer = source::consumer(config)?;
     let topic = &config.publish.topic;
     let timeout = Duration::from_secs(10);
     let metadata = consumer.fetch_metadata(Some(topic), timeout)?;

@@ -57,7 +57,7 @@ const EPOCH_MS: u64 = 1_700_000_000_000;
 #[derive(Args)]
 pub(super) struct DemoArgs {
     /// Events of the stream.
-    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(10_000..))]
+    #[arg(long, default_value_t = 3_000_000, value_parser = clap::value_parser!(u64).range(10_000..))]
     events: u64,
     /// Seed of the stream.
     #[arg(long, default_value_t = 1)]
@@ -85,7 +85,11 @@ pub(super) fn run(args: &DemoArgs) -> anyhow::Result<()> {
     let (metrics, health) = Default::default();
     let _edge = Edge::start("", metrics, health, |_| {}, Arc::clone(&stop))?;
     let outcome = demo.run(&stop)?;
-    if args.json { outcome.print_json() } else { outcome.print() }
+    if args.json {
+        outcome.print_json()
+    } else {
+        outcome.print()
+    }
     Ok(())
 }
 
@@ -185,8 +189,8 @@ impl Demo {
             (summaries, recent)
         });
         let seconds = began.elapsed().as_secs_f64();
-        let [corrected, uncorrected] = <[_; 2]>::try_from(summaries)
-            .map_err(|_| anyhow!("two models were trained"))?;
+        let [corrected, uncorrected] =
+            <[_; 2]>::try_from(summaries).map_err(|_| anyhow!("two models were trained"))?;
         let (corrected, uncorrected, recent) = (corrected?, uncorrected?, recent?);
         if stop.load(Ordering::Relaxed) {
             bail!("stopped");

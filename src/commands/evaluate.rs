@@ -73,10 +73,8 @@ pub(super) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
             let (checkpoint, _) = Checkpoint::resolve(path)?;
             let trainer = pipeline::restore(&config, &placement, &checkpoint)?;
             if args.exclude_seen {
-                let past = Range {
-                    from: resolve(Position::Earliest)?,
-                    to: Some(trainer.offsets.clone()),
-                };
+                let past =
+                    Range { from: resolve(Position::Earliest)?, to: Some(trainer.offsets.clone()) };
                 read(&config, past, "past events", &stop, |batch| seen.add(batch))?;
             }
             let held_out = Range { from: trainer.offsets.clone(), to: Some(to) };

@@ -42,7 +42,10 @@ pub(super) fn run(args: &InspectArgs) -> anyhow::Result<()> {
     }
     println!("checkpoint  {} (verified)", checkpoint.path.display());
     println!("step        {}", manifest.step);
-    println!("events      {} trained, {} rejected", manifest.events_trained, manifest.events_rejected);
+    println!(
+        "events      {} trained, {} rejected",
+        manifest.events_trained, manifest.events_rejected
+    );
     println!("newest      {} ms since 1970", manifest.event_time_ms);
     println!("digest      {}", manifest.digest);
     println!("config      {}", manifest.config_digest);

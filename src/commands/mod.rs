@@ -33,8 +33,12 @@ const EXIT_USAGE: u8 = 2;
 /// Try it with nothing installed: `millrace demo`. Then map your own log's fields in a config file
 /// (start from config/trainer.toml), look it over with `millrace check`, and run `millrace train`.
 #[derive(Parser)]
-#[command(version, max_term_width = 100, after_help = "Logs go to stderr, results to stdout. \
-    RUST_LOG=debug shows more. Exit status: 0 done, 1 failed, 2 usage or config.")]
+#[command(
+    version,
+    max_term_width = 100,
+    after_help = "Logs go to stderr, results to stdout. \
+    RUST_LOG=debug shows more. Exit status: 0 done, 1 failed, 2 usage or config."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -29,7 +29,8 @@ pub(super) fn run(args: &PublishArgs) -> anyhow::Result<()> {
     if config.publish.topic.is_empty() {
         bail!("publish.topic is empty: there is nowhere to publish to");
     }
-    let path = args.checkpoint.clone().unwrap_or_else(|| config.checkpoint.directory.clone().into());
+    let path =
+        args.checkpoint.clone().unwrap_or_else(|| config.checkpoint.directory.clone().into());
     let (checkpoint, _) = Checkpoint::resolve(&path)?;
     let placement = pipeline::placement(config.device)?;
     let published = Publisher::new(&config, &placement)?

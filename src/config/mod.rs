@@ -6,7 +6,10 @@
 //! Must never know: what a knob does. Rooms take the section they need and build their own
 //! settings from it. `config/trainer.toml` shows every key with its default; a test keeps it so.
 
+mod defaults;
 mod load;
+#[cfg(test)]
+mod tests;
 mod validate;
 
 use std::collections::BTreeMap;
@@ -14,6 +17,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use load::{Fault, Faults};
+pub(crate) use validate::BAG_LENGTH;
 
 /// A whole config file. Every key has a default, so an empty file parses (and fails validation
 /// for want of features).
@@ -417,125 +421,6 @@ pub struct HttpConfig {
     pub listen: String,
 }
 
-impl Default for KafkaConfig {
-    fn default() -> Self {
-        Self {
-            brokers: "127.0.0.1:9092".into(),
-            topic: "interactions".into(),
-            dead_letter_topic: "interactions-dead".into(),
-            start: Start::Earliest,
-            on_data_loss: OnDataLoss::Fail,
-            order: Order::EventTime,
-            buffer_events: 65_536,
-            rejected_share_max: 0.05,
-            rejected_window: 10_000,
-            properties: BTreeMap::new(),
-        }
-    }
-}
-
-impl Default for BatchConfig {
-    fn default() -> Self {
-        Self { size: 1024, linger_ms: 1000, queue: 8 }
-    }
-}
-
-impl Default for TimestampConfig {
-    fn default() -> Self {
-        Self { field: String::new(), unit: TimeUnit::Milliseconds }
-    }
-}
-
-impl Default for RewardConfig {
-    fn default() -> Self {
-        Self { field: String::new(), scale: 1.0, min: 0.0, max: 1.0, threshold: None }
-    }
-}
-
-impl Default for EmbeddingConfig {
-    fn default() -> Self {
-        Self {
-            dim: 32,
-            rows_max: 1_000_000,
-            init_scale: 0.05,
-            learning_rate: 0.05,
-            epsilon: 1e-8,
-            expiry_steps: 0,
-        }
-    }
-}
-
-impl Default for ModelConfig {
-    fn default() -> Self {
-        Self { hidden: vec![128], dim: 64 }
-    }
-}
-
-impl Default for LossConfig {
-    fn default() -> Self {
-        Self {
-            correction: Correction::Corrected,
-            strength: 1.0,
-            temperature: 0.07,
-            mask_same_query: false,
-        }
-    }
-}
-
-impl Default for OptimizerConfig {
-    fn default() -> Self {
-        Self { dense: DenseOptimizer::Adagrad, learning_rate: 0.01, epsilon: 1e-5 }
-    }
-}
-
-impl Default for FrequencyConfig {
-    fn default() -> Self {
-        Self {
-            paper: false,
-            exact: false,
-            hashes: 2,
-            buckets: 1_000_000,
-            alpha: 0.01,
-            initial_gap: 100.0,
-            exact_ids_max: 1_000_000,
-        }
-    }
-}
-
-impl Default for HistoryConfig {
-    fn default() -> Self {
-        Self { queries_max: 1_000_000 }
-    }
-}
-
-impl Default for CorpusConfig {
-    fn default() -> Self {
-        Self { items_max: 1_000_000, tombstone_steps: 100_000 }
-    }
-}
-
-impl Default for CheckpointConfig {
-    fn default() -> Self {
-        Self { directory: "checkpoints".into(), every_steps: 1000, every_s: 300, keep: 3 }
-    }
-}
-
-impl Default for PublishConfig {
-    fn default() -> Self {
-        Self {
-            topic: "item-embeddings".into(),
-            versions_topic: "item-embedding-versions".into(),
-            every_checkpoints: 1,
-        }
-    }
-}
-
-impl Default for HttpConfig {
-    fn default() -> Self {
-        Self { listen: "127.0.0.1:9464".into() }
-    }
-}
-
 impl Config {
     /// Settings of `table`: `[embedding]` with `[tables.NAME]` on top.
     pub fn table(&self, name: &str) -> EmbeddingConfig {
@@ -574,7 +459,11 @@ impl Config {
             item: self.item.clone(),
             tables: self.tables.clone(),
             model: self.model.clone(),
-            frequency: self.frequency.clone(),
+            frequency: FrequencyConfig {
+                alpha: FrequencyConfig::default().alpha,
+                exact_ids_max: FrequencyConfig::default().exact_ids_max,
+                ..self.frequency.clone()
+            },
             embedding: EmbeddingConfig { dim: self.embedding.dim, ..EmbeddingConfig::default() },
             optimizer: OptimizerConfig {
                 dense: self.optimizer.dense,

@@ -32,7 +32,7 @@ impl Config {
         }
         at_least(faults, "kafka.rejected_window", kafka.rejected_window, 1);
         at_least(faults, "kafka.buffer_events", kafka.buffer_events as u64, 1);
-        for reserved in ["bootstrap.servers", "group.id", "enable.auto.commit"] {
+        for reserved in RESERVED_PROPERTIES {
             if kafka.properties.contains_key(reserved) {
                 let key = format!("kafka.properties.\"{reserved}\"");
                 faults.add(key, "is set by millrace itself and must not be given");
@@ -164,6 +164,17 @@ impl Config {
         }
     }
 }
+
+/// librdkafka properties that the source's exactness rests on.
+const RESERVED_PROPERTIES: [&str; 7] = [
+    "bootstrap.servers",
+    "group.id",
+    "enable.auto.commit",
+    "enable.auto.offset.store",
+    "enable.partition.eof",
+    "auto.offset.reset",
+    "isolation.level",
+];
 
 /// Entries of a bag that are used where the config names no `length`: a record with thousands of
 /// tags must not make one step as long as a hundred.

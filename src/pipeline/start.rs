@@ -164,8 +164,11 @@ pub fn placement(choice: DeviceChoice) -> anyhow::Result<Placement> {
 /// All graphics adapters of this machine, software ones included.
 fn adapters() -> anyhow::Result<Vec<wgpu::AdapterInfo>> {
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-    let instance = wgpu::Instance::default();
-    let adapters = runtime.block_on(instance.enumerate_adapters(wgpu::Backends::all()));
+    // Without OpenGL, whose loader complains on stderr where there is no display.
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+    descriptor.backends = wgpu::Backends::PRIMARY;
+    let instance = wgpu::Instance::new(descriptor);
+    let adapters = runtime.block_on(instance.enumerate_adapters(wgpu::Backends::PRIMARY));
     Ok(adapters.into_iter().map(|adapter| adapter.get_info()).collect())
 }
 

@@ -17,10 +17,6 @@ pub(crate) use scan::{Fields, Place, Raw};
 pub(crate) use values::time_ms;
 use values::{id, number, pooled, vector, weighted};
 
-/// Entries of a bag that are used where the config names no `length`; `config::validate` counts
-/// on the same number.
-const BAG_LENGTH: usize = 64;
-
 /// A larger record is rejected unread: an interaction is a few hundred bytes, a 4096-float vector
 /// in JSON is under 64 KiB, and a record of megabytes would hold up everything behind it.
 pub const RECORD_BYTES_MAX: usize = 1 << 20;
@@ -172,7 +168,7 @@ fn features(fields: &mut Fields, configs: &[FeatureConfig]) -> Vec<Feature> {
         field: Field::new(fields, &config.field),
         weights: Field::new(fields, &config.weights),
         kind: config.kind,
-        length: config.length.unwrap_or(BAG_LENGTH),
+        length: config.length.unwrap_or(crate::config::BAG_LENGTH),
         optional: config.optional,
     };
     configs.iter().map(compile).collect()

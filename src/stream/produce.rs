@@ -363,20 +363,4 @@ mod tests {
         assert!(error.to_string().starts_with("line 1 is longer than 10485760 bytes"), "{error}");
         assert!(Input::open("/nowhere").is_err());
     }
-
-    /// Not a test of correctness: prints lines/s to the mock broker.
-    #[test]
-    #[ignore = "a measurement on the data sets of the workplace"]
-    fn throughput() {
-        let mut broker = Broker::new(4);
-        if let Ok(brokers) = std::env::var("MILLRACE_BROKERS") {
-            broker.config.kafka.brokers = brokers;
-        }
-        broker.config.query.id = "user_id".into();
-        broker.config.timestamp.field = "timestamp".into();
-        broker.config.timestamp.unit = TimeUnit::Seconds;
-        let input = Input::open("/work/shared/data/ml-1m/ratings.jsonl.gz").expect("the data set");
-        let done = produce(&broker.config, input.lines, None, |_| {}).expect("delivered");
-        println!("{done:?}: {:.0} lines/s", done.lines as f64 / done.seconds);
-    }
 }

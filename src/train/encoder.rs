@@ -10,9 +10,9 @@
 use std::collections::HashMap;
 
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 
 use super::embedding::Table;
+use super::statistics::{Scaling, Statistics};
 use crate::config::{Config, FeatureConfig, FeatureKind, Transform};
 use crate::stream::batch::Column;
 
@@ -57,24 +57,6 @@ enum Source {
     Number(Scaling),
     /// The column's floats.
     Vector,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Scaling {
-    Raw,
-    Log,
-    Zscore { statistic: usize },
-}
-
-/// Streamed mean and variance of each `zscore` number (Welford).
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Statistics(Vec<Moments>);
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-struct Moments {
-    count: f64,
-    mean: f64,
-    squares: f64,
 }
 
 /// The ids of one batch in one side, ready to be looked up: what the columns hold, plus kept
@@ -164,8 +146,7 @@ impl Encoder {
             for (side, (encoded, input), places) in
                 [(&self.query, query, &lookup.query), (&self.item, item, &lookup.item)]
             {
-                for ((part, column), places) in
-                    side.parts.iter().zip(&encoded.columns).zip(places)
+                for ((part, column), places) in side.parts.iter().zip(&encoded.columns).zip(places)
                 {
                     if part.source.table() == Some(index) {
                         part.scatter(column, places, input, side.width, &mut gradients);
@@ -434,37 +415,5 @@ impl Part {
     }
 }
 
-impl Scaling {
-    fn apply(self, x: f32, statistics: &Statistics) -> f32 {
-        match self {
-            Self::Raw => x,
-            Self::Log => x.signum() * x.abs().ln_1p(),
-            Self::Zscore { statistic } => statistics.zscore(statistic, x),
-        }
-    }
-}
-
-impl Statistics {
-    fn observe(&mut self, statistic: usize, values: &[f32]) {
-        if self.0.len() <= statistic {
-            self.0.resize(statistic + 1, Moments::default());
-        }
-        let moments = &mut self.0[statistic];
-        for &value in values {
-            let value = f64::from(value);
-            moments.count += 1.0;
-            let difference = value - moments.mean;
-            moments.mean += difference / moments.count;
-            moments.squares += difference * (value - moments.mean);
-        }
-    }
-
-    #[expect(clippy::cast_possible_truncation, reason = "a z-score fits a f32")]
-    fn zscore(&self, statistic: usize, x: f32) -> f32 {
-        let Some(moments) = self.0.get(statistic).filter(|moments| moments.count > 1.0) else {
-            return 0.0;
-        };
-        let deviation = (moments.squares / (moments.count - 1.0)).sqrt();
-        if deviation > 0.0 { ((f64::from(x) - moments.mean) / deviation) as f32 } else { 0.0 }
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@
 //!
 //! Must never know: rdkafka, tokio, files, the clock.
 
+mod dense;
 pub mod embedding;
 pub mod encoder;
 pub mod evaluation;
@@ -14,5 +15,6 @@ pub mod history;
 pub mod loss;
 pub mod model;
 pub mod random;
+pub mod statistics;
 pub mod trainer;
 pub mod two_tower;

@@ -6,7 +6,8 @@
 use burn::tensor::Device;
 
 use super::embedding::{Table, TableSettings};
-use super::encoder::{Encoder, Statistics};
+use super::encoder::Encoder;
+use super::statistics::Statistics;
 use super::two_tower::{DenseRule, TowerSettings, TwoTower};
 use crate::config::{Config, DenseOptimizer};
 use crate::corpus::Item;

@@ -134,8 +134,7 @@ impl Trainer {
         trainer.rejected = counters.rejected;
         trainer.event_time_ms = counters.event_time_ms;
         trainer.model = Model::restore(config, placement, read)?;
-        trainer.frequency =
-            Frequency::read_from(frequency_settings(config), &read("frequency")?)?;
+        trainer.frequency = Frequency::read_from(frequency_settings(config), &read("frequency")?)?;
         trainer.histories.load(&read("histories")?)?;
         trainer.corpus.load(&read("corpus")?)?;
         Ok(trainer)

@@ -4,14 +4,12 @@
 //! section 6.1: a ReLU under the norm confines every cosine to [0, 1]). The loss gradient comes
 //! from outside (see [`super::loss`]) and enters the graph as `sum(output * gradient)`.
 //!
-//! Owns the dense weights and their optimizer's state, as plain tensors in a fixed order: burn's
-//! module records are keyed by random parameter ids, which would make two equal states differ.
+//! Owns the graph; the weights and their optimizer are in [`super::dense`].
 
-use burn::optim::{Adam, AdamConfig, AdaGrad, AdaGradConfig, Optimizer, RecordState};
-use burn::optim::{StateSink, StateSource};
 use burn::tensor::{Device, Tensor, TensorData};
-use serde::{Deserialize, Serialize};
 
+pub use super::dense::DenseRule;
+use super::dense::{DenseOptimizer, DenseRecord, DenseSource, Parameter};
 use super::random::SplitMix;
 
 /// What gives the towers their shape and their learning rule.
@@ -33,15 +31,6 @@ pub struct TowerSettings {
     pub epsilon: f32,
     /// Seed of the initial weights.
     pub seed: u64,
-}
-
-/// Which of burn's optimizers moves the dense weights.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DenseRule {
-    /// Adagrad, the paper's.
-    Adagrad,
-    /// Adam.
-    Adam,
 }
 
 /// On a GPU every batch is padded to a multiple of this many rows: changing shapes fragment
@@ -90,34 +79,11 @@ struct Layer {
     bias: Parameter<2>,   // [1, output]
 }
 
-struct Parameter<const D: usize> {
-    value: Tensor<D>,
-    state: Option<OptimizerState<D>>,
-}
-
 struct Pass {
     input: Tensor<2>,                    // [rows, input]
     leaves: Vec<(Tensor<2>, Tensor<2>)>, // weight and bias of each layer
     output: Tensor<2>,                   // [rows, dim]
     batch: usize,
-}
-
-enum DenseOptimizer {
-    Adagrad(AdaGrad),
-    Adam(Adam),
-}
-
-#[expect(clippy::large_enum_variant, reason = "a handful of these exist, one a parameter")]
-enum OptimizerState<const D: usize> {
-    Adagrad(<AdaGrad as Optimizer>::State<D>),
-    Adam(<Adam as Optimizer>::State<D>),
-}
-
-/// Everything dense, by name, in a fixed order: the form in which it is saved.
-#[derive(Default, Serialize, Deserialize)]
-struct DenseRecord {
-    tensors: Vec<(String, Vec<usize>, Vec<f32>)>,
-    counters: Vec<(String, u64)>,
 }
 
 impl TwoTower {
@@ -127,7 +93,7 @@ impl TwoTower {
         Self {
             query: tower(settings.query_width, settings.seed ^ 0x51),
             item: tower(settings.item_width, settings.seed ^ 0x17),
-            optimizer: DenseOptimizer::new(settings),
+            optimizer: DenseOptimizer::new(settings.rule, settings.epsilon),
             learning_rate: settings.learning_rate,
             device: device.clone(),
             rows_step: if gpu { GPU_ROWS_STEP } else { 1 },
@@ -149,7 +115,13 @@ impl TwoTower {
         let Forward { query: query_pass, item: item_pass, .. } = forward;
         let step = self.rows_step;
         InputGradients {
-            query: self.query.backward(query_pass, query, step, &self.optimizer, self.learning_rate),
+            query: self.query.backward(
+                query_pass,
+                query,
+                step,
+                &self.optimizer,
+                self.learning_rate,
+            ),
             item: self.item.backward(item_pass, item, step, &self.optimizer, self.learning_rate),
         }
     }
@@ -186,13 +158,12 @@ impl TwoTower {
     /// # Errors
     /// Damaged bytes, or towers of another shape or optimizer.
     pub fn load(&mut self, bytes: &[u8]) -> Result<(), String> {
-        let record: DenseRecord =
-            postcard::from_bytes(bytes).map_err(|error| format!("towers do not decode: {error}"))?;
+        let record: DenseRecord = postcard::from_bytes(bytes)
+            .map_err(|error| format!("towers do not decode: {error}"))?;
         let mut source = DenseSource::new(record);
         for (name, tower) in [("query", &mut self.query), ("item", &mut self.item)] {
             for (index, layer) in tower.layers.iter_mut().enumerate() {
-                for (part, parameter) in
-                    [("weight", &mut layer.weight), ("bias", &mut layer.bias)]
+                for (part, parameter) in [("weight", &mut layer.weight), ("bias", &mut layer.bias)]
                 {
                     let name = format!("{name}.{index}.{part}");
                     parameter.load(&name, &mut source, &self.optimizer, &self.device)?;
@@ -226,9 +197,8 @@ impl Tower {
     }
 
     fn pass(&self, input: &[f32], batch: usize, rows_step: usize, device: &Device) -> Pass {
-        let input = upload(input, self.input_width, batch, rows_step, device)
-            .autodiff()
-            .require_grad(); // [rows, input]
+        let input =
+            upload(input, self.input_width, batch, rows_step, device).autodiff().require_grad(); // [rows, input]
         let leaves: Vec<_> = self
             .layers
             .iter()
@@ -309,162 +279,106 @@ fn host<const D: usize>(tensor: Tensor<D>, length: usize) -> Vec<f32> {
     values
 }
 
-impl<const D: usize> Parameter<D> {
-    fn new(values: Vec<f32>, shape: [usize; D], device: &Device) -> Self {
-        Self { value: Tensor::from_data(TensorData::new(values, shape), device), state: None }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings() -> TowerSettings {
+        TowerSettings {
+            query_width: 5,
+            item_width: 3,
+            hidden: vec![7],
+            dim: 4,
+            rule: DenseRule::Adagrad,
+            learning_rate: 0.05,
+            epsilon: 1e-5,
+            seed: 9,
+        }
     }
 
-    fn update(&mut self, gradient: Tensor<D>, optimizer: &DenseOptimizer, learning_rate: f64) {
-        let (value, state) =
-            optimizer.step(learning_rate, self.value.clone(), gradient, self.state.take());
-        self.value = value;
-        self.state = state;
+    fn values(count: usize, seed: u64) -> Vec<f32> {
+        let mut random = SplitMix::new(seed);
+        (0..count).map(|_| random.uniform(1.0)).collect()
     }
 
-    fn save(&self, name: &str, record: &mut DenseRecord) {
-        let mut push = |name: String, data: TensorData| {
-            let shape = data.shape().iter().copied().collect();
-            let values = data.try_into_vec().expect("towers compute in f32");
-            record.tensors.push((name, shape, values));
+    fn dot(a: &[f32], b: &[f32]) -> f64 {
+        a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+    }
+
+    #[test]
+    fn outputs_have_length_1_with_and_without_a_graph() {
+        let towers = TwoTower::new(&settings(), &Device::flex(), false);
+        let (query, item) = (values(6 * 5, 1), values(6 * 3, 2));
+        let forward = towers.forward(&query, &item, 6);
+        assert_eq!(forward.query_vectors, towers.embed_queries(&query, 6));
+        assert_eq!(forward.item_vectors, towers.embed_items(&item, 6));
+        for row in forward.query_vectors.chunks(4).chain(forward.item_vectors.chunks(4)) {
+            assert!((dot(row, row) - 1.0).abs() < 1e-5);
+        }
+    }
+
+    #[test]
+    fn input_gradients_agree_with_finite_differences() {
+        let mut towers = TwoTower::new(&settings(), &Device::flex(), false);
+        let (query, item) = (values(6 * 5, 3), values(6 * 3, 4));
+        let (query_gradient, item_gradient) = (values(6 * 4, 5), values(6 * 4, 6));
+        let objective = |towers: &TwoTower, query: &[f32], item: &[f32]| {
+            dot(&towers.embed_queries(query, 6), &query_gradient)
+                + dot(&towers.embed_items(item, 6), &item_gradient)
         };
-        push(name.to_owned(), self.value.to_data());
-        let mut sink = StateSink::default();
-        match &self.state {
-            None => {}
-            Some(OptimizerState::Adagrad(state)) => state.state_flatten(name, &mut sink),
-            Some(OptimizerState::Adam(state)) => state.state_flatten(name, &mut sink),
-        }
-        for (name, data) in sink.tensors {
-            push(name, data);
-        }
-        for (name, scalar) in sink.scalars {
-            let count = u64::try_from(scalar).expect("optimizers count steps in integers");
-            record.counters.push((name, count));
-        }
-    }
-
-    fn load(
-        &mut self,
-        name: &str,
-        source: &mut DenseSource,
-        optimizer: &DenseOptimizer,
-        device: &Device,
-    ) -> Result<(), String> {
-        let data = source.take(name)?;
-        let (own, saved) = (self.value.shape(), data.shape());
-        if *saved != own {
-            return Err(format!("{name} is {saved:?} in the checkpoint, {own:?} here"));
-        }
-        self.value = Tensor::from_data(data, device);
-        let mut state = source.state(name);
-        if !state.has_under(name) {
-            self.state = None;
-            return Ok(());
-        }
-        self.state = optimizer.restore(name, &mut state, device);
-        match self.state {
-            Some(_) => Ok(()),
-            None => Err(format!("{name} was trained with another dense optimizer")),
-        }
-    }
-}
-
-impl DenseOptimizer {
-    fn new(settings: &TowerSettings) -> Self {
-        match settings.rule {
-            DenseRule::Adagrad => {
-                Self::Adagrad(AdaGradConfig::new().with_epsilon(settings.epsilon).build())
-            }
-            DenseRule::Adam => Self::Adam(AdamConfig::new().with_epsilon(settings.epsilon).build()),
-        }
-    }
-
-    fn step<const D: usize>(
-        &self,
-        learning_rate: f64,
-        value: Tensor<D>,
-        gradient: Tensor<D>,
-        state: Option<OptimizerState<D>>,
-    ) -> (Tensor<D>, Option<OptimizerState<D>>) {
-        match (self, state) {
-            (Self::Adagrad(rule), state) => {
-                let state = match state {
-                    Some(OptimizerState::Adagrad(state)) => Some(state),
-                    _ => None,
+        let mut expected = [Vec::new(), Vec::new()];
+        for (side, width) in [(0, query.len()), (1, item.len())] {
+            for i in 0..width {
+                let nudged = |step: f32| {
+                    let mut inputs = [query.clone(), item.clone()];
+                    inputs[side][i] += step;
+                    objective(&towers, &inputs[0], &inputs[1])
                 };
-                let (value, state) = rule.step(learning_rate, value, gradient, state);
-                (value, state.map(OptimizerState::Adagrad))
+                expected[side].push((nudged(1e-3) - nudged(-1e-3)) / 2e-3);
             }
-            (Self::Adam(rule), state) => {
-                let state = match state {
-                    Some(OptimizerState::Adam(state)) => Some(state),
-                    _ => None,
-                };
-                let (value, state) = rule.step(learning_rate, value, gradient, state);
-                (value, state.map(OptimizerState::Adam))
+        }
+        let forward = towers.forward(&query, &item, 6);
+        let found = towers.backward(forward, &query_gradient, &item_gradient);
+        for (found, expected) in [(found.query, &expected[0]), (found.item, &expected[1])] {
+            for (found, expected) in found.iter().zip(expected) {
+                assert!((f64::from(*found) - expected).abs() < 5e-3, "{found} {expected}");
             }
         }
     }
 
-    fn restore<const D: usize>(
-        &self,
-        name: &str,
-        source: &mut StateSource,
-        device: &Device,
-    ) -> Option<OptimizerState<D>> {
-        match self {
-            Self::Adagrad(_) => <<AdaGrad as Optimizer>::State<D>>::state_unflatten(name, source, device)
-                .map(OptimizerState::Adagrad),
-            Self::Adam(_) => <<Adam as Optimizer>::State<D>>::state_unflatten(name, source, device)
-                .map(OptimizerState::Adam),
+    #[test]
+    fn restored_towers_go_on_with_the_same_bits() {
+        for rule in [DenseRule::Adagrad, DenseRule::Adam] {
+            let settings = TowerSettings { rule, ..settings() };
+            let mut original = TwoTower::new(&settings, &Device::flex(), false);
+            let step = |towers: &mut TwoTower, seed| {
+                let forward = towers.forward(&values(30, seed), &values(18, seed + 1), 6);
+                towers.backward(forward, &values(24, seed + 2), &values(24, seed + 3));
+            };
+            step(&mut original, 10);
+            step(&mut original, 20);
+            let other = TowerSettings { seed: 77, ..settings.clone() };
+            let mut restored = TwoTower::new(&other, &Device::flex(), false);
+            restored.load(&original.to_bytes()).expect("just written");
+            step(&mut original, 30);
+            step(&mut restored, 30);
+            assert_eq!(original.to_bytes(), restored.to_bytes(), "{rule:?}");
         }
     }
-}
 
-/// A [`DenseRecord`] being taken apart by name.
-struct DenseSource {
-    tensors: std::collections::BTreeMap<String, TensorData>,
-    counters: Vec<(String, u64)>,
-}
-
-impl DenseSource {
-    fn new(record: DenseRecord) -> Self {
-        let tensors = record
-            .tensors
-            .into_iter()
-            .map(|(name, shape, values)| (name, TensorData::new(values, shape)))
-            .collect();
-        Self { tensors, counters: record.counters }
-    }
-
-    fn take(&mut self, name: &str) -> Result<TensorData, String> {
-        self.tensors.remove(name).ok_or_else(|| format!("the checkpoint has no {name}"))
-    }
-
-    /// The optimizer state of one parameter: all that stands under `name.`.
-    fn state(&mut self, name: &str) -> StateSource {
-        let prefix = format!("{name}.");
-        let counters = self
-            .counters
-            .iter()
-            .filter(|(name, _)| name.starts_with(&prefix))
-            .map(|(name, count)| (name.clone(), (*count).into()))
-            .collect();
-        let mut source = StateSource::new(counters);
-        let names: Vec<String> =
-            self.tensors.keys().filter(|name| name.starts_with(&prefix)).cloned().collect();
-        for name in names {
-            if let Some(data) = self.tensors.remove(&name) {
-                source.insert_tensor(name, data);
-            }
-        }
-        source
-    }
-
-    fn finish(self) -> Result<(), String> {
-        match self.tensors.keys().next() {
-            None => Ok(()),
-            Some(name) => Err(format!("the checkpoint has {name}, which this model lacks")),
+    #[test]
+    fn other_shapes_and_optimizers_are_refused() {
+        let mut towers = TwoTower::new(&settings(), &Device::flex(), false);
+        let forward = towers.forward(&values(30, 1), &values(18, 2), 6);
+        towers.backward(forward, &values(24, 3), &values(24, 4));
+        let bytes = towers.to_bytes();
+        for other in [
+            TowerSettings { hidden: vec![8], ..settings() },
+            TowerSettings { hidden: vec![], ..settings() },
+            TowerSettings { rule: DenseRule::Adam, ..settings() },
+        ] {
+            let mut towers = TwoTower::new(&other, &Device::flex(), false);
+            assert!(towers.load(&bytes).is_err(), "{other:?}");
         }
     }
 }

@@ -1,0 +1,165 @@
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use toml::{Table, Value};
+
+use super::{Config, Faults};
+
+/// The smallest config that is right, with `extra` at its end.
+fn minimal(extra: &str) -> Result<Config, Faults> {
+    Config::from_toml(&format!(
+        r#"
+        [query]
+        id = "user"
+        features = [{{ name = "user", kind = "id", field = "user", table = "user" }}]
+        [item]
+        id = "item"
+        features = [{{ name = "item", kind = "id", field = "item", table = "item" }}]
+        {extra}
+        "#
+    ))
+}
+
+fn keys(faults: Faults) -> Vec<String> {
+    faults.0.into_iter().map(|fault| fault.key).collect()
+}
+
+/// Dotted paths of all keys, those of features and properties (which are the user's) left out.
+fn paths(table: &Table, prefix: &str, out: &mut BTreeSet<String>) {
+    for (key, value) in table {
+        let path = format!("{prefix}{key}");
+        match value {
+            Value::Table(table) => paths(table, &format!("{path}."), out),
+            _ => {
+                out.insert(path);
+            }
+        }
+    }
+}
+
+#[test]
+fn trainer_toml_shows_every_key_with_its_default() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/trainer.toml");
+    let text = std::fs::read_to_string(&path).expect("the annotated config");
+    let config = Config::load(Some(&path), &[]).expect("the annotated config is right");
+    let defaults =
+        Config { query: config.query.clone(), item: config.item.clone(), ..Config::default() };
+    assert_eq!(config, defaults, "a value in config/trainer.toml is not the default");
+
+    let (mut shown, mut all) = (BTreeSet::new(), BTreeSet::new());
+    paths(&text.parse().expect("valid TOML"), "", &mut shown);
+    paths(&config.to_toml().parse().expect("valid TOML"), "", &mut all);
+    assert_eq!(shown, all, "config/trainer.toml and the code disagree on which keys there are");
+    assert!(text.contains("# threshold = "), "the one key without a default is shown as a comment");
+}
+
+#[test]
+fn every_config_of_the_repository_is_right() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+    let mut checked = 0;
+    for entry in std::fs::read_dir(directory).expect("config/ is there") {
+        let path = entry.expect("readable").path();
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            if let Err(faults) = Config::load(Some(&path), &[]) {
+                panic!("{}:\n{faults}", path.display());
+            }
+            checked += 1;
+        }
+    }
+    assert!(checked >= 5, "only {checked} configs found");
+}
+
+#[test]
+fn all_faults_are_reported_at_once_with_their_paths() {
+    let faults = Config::from_toml(
+        r#"
+        devise = "cpu"
+        [batch]
+        size = "many"
+        linger_ms = -1
+        [loss]
+        temperature = 0.0
+        [query]
+        id = "user"
+        features = [{ name = "a", kind = "id", field = "f" }, { name = "a", kind = "moon" }]
+        [item]
+        id = "item"
+        features = [{ name = "h", kind = "history", table = "t" }]
+        [tables.typo]
+        dim = 3
+        "#,
+    )
+    .expect_err("much is wrong");
+    let text = faults.to_string();
+    let keys = keys(faults);
+    for expected in [
+        "devise",
+        "batch.size",
+        "batch.linger_ms",
+        "loss.temperature",
+        "query.features[0].table",
+        "query.features[1].kind",
+        "query.features[1].name",
+        "item.features[0].kind",
+        "item.features[0].length",
+        "tables.typo",
+    ] {
+        assert!(keys.iter().any(|key| key == expected), "{expected} is missing in:\n{text}");
+    }
+}
+
+#[test]
+fn overrides_win_and_need_no_quotes() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/ml-1m.toml");
+    let sets = [
+        "kafka.brokers=host:9093",
+        "batch.size=77",
+        "loss.temperature=0.5",
+        "kafka.properties.security.protocol=SSL",
+        "model.hidden=[8, 4]",
+    ];
+    let config = Config::load(Some(&path), &sets.map(str::to_owned)).expect("all are right");
+    assert_eq!(config.kafka.brokers, "host:9093");
+    assert_eq!((config.batch.size, config.loss.temperature), (77, 0.5));
+    assert_eq!(config.kafka.properties["security.protocol"], "SSL");
+    assert_eq!(config.model.hidden, [8, 4]);
+    let wrong = Config::load(Some(&path), &["nonsense".to_owned(), "batch.sise=1".to_owned()]);
+    assert_eq!(keys(wrong.expect_err("two faults")), ["--set nonsense", "batch.sise"]);
+}
+
+#[test]
+fn reserved_properties_are_refused() {
+    let extra = "[kafka.properties]\n\"auto.offset.reset\" = \"latest\"";
+    let faults = minimal(extra).expect_err("the source owns this property");
+    assert_eq!(keys(faults), ["kafka.properties.\"auto.offset.reset\""]);
+}
+
+#[test]
+fn what_may_be_retuned_keeps_the_digest_and_what_may_not_changes_it() {
+    let digest = |extra: &str| minimal(extra).expect("right").digest();
+    let plain = digest("");
+    for retuned in [
+        "[embedding]\nlearning_rate = 0.3",
+        "[frequency]\nalpha = 0.05",
+        "[kafka]\nbrokers = \"elsewhere:9092\"",
+        "[loss]\ntemperature = 0.2",
+        "[checkpoint]\nkeep = 9",
+    ] {
+        assert_eq!(plain, digest(retuned), "{retuned}");
+    }
+    for reshaped in [
+        "[embedding]\ndim = 16",
+        "[model]\nhidden = [7]",
+        "[frequency]\nbuckets = 5",
+        "[optimizer]\ndense = \"adam\"",
+    ] {
+        assert_ne!(plain, digest(reshaped), "{reshaped}");
+    }
+}
+
+#[test]
+fn a_saved_config_reads_back_equal() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/globo.toml");
+    let config = Config::load(Some(&path), &[]).expect("right");
+    assert_eq!(Config::from_toml(&config.to_toml()).expect("just written"), config);
+}

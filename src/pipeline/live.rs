@@ -1,0 +1,146 @@
+//! What a run shows of itself while it runs: counts, windows, ages.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use super::{RECALL_KS, Setting};
+use crate::stream::batch::Batch;
+use crate::telemetry::Metrics;
+use crate::train::evaluation::Recall;
+use crate::train::trainer::{StepReport, Trainer};
+
+/// Steps over which the loss and the recall gauge are averaged: at batch 1024 about 50,000 events,
+/// enough for two digits of recall.
+const WINDOW_STEPS: usize = 50;
+
+/// Times that ages are computed from, ms since 1970; 0: not yet.
+#[derive(Default)]
+pub struct Clocks {
+    pub(super) decoded: AtomicI64,
+    pub(super) trained: AtomicI64,
+    pub(super) published: AtomicI64,
+    pub(super) checkpoint: AtomicI64,
+}
+
+impl Clocks {
+    /// Sets the gauges that are ages. Called before each scrape.
+    #[expect(clippy::cast_precision_loss, reason = "ages in ms stay below 2^53")]
+    pub fn set_ages(&self, metrics: &Metrics) {
+        let now = now_ms();
+        let age = |clock: &AtomicI64| match clock.load(Ordering::Relaxed) {
+            0 => f64::NAN,
+            at => (now - at) as f64 / 1000.0,
+        };
+        let stages = [
+            ("decoded", &self.decoded),
+            ("trained", &self.trained),
+            ("published", &self.published),
+        ];
+        for (stage, clock) in stages {
+            metrics.event_age_seconds.with_label_values(&[stage]).set(age(clock));
+        }
+        metrics.checkpoint_age_seconds.set(age(&self.checkpoint));
+    }
+}
+
+/// What the trainer's loop counts.
+pub struct Live {
+    /// Recall over this run.
+    pub recall: Recall,
+    window: Recall,
+    losses: VecDeque<f32>,
+    pub(super) nonfinite_steps: u64,
+    pub(super) step_before: u64,
+    /// Records in the state's past when this run began.
+    pub records_before: u64,
+    /// Records that this run will read; 0: it has no end.
+    pub total: u64,
+    evictions: Vec<u64>,
+    pub(super) began: Instant,
+}
+
+impl Live {
+    pub(super) fn new(trainer: &Trainer, total: u64) -> Self {
+        Self {
+            recall: Recall::new(&RECALL_KS),
+            window: Recall::new(&RECALL_KS),
+            losses: VecDeque::with_capacity(WINDOW_STEPS),
+            nonfinite_steps: 0,
+            step_before: trainer.step,
+            records_before: trainer.events + trainer.rejected,
+            total,
+            evictions: trainer.model.tables.iter().map(|table| table.evictions()).collect(),
+            began: Instant::now(),
+        }
+    }
+
+    /// Mean loss of the last steps; NaN without any.
+    #[expect(clippy::cast_precision_loss, reason = "at most WINDOW_STEPS")]
+    pub fn loss(&self) -> f64 {
+        self.losses.iter().map(|&loss| f64::from(loss)).sum::<f64>() / self.losses.len() as f64
+    }
+
+    pub(super) fn count(&mut self, setting: &Setting, batch: &Batch, report: Option<&StepReport>) {
+        let metrics = &setting.metrics;
+        metrics.events_total.with_label_values(&["rejected"]).inc_by(batch.rejected);
+        let Some(report) = report else { return };
+        metrics.events_total.with_label_values(&["trained"]).inc_by(batch.len() as u64);
+        #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
+        metrics.batch_events.observe(batch.len() as f64);
+        let newest = batch.times_ms.iter().copied().max().unwrap_or_default();
+        setting.clocks.trained.fetch_max(newest, Ordering::Relaxed);
+        if report.loss.is_finite() {
+            if self.losses.len() == WINDOW_STEPS {
+                self.losses.pop_front();
+            }
+            self.losses.push_back(report.loss);
+            metrics.train_loss.set(f64::from(report.loss));
+        } else {
+            self.nonfinite_steps += 1;
+            metrics.nonfinite_steps_total.inc();
+        }
+        for &rank in &report.ranks {
+            self.recall.add(Some(rank));
+            self.window.add(Some(rank));
+        }
+        if self.window.cases() >= (WINDOW_STEPS * setting.config.batch.size) as u64 {
+            self.show_recall(metrics);
+            self.window = Recall::new(&RECALL_KS);
+        }
+    }
+
+    fn show_recall(&self, metrics: &Metrics) {
+        for (k, recall) in self.window.values() {
+            metrics.recall.with_label_values(&[&k.to_string(), "batch"]).set(recall);
+        }
+    }
+
+    /// Sizes that are worth a look now and then, not every step.
+    pub(super) fn count_state(&mut self, setting: &Setting, trainer: &Trainer) {
+        let metrics = &setting.metrics;
+        let names = &trainer.model.encoder.tables;
+        for ((name, table), seen) in
+            names.iter().zip(&trainer.model.tables).zip(&mut self.evictions)
+        {
+            let rows = i64::try_from(table.len()).unwrap_or(i64::MAX);
+            metrics.embedding_rows.with_label_values(&[name]).set(rows);
+            let evictions = metrics.embedding_evictions_total.with_label_values(&[name]);
+            evictions.inc_by(table.evictions() - *seen);
+            *seen = table.evictions();
+        }
+        metrics.frequency_collisions.set(trainer.frequency.collisions());
+        if self.window.cases() > 0 {
+            self.show_recall(metrics);
+        }
+        if let Some(usage) = setting.placement.device.memory_pool_usage() {
+            let bytes = i64::try_from(usage.bytes_reserved).unwrap_or(i64::MAX);
+            metrics.device_memory_bytes.set(bytes);
+        }
+    }
+}
+
+pub(super) fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,12 @@
+//! The program as its users meet it: the binary, a real Apache Kafka, real data.
+//!
+//! The broker is started by the tests themselves (`scripts/kafka`, port 19092) unless
+//! MILLRACE_TEST_BROKERS names one; `scripts/test` stops it. Tests on real data skip with a
+//! printed reason where `../shared/data` (or MILLRACE_DATA) is absent.
+
+mod bad_records;
+mod device;
+mod learning;
+mod recovery;
+mod support;
+mod telemetry;

@@ -1,0 +1,133 @@
+//! Does it lose or repeat anything?
+
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime};
+
+use millrace::train::random::SplitMix;
+use serde_json::json as value;
+
+use crate::support::{Bench, PATIENCE, Running, inspect, json};
+
+const EVENTS: usize = 60_000;
+
+/// Small batches: many steps, so that a kill lands anywhere.
+const SETS: [&str; 3] = ["batch.size=128", "checkpoint.every_steps=9", "publish.topic="];
+
+/// MILLRACE_SEED repeats a run.
+fn seed() -> u64 {
+    let given = std::env::var("MILLRACE_SEED").ok().and_then(|seed| seed.parse().ok());
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
+    let seed = given.unwrap_or(u64::from(now.subsec_nanos()));
+    println!("MILLRACE_SEED={seed}");
+    seed
+}
+
+/// The newest checkpoint's step, by the directory's names alone.
+fn newest_step(directory: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(directory) else { return 0 };
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    names.filter_map(|name| name.parse().ok()).max().unwrap_or(0)
+}
+
+#[test]
+fn sigkill_at_random_steps_ends_in_the_bits_of_an_uninterrupted_run() {
+    let mut random = SplitMix::new(seed());
+    // Two partitions: the merge by event time must come out the same, too.
+    let bench = Bench::new("demo.toml", 2);
+    bench.produce_synthetic(EVENTS, 11);
+    let whole = json(&mut bench.command("replay", "whole", &SETS));
+    assert_eq!(whole["events"], EVENTS);
+    let steps = whole["step"].as_u64().expect("a step");
+
+    let killed = bench.checkpoints("killed");
+    let mut kills = Vec::new();
+    while kills.len() < 4 {
+        let before = newest_step(&killed);
+        let target = before + 1 + random.next_u64() % (steps / 4);
+        let mut run = Running::start(&mut bench.command("replay", "killed", &SETS));
+        let deadline = Instant::now() + PATIENCE;
+        while newest_step(&killed) < target && run.child.try_wait().expect("running").is_none() {
+            assert!(Instant::now() < deadline, "no checkpoint at or past step {target}");
+            std::thread::yield_now();
+        }
+        // Somewhere within the steps that follow, with a write going on or not.
+        let pause = Instant::now() + Duration::from_micros(random.next_u64() % 20_000);
+        while Instant::now() < pause {
+            std::thread::yield_now();
+        }
+        run.signal("-KILL");
+        run.wait();
+        kills.push(newest_step(&killed));
+        if newest_step(&killed) >= steps {
+            break;
+        }
+    }
+    println!("killed with newest checkpoints at {kills:?} of {steps} steps");
+    assert!(kills.iter().any(|&step| step < steps), "at least one kill came before the end");
+    let resumed = json(&mut bench.command("replay", "killed", &SETS));
+    assert!(resumed["began_at_step"].as_u64() > Some(0), "it went on from a checkpoint");
+    for key in ["step", "events", "trained", "rejected", "digest"] {
+        assert_eq!(resumed[key], whole[key], "{key}");
+    }
+    let of = |name: &str| inspect(&bench.checkpoints(name));
+    assert_eq!(of("killed")["offsets"], of("whole")["offsets"]);
+    assert_eq!(of("killed")["digest"], of("whole")["digest"]);
+}
+
+#[test]
+fn a_second_run_repeats_the_digest_and_another_seed_does_not() {
+    let bench = Bench::new("demo.toml", 2);
+    bench.produce_synthetic(8_000, 12);
+    let run = |name, seed| {
+        let mut sets = SETS.to_vec();
+        sets.push(seed);
+        json(&mut bench.command("replay", name, &sets))["digest"].clone()
+    };
+    let first = run("first", "seed=1");
+    assert_eq!(first, run("second", "seed=1"));
+    assert_ne!(first, run("third", "seed=2"));
+}
+
+#[test]
+fn sigterm_takes_a_last_checkpoint_and_exits_0() {
+    let bench = Bench::new("demo.toml", 1);
+    bench.produce_synthetic(20_000, 13);
+    let sets = ["http.listen=127.0.0.1:0", "batch.linger_ms=100", "checkpoint.every_steps=5"];
+    let mut run = Running::start(&mut bench.command("train", "train", &sets));
+    run.wait_for("checkpoint step=");
+    run.signal("-TERM");
+    let (took, status) = run.wait();
+    assert!(status.success(), "exit status {status}");
+    assert!(took < Duration::from_secs(10), "took {took:?}");
+    let stopped = inspect(&bench.checkpoints("train"));
+    println!("SIGTERM: {took:?}, last checkpoint at step {}", stopped["step"]);
+
+    // What was read and not trained is read again: nothing is missing, nothing is there twice.
+    let rest = json(&mut bench.command("replay", "train", &sets[1..]));
+    assert_eq!((&rest["trained"], &rest["rejected"]), (&value!(20_000), &value!(0)));
+}
+
+#[test]
+fn one_trainer_a_directory() {
+    let bench = Bench::new("demo.toml", 1);
+    bench.produce_synthetic(2_000, 14);
+    let mut run =
+        Running::start(&mut bench.command("train", "shared", &["checkpoint.every_steps=1"]));
+    run.wait_for("checkpoint step=");
+    let output = bench.command("train", "shared", &[]).output().expect("millrace can be run");
+    assert_eq!(output.status.code(), Some(1));
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(log.contains(&run.child.id().to_string()), "the message names the owner:\n{log}");
+}
+
+#[test]
+fn another_config_is_refused_with_the_keys_that_differ() {
+    let bench = Bench::new("demo.toml", 1);
+    bench.produce_synthetic(2_000, 15);
+    json(&mut bench.command("replay", "kept", &[]));
+    let mut other = bench.command("replay", "kept", &["model.hidden=[32]"]);
+    let output = other.output().expect("millrace can be run");
+    assert_eq!(output.status.code(), Some(1));
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(log.contains("- hidden = [64]") && log.contains("+ hidden = [32]"), "{log}");
+}

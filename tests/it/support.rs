@@ -1,0 +1,265 @@
+//! A broker, topics of one's own, the binary, and synthetic events.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use millrace::synthetic::{World, WorldSettings};
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
+use serde_json::Value;
+
+/// Nothing that a test waits for takes longer, even on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Bootstrap servers of a real Kafka, started if need be.
+pub(crate) fn brokers() -> &'static str {
+    static BROKERS: OnceLock<String> = OnceLock::new();
+    BROKERS.get_or_init(|| {
+        if let Ok(brokers) = std::env::var("MILLRACE_TEST_BROKERS") {
+            return brokers;
+        }
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/kafka");
+        let output = Command::new(script)
+            .args(["start", "--port", "19092"])
+            .stderr(Stdio::inherit())
+            .output()
+            .expect("scripts/kafka can be run");
+        assert!(output.status.success(), "scripts/kafka start failed; see its message above");
+        let text = String::from_utf8(output.stdout).expect("an address");
+        text.lines().last().expect("an address").to_owned()
+    })
+}
+
+/// Topics with a name of their own, and a directory, for one test.
+pub(crate) struct Bench {
+    pub(crate) topic: String,
+    pub(crate) directory: tempfile::TempDir,
+    config: PathBuf,
+}
+
+impl Bench {
+    /// A bench for `config` (a file in config/), its topics created with `partitions`.
+    pub(crate) fn new(config: &str, partitions: i32) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let topic = format!("it-{}-{number}", std::process::id());
+        let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(config);
+        let bench = Self { topic, directory: tempfile::tempdir().expect("a directory"), config };
+        let admin: AdminClient<DefaultClientContext> = client().create().expect("an admin client");
+        for (name, partitions) in [
+            (bench.topic.clone(), partitions),
+            (bench.dead(), 1),
+            (format!("{}-out", bench.topic), 1),
+            (format!("{}-versions", bench.topic), 1),
+        ] {
+            let topic = NewTopic::new(&name, partitions, TopicReplication::Fixed(1));
+            let created = admin.create_topics([&topic], &AdminOptions::new());
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime");
+            let results = runtime.block_on(created).expect("the broker answers");
+            results.into_iter().for_each(|result| {
+                result.expect("the topic is created");
+            });
+        }
+        bench
+    }
+
+    pub(crate) fn dead(&self) -> String {
+        format!("{}-dead", self.topic)
+    }
+
+    pub(crate) fn checkpoints(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// `millrace COMMAND --config .. --set ..`, its checkpoints under `name`.
+    pub(crate) fn command(&self, command: &str, name: &str, sets: &[&str]) -> Command {
+        let mut process = Command::new(env!("CARGO_BIN_EXE_millrace"));
+        process.arg(command).arg("--config").arg(&self.config);
+        let own = [
+            format!("kafka.brokers={}", brokers()),
+            format!("kafka.topic={}", self.topic),
+            format!("kafka.dead_letter_topic={}", self.dead()),
+            format!("publish.topic={}-out", self.topic),
+            format!("publish.versions_topic={}-versions", self.topic),
+            format!("checkpoint.directory={}", self.checkpoints(name).display()),
+            "http.listen=".to_owned(),
+            "device=cpu".to_owned(),
+        ];
+        for set in own.iter().map(String::as_str).chain(sets.iter().copied()) {
+            process.arg("--set").arg(set);
+        }
+        process
+    }
+
+    /// Sends a file with `produce`.
+    pub(crate) fn produce(&self, file: &Path) -> Value {
+        let mut command = self.command("produce", "none", &[]);
+        command.arg(file);
+        json(&mut command)
+    }
+
+    /// Sends synthetic events of config/demo.toml's shape.
+    pub(crate) fn produce_synthetic(&self, events: usize, seed: u64) {
+        println!("synthetic stream of {events} events, seed {seed}");
+        let path = self.directory.path().join("events.jsonl");
+        let mut file = std::io::BufWriter::new(std::fs::File::create(&path).expect("a file"));
+        for line in synthetic(events, seed) {
+            writeln!(file, "{line}").expect("written");
+        }
+        file.flush().expect("written");
+        drop(file);
+        assert_eq!(self.produce(&path)["lines"], events);
+    }
+}
+
+/// JSON lines of config/demo.toml's shape.
+pub(crate) fn synthetic(events: usize, seed: u64) -> impl Iterator<Item = String> {
+    let mut world = World::new(WorldSettings {
+        queries: 400,
+        items: 300,
+        dim: 6,
+        taste: 4.0,
+        skew: 1.0,
+        drift: 0.5,
+        period: 1_000_000,
+        seed,
+    });
+    (0..events).map(move |event| {
+        let drawn = world.draw();
+        format!(
+            r#"{{"user":"u{}","item":"i{}","category":"c{}","time_ms":{}}}"#,
+            drawn.query,
+            drawn.item,
+            world.category(drawn.item),
+            1_700_000_000_000 + event
+        )
+    })
+}
+
+/// The client settings every test client shares.
+pub(crate) fn client() -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", brokers())
+        .set("group.id", "millrace-it")
+        .set("message.max.bytes", "10485760");
+    config
+}
+
+/// Sends raw payloads (`None`: a tombstone) to partition 0 of `topic`.
+pub(crate) fn send(topic: &str, payloads: &[Option<&[u8]>]) {
+    let producer: ThreadedProducer<_> = client().create().expect("a producer");
+    for payload in payloads {
+        let mut record = BaseRecord::<[u8], [u8]>::to(topic).partition(0);
+        record.payload = *payload;
+        let mut pending = Some(record);
+        while let Some(record) = pending.take() {
+            if let Err((_, returned)) = producer.send(record) {
+                producer.flush(PATIENCE).expect("the broker takes records");
+                pending = Some(returned);
+            }
+        }
+    }
+    producer.flush(PATIENCE).expect("the broker takes records");
+}
+
+/// Runs to the end, expects success, and parses the JSON on stdout.
+pub(crate) fn json(command: &mut Command) -> Value {
+    let output = command.arg("--json").output().expect("millrace can be run");
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?} failed:\n{log}");
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}\n{log}"))
+}
+
+/// `inspect --json` of a checkpoint.
+pub(crate) fn inspect(path: &Path) -> Value {
+    json(Command::new(env!("CARGO_BIN_EXE_millrace")).arg("inspect").arg(path))
+}
+
+/// A file of `../shared/data`, or `None` with the reason printed.
+pub(crate) fn data(name: &str) -> Option<PathBuf> {
+    let root = std::env::var_os("MILLRACE_DATA").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data"),
+        PathBuf::from,
+    );
+    let path = root.join(name);
+    if path.exists() {
+        return Some(path);
+    }
+    println!("skipped: {} is not there (real data is not in the repository)", path.display());
+    None
+}
+
+/// A process in the background whose log can be waited on. Killed when dropped.
+pub(crate) struct Running {
+    pub(crate) child: Child,
+    lines: std::sync::mpsc::Receiver<String>,
+    seen: Vec<String>,
+}
+
+impl Running {
+    pub(crate) fn start(command: &mut Command) -> Self {
+        let mut child = command
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("millrace can be run");
+        let stderr = BufReader::new(child.stderr.take().expect("piped"));
+        let (sender, lines) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        Self { child, lines, seen: Vec::new() }
+    }
+
+    /// The first log line (from now on) that contains `text`.
+    pub(crate) fn wait_for(&mut self, text: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.lines.recv_timeout(left) {
+                Ok(line) => {
+                    self.seen.push(line.clone());
+                    if line.contains(text) {
+                        return line;
+                    }
+                }
+                Err(_) => panic!("no line with {text:?} in:\n{}", self.seen.join("\n")),
+            }
+        }
+    }
+
+    pub(crate) fn signal(&self, signal: &str) {
+        let sent = Command::new("kill").arg(signal).arg(self.child.id().to_string()).status();
+        assert!(sent.expect("kill can be run").success());
+    }
+
+    /// Waits for the end and returns how long it took with the exit status.
+    pub(crate) fn wait(&mut self) -> (Duration, std::process::ExitStatus) {
+        let began = Instant::now();
+        let status = self.child.wait().expect("the process ends");
+        (began.elapsed(), status)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Ok(None) = self.child.try_wait() {
+            self.child.kill().expect("a running process can be killed");
+            self.child.wait().expect("a killed process ends");
+        }
+    }
+}

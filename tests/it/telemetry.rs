@@ -1,0 +1,110 @@
+//! What Prometheus, Grafana and compose see.
+
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::support::{Bench, Running};
+
+fn repository(path: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Status line and body of a GET.
+fn get(address: &str, path: &str) -> (String, String) {
+    let mut stream = TcpStream::connect(address).expect("the port is open");
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: millrace\r\nConnection: close\r\n\r\n")
+        .expect("sent");
+    let mut response = String::new();
+    stream.read_to_string(&mut response).expect("an answer");
+    let (head, body) = response.split_once("\r\n\r\n").expect("a head and a body");
+    (head.lines().next().unwrap_or_default().to_owned(), body.to_owned())
+}
+
+/// Every `millrace_...` name in a text.
+fn names(text: &str) -> BTreeSet<String> {
+    text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
+        .filter(|word| word.starts_with("millrace_"))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn every_metric_of_the_dashboard_is_on_a_live_metrics_page() {
+    let bench = Bench::new("demo.toml", 2);
+    bench.produce_synthetic(20_000, 41);
+    let sets =
+        ["http.listen=127.0.0.1:0", "checkpoint.every_steps=5", "publish.every_checkpoints=1"];
+    let mut run = Running::start(&mut bench.command("train", "live", &sets));
+    let line = run.wait_for("metrics and health on http://");
+    let address = line.split("http://").nth(1).expect("an address").trim_end_matches('/');
+    run.wait_for("published");
+    assert!(get(address, "/healthz").0.contains("200"));
+    assert!(get(address, "/readyz").0.contains("200"));
+    let (_, page) = get(address, "/metrics");
+
+    let dashboard: Value =
+        serde_json::from_str(&repository("dashboards/trainer.json")).expect("valid JSON");
+    let asked = names(&dashboard.to_string());
+    assert!(asked.len() >= 17, "the dashboard asks for {asked:?}");
+    let live = names(&page);
+    let missing: Vec<_> = asked.difference(&live).collect();
+    assert!(missing.is_empty(), "{missing:?} are not on the page:\n{page}");
+    // Not only declared: a live run moves them.
+    for moved in [
+        "millrace_events_total{result=\"trained\"} ",
+        "millrace_published_total ",
+        "millrace_published_version_step ",
+        "millrace_checkpoint_seconds_count ",
+        "millrace_train_loss ",
+        "millrace_embedding_rows{table=\"item\"} ",
+    ] {
+        let value = page.lines().find_map(|line| line.strip_prefix(moved));
+        let value: f64 = value.unwrap_or_else(|| panic!("no {moved}")).parse().expect("a number");
+        assert!(value > 0.0, "{moved}is {value}");
+    }
+}
+
+#[test]
+fn the_compose_file_is_whole() {
+    let mut compose: serde_yaml_ng::Value =
+        serde_yaml_ng::from_str(&repository("docker-compose.yml")).expect("valid YAML");
+    compose.apply_merge().expect("merge keys name mappings");
+    let compose = serde_json::to_value(compose).expect("keys are text");
+    let services = compose["services"].as_object().expect("services");
+    for service in ["kafka", "trainer", "prometheus", "grafana"] {
+        assert!(services.contains_key(service), "{service} is missing");
+    }
+    for (name, service) in services {
+        assert!(service["image"].is_string() || !service["build"].is_null(), "{name} runs nothing");
+        let needs = match &service["depends_on"] {
+            Value::Object(needs) => needs.keys().cloned().collect(),
+            Value::Array(needs) => {
+                needs.iter().filter_map(|n| n.as_str().map(str::to_owned)).collect()
+            }
+            _ => Vec::new(),
+        };
+        for need in needs {
+            assert!(services.contains_key(&need), "{name} depends on {need}, which is not there");
+        }
+        for volume in service["volumes"].as_array().into_iter().flatten() {
+            let source = match volume {
+                Value::String(text) => text.split(':').next().unwrap_or_default().to_owned(),
+                volume => volume["source"].as_str().unwrap_or_default().to_owned(),
+            };
+            if source.starts_with("./") {
+                let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(&source);
+                assert!(path.exists(), "{name} mounts {source}, which is not there");
+            }
+        }
+    }
+    // Prometheus scrapes the trainer where the trainer listens.
+    let prometheus: Value =
+        serde_yaml_ng::from_str(&repository("dashboards/prometheus.yml")).expect("valid YAML");
+    assert!(prometheus.to_string().contains("trainer:9464"));
+    assert!(services["trainer"].to_string().contains("9464"));
+}
