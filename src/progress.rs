@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 /// Log lines elsewhere come this often: enough to see life, few enough to read.
 const LOG_EVERY: Duration = Duration::from_secs(10);
@@ -24,10 +24,15 @@ impl Progress {
             let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
             let template = format!(
                 "{{prefix}} {{wide_bar:.cyan/blue}} {{human_pos}}/{{human_len}} {unit}  \
-                 {{per_sec}}  {{eta}}  {{msg}}"
+                 {{rate}}  {{eta}}  {{msg}}"
             );
             bar.set_style(
-                ProgressStyle::with_template(&template).expect("the template is well formed"),
+                ProgressStyle::with_template(&template)
+                    .expect("the template is well formed")
+                    .with_key("rate", |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+                        // A line that cannot be written is one nobody sees.
+                        write!(out, "{:.0}/s", state.per_sec()).unwrap_or_default();
+                    }),
             );
             bar.set_prefix(what);
             bar

@@ -57,7 +57,7 @@ const EPOCH_MS: u64 = 1_700_000_000_000;
 #[derive(Args)]
 pub(super) struct DemoArgs {
     /// Events of the stream.
-    #[arg(long, default_value_t = 3_000_000, value_parser = clap::value_parser!(u64).range(10_000..))]
+    #[arg(long, default_value_t = 4_000_000, value_parser = clap::value_parser!(u64).range(10_000..))]
     events: u64,
     /// Seed of the stream.
     #[arg(long, default_value_t = 1)]

@@ -12,6 +12,7 @@ mod replay;
 mod report;
 mod train;
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -87,7 +88,10 @@ impl ConfigArgs {
 /// Parses the arguments, runs the command, prints what went wrong.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    telemetry::init_logging(cli.log_json, "info");
+    // Bounded work shows a bar on a terminal: only what matters may interrupt it.
+    let live = matches!(cli.command, Command::Train(_));
+    let bar = std::io::stderr().is_terminal() && !live;
+    telemetry::init_logging(cli.log_json, if bar { "warn" } else { "info" });
     let outcome = match cli.command {
         Command::Demo(args) => demo::run(&args),
         Command::Train(args) => train::run(&args),

@@ -137,6 +137,9 @@ pub fn placement(choice: DeviceChoice) -> anyhow::Result<Placement> {
     let cpu = Placement { device: Device::flex(), gpu: false };
     match choice {
         DeviceChoice::Cpu => Ok(cpu),
+        // Without a device node there is no hardware to find, and Mesa's Vulkan layer would
+        // complain on stderr wherever there is no display.
+        DeviceChoice::Auto if cfg!(target_os = "linux") && !has_gpu_node() => Ok(cpu),
         DeviceChoice::Auto => {
             let hardware = adapters()?.into_iter().find(|adapter| {
                 use wgpu::DeviceType::{DiscreteGpu, IntegratedGpu, VirtualGpu};
@@ -159,6 +162,15 @@ pub fn placement(choice: DeviceChoice) -> anyhow::Result<Placement> {
             Ok(gpu())
         }
     }
+}
+
+/// Whether the Linux kernel shows any GPU: DRM render nodes, NVIDIA's own, or WSL's.
+fn has_gpu_node() -> bool {
+    let render = |entry: std::io::Result<std::fs::DirEntry>| {
+        entry.is_ok_and(|entry| entry.file_name().to_string_lossy().starts_with("renderD"))
+    };
+    let dri = std::fs::read_dir("/dev/dri").is_ok_and(|mut entries| entries.any(render));
+    dri || ["/dev/nvidia0", "/dev/dxg"].iter().any(|node| Path::new(node).exists())
 }
 
 /// All graphics adapters of this machine, software ones included.
