@@ -31,7 +31,7 @@ use crate::stream::source::{Next, Source};
 use crate::telemetry::{Health, Metrics};
 use crate::train::evaluation::Recall;
 use crate::train::model::Placement;
-use crate::train::trainer::{Phase, Trainer};
+use crate::train::trainer::{Phase, StepReport, Trainer};
 
 pub use live::{Clocks, Live};
 pub use start::{distance, placement, restore};
@@ -263,50 +263,63 @@ fn train(
 ) -> anyhow::Result<()> {
     let cadence = &setting.config.checkpoint;
     let every = Duration::from_secs(cadence.every_s);
+    let queue = |name| setting.metrics.queue_batches.with_label_values(&[name]);
     let mut checkpoint_step = trainer.step;
     let mut checkpoint_at = Instant::now();
     while !setting.stop.load(Ordering::Relaxed) {
         let waiting = Instant::now();
-        let batch = match batches.recv_timeout(TICK) {
-            Ok(batch) => batch?,
-            Err(RecvTimeoutError::Timeout) => continue,
-            Err(RecvTimeoutError::Disconnected) => break,
-        };
-        let queue = setting.metrics.queue_batches.with_label_values(&["batches"]);
-        queue.set(i64::try_from(batches.len()).unwrap_or(i64::MAX));
-        let observed = |phase, seconds: f64| {
-            setting.metrics.step_seconds.with_label_values(&[phase]).observe(seconds);
-        };
-        observed("wait", waiting.elapsed().as_secs_f64());
-        let mut entered: Option<(Phase, Instant)> = None;
-        let report = trainer.step(&batch, &mut |phase| {
-            if let Some((before, since)) = entered.replace((phase, Instant::now())) {
-                observed(before.label(), since.elapsed().as_secs_f64());
+        match batches.recv_timeout(TICK) {
+            Ok(batch) => {
+                let waited = waiting.elapsed();
+                queue("batches").set(i64::try_from(batches.len()).unwrap_or(i64::MAX));
+                let batch = batch?;
+                let report = timed_step(setting, trainer, &batch, waited);
+                live.count(setting, &batch, report.as_ref());
+                observe(trainer, live);
             }
-        });
-        if let Some((last, since)) = entered {
-            observed(last.label(), since.elapsed().as_secs_f64());
+            // A log that went quiet must not keep its last steps from being published.
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
         }
-        live.count(setting, &batch, report.as_ref());
-        observe(trainer, live);
-
         let stepped = trainer.step - checkpoint_step;
         let overdue = cadence.every_s > 0 && stepped > 0 && checkpoint_at.elapsed() >= every;
-        if stepped >= cadence.every_steps || overdue {
+        // While the disk is still busy with the last snapshot there is nothing to gain from
+        // another one in memory: the next step tries again.
+        if (stepped >= cadence.every_steps || overdue) && !snapshots.is_full() {
             live.count_state(setting, trainer);
-            // While the disk is still busy with the last snapshot there is nothing to gain from
-            // another one in memory: the next step tries again.
-            if !snapshots.is_full() {
-                match snapshots.try_send(snapshot(&setting.config, trainer)) {
-                    Ok(()) | Err(TrySendError::Full(_)) => {}
-                    Err(TrySendError::Disconnected(_)) => break,
-                }
-                (checkpoint_step, checkpoint_at) = (trainer.step, Instant::now());
+            match snapshots.try_send(snapshot(&setting.config, trainer)) {
+                Ok(()) | Err(TrySendError::Full(_)) => {}
+                Err(TrySendError::Disconnected(_)) => break,
             }
+            (checkpoint_step, checkpoint_at) = (trainer.step, Instant::now());
         }
+        queue("snapshots").set(i64::try_from(snapshots.len()).unwrap_or(i64::MAX));
     }
     live.count_state(setting, trainer);
     Ok(())
+}
+
+/// One step, its phases timed.
+fn timed_step(
+    setting: &Setting,
+    trainer: &mut Trainer,
+    batch: &Batch,
+    waited: Duration,
+) -> Option<StepReport> {
+    let observed = |phase, time: Duration| {
+        setting.metrics.step_seconds.with_label_values(&[phase]).observe(time.as_secs_f64());
+    };
+    observed("wait", waited);
+    let mut entered: Option<(Phase, Instant)> = None;
+    let report = trainer.step(batch, &mut |phase| {
+        if let Some((before, since)) = entered.replace((phase, Instant::now())) {
+            observed(before.label(), since.elapsed());
+        }
+    });
+    if let Some((last, since)) = entered {
+        observed(last.label(), since.elapsed());
+    }
+    report
 }
 
 /// Copies the state into a snapshot, between two steps.
