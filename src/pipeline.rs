@@ -192,8 +192,7 @@ fn read(
             Ok(Next::Idle) => continue,
             Ok(Next::End) => break,
             Ok(Next::Batch(batch)) => {
-                let newest = batch.times_ms.iter().copied().max().unwrap_or_default();
-                setting.clocks.decoded.fetch_max(newest, Ordering::Relaxed);
+                setting.clocks.decoded.fetch_max(batch.newest_ms(), Ordering::Relaxed);
                 Ok(batch)
             }
             Err(error) => Err(error),

@@ -13,9 +13,8 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 use serde_json::json;
 
-use super::report;
+use super::{report, stop_on_signal};
 use crate::config::Config;
-use crate::edge::Edge;
 use crate::pipeline::{self, Bounds, Clocks, Setting, Summary};
 use crate::progress::Progress;
 use crate::publish::read_back;
@@ -26,6 +25,7 @@ use crate::stream::position::Position;
 use crate::synthetic::{Interaction, World, WorldSettings};
 use crate::telemetry::{Health, Metrics};
 use crate::train::evaluation::{Recall, ranks, static_ranks};
+use crate::train::model::Placement;
 
 /// The file that people read is the one that runs.
 const CONFIG: &str = include_str!("../../config/demo.toml");
@@ -81,9 +81,7 @@ pub(super) fn run(args: &DemoArgs) -> anyhow::Result<()> {
     }
     let directory = Scratch::new()?;
     let demo = Demo::new(args, &config, &cluster.bootstrap_servers(), &directory.0)?;
-    let stop = Arc::new(AtomicBool::new(false));
-    let (metrics, health) = Default::default();
-    let _edge = Edge::start("", metrics, health, |_| {}, Arc::clone(&stop))?;
+    let (stop, _edge) = stop_on_signal()?;
     let outcome = demo.run(&stop)?;
     if args.json {
         outcome.print_json()
@@ -122,6 +120,7 @@ struct Demo {
     seed: u64,
     corrected: Config,
     uncorrected: Config,
+    placement: Placement,
 }
 
 struct Outcome {
@@ -151,7 +150,8 @@ impl Demo {
         uncorrected.checkpoint.directory = directory.join("uncorrected").display().to_string();
         uncorrected.loss.correction = crate::config::Correction::Plain;
         uncorrected.publish.topic = String::new();
-        Ok(Self { events: args.events, seed: args.seed, corrected, uncorrected })
+        let placement = pipeline::placement(config.device)?;
+        Ok(Self { events: args.events, seed: args.seed, corrected, uncorrected, placement })
     }
 
     fn world(&self) -> World {
@@ -222,7 +222,7 @@ impl Demo {
         let stop = Arc::new(AtomicBool::new(false));
         let setting = Setting {
             config: config.clone(),
-            placement: pipeline::placement(config.device)?,
+            placement: self.placement.clone(),
             metrics: Arc::new(Metrics::new()),
             health: Arc::new(Health::new()),
             stop: Arc::clone(&stop),
@@ -302,8 +302,7 @@ impl Demo {
         world: &World,
         cases: &[Interaction],
     ) -> anyhow::Result<f64> {
-        let placement = pipeline::placement(config.device)?;
-        let mut trainer = pipeline::restore(config, &placement, &summary.checkpoint)?;
+        let mut trainer = pipeline::restore(config, &self.placement, &summary.checkpoint)?;
         let items = trainer.corpus.sorted();
         let vectors = trainer.model.embed_items(&items); // [items, dim]
         let mapping = Mapping::new(config);

@@ -9,10 +9,9 @@ use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::json;
 
-use super::{ConfigArgs, position, report};
+use super::{ConfigArgs, position, report, stop_on_signal};
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
-use crate::edge::Edge;
 use crate::pipeline;
 use crate::progress::Progress;
 use crate::stream::batch::Batch;
@@ -59,9 +58,7 @@ pub(super) struct EvaluateArgs {
 
 pub(super) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     let config = args.config.load()?;
-    let stop = std::sync::Arc::new(AtomicBool::new(false));
-    let (metrics, health) = Default::default();
-    let _edge = Edge::start("", metrics, health, |_| {}, stop.clone())?;
+    let (stop, _edge) = stop_on_signal()?;
     let placement = pipeline::placement(config.device)?;
     let consumer = source::consumer(&config)?;
     let (topic, brokers) = (&config.kafka.topic, &config.kafka.brokers);

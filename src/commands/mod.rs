@@ -141,6 +141,14 @@ fn setting(config: Config, listen: &str) -> anyhow::Result<(Setting, Edge)> {
     Ok((Setting { config, placement, metrics, health, stop, clocks }, edge))
 }
 
+/// A flag that SIGTERM and SIGINT set, for work without metrics. Holds while the edge lives.
+fn stop_on_signal() -> anyhow::Result<(Arc<AtomicBool>, Edge)> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let (metrics, health) = Default::default();
+    let edge = Edge::start("", metrics, health, |_| {}, Arc::clone(&stop))?;
+    Ok((stop, edge))
+}
+
 /// A place in the log from the command line; the message of a wrong one teaches the forms.
 fn position(text: &str) -> Result<Position, String> {
     text.parse()

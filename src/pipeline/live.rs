@@ -88,8 +88,7 @@ impl Live {
         metrics.events_total.with_label_values(&["trained"]).inc_by(batch.len() as u64);
         #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
         metrics.batch_events.observe(batch.len() as f64);
-        let newest = batch.times_ms.iter().copied().max().unwrap_or_default();
-        setting.clocks.trained.fetch_max(newest, Ordering::Relaxed);
+        setting.clocks.trained.fetch_max(batch.newest_ms(), Ordering::Relaxed);
         if report.loss.is_finite() {
             if self.losses.len() == WINDOW_STEPS {
                 self.losses.pop_front();

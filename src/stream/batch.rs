@@ -98,6 +98,11 @@ impl Batch {
         self.item_ids.is_empty()
     }
 
+    /// Time of its newest event, ms since 1970; 0 without events.
+    pub fn newest_ms(&self) -> i64 {
+        self.times_ms.iter().copied().max().unwrap_or_default()
+    }
+
     /// Appends `event`. Its offset is advanced by the caller, who knows the partition.
     pub fn push(&mut self, event: Event) {
         self.times_ms.push(event.time_ms);

@@ -172,8 +172,7 @@ impl Trainer {
         }
         self.step += 1;
         self.events += batch.len() as u64;
-        let newest = batch.times_ms.iter().copied().max().unwrap_or_default();
-        self.event_time_ms = self.event_time_ms.max(newest);
+        self.event_time_ms = self.event_time_ms.max(batch.newest_ms());
 
         enter(Phase::Estimate);
         self.estimate(batch);
