@@ -19,6 +19,7 @@
 //! - [`checkpoint`]: snapshots become durable; the newest good one is found
 //! - [`publish`]: a durable checkpoint becomes embeddings on a topic
 //! - [`corpus`]: last-seen features of every item
+//! - [`plot`]: curves and scatters as SVG
 //! - [`telemetry`], [`edge`], [`progress`]: what people and Prometheus see; signals
 //! - [`config`]: every knob, default, unit and cross-check
 //! - [`commands`]: what `millrace --help` lists
@@ -30,6 +31,7 @@ pub mod config;
 pub mod corpus;
 pub mod edge;
 pub mod pipeline;
+pub mod plot;
 pub mod progress;
 pub mod publish;
 pub mod stream;

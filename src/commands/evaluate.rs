@@ -2,30 +2,26 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::Args;
 use serde_json::json;
 
+use super::bounded::read;
 use super::{ConfigArgs, position, report, stop_on_signal};
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::pipeline;
-use crate::progress::Progress;
 use crate::stream::batch::Batch;
-use crate::stream::offsets::Offsets;
 use crate::stream::position::{self, Position, Range};
-use crate::stream::source::{self, Next, Source};
+use crate::stream::source;
 use crate::train::evaluation::{Recall, ranks, static_ranks};
 use crate::train::trainer::Trainer;
 
 /// Cut-offs of the report.
 const KS: [u32; 4] = [10, 50, 100, 300];
-
-/// How long one poll waits; the stop flag is looked at in between.
-const TICK: Duration = Duration::from_millis(100);
 
 /// Arguments of `evaluate`.
 ///
@@ -190,37 +186,6 @@ fn measure(
         seen.add(batch);
     })?;
     Ok(outcome)
-}
-
-/// Reads a bounded range to its end, batch by batch.
-fn read(
-    config: &Config,
-    range: Range,
-    what: &'static str,
-    stop: &AtomicBool,
-    mut each: impl FnMut(&Batch),
-) -> anyhow::Result<()> {
-    let empty = Offsets::new(config.kafka.topic.as_str());
-    let total = pipeline::distance(&range.from, range.to.as_ref().unwrap_or(&empty));
-    let mut progress = Progress::new(what, total, "events");
-    let mut source = Source::open(config, range)?;
-    let mut done = 0;
-    loop {
-        if stop.load(Ordering::Relaxed) {
-            bail!("stopped");
-        }
-        match source.next(TICK).with_context(|| format!("{what} stopped"))? {
-            Next::Idle => {}
-            Next::End => break,
-            Next::Batch(batch) => {
-                each(&batch);
-                done += batch.len() as u64 + batch.rejected;
-                progress.set(done, String::new);
-            }
-        }
-    }
-    progress.finish();
-    Ok(())
 }
 
 fn print(

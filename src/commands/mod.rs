@@ -2,8 +2,10 @@
 //!
 //! Owns arguments, exit codes (0 done, 1 failed, 2 usage or config) and what is printed on stdout.
 
+mod bounded;
 mod check;
 mod demo;
+mod estimate;
 mod evaluate;
 mod inspect;
 mod produce;
@@ -58,6 +60,8 @@ enum Command {
     Replay(replay::ReplayArgs),
     /// Measure recall on held-out events against the whole corpus, beside popularity.
     Evaluate(evaluate::EvaluateArgs),
+    /// Run the frequency estimator alone, beside exact counts: to choose its rate and its size.
+    Estimate(estimate::EstimateArgs),
     /// Send a file of JSON lines to the topic.
     Produce(produce::ProduceArgs),
     /// Publish the embeddings of a checkpoint.
@@ -97,6 +101,7 @@ pub fn main() -> ExitCode {
         Command::Train(args) => train::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
+        Command::Estimate(args) => estimate::run(&args),
         Command::Produce(args) => produce::run(&args),
         Command::Publish(args) => publish::run(&args),
         Command::Inspect(args) => inspect::run(&args),

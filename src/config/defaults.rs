@@ -82,7 +82,7 @@ impl Default for FrequencyConfig {
             exact: false,
             hashes: 2,
             buckets: 1_000_000,
-            alpha: 0.01,
+            alpha: Alpha::Auto,
             initial_gap: 100.0,
             exact_ids_max: 1_000_000,
         }

@@ -6,6 +6,7 @@
 //! Must never know: what a knob does. Rooms take the section they need and build their own
 //! settings from it. `config/trainer.toml` shows every key with its default; a test keeps it so.
 
+mod alpha;
 mod defaults;
 mod load;
 #[cfg(test)]
@@ -16,6 +17,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use alpha::Alpha;
 pub use load::{Fault, Faults};
 pub(crate) use validate::BAG_LENGTH;
 
@@ -362,7 +364,7 @@ pub struct FrequencyConfig {
     /// Buckets of each (H).
     pub buckets: usize,
     /// Rate of the moving average, per hit of a bucket.
-    pub alpha: f32,
+    pub alpha: Alpha,
     /// Gap of an item never seen, in steps.
     pub initial_gap: f32,
     /// `exact`: ids held; beyond it the longest unseen go.

@@ -77,8 +77,9 @@ impl Config {
         positive(faults, "optimizer.learning_rate", self.optimizer.learning_rate);
         positive(faults, "optimizer.epsilon", f64::from(self.optimizer.epsilon));
         let frequency = &self.frequency;
-        if !(frequency.alpha > 0.0 && frequency.alpha <= 1.0) {
-            faults.add("frequency.alpha", format!("is {}; must be in (0, 1]", frequency.alpha));
+        if !frequency.alpha.is_valid() {
+            let reason = format!("is {}; must be in (0, 1] or \"auto\"", frequency.alpha);
+            faults.add("frequency.alpha", reason);
         }
         if frequency.paper && frequency.exact {
             faults.add("frequency.exact", "the paper's algorithms have no exact variant");

@@ -7,11 +7,13 @@ pub struct SplitMix(u64);
 
 impl SplitMix {
     /// A stream of its own for each seed.
+    #[inline]
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
 
     /// The next 64 bits.
+    #[inline]
     pub fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -22,6 +24,7 @@ impl SplitMix {
 
     /// Uniform in [0, 1), with 24 bits.
     #[expect(clippy::cast_precision_loss, reason = "24 bits fit a f32 exactly")]
+    #[inline]
     pub fn unit(&mut self) -> f32 {
         (self.next_u64() >> 40) as f32 * (1.0 / (1u64 << 24) as f32)
     }

@@ -6,11 +6,11 @@
 use std::sync::Arc;
 
 use super::encoder::{Encoded, Lookup};
-use super::frequency::{Frequency, FrequencySettings, Meaning, Mode};
+use super::frequency::{Frequency, FrequencySettings, Meaning, Mode, Rate};
 use super::history::Histories;
 use super::loss::{BatchSoftmax, LossInput};
 use super::model::{Model, Placement, ReadSection};
-use crate::config::{Config, Correction};
+use crate::config::{Alpha, Config, Correction};
 use crate::corpus::Corpus;
 use crate::stream::batch::Batch;
 use crate::stream::offsets::Offsets;
@@ -283,14 +283,22 @@ pub fn corpus(config: &Config) -> Corpus {
     Corpus::new(config.corpus.items_max, config.corpus.tombstone_steps)
 }
 
-fn frequency_settings(config: &Config) -> FrequencySettings {
+/// The rate of both of the paper's experiments on real data (sections 6.2 and 6.3).
+const PAPER_ALPHA: f32 = 0.01;
+
+/// What the config's estimator is built from.
+pub fn frequency_settings(config: &Config) -> FrequencySettings {
     let frequency = &config.frequency;
     FrequencySettings {
         mode: if frequency.paper { Mode::Paper } else { Mode::Default },
         exact: frequency.exact,
         hashes: frequency.hashes,
         buckets: frequency.buckets,
-        alpha: frequency.alpha,
+        alpha: match frequency.alpha {
+            Alpha::Fixed(alpha) => Rate::Fixed(alpha),
+            Alpha::Auto if frequency.paper => Rate::Fixed(PAPER_ALPHA),
+            Alpha::Auto => Rate::Auto,
+        },
         initial_gap: frequency.initial_gap,
         exact_ids_max: frequency.exact_ids_max,
         seed: config.seed,

@@ -6,6 +6,7 @@
 
 mod bad_records;
 mod device;
+mod estimate;
 mod learning;
 mod recovery;
 mod support;

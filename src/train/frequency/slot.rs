@@ -1,94 +1,226 @@
-//! One slot of the frequency estimator: what a hit does to its averages.
+//! One slot of the frequency estimator: what a hit does to its averages, and what they say.
 //!
-//! Owns the arithmetic of Algorithms 2 and 3. Must never know: hashing, batches, other slots.
+//! Owns the arithmetic of Algorithms 2 and 3 and of the drift guard. Must never know: hashing,
+//! batches, other slots.
+
+use std::f32::consts::LN_2;
 
 use super::Mode;
 
+/// Evidence, in nats, at which the drift guard believes that a frequency has changed. A slot whose
+/// frequency stands still crosses it by chance once in some 4,000 hits, and then has a noisier mean
+/// for a while. A change to twice the frequency takes 35 hits, tenfold 11, to a tenth 2 (measured
+/// in the tests). At 5 the noise costs steady items more than the speed brings the others.
+const DRIFT_NATS: f32 = 6.0;
+
+/// Steps of the stored evidence in a nat: `DRIFT_NATS` times this fits an i8.
+const DRIFT_SCALE: f32 = 16.0;
+
+/// An item silent while this many copies of it were due has stopped: by chance once in `e^8 = 3,000`
+/// hits.
+const SILENT_COPIES: f32 = 8.0;
+
+/// A last step after the reader's step gives a difference of nearly 2^32.
+const LATER: f32 = (u32::MAX - (1 << 16)) as f32;
+
+/// What an update must know besides the slot.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rule {
+    pub(super) mode: Mode,
+    pub(super) alpha: f32,
+    pub(super) initial_gap: f32,
+    /// Hits after which `alpha` has taken over from the even mean.
+    hits_max: u16,
+}
+
+impl Rule {
+    pub(super) fn new(mode: Mode, alpha: f32, initial_gap: f32) -> Self {
+        Self { mode, alpha, initial_gap, hits_max: (1.0 / alpha).ceil() as u16 }
+    }
+}
+
 /// One bucket, or in exact mode one id: 16 bytes, so that a hit costs one cache line where the
-/// paper's separate arrays cost one each.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// paper's separate arrays cost one each. All zeros is a slot never hit, so that a table costs
+/// nothing until it is used.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Slot {
     /// The paper's A: step of the last hit, modulo 2^32.
     pub(super) last_step: u32,
     /// The paper's B: mean steps between hits.
     pub(super) gap: f32,
-    /// C: mean occurrences per hit.
+    /// C: mean copies per hit.
     pub(super) count: f32,
-    /// Steps that hit this slot (paper mode: occurrences); saturates. 0 means never.
+    /// Hits averaged in `count` (in `gap` one less), at most `1 / alpha`; 0 means never hit.
     pub(super) hits: u16,
-    /// Fingerprint of the id that wrote last, see [`Frequency::collisions`].
-    pub(super) writer: u16,
+    /// Evidence that the frequency has risen (above 0) or fallen, see [`Slot::drifted`].
+    pub(super) drift: i8,
+    /// Fingerprint of the id that wrote last, see [`super::Frequency::collisions`].
+    pub(super) writer: u8,
 }
 
 impl Slot {
     pub(super) const BYTES: usize = 16;
 
-    pub(super) fn new(initial_gap: f32) -> Self {
-        Self { last_step: 0, gap: initial_gap, count: 1.0, hits: 0, writer: 0 }
-    }
-
     /// Steps since the last hit or, without one, since the start. The difference wraps, so it is
     /// right past step 2^32 for every gap below 2^32 steps (500 days at 100 steps a second).
-    pub(super) fn open_gap(&self, step: u64) -> f32 {
+    #[inline]
+    fn open_gap(&self, step: u64) -> f32 {
         if self.hits == 0 { step as f32 } else { (step as u32).wrapping_sub(self.last_step) as f32 }
     }
 
     /// Records who writes; says whether another id wrote here last.
-    pub(super) fn claim(&mut self, writer: u16) -> bool {
+    #[inline]
+    pub(super) fn claim(&mut self, writer: u8) -> bool {
         let cut = self.hits > 0 && self.writer != writer;
         self.writer = writer;
         cut
     }
 
-    /// One occurrence of an id of this slot. In default mode false, and nothing done, if the step
-    /// has updated the slot already: further occurrences are left to [`repeat`](Self::repeat).
-    pub(super) fn hit(&mut self, mode: Mode, alpha: f32, step: u64) -> bool {
-        let gap = self.open_gap(step);
-        match mode {
-            Mode::Paper => self.gap = (1.0 - alpha) * self.gap + alpha * gap,
-            Mode::Default if self.hits == 0 => {}
-            Mode::Default if gap == 0.0 => return false,
-            // The maximum only undoes rounding: gap and mean are at least 1.
-            Mode::Default => self.gap = blend(self.gap, gap, rate(alpha, self.hits)).max(1.0),
+    /// One id's `copies` in the batch of `step`.
+    #[inline]
+    pub(super) fn observe(&mut self, rule: &Rule, step: u64, copies: u32) {
+        match rule.mode {
+            Mode::Paper => self.observe_paper(rule, step, copies),
+            Mode::Default => self.observe_default(rule, step, copies as f32),
         }
+    }
+
+    /// Algorithm 2, line by line: each copy is an update, and all but the first have gap 0.
+    #[inline]
+    fn observe_paper(&mut self, rule: &Rule, step: u64, copies: u32) {
+        let mut gap = self.open_gap(step);
+        let mut mean = if self.hits == 0 { rule.initial_gap } else { self.gap };
+        for _ in 0..copies {
+            mean = (1.0 - rule.alpha) * mean + rule.alpha * gap;
+            gap = 0.0;
+        }
+        let hits = u32::from(self.hits).saturating_add(copies).min(u32::from(u16::MAX));
+        *self = Self { last_step: step as u32, gap: mean, count: 1.0, hits: hits as u16, ..*self };
+    }
+
+    #[inline(always)]
+    fn observe_default(&mut self, rule: &Rule, step: u64, copies: f32) {
+        if self.hits == 0 {
+            let (last_step, gap) = (step as u32, rule.initial_gap);
+            *self = Self { last_step, gap, count: copies, hits: 1, ..*self };
+            return;
+        }
+        let gap = self.open_gap(step);
+        if gap == 0.0 {
+            // Another id of this bucket was here in this step: its copies belong to the same hit.
+            self.count += rate(rule.alpha, self.hits) * copies;
+            return;
+        }
+        if self.hits > 1 {
+            let (drifted, drift) = self.drifted(gap, copies);
+            self.drift = if drifted { 0 } else { drift };
+            self.hits = if drifted { 1 } else { self.hits };
+        }
+        let mean = blend(self.gap, gap, rate(rule.alpha, self.hits));
+        // This only undoes rounding: gap and mean are at least 1.
+        self.gap = if mean > 1.0 { mean } else { 1.0 };
+        self.hits = self.hits.saturating_add(1).min(rule.hits_max);
+        self.count = blend(self.count, copies, rate(rule.alpha, self.hits));
         self.last_step = step as u32;
-        self.hits = self.hits.saturating_add(1);
-        self.count = blend(self.count, 1.0, rate(alpha, self.hits));
-        true
     }
 
-    /// Completes C by the further occurrences of its last step: `(1 - r) C + r (1 + n)` is
-    /// [`hit`](Self::hit)'s `(1 - r) C + r`, and `r n` here.
-    pub(super) fn repeat(&mut self, alpha: f32, occurrences: usize) {
-        self.count += rate(alpha, self.hits) * occurrences as f32;
+    /// The drift guard: whether the hits since the frequency last looked steady say that it has
+    /// doubled or halved, and the evidence to keep if not. A two-sided CUSUM (Page 1954) of the
+    /// log-likelihood ratio of a Poisson stream: with `C/B` copies due a step, `c` copies after a
+    /// gap of `g` steps are `c ln 2 - g C/B` nats for twice the frequency and `g C/B / 2 - c ln 2`
+    /// for half of it. One side at a time is kept, since both cannot be likely; it fits 8 bits.
+    #[inline(always)]
+    fn drifted(&self, gap: f32, copies: f32) -> (bool, i8) {
+        let due = self.count / self.gap * gap;
+        let (risen, fallen) = (copies * LN_2 - due, 0.5 * due - copies * LN_2);
+        let evidence = f32::from(self.drift) * (1.0 / DRIFT_SCALE);
+        let falling = evidence < 0.0;
+        let (ahead, back) = if falling { (fallen, risen) } else { (risen, fallen) };
+        let after = evidence.abs() + ahead;
+        // Evidence used up one way starts the other way.
+        let back = if back > 0.0 { -back } else { 0.0 };
+        let after = if after > 0.0 { after } else { back };
+        let evidence = if falling { -after } else { after };
+        (evidence.abs() > DRIFT_NATS, round(evidence * DRIFT_SCALE))
     }
 
-    pub(super) fn to_bytes(self) -> [u8; Self::BYTES] {
-        let floats = u128::from(self.gap.to_bits()) << 32 | u128::from(self.count.to_bits()) << 64;
-        let tags = u128::from(self.hits) << 96 | u128::from(self.writer) << 112;
-        (u128::from(self.last_step) | floats | tags).to_le_bytes()
+    /// Gap to divide by, in steps, and copies per hit, as they stand at `step`.
+    ///
+    /// In default mode the gap that is still open counts. After `n` gaps, at a step that has nothing
+    /// to do with the item's hits, `n / (n B + open)` is unbiased for a Poisson stream (`max(B, open)`
+    /// is not: more than a third of all open gaps are longer than their mean, and reading so more
+    /// than doubles the error of steady items). At a hit, when none is open, `1/B` is high by the
+    /// factor `1 + (1 - p) / n`; a whole mean gap less one step in place of the open one undoes it.
+    /// Once [`SILENT_COPIES`] were due in the open gap, the past counts as one gap only.
+    #[inline]
+    pub(super) fn reading(&self, mode: Mode, initial_gap: f32, step: u64) -> (f32, f32) {
+        let (gap, count) = if self.hits == 0 { (initial_gap, 1.0) } else { (self.gap, self.count) };
+        if mode == Mode::Paper {
+            // Many copies in one batch can drive B to 0.
+            return (gap.max(f32::MIN_POSITIVE), 1.0);
+        }
+        let open = self.open_gap(step);
+        // Another thread may see a slot that a later update has written: it is not open.
+        if open == 0.0 || (self.hits > 0 && open > LATER) {
+            let known = f32::from(self.hits) - 1.0;
+            return if known > 0.0 { (gap + (gap - 1.0) / known, count) } else { (gap, count) };
+        }
+        let silent = count * open > SILENT_COPIES * gap;
+        let past = if silent { 1.0 } else { f32::from(self.hits.max(2)) - 1.0 };
+        (gap + open / past, count)
     }
 
-    pub(super) fn from_bytes(bytes: [u8; Self::BYTES]) -> Self {
-        let bits = u128::from_le_bytes(bytes);
+    /// Log-likelihood of `copies` at `step` in a Poisson stream of the slot's frequency, up to
+    /// terms without the slot; `None` until a gap is known. A gap far longer than any forecast
+    /// (the item was gone) says nothing of rates, so it is cut off.
+    pub(super) fn score(&self, step: u64, copies: f32) -> Option<f64> {
+        const LONGEST: f32 = 32.0;
+        let due = self.count / self.gap;
+        let score = copies * due.ln() - (due * self.open_gap(step)).min(copies + LONGEST);
+        (self.hits > 1).then_some(f64::from(score))
+    }
+
+    #[inline]
+    pub(super) fn to_words(self) -> [u64; 2] {
+        let tags = [self.drift as u8, self.writer];
+        let tags = u32::from(self.hits) | u32::from(u16::from_le_bytes(tags)) << 16;
+        let join = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
+        [join(self.last_step, self.gap.to_bits()), join(self.count.to_bits(), tags)]
+    }
+
+    #[inline]
+    pub(super) fn from_words([first, second]: [u64; 2]) -> Self {
+        let [drift, writer] = ((second >> 48) as u16).to_le_bytes();
         Self {
-            last_step: bits as u32,
-            gap: f32::from_bits((bits >> 32) as u32),
-            count: f32::from_bits((bits >> 64) as u32),
-            hits: (bits >> 96) as u16,
-            writer: (bits >> 112) as u16,
+            last_step: first as u32,
+            gap: f32::from_bits((first >> 32) as u32),
+            count: f32::from_bits(second as u32),
+            hits: (second >> 32) as u16,
+            drift: drift as i8,
+            writer,
         }
     }
 }
 
 /// Rate of the `observation`-th value of a moving average: an even mean until `alpha` takes over,
 /// so the first value replaces whatever the average started from.
+#[inline]
 fn rate(alpha: f32, observation: u16) -> f32 {
-    alpha.max(1.0 / f32::from(observation))
+    let even = 1.0 / f32::from(observation);
+    if even > alpha { even } else { alpha }
 }
 
 /// Moves `mean` towards `value`. This form keeps a mean of equal values exactly; at rate 1 it takes
 /// the value, because `mean + (value - mean)` loses a small value next to a large mean.
+#[inline]
 fn blend(mean: f32, value: f32, rate: f32) -> f32 {
     if rate < 1.0 { mean + rate * (value - mean) } else { value }
+}
+
+/// The nearest integer of a value within ±127, by adding a float so large that its mantissa has no
+/// fraction; a checked conversion takes eight instructions more. Other values give any.
+#[inline]
+fn round(value: f32) -> i8 {
+    const NO_FRACTION: f32 = 1.5 * (1 << 23) as f32;
+    (value + NO_FRACTION).to_bits() as i8
 }

@@ -1,0 +1,76 @@
+//! The frequency estimator: the paper's simulation and figures in both modes, duplicates, real
+//! traffic beside rivals.
+//!
+//! Owns what is measured and written. Must never know: how the estimator or the plots work inside.
+
+mod clicks;
+mod figures;
+mod globo;
+mod rivals;
+mod sample;
+mod simulation;
+mod zipf;
+
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::Context;
+use clap::Args;
+use millrace::progress::Progress;
+use serde_json::json;
+
+/// Arguments of `estimator`.
+#[derive(Args)]
+pub(crate) struct EstimatorArgs {
+    /// Directory for figure4.svg, figure5.svg, globo.svg and estimator.json; made if missing. A
+    /// relative path begins at the repository's root.
+    #[arg(long)]
+    out: PathBuf,
+    /// Seeds 1 to N; each seeds a stream and its estimators' hashes.
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+    seeds: u64,
+    /// Directory with the sample data sets [default: $MILLRACE_DATA, else ../shared/data].
+    #[arg(long)]
+    data: Option<PathBuf>,
+}
+
+pub(crate) fn run(args: &EstimatorArgs) -> anyhow::Result<()> {
+    let out = args.out.as_path();
+    std::fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
+    let of_environment = || std::env::var_os("MILLRACE_DATA").map(PathBuf::from);
+    let data = args.data.clone().or_else(of_environment).unwrap_or("../shared/data".into());
+
+    println!("seeds 1 to {}; mean ± standard deviation", args.seeds);
+    let mut results = json!({ "seeds": args.seeds });
+    figures::measure(&mut results, args.seeds, out)?;
+    zipf::measure(&mut results["zipf_top"], args.seeds);
+    globo::measure(&mut results, &data, args.seeds, out)?;
+
+    let path = out.join("estimator.json");
+    std::fs::write(&path, format!("{results:#}\n"))
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    println!("\nwritten: {}", out.display());
+    Ok(())
+}
+
+/// Progress of runs on several threads.
+struct Work(Mutex<(Progress, u64)>);
+
+impl Work {
+    fn new(what: &'static str, runs: u64) -> Self {
+        Self(Mutex::new((Progress::new(what, runs, "runs"), 0)))
+    }
+
+    /// One more run is done.
+    fn done(&self) {
+        let mut work = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (progress, done) = &mut *work;
+        *done += 1;
+        progress.set(*done, || format!("{} threads", rayon::current_num_threads()));
+    }
+
+    fn finish(self) {
+        self.0.into_inner().unwrap_or_else(PoisonError::into_inner).0.finish();
+    }
+}

@@ -1,0 +1,27 @@
+//! Experiments whose results the README quotes: `scripts/experiment --help`.
+
+mod estimator;
+
+use clap::{Parser, Subcommand};
+
+/// Measures parts of Millrace and draws what came out.
+#[derive(Parser)]
+#[command(bin_name = "scripts/experiment", max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    experiment: Experiment,
+}
+
+#[derive(Subcommand)]
+enum Experiment {
+    /// The frequency estimator: the paper's Figures 4 and 5, and real clicks beside its rivals.
+    Estimator(estimator::EstimatorArgs),
+}
+
+fn main() -> anyhow::Result<()> {
+    let cli = Cli::parse();
+    millrace::telemetry::init_logging(false, "info");
+    match cli.experiment {
+        Experiment::Estimator(args) => estimator::run(&args),
+    }
+}

@@ -1,0 +1,48 @@
+//! Reading a bounded range to its end: what commands without a pipeline share.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+
+use crate::config::Config;
+use crate::pipeline;
+use crate::progress::Progress;
+use crate::stream::batch::Batch;
+use crate::stream::offsets::Offsets;
+use crate::stream::position::Range;
+use crate::stream::source::{Next, Source};
+
+/// How long one poll waits; the stop flag is looked at in between.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Reads `range` to its end, batch by batch, with progress called `what`.
+pub(super) fn read(
+    config: &Config,
+    range: Range,
+    what: &'static str,
+    stop: &AtomicBool,
+    mut each: impl FnMut(&Batch),
+) -> anyhow::Result<()> {
+    let empty = Offsets::new(config.kafka.topic.as_str());
+    let total = pipeline::distance(&range.from, range.to.as_ref().unwrap_or(&empty));
+    let mut progress = Progress::new(what, total, "events");
+    let mut source = Source::open(config, range)?;
+    let mut done = 0;
+    loop {
+        if stop.load(Ordering::Relaxed) {
+            bail!("stopped");
+        }
+        match source.next(TICK).with_context(|| format!("{what} stopped"))? {
+            Next::Idle => {}
+            Next::End => break,
+            Next::Batch(batch) => {
+                each(&batch);
+                done += batch.len() as u64 + batch.rejected;
+                progress.set(done, String::new);
+            }
+        }
+    }
+    progress.finish();
+    Ok(())
+}

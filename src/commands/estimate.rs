@@ -1,0 +1,290 @@
+//! `millrace estimate`
+
+mod audit;
+mod print;
+
+use std::io::BufRead;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use clap::Args;
+
+use super::{ConfigArgs, bounded, position, stop_on_signal};
+use crate::config::{Alpha, Config};
+use crate::plot::{Marks, Plot, Series, svg};
+use crate::progress::Progress;
+use crate::stream::decode::Mapping;
+use crate::stream::position::{self, Position, Range};
+use crate::stream::produce::Input;
+use crate::stream::source;
+use crate::train::frequency::{Frequency, FrequencySettings};
+use crate::train::trainer::frequency_settings;
+use audit::{Recent, Window, mean_error};
+
+/// Steps between two comparisons; each walks over the window's items.
+const COMPARE_EVERY: u64 = 10;
+
+/// Arguments of `estimate`.
+///
+/// Reads the topic of the config (or FILE), feeds each batch to the estimator as training would,
+/// and compares what it says of every item with the exact count over a window. Several rates and
+/// sizes run side by side in one pass:
+///
+///   millrace estimate --config c.toml --window 1h --alpha auto,0.01,0.1 --buckets 10000,1000000
+///
+/// The error is that of log q, in nats, by event: 0.1 is 10 %. A window shorter than items live
+/// shows how well drift is followed; a long one, how much noise there is.
+#[derive(Args)]
+pub(super) struct EstimateArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// JSON lines, plain or gzip or zstd, instead of the topic; - for standard input.
+    #[arg(value_name = "FILE|-", conflicts_with_all = ["from", "to"])]
+    file: Option<String>,
+    /// Where in the topic to begin: earliest, latest, 90%, offset:N, time:T.
+    #[arg(long, default_value = "earliest", value_parser = position)]
+    from: Position,
+    /// Where to end, in the same forms.
+    #[arg(long, default_value = "latest", value_parser = position)]
+    to: Position,
+    /// What the exact count looks back on: batches (100) or event time (90s, 30m, 1h, 7d).
+    #[arg(long, default_value = "100", value_parser = str::parse::<Window>)]
+    window: Window,
+    /// Rates to compare, instead of frequency.alpha.
+    #[arg(long, value_name = "RATE|auto", value_delimiter = ',', value_parser = str::parse::<Alpha>)]
+    alpha: Vec<Alpha>,
+    /// Buckets of each hash to compare, instead of frequency.buckets (and of frequency.exact).
+    #[arg(long, value_name = "H", value_delimiter = ',', value_parser = clap::value_parser!(u64).range(1..))]
+    buckets: Vec<u64>,
+    /// Numbers of hashes to compare, instead of frequency.hashes (and of frequency.exact).
+    #[arg(long, value_name = "M", value_delimiter = ',', value_parser = clap::value_parser!(u64).range(1..=16))]
+    hashes: Vec<u64>,
+    /// How many of the most frequent items to show.
+    #[arg(long, default_value_t = 10)]
+    top: usize,
+    /// Draw estimate against exact count, item by item, into this file.
+    #[arg(long, value_name = "FILE.svg")]
+    plot: Option<PathBuf>,
+    /// Print the result as one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &EstimateArgs) -> anyhow::Result<()> {
+    let config = args.config.load()?;
+    let contestants = contestants(args, &config);
+    let mut trial = Trial::new(contestants, args.window, config.batch.size);
+    let (stop, _edge) = stop_on_signal()?;
+    let began = Instant::now();
+    match &args.file {
+        Some(file) => read_file(&config, file, &stop, &mut trial)?,
+        None => read_topic(args, &config, &stop, &mut trial)?,
+    }
+    if trial.step == 0 {
+        bail!("{} holds no usable event", args.file.as_ref().unwrap_or(&config.kafka.topic));
+    }
+    trial.compare();
+    if let Some(path) = &args.plot {
+        let title = "Copies in a batch, item by item";
+        std::fs::write(path, svg(title, &trial.plots())?)
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        tracing::info!(path = %path.display(), "plotted");
+    }
+    let source = args.file.as_ref().unwrap_or(&config.kafka.topic);
+    let report = print::Report { source, trial: &trial, top: args.top, elapsed: began.elapsed() };
+    if args.json {
+        println!("{}", report.json());
+    } else {
+        report.print();
+    }
+    Ok(())
+}
+
+/// Every combination of what the arguments list; what they leave out is the config's.
+fn contestants(args: &EstimateArgs, config: &Config) -> Vec<Contestant> {
+    let or = |given: &[u64], own: usize| match given {
+        [] => vec![own],
+        given => given.iter().map(|&size| size as usize).collect(),
+    };
+    let own = &config.frequency;
+    let alphas = if args.alpha.is_empty() { vec![own.alpha] } else { args.alpha.clone() };
+    let mut contestants = Vec::new();
+    for &alpha in &alphas {
+        for &hashes in &or(&args.hashes, own.hashes) {
+            for &buckets in &or(&args.buckets, own.buckets) {
+                let mut config = config.clone();
+                config.frequency.alpha = alpha;
+                config.frequency.hashes = hashes;
+                config.frequency.buckets = buckets;
+                config.frequency.exact &= args.buckets.is_empty() && args.hashes.is_empty();
+                let settings = frequency_settings(&config);
+                contestants.push(Contestant {
+                    alpha,
+                    frequency: Frequency::new(settings.clone()),
+                    settings,
+                    error: Mean::default(),
+                    collisions: Mean::default(),
+                    busy: Duration::ZERO,
+                });
+            }
+        }
+    }
+    contestants
+}
+
+/// One estimator, and how it did.
+struct Contestant {
+    alpha: Alpha,
+    settings: FrequencySettings,
+    frequency: Frequency,
+    /// Over time, of [`mean_error`].
+    error: Mean,
+    /// Over steps, of [`Frequency::collisions`].
+    collisions: Mean,
+    /// Time spent in updates.
+    busy: Duration,
+}
+
+#[derive(Default)]
+struct Mean {
+    sum: f64,
+    count: u32,
+}
+
+impl Mean {
+    fn add(&mut self, value: f64) {
+        self.sum += value;
+        self.count += 1;
+    }
+
+    /// `None` of nothing.
+    fn value(&self) -> Option<f64> {
+        (self.count > 0).then(|| self.sum / f64::from(self.count))
+    }
+}
+
+/// All contestants over the same batches.
+struct Trial {
+    contestants: Vec<Contestant>,
+    recent: Recent,
+    size: usize,
+    step: u64,
+    events: u64,
+    rejected: u64,
+}
+
+impl Trial {
+    fn new(contestants: Vec<Contestant>, window: Window, size: usize) -> Self {
+        let recent = Recent::new(window);
+        Self { contestants, recent, size, step: 0, events: 0, rejected: 0 }
+    }
+
+    /// One step: a batch's items, their names and times.
+    fn step<'a>(&mut self, ids: &[u64], named: impl Iterator<Item = (&'a str, i64)>) {
+        if ids.is_empty() {
+            return;
+        }
+        self.step += 1;
+        self.events += ids.len() as u64;
+        for contestant in &mut self.contestants {
+            let began = Instant::now();
+            contestant.frequency.update(self.step, ids);
+            contestant.busy += began.elapsed();
+            contestant.collisions.add(contestant.frequency.collisions());
+        }
+        for (&id, (name, time_ms)) in ids.iter().zip(named) {
+            self.recent.add(self.step, time_ms, id, name);
+        }
+        self.recent.slide(self.step);
+        if self.recent.full && self.step.is_multiple_of(COMPARE_EVERY) {
+            self.compare();
+        }
+    }
+
+    fn compare(&mut self) {
+        for contestant in &mut self.contestants {
+            let compared = self.recent.compare(&contestant.frequency, self.size);
+            contestant.error.add(mean_error(&compared));
+        }
+    }
+
+    fn plots(&self) -> Vec<Plot> {
+        let plot = |contestant: &Contestant| {
+            let compared = self.recent.compare(&contestant.frequency, self.size);
+            let points = compared.iter().map(|item| (item.exact, item.estimate)).collect();
+            Plot {
+                title: format!("alpha {}, {}", contestant.alpha, print::size(&contestant.settings)),
+                x: "exact, over the window".into(),
+                y: "estimated".into(),
+                marks: Marks::Scatter,
+                series: vec![Series { points, ..Series::default() }],
+            }
+        };
+        self.contestants.iter().map(plot).collect()
+    }
+}
+
+fn read_topic(
+    args: &EstimateArgs,
+    config: &Config,
+    stop: &AtomicBool,
+    trial: &mut Trial,
+) -> anyhow::Result<()> {
+    let consumer = source::consumer(config)?;
+    let (topic, brokers) = (&config.kafka.topic, &config.kafka.brokers);
+    let resolve = |position| position::resolve(&consumer, topic, brokers, position);
+    let range = Range { from: resolve(args.from)?, to: Some(resolve(args.to)?) };
+    bounded::read(config, range, "estimate", stop, |batch| {
+        trial.rejected += batch.rejected;
+        let names = batch.item_names.iter().map(|name| &**name);
+        trial.step(&batch.item_ids, names.zip(batch.times_ms.iter().copied()));
+    })
+}
+
+fn read_file(
+    config: &Config,
+    file: &str,
+    stop: &AtomicBool,
+    trial: &mut Trial,
+) -> anyhow::Result<()> {
+    let mut input = Input::open(file)?;
+    let read = Arc::clone(&input.read);
+    let mut progress = Progress::new("estimate", input.total.unwrap_or(0), "bytes");
+    let mapping = Mapping::new(config);
+    let (mut line, mut ids, mut named) = (Vec::new(), Vec::new(), Vec::new());
+    loop {
+        line.clear();
+        let length = input.lines.read_until(b'\n', &mut line);
+        let ended = length.with_context(|| format!("cannot read {file}"))? == 0;
+        if !line.trim_ascii().is_empty() {
+            // A file has no record time; where the config names no field, all events are of one.
+            match mapping.decode(Some(line.trim_ascii()), Some(0)) {
+                Ok(event) => {
+                    ids.push(event.item_id);
+                    named.push((event.item_name, event.time_ms));
+                }
+                Err(error) => {
+                    trial.rejected += 1;
+                    tracing::debug!("rejected: {error}");
+                }
+            }
+        }
+        if ids.len() == config.batch.size || ended {
+            trial.step(&ids, named.iter().map(|(name, time_ms)| (&**name, *time_ms)));
+            ids.clear();
+            named.clear();
+            progress.set(read.load(Ordering::Relaxed), || format!("step {}", trial.step));
+        }
+        if ended {
+            break;
+        }
+        if stop.load(Ordering::Relaxed) {
+            bail!("stopped");
+        }
+    }
+    progress.finish();
+    Ok(())
+}

@@ -1,0 +1,158 @@
+//! One shard's share of a step: its ids, made distinct, meet their slots.
+//!
+//! Owns the working memory, which is reused, so that a step allocates nothing once it has grown.
+//! Lanes touch disjoint slots, so any number of threads gives the same bits.
+
+use super::super::embedding::IdMap;
+use super::rate::{Ladder, Scores};
+use super::slot::{Rule, Slot};
+use super::slots::{Cell, Key, Shard};
+
+/// Slots moved up into the first-level cache ahead of their update; many more would push each other
+/// out of it.
+const AHEAD: usize = 32;
+
+const EMPTY: u32 = u32::MAX;
+
+/// See the module's head.
+#[derive(Default)]
+pub(super) struct Lane {
+    /// Ids of this step, in batch order, duplicates included.
+    pub(super) keys: Vec<Key>,
+    /// The distinct ones, by first appearance, and their copies.
+    distinct: Vec<(Key, u32)>,
+    /// Open-addressed table over `distinct`, while it is built.
+    index: Vec<u32>,
+    /// `[distinct, hashes]`
+    places: Vec<usize>,
+    /// Only with a rate that is chosen.
+    pub(super) ladder: Option<Ladder>,
+    /// What the ladder's rates were worth in this step.
+    pub(super) scores: Scores,
+    /// Ids that found every one of their buckets last written by another id.
+    pub(super) collided: u64,
+}
+
+impl Lane {
+    pub(super) fn new(ladder: Option<Ladder>) -> Self {
+        Self { ladder, ..Self::default() }
+    }
+
+    /// Brings `cells`, of which this lane owns `shard`, up to `step`.
+    pub(super) fn update_hashed(
+        &mut self,
+        cells: &[Cell],
+        shard: Shard,
+        hashes: usize,
+        rule: &Rule,
+        step: u64,
+    ) {
+        let places = &mut self.places;
+        places.clear();
+        count_copies(&self.keys, &mut self.index, &mut self.distinct, |key| {
+            for hash in 0..hashes {
+                let place = shard.place(hash, key);
+                // Each slot is a miss in every cache; here they overlap with one another and with
+                // counting. A shard's share of a batch fits the second level.
+                cells[place].prefetch_far();
+                places.push(place);
+            }
+        });
+        let mut ahead = self.places.iter().skip(AHEAD);
+        self.collided = 0;
+        for (&(key, copies), places) in self.distinct.iter().zip(self.places.chunks(hashes)) {
+            let mut cut = true;
+            for &place in places {
+                if let Some(&next) = ahead.next() {
+                    cells[next].prefetch();
+                }
+                let mut slot = cells[place].get();
+                cut &= slot.claim(key.fingerprint());
+                slot.observe(rule, step, copies);
+                cells[place].set(slot);
+            }
+            self.collided += u64::from(cut);
+        }
+        self.score(rule, step);
+    }
+
+    /// Brings `slots`, the map of this lane's shard, up to `step`.
+    pub(super) fn update_exact(
+        &mut self,
+        slots: &mut IdMap<Slot>,
+        ids_max: usize,
+        rule: &Rule,
+        step: u64,
+    ) {
+        count_copies(&self.keys, &mut self.index, &mut self.distinct, |_| {});
+        for &(key, copies) in &self.distinct {
+            slots.entry(key.id).or_default().observe(rule, step, copies);
+        }
+        sweep(slots, ids_max, step);
+        self.score(rule, step);
+    }
+
+    fn score(&mut self, rule: &Rule, step: u64) {
+        self.scores = Scores::default();
+        if let Some(ladder) = &mut self.ladder {
+            for &(key, copies) in &self.distinct {
+                ladder.observe(rule, step, key, copies, &mut self.scores);
+            }
+        }
+    }
+}
+
+/// Fills `distinct` from `keys`, with `index` for its working memory.
+fn count_copies(
+    keys: &[Key],
+    index: &mut Vec<u32>,
+    distinct: &mut Vec<(Key, u32)>,
+    mut tell: impl FnMut(Key),
+) {
+    // At most a quarter full, so that most ids meet an empty place first.
+    let size = (4 * keys.len()).next_power_of_two();
+    index.clear();
+    index.resize(size, EMPTY);
+    distinct.clear();
+    for &key in keys {
+        let mut at = key.hash as usize & (size - 1);
+        loop {
+            match index[at] {
+                EMPTY => {
+                    index[at] = distinct.len() as u32;
+                    distinct.push((key, 1));
+                    tell(key);
+                    break;
+                }
+                found if distinct[found as usize].0.id == key.id => {
+                    distinct[found as usize].1 += 1;
+                    break;
+                }
+                _ => at = (at + 1) & (size - 1),
+            }
+        }
+    }
+}
+
+/// A full exact map drops this share of its ids at once, so that the scan for the oldest is paid
+/// once per `ids_max / 16` new ids. Larger shares forget ids too early.
+const SWEEP_SHARE: usize = 16;
+
+/// Drops the longest unseen ids, ties by id, once there are more than `ids_max`. Ids of the current
+/// step stay: they are about to be read.
+fn sweep(slots: &mut IdMap<Slot>, ids_max: usize, step: u64) {
+    if slots.len() <= ids_max {
+        return;
+    }
+    let excess = slots.len() - (ids_max - ids_max / SWEEP_SHARE);
+    // Age, not step: it orders rightly past step 2^32.
+    let ages = slots.iter().map(|(&id, slot)| ((step as u32).wrapping_sub(slot.last_step), id));
+    let mut oldest: Vec<_> = ages.filter(|&(age, _)| age > 0).collect();
+    if excess < oldest.len() {
+        oldest.select_nth_unstable_by_key(excess, |&(age, id)| (std::cmp::Reverse(age), id));
+        oldest.truncate(excess);
+    }
+    for (_, id) in oldest {
+        slots.remove(&id);
+    }
+}

@@ -1,0 +1,198 @@
+//! The estimator's bytes in a checkpoint.
+//!
+//! Owns the format, version 2: header, slots (or ids and slots), the rates' scores and samples.
+
+use std::sync::Arc;
+use std::sync::RwLock;
+use std::sync::atomic::AtomicU64;
+
+use super::super::embedding::{IdMap, take};
+use super::rate::{Followed, Ladder, Scores};
+use super::slots::{Key, shard_of};
+use super::{Frequency, FrequencySettings, Mode, Rate, Slot, Slots, Table};
+
+const MAGIC: [u8; 4] = *b"MRFQ";
+const VERSION: u32 = 2;
+
+impl FrequencySettings {
+    /// Name and value of each that gives saved slots their meaning, to name the one that differs.
+    /// The rate and the exact variant's bound may be retuned between runs.
+    fn fields(&self) -> [(&'static str, String); 6] {
+        [
+            ("mode", format!("{:?}", self.mode)),
+            ("exact", self.exact.to_string()),
+            ("hashes", self.hashes.to_string()),
+            ("buckets", self.buckets.to_string()),
+            ("initial_gap", self.initial_gap.to_string()),
+            ("seed", self.seed.to_string()),
+        ]
+    }
+}
+
+impl Frequency {
+    /// Appends the whole state to `out`, little-endian: 16 bytes a slot (24 an id in exact mode),
+    /// and with [`Rate::Auto`] its sample.
+    pub fn write_to(&self, out: &mut Vec<u8>) {
+        let s = &self.table.settings;
+        out.extend(MAGIC);
+        out.extend(VERSION.to_le_bytes());
+        out.extend([u8::from(s.mode == Mode::Paper), u8::from(s.exact)]);
+        out.extend(s.initial_gap.to_le_bytes());
+        let numbers = [s.hashes as u64, s.buckets as u64, s.seed, self.table.step()];
+        for number in numbers.into_iter().chain([self.occurrences, self.collided]) {
+            out.extend(number.to_le_bytes());
+        }
+        match &self.table.slots {
+            Slots::Hashed(cells) => {
+                out.reserve(cells.len() * Slot::BYTES);
+                cells.iter().for_each(|cell| write_slot(cell.get(), out));
+            }
+            Slots::Exact(maps) => write_maps(maps, out),
+        }
+        let ladders: Vec<&Ladder> =
+            self.lanes.iter().filter_map(|lane| lane.ladder.as_ref()).collect();
+        out.extend((ladders.len() as u64).to_le_bytes());
+        if ladders.is_empty() {
+            return;
+        }
+        for number in self.scores.nats.into_iter().chain([self.scores.copies]) {
+            out.extend(number.to_le_bytes());
+        }
+        for followed in ladders.into_iter().flat_map(|ladder| &ladder.followed) {
+            out.extend(followed.id.to_le_bytes());
+            out.extend(followed.credit.to_le_bytes());
+            followed.slots.iter().for_each(|slot| write_slot(*slot, out));
+        }
+    }
+
+    /// The estimator that [`write_to`](Self::write_to) wrote, bit for bit. Refuses bytes written
+    /// with other settings: slots mean nothing under other hashes, and averages of two rules mixed
+    /// are wrong without a sign of it. A rate that is chosen only now starts without a past.
+    pub fn read_from(settings: FrequencySettings, mut bytes: &[u8]) -> Result<Self, String> {
+        let bytes = &mut bytes;
+        let mut frequency = Self::new(settings);
+        let settings = &frequency.table.settings;
+        let (stored, [step, occurrences, collided]) = read_header(bytes, settings)?;
+        for ((name, stored), (_, wanted)) in stored.fields().into_iter().zip(settings.fields()) {
+            if stored != wanted {
+                return Err(format!(
+                    "frequency state was written with {name} = {stored}, the settings say {wanted}"
+                ));
+            }
+        }
+        let slots = Slots::new(settings);
+        match &slots {
+            Slots::Hashed(cells) => {
+                for cell in cells {
+                    cell.set(read_slot(bytes)?);
+                }
+            }
+            Slots::Exact(maps) => read_maps(settings, maps, bytes)?,
+        }
+        if let Some((scores, mut ladders)) = read_ladders(bytes)?
+            && settings.alpha == Rate::Auto
+            && ladders.len() == frequency.lanes.len()
+        {
+            frequency.scores = scores;
+            frequency.lanes.iter_mut().rev().for_each(|lane| lane.ladder = ladders.pop());
+        }
+        if !bytes.is_empty() {
+            return Err(format!("frequency state has {} bytes too many: damaged", bytes.len()));
+        }
+        let (settings, step) = (settings.clone(), AtomicU64::new(step));
+        frequency.table = Arc::new(Table { settings, slots, step });
+        Ok(Self { occurrences, collided, ..frequency })
+    }
+}
+
+fn write_slot(slot: Slot, out: &mut Vec<u8>) {
+    slot.to_words().into_iter().for_each(|word| out.extend(word.to_le_bytes()));
+}
+
+fn read_slot(bytes: &mut &[u8]) -> Result<Slot, String> {
+    Ok(Slot::from_words([number(bytes)?, number(bytes)?]))
+}
+
+/// By id, so that equal states give equal bytes whatever the maps' order.
+fn write_maps(maps: &[RwLock<IdMap<Slot>>], out: &mut Vec<u8>) {
+    let mut slots = Vec::new();
+    for map in maps {
+        let map = map.read().expect("no update panicked");
+        slots.extend(map.iter().map(|(&id, &slot)| (id, slot)));
+    }
+    slots.sort_unstable_by_key(|(id, _)| *id);
+    out.reserve(slots.len() * (8 + Slot::BYTES));
+    out.extend((slots.len() as u64).to_le_bytes());
+    for (id, slot) in slots {
+        out.extend(id.to_le_bytes());
+        write_slot(slot, out);
+    }
+}
+
+fn read_maps(
+    settings: &FrequencySettings,
+    maps: &[RwLock<IdMap<Slot>>],
+    bytes: &mut &[u8],
+) -> Result<(), String> {
+    for _ in 0..number(bytes)? {
+        let (id, slot) = (number(bytes)?, read_slot(bytes)?);
+        let map = &maps[shard_of(settings, Key::new(id, settings.seed))];
+        map.write().expect("no update panicked").insert(id, slot);
+    }
+    Ok(())
+}
+
+/// Scores and samples, if there are any.
+fn read_ladders(bytes: &mut &[u8]) -> Result<Option<(Scores, Vec<Ladder>)>, String> {
+    let shards = number(bytes)? as usize;
+    if shards == 0 {
+        return Ok(None);
+    }
+    let mut scores = Scores::default();
+    for value in scores.nats.iter_mut().chain([&mut scores.copies]) {
+        *value = f64::from_bits(number(bytes)?);
+    }
+    let mut ladders: Vec<Ladder> = (0..shards).map(|_| Ladder::new(shards)).collect();
+    for followed in ladders.iter_mut().flat_map(|ladder| &mut ladder.followed) {
+        *followed = read_followed(bytes)?;
+    }
+    Ok(Some((scores, ladders)))
+}
+
+fn read_followed(bytes: &mut &[u8]) -> Result<Followed, String> {
+    let mut followed = Followed {
+        id: number(bytes)?,
+        credit: u32::from_le_bytes(take(bytes)?),
+        ..Followed::default()
+    };
+    for slot in &mut followed.slots {
+        *slot = read_slot(bytes)?;
+    }
+    Ok(followed)
+}
+
+/// The settings the bytes were written with, as far as they say; then step, occurrences, collided.
+fn read_header(
+    bytes: &mut &[u8],
+    settings: &FrequencySettings,
+) -> Result<(FrequencySettings, [u64; 3]), String> {
+    let (magic, version) = (take::<4>(bytes)?, u32::from_le_bytes(take(bytes)?));
+    if magic != MAGIC || version != VERSION {
+        return Err(format!("not a frequency state of format {VERSION}"));
+    }
+    let [paper, exact] = take(bytes)?;
+    let stored = FrequencySettings {
+        mode: if paper != 0 { Mode::Paper } else { Mode::Default },
+        exact: exact != 0,
+        initial_gap: f32::from_le_bytes(take(bytes)?),
+        hashes: number(bytes)? as usize,
+        buckets: number(bytes)? as usize,
+        seed: number(bytes)?,
+        ..settings.clone()
+    };
+    Ok((stored, [number(bytes)?, number(bytes)?, number(bytes)?]))
+}
+
+fn number(bytes: &mut &[u8]) -> Result<u64, String> {
+    take(bytes).map(u64::from_le_bytes)
+}
