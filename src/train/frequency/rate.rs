@@ -14,8 +14,8 @@ pub(super) const LADDER: [f32; 5] = [0.001, 0.004, 0.016, 0.064, 0.256];
 /// bytes each they fit the second-level cache.
 const FOLLOWED: usize = 2048;
 
-/// Copies after which a score weighs half, that is how lately "lately" is: enough to tell rates
-/// apart that differ by a thousandth of a nat a copy, a few dozen large batches.
+/// Copies in which a score fades to about a third, that is how lately "lately" is: enough to tell
+/// rates apart that differ by a few thousandths of a nat a copy, and a few dozen batches at most.
 const MEMORY_COPIES: f64 = 65_536.0;
 
 /// A score this little worse, in nats a copy, is as good: what 6 % of noise costs. The slower rate
