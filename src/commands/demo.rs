@@ -49,12 +49,12 @@ const RECENT_SHARE: f64 = 0.1;
 const EPOCH_MS: u64 = 1_700_000_000_000;
 
 /// Arguments of `demo`.
-///
-/// Runs a Kafka broker inside this process (librdkafka's mock), streams interactions with planted
-/// tastes, skewed popularity and drift through it, trains two models on them, one corrected for
-/// sampling bias and one not, publishes embeddings, reads them back, and compares both models
-/// with popularity and with the best that the planted truth allows.
 #[derive(Args)]
+#[command(after_help = "\
+    Runs a Kafka broker inside this process (librdkafka's mock), streams interactions with \
+    planted tastes, skewed popularity and drift through it, trains two models on them, one \
+    corrected for sampling bias and one not, publishes embeddings, reads them back, and \
+    compares both models with popularity and with the best that the planted truth allows.")]
 pub(super) struct DemoArgs {
     /// Events of the stream.
     #[arg(long, default_value_t = 4_000_000, value_parser = clap::value_parser!(u64).range(10_000..))]

@@ -28,16 +28,14 @@ use audit::{Recent, Window, mean_error};
 const COMPARE_EVERY: u64 = 10;
 
 /// Arguments of `estimate`.
-///
-/// Reads the topic of the config (or FILE), feeds each batch to the estimator as training would,
-/// and compares what it says of every item with the exact count over a window. Several rates and
-/// sizes run side by side in one pass:
-///
-///   millrace estimate --config c.toml --window 1h --alpha auto,0.01,0.1 --buckets 10000,1000000
-///
-/// The error is that of log q, in nats, by event: 0.1 is 10 %. A window shorter than items live
-/// shows how well drift is followed; a long one, how much noise there is.
 #[derive(Args)]
+#[command(after_help = "\
+    Reads the topic of the config (or FILE), feeds each batch to the estimator as training \
+    would, and compares what it says of every item with the exact count over a window. \
+    Several rates and sizes run side by side in one pass:\n\n\
+    \x20 millrace estimate --config c.toml --window 1h --alpha auto,0.01,0.1 --buckets 10000,1000000\n\n\
+    The error is that of log q, in nats, by event: 0.1 is 10 %. A window shorter than items \
+    live shows how well drift is followed; a long one, how much noise there is.")]
 pub(super) struct EstimateArgs {
     #[command(flatten)]
     config: ConfigArgs,

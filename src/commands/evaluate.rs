@@ -24,11 +24,11 @@ use crate::train::trainer::Trainer;
 const KS: [u32; 4] = [10, 50, 100, 300];
 
 /// Arguments of `evaluate`.
-///
-/// Without --checkpoint a fresh model is trained in memory on everything before --from (no
-/// checkpoint is read or written), then measured on the rest. With it, that model is measured on
-/// the events after its own offsets.
 #[derive(Args)]
+#[command(after_help = "\
+    Without --checkpoint a fresh model is trained in memory on everything before --from (no \
+    checkpoint is read or written), then measured on the rest. With it, that model is \
+    measured on the events after its own offsets.")]
 pub(super) struct EvaluateArgs {
     #[command(flatten)]
     config: ConfigArgs,

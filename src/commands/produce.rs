@@ -11,10 +11,11 @@ use crate::progress::Progress;
 use crate::stream::produce::{Input, produce};
 
 /// Arguments of `produce`.
-///
-/// Each line becomes one record of kafka.topic, as it is, with the query's id as its key (so one
-/// user stays in one partition) and the event's own time where the config says where it stands.
 #[derive(Args)]
+#[command(after_help = "\
+    Each line becomes one record of kafka.topic, as it is, with the query's id as its key \
+    (so one user stays in one partition) and the event's own time where the config says \
+    where it stands.")]
 pub(super) struct ProduceArgs {
     #[command(flatten)]
     config: ConfigArgs,
