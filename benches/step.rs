@@ -1,0 +1,139 @@
+//! Training steps from memory, on the model of `bench/model.toml`: examples/s, time by phase, and
+//! the products' GFLOP/s beside this machine's sgemm peak. `cargo bench --bench step`
+//!
+//! Counted are the products of the towers (forward, and backward with respect to inputs and weights)
+//! and of the loss (three of `2 batch² dim` operations); everything else is their cost.
+
+use std::time::{Duration, Instant};
+
+use gemm::{Parallelism, gemm};
+use millrace::config::Config;
+use millrace::pipeline;
+use millrace::stream::batch::Batch;
+use millrace::stream::event::{Event, FeatureValue};
+use millrace::stream::offsets::Offsets;
+use millrace::train::random::SplitMix;
+use millrace::train::trainer::{Phase, Trainer};
+
+const ROWS: f64 = 1e6;
+const CATEGORIES: u64 = 1000;
+const HISTORY: usize = 10;
+/// Enough to fill the tables with what a batch meets.
+const BATCHES: usize = 64;
+const SECONDS: f64 = 4.0;
+
+fn main() {
+    if std::env::args().any(|argument| argument == "--test") {
+        return;
+    }
+    let peak = sgemm_peak();
+    println!("sgemm peak {peak:.0} GFLOP/s, {} threads", rayon::current_num_threads());
+    println!("   batch  examples/s  GFLOP/s  of peak  ms a step, by phase");
+    for size in [1024, 4096, 8192] {
+        run(size, peak);
+    }
+}
+
+fn run(size: usize, peak: f64) {
+    let set = format!("batch.size={size}");
+    let config = Config::load(Some("bench/model.toml".as_ref()), &[set]).expect("a valid config");
+    let placement = pipeline::placement(config.device).expect("the CPU");
+    let mut trainer = Trainer::new(&config, &placement, Offsets::new("bench"));
+    let mut random = SplitMix::new(1);
+    let batches: Vec<Batch> = (0..BATCHES).map(|_| batch(size, &mut random)).collect();
+    for batch in &batches[..BATCHES / 4] {
+        trainer.step(batch, &mut |_| {});
+    }
+    let mut phases: Vec<(Phase, Duration)> = Vec::new();
+    let (began, mut steps) = (Instant::now(), 0);
+    while began.elapsed().as_secs_f64() < SECONDS {
+        let mut entered: Option<(Phase, Instant)> = None;
+        let mut enter = |entry: Option<Phase>| {
+            if let Some((phase, since)) = entered.take() {
+                match phases.iter_mut().find(|(known, _)| *known == phase) {
+                    Some((_, time)) => *time += since.elapsed(),
+                    None => phases.push((phase, since.elapsed())),
+                }
+            }
+            entered = entry.map(|phase| (phase, Instant::now()));
+        };
+        trainer.step(&batches[steps % BATCHES], &mut |phase| enter(Some(phase)));
+        enter(None);
+        steps += 1;
+    }
+    let seconds = began.elapsed().as_secs_f64() / steps as f64;
+    let (towers, loss) = (6.0 * 2.0 * (128.0 * 256.0 + 256.0 * 128.0 + 128.0 * 64.0), 6.0 * 64.0);
+    let operations = size as f64 * (towers + loss * size as f64);
+    let achieved = operations / seconds / 1e9;
+    let by_phase: Vec<String> = phases
+        .iter()
+        .map(|(phase, time)| {
+            format!("{} {:.2}", phase.label(), time.as_secs_f64() * 1e3 / steps as f64)
+        })
+        .collect();
+    println!(
+        "{size:>8}  {:>10.0}  {achieved:>7.0}  {:>6.0}%  {:.2}: {}",
+        size as f64 / seconds,
+        100.0 * achieved / peak,
+        seconds * 1e3,
+        by_phase.join(", ")
+    );
+}
+
+/// Users and items as logs have them: users evenly, items by Zipf's law.
+fn batch(size: usize, random: &mut SplitMix) -> Batch {
+    let mut unit = || (random.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
+    let mut batch = Batch::new(2, 2, Offsets::new("bench"));
+    for _ in 0..size {
+        let user = (unit() * ROWS) as u64;
+        let mut item = || ROWS.powf(unit()) as u64;
+        let item_id = item();
+        let history = (0..HISTORY).map(|_| (item(), 1.0 / HISTORY as f32)).collect();
+        batch.push(Event {
+            time_ms: 1,
+            query_id: user,
+            item_id,
+            item_name: item_id.to_string().into(),
+            reward: 1.0,
+            query: vec![FeatureValue::Id(user), FeatureValue::Bag(history)],
+            item: vec![FeatureValue::Id(item_id), FeatureValue::Id(item_id % CATEGORIES)],
+        });
+    }
+    batch
+}
+
+/// What gemm reaches on a product of cache-friendly size, on all threads.
+fn sgemm_peak() -> f64 {
+    const N: usize = 1024;
+    let (a, b, mut c) = (vec![0.5f32; N * N], vec![0.5f32; N * N], vec![0.0f32; N * N]);
+    let mut best = 0.0f64;
+    for _ in 0..20 {
+        let began = Instant::now();
+        // SAFETY: all three are N x N.
+        unsafe {
+            gemm(
+                N,
+                N,
+                N,
+                c.as_mut_ptr(),
+                1,
+                N as isize,
+                false,
+                a.as_ptr(),
+                1,
+                N as isize,
+                b.as_ptr(),
+                1,
+                N as isize,
+                0.0,
+                1.0,
+                false,
+                false,
+                false,
+                Parallelism::Rayon(0),
+            );
+        }
+        best = best.max(2.0 * (N * N * N) as f64 / began.elapsed().as_secs_f64() / 1e9);
+    }
+    best
+}
