@@ -32,6 +32,57 @@ fn main() {
     for size in [1024, 4096, 8192] {
         run(size, peak);
     }
+    println!(
+        "\n        rows  ms a step: mean    p99    max  while a snapshot is taken: mean    p99    max"
+    );
+    for rows in [100_000, 1_000_000, 10_000_000] {
+        vocabulary(rows);
+    }
+}
+
+/// Batches of 1,024 at three tables of `rows` rows each (10M: one, of items): does the step's time
+/// depend on them, and what does a snapshot cost the steps beside it?
+fn vocabulary(rows: u64) {
+    let large = rows > 1_000_000;
+    let sets = [format!("embedding.rows_max={}", rows.max(100_000)), "batch.size=1024".to_owned()];
+    let config = Config::load(Some("bench/model.toml".as_ref()), &sets).expect("a valid config");
+    let placement = pipeline::placement(config.device).expect("the CPU");
+    let mut trainer = Trainer::new(&config, &placement, Offsets::new("bench"));
+    let mut slots = Vec::new();
+    let ids: Vec<u64> = (0..rows).collect();
+    let names = trainer.model.encoder.tables.clone();
+    for (name, table) in names.iter().zip(&mut trainer.model.tables) {
+        if name == "item" || (name != "category" && !large) {
+            ids.chunks(4096).for_each(|ids| table.touch(ids, 1, &mut slots));
+        }
+    }
+    let mut random = SplitMix::new(1);
+    let spread = if large { 1_000_000.0 } else { rows as f64 };
+    let batches: Vec<Batch> =
+        (0..256).map(|_| batch(1024, spread, rows as f64, &mut random)).collect();
+    let step = |trainer: &mut Trainer, number: usize| {
+        let began = Instant::now();
+        trainer.step(&batches[number % batches.len()], &mut |_| {});
+        trainer.advance_capture();
+        began.elapsed().as_secs_f64() * 1e3
+    };
+    let quiet: Vec<f64> = (0..320).map(|number| step(&mut trainer, number)).skip(64).collect();
+    let began = Instant::now();
+    trainer.begin_capture();
+    let mut busy = vec![began.elapsed().as_secs_f64() * 1e3];
+    while trainer.is_capturing() {
+        busy.push(step(&mut trainer, busy.len()));
+    }
+    // The beginning is a part of the step after it.
+    let begin = busy.remove(0);
+    busy[0] += begin;
+    let [a, b] = [quiet, busy].map(|mut times| {
+        let mean = times.iter().sum::<f64>() / times.len() as f64;
+        times.sort_by(f64::total_cmp);
+        let last = times.len() - 1;
+        format!("{mean:>6.2} {:>6.2} {:>6.2}", times[last * 99 / 100], times[last])
+    });
+    println!("{rows:>12}             {a}                            {b}");
 }
 
 fn run(size: usize, peak: f64) {
@@ -40,7 +91,7 @@ fn run(size: usize, peak: f64) {
     let placement = pipeline::placement(config.device).expect("the CPU");
     let mut trainer = Trainer::new(&config, &placement, Offsets::new("bench"));
     let mut random = SplitMix::new(1);
-    let batches: Vec<Batch> = (0..BATCHES).map(|_| batch(size, &mut random)).collect();
+    let batches: Vec<Batch> = (0..BATCHES).map(|_| batch(size, ROWS, ROWS, &mut random)).collect();
     for batch in &batches[..BATCHES / 4] {
         trainer.step(batch, &mut |_| {});
     }
@@ -81,12 +132,12 @@ fn run(size: usize, peak: f64) {
 }
 
 /// Users and items as logs have them: users evenly, items by Zipf's law.
-fn batch(size: usize, random: &mut SplitMix) -> Batch {
+fn batch(size: usize, users: f64, items: f64, random: &mut SplitMix) -> Batch {
     let mut unit = || (random.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
     let mut batch = Batch::new(2, 2, Offsets::new("bench"));
     for _ in 0..size {
-        let user = (unit() * ROWS) as u64;
-        let mut item = || ROWS.powf(unit()) as u64;
+        let user = (unit() * users) as u64;
+        let mut item = || items.powf(unit()) as u64;
         let item_id = item();
         let history = (0..HISTORY).map(|_| (item(), 1.0 / HISTORY as f32)).collect();
         batch.push(Event {

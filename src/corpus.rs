@@ -6,7 +6,7 @@
 //! Must never know: the model.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use dashmap::DashMap;
 use serde::{Deserialize, Serialize};
@@ -32,7 +32,8 @@ pub struct Item {
 
 /// All items.
 pub struct Corpus {
-    items: DashMap<u64, Item>,
+    /// Shared with a snapshot that is being written; an item that changes meanwhile is copied.
+    items: DashMap<u64, Arc<Item>>,
     /// Items that went, by name, with the step at which they did. Each publish repeats their
     /// tombstones until they are this old, so that a publish that failed loses none.
     expired: Mutex<BTreeMap<Box<str>, u64>>,
@@ -62,6 +63,7 @@ impl Corpus {
         let names = batch.item_names.iter().zip(&batch.item_values);
         for (&id, (name, values)) in batch.item_ids.iter().zip(names) {
             if let Some(mut item) = self.items.get_mut(&id) {
+                let item = Arc::make_mut(&mut item);
                 item.count += 1;
                 item.last_step = step;
                 if item.values != *values {
@@ -74,7 +76,7 @@ impl Corpus {
             }
             self.expired().remove(name);
             let (name, values) = (name.clone(), values.clone());
-            self.items.insert(id, Item { name, values, count: 1, last_step: step });
+            self.items.insert(id, Arc::new(Item { name, values, count: 1, last_step: step }));
         }
     }
 
@@ -87,7 +89,7 @@ impl Corpus {
         expired.retain(|_, at| step - *at <= self.tombstone_steps);
         for (_, id) in &ages[..drop] {
             if let Some((_, item)) = self.items.remove(id) {
-                expired.insert(item.name, step);
+                expired.insert(item.name.clone(), step);
             }
         }
     }
@@ -108,10 +110,13 @@ impl Corpus {
 
     /// All items, by key.
     pub fn sorted(&self) -> Vec<(u64, Item)> {
-        let mut items: Vec<(u64, Item)> =
-            self.items.iter().map(|item| (*item.key(), item.value().clone())).collect();
-        items.sort_unstable_by_key(|(id, _)| *id);
-        items
+        self.capture().sorted()
+    }
+
+    /// All there is now, to be written elsewhere while this goes on: costs a pointer an item.
+    pub fn capture(&self) -> CapturedCorpus {
+        let items = self.items.iter().map(|item| (*item.key(), Arc::clone(&item)));
+        CapturedCorpus { items: items.collect(), expired: self.expired().clone() }
     }
 
     /// Names of items that went not long ago.
@@ -121,8 +126,7 @@ impl Corpus {
 
     /// Everything, by key.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let saved = Saved { items: self.sorted(), expired: self.expired().clone() };
-        postcard::to_stdvec(&saved).expect("always encodes")
+        self.capture().to_bytes()
     }
 
     /// Takes over what [`Corpus::to_bytes`] gave.
@@ -134,10 +138,32 @@ impl Corpus {
             .map_err(|error| format!("the corpus does not decode: {error}"))?;
         self.items.clear();
         for (id, item) in saved.items {
-            self.items.insert(id, item);
+            self.items.insert(id, Arc::new(item));
         }
         *self.expired() = saved.expired;
         Ok(())
+    }
+}
+
+/// A corpus as it was at one step.
+pub struct CapturedCorpus {
+    items: Vec<(u64, Arc<Item>)>,
+    expired: BTreeMap<Box<str>, u64>,
+}
+
+impl CapturedCorpus {
+    fn sorted(self) -> Vec<(u64, Item)> {
+        let items = self.items.into_iter().map(|(id, item)| (id, Arc::unwrap_or_clone(item)));
+        let mut items: Vec<(u64, Item)> = items.collect();
+        items.sort_unstable_by_key(|(id, _)| *id);
+        items
+    }
+
+    /// Everything, by key.
+    pub fn to_bytes(mut self) -> Vec<u8> {
+        let expired = std::mem::take(&mut self.expired);
+        let saved = Saved { items: self.sorted(), expired };
+        postcard::to_stdvec(&saved).expect("always encodes")
     }
 }
 

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow};
 use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, TrySendError};
 
-use crate::checkpoint::{Checkpoint, Section, Snapshot, Store};
+use crate::checkpoint::{Checkpoint, Store};
 use crate::config::Config;
 use crate::publish::{Published, Publisher};
 use crate::stream::batch::Batch;
@@ -29,6 +29,7 @@ use crate::stream::offsets::Offsets;
 use crate::stream::position::Position;
 use crate::stream::source::{Next, Source};
 use crate::telemetry::{Health, Metrics};
+use crate::train::capture::Captured;
 use crate::train::evaluation::Recall;
 use crate::train::model::Placement;
 use crate::train::trainer::{Phase, StepReport, Trainer};
@@ -153,7 +154,8 @@ pub fn run(
         // the rest of the line.
         drop(batches);
         let rejected_by_reason = source.join().map_err(|_| anyhow!("the source panicked"))?;
-        let sent = snapshot_sender.send(snapshot(config, &trainer));
+        trainer.cancel_capture();
+        let sent = snapshot_sender.send(trainer.capture());
         drop(snapshot_sender);
         let seconds = live.began.elapsed().as_secs_f64();
         let written = writer.join().map_err(|_| anyhow!("the checkpoint thread panicked"))?;
@@ -257,7 +259,7 @@ fn train(
     trainer: &mut Trainer,
     live: &mut Live,
     batches: &Receiver<anyhow::Result<Batch>>,
-    snapshots: &Sender<Snapshot>,
+    snapshots: &Sender<Captured>,
     observe: &mut dyn FnMut(&Trainer, &Live),
 ) -> anyhow::Result<()> {
     let cadence = &setting.config.checkpoint;
@@ -282,15 +284,19 @@ fn train(
         }
         let stepped = trainer.step - checkpoint_step;
         let overdue = cadence.every_s > 0 && stepped > 0 && checkpoint_at.elapsed() >= every;
+        let due = stepped >= cadence.every_steps || overdue;
         // While the disk is still busy with the last snapshot there is nothing to gain from
         // another one in memory: the next step tries again.
-        if (stepped >= cadence.every_steps || overdue) && !snapshots.is_full() {
+        if due && !trainer.is_capturing() && !snapshots.is_full() {
             live.count_state(setting, trainer);
-            match snapshots.try_send(snapshot(&setting.config, trainer)) {
+            trainer.begin_capture();
+            (checkpoint_step, checkpoint_at) = (trainer.step, Instant::now());
+        }
+        if let Some(captured) = trainer.advance_capture() {
+            match snapshots.try_send(captured) {
                 Ok(()) | Err(TrySendError::Full(_)) => {}
                 Err(TrySendError::Disconnected(_)) => break,
             }
-            (checkpoint_step, checkpoint_at) = (trainer.step, Instant::now());
         }
         queue("snapshots").set(i64::try_from(snapshots.len()).unwrap_or(i64::MAX));
     }
@@ -319,23 +325,4 @@ fn timed_step(
         observed(last.label(), since.elapsed());
     }
     report
-}
-
-/// Copies the state into a snapshot, between two steps.
-fn snapshot(config: &Config, trainer: &Trainer) -> Snapshot {
-    let sections = trainer
-        .sections()
-        .into_iter()
-        .map(|(name, bytes)| Section { name, bytes, digested: true })
-        .collect();
-    Snapshot {
-        step: trainer.step,
-        offsets: trainer.offsets.clone(),
-        event_time_ms: trainer.event_time_ms,
-        events_trained: trainer.events,
-        events_rejected: trainer.rejected,
-        config_digest: config.digest(),
-        config_toml: config.to_toml(),
-        sections,
-    }
 }

@@ -8,9 +8,11 @@ use crossbeam_channel::{Receiver, Sender, TrySendError};
 
 use super::live::now_ms;
 use super::{Bounds, Setting};
-use crate::checkpoint::{Checkpoint, Snapshot, Store};
+use crate::checkpoint::{Checkpoint, Section, Snapshot, Store};
+use crate::config::Config;
 use crate::publish::{Published, Publisher};
 use crate::stream::offsets::Offsets;
+use crate::train::capture::Captured;
 
 /// Tries to write a checkpoint before the run stops: a full disk is often cleaned within a minute.
 const WRITE_TRIES: u32 = 4;
@@ -20,14 +22,15 @@ pub(super) fn write_checkpoints(
     setting: &Setting,
     bounds: &Bounds,
     store: &Store,
-    snapshots: Receiver<Snapshot>,
+    snapshots: Receiver<Captured>,
     checkpoints: Sender<Checkpoint>,
     durable: &Mutex<Option<Offsets>>,
 ) -> anyhow::Result<Option<Checkpoint>> {
     let mut last = None;
     let mut written = 0u64;
-    for snapshot in snapshots {
+    for captured in snapshots {
         let began = Instant::now();
+        let snapshot = snapshot(&setting.config, captured);
         let checkpoint = write_with_retries(store, &snapshot).inspect_err(|error| {
             tracing::error!("stopping: {error:#}");
             setting.stop.store(true, Ordering::Relaxed);
@@ -52,6 +55,22 @@ pub(super) fn write_checkpoints(
         tracing::warn!("the publisher ended before the last checkpoint");
     }
     Ok(last)
+}
+
+/// The state as of one step, with what a checkpoint says of it.
+fn snapshot(config: &Config, captured: Captured) -> Snapshot {
+    let counters = captured.counters.clone();
+    let section = |(name, bytes)| Section { name, bytes, digested: true };
+    Snapshot {
+        step: counters.step,
+        offsets: counters.offsets,
+        event_time_ms: counters.event_time_ms,
+        events_trained: counters.events,
+        events_rejected: counters.rejected,
+        config_digest: config.digest(),
+        config_toml: config.to_toml(),
+        sections: captured.into_sections().into_iter().map(section).collect(),
+    }
 }
 
 fn write_with_retries(store: &Store, snapshot: &Snapshot) -> anyhow::Result<Checkpoint> {

@@ -9,12 +9,16 @@
 //!
 //! Must never know: towers and losses, features and their names, files, the clock.
 
+mod capture;
 mod state;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use rayon::prelude::*;
+
+pub use capture::CAPTURE_PAGES_A_STEP;
+use capture::Capture;
 
 /// Rows a page holds. Larger pages waste memory in small tables and copy more per changed row once
 /// snapshots share pages; smaller ones cost more allocations. 1 MiB of values at 64 dimensions.
@@ -113,6 +117,7 @@ pub struct Table {
     /// Slots whose row is gone; the last is reused first.
     free: Vec<u32>,
     evictions: u64,
+    capture: Option<Capture>,
 }
 
 impl Table {
@@ -125,7 +130,15 @@ impl Table {
         assert!(s.learning_rate.is_finite(), "learning_rate must be finite");
         assert!(s.epsilon > 0.0 && s.epsilon.is_finite(), "epsilon must be above 0");
         let index = IdMap::default();
-        Self { settings, index, pages: Vec::new(), allocated: 0, free: Vec::new(), evictions: 0 }
+        Self {
+            settings,
+            index,
+            pages: Vec::new(),
+            allocated: 0,
+            free: Vec::new(),
+            evictions: 0,
+            capture: None,
+        }
     }
 
     /// Floats per row.
@@ -217,7 +230,7 @@ impl Table {
     /// `row -= learning_rate * g / (sqrt(accumulator) + epsilon)`.
     ///
     /// `gradients` is `[slots, dim]`, of the summed loss of the step; `slots` must be distinct and
-    /// live. Rows are independent, so the bits do not depend on the number of threads.
+    /// live, and touched at this step. Rows are independent, so the bits do not depend on the number of threads.
     pub fn apply(&mut self, slots: &[u32], gradients: &[f32]) {
         let TableSettings { dim, learning_rate, epsilon, .. } = self.settings;
         assert_eq!(gradients.len(), slots.len() * dim, "apply needs dim floats for each slot");
@@ -261,8 +274,13 @@ impl Table {
         count
     }
 
+    /// State of a row whose state, and with it maybe its values, is about to change: every change
+    /// of a step begins here.
     fn state_mut(&mut self, slot: u32) -> &mut RowState {
         let (page, row) = place(slot);
+        if let Some(capture) = &mut self.capture {
+            capture.keep(slot, &self.pages, self.settings.dim);
+        }
         &mut self.pages[page].states[row]
     }
 
@@ -637,6 +655,42 @@ mod tests {
         if step.is_multiple_of(4) {
             table.expire(step);
         }
+    }
+
+    #[test]
+    fn a_capture_is_the_table_as_it_was() {
+        // Three pages, full, so that rows are evicted and their slots used again meanwhile.
+        let rows = 2 * PAGE_ROWS + 100;
+        let mut table = Table::new(TableSettings { expiry_steps: Some(40), ..settings(2, rows) });
+        let mut random = crate::train::random::SplitMix::new(8);
+        let mut train = |table: &mut Table, step| {
+            let mut ids: Vec<u64> =
+                (0..300).map(|_| random.next_u64() % (rows as u64 * 2)).collect();
+            ids.sort_unstable();
+            ids.dedup();
+            let slots = touch(table, &ids, step);
+            let gradients: Vec<f32> = (0..2 * ids.len()).map(|_| random.uniform(1.0)).collect();
+            table.apply(&slots, &gradients);
+            table.expire(step);
+        };
+        (1..=60).for_each(|step| train(&mut table, step));
+        for begin in [61, 100] {
+            let want = bytes_of(&table);
+            table.begin_capture();
+            let mut got = None;
+            for step in begin..begin + 12 {
+                train(&mut table, step);
+                let mut pages = usize::from(step % 3 == 0);
+                if let Some(bytes) = table.advance_capture(&mut pages) {
+                    got = Some(bytes);
+                }
+            }
+            assert!(got.expect("three pages in four turns") == want);
+            assert!(bytes_of(&table) != want);
+        }
+        table.begin_capture();
+        table.cancel_capture();
+        assert!(table.advance_capture(&mut 9).is_none());
     }
 
     proptest! {

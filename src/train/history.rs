@@ -4,6 +4,7 @@
 //! is a function of the events in their order, so a restored trainer goes on with the same bits.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -15,8 +16,15 @@ const SWEEP: usize = 16;
 pub struct Histories {
     queries_max: usize,
     length: usize,
-    by_query: HashMap<u64, History>,
+    /// Shared with a snapshot that is being written; one that changes meanwhile is copied.
+    by_query: HashMap<u64, Arc<History>>,
     clock: u64,
+}
+
+/// Histories as they were at one step.
+pub struct CapturedHistories {
+    clock: u64,
+    histories: Vec<(u64, Arc<History>)>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -56,7 +64,8 @@ impl Histories {
         let history = self
             .by_query
             .entry(query)
-            .or_insert_with(|| History { items: Vec::with_capacity(self.length), touched: 0 });
+            .or_insert_with(|| Arc::new(History { items: Vec::new(), touched: 0 }));
+        let history = Arc::make_mut(history);
         if history.items.len() == self.length {
             history.items.remove(0);
         }
@@ -82,12 +91,10 @@ impl Histories {
         self.by_query.retain(|_, history| history.touched > newest_dropped);
     }
 
-    /// All histories, by query key.
-    pub fn to_bytes(&self) -> Vec<u8> {
-        let mut histories: Vec<(u64, History)> =
-            self.by_query.iter().map(|(query, history)| (*query, history.clone())).collect();
-        histories.sort_unstable_by_key(|(query, _)| *query);
-        postcard::to_stdvec(&Saved { clock: self.clock, histories }).expect("always encodes")
+    /// All there is now, to be written elsewhere while this goes on: costs a pointer a query.
+    pub fn capture(&self) -> CapturedHistories {
+        let histories = self.by_query.iter().map(|(query, history)| (*query, Arc::clone(history)));
+        CapturedHistories { clock: self.clock, histories: histories.collect() }
     }
 
     /// Takes over what [`Histories::to_bytes`] gave.
@@ -98,8 +105,20 @@ impl Histories {
         let saved: Saved = postcard::from_bytes(bytes)
             .map_err(|error| format!("histories do not decode: {error}"))?;
         self.clock = saved.clock;
-        self.by_query = saved.histories.into_iter().collect();
+        let histories = saved.histories.into_iter();
+        self.by_query = histories.map(|(query, history)| (query, Arc::new(history))).collect();
         Ok(())
+    }
+}
+
+impl CapturedHistories {
+    /// All histories, by query key.
+    pub fn to_bytes(self) -> Vec<u8> {
+        let histories = self.histories.into_iter();
+        let mut histories: Vec<(u64, History)> =
+            histories.map(|(query, history)| (query, Arc::unwrap_or_clone(history))).collect();
+        histories.sort_unstable_by_key(|(query, _)| *query);
+        postcard::to_stdvec(&Saved { clock: self.clock, histories }).expect("always encodes")
     }
 }
 
@@ -137,12 +156,12 @@ mod tests {
             original.push(random.next_u64() % 80, random.next_u64());
         }
         let mut restored = Histories::new(50, 4);
-        restored.load(&original.to_bytes()).expect("just written");
+        restored.load(&original.capture().to_bytes()).expect("just written");
         for _ in 0..1000 {
             let (query, item) = (random.next_u64() % 80, random.next_u64());
             original.push(query, item);
             restored.push(query, item);
         }
-        assert_eq!(original.to_bytes(), restored.to_bytes());
+        assert_eq!(original.capture().to_bytes(), restored.capture().to_bytes());
     }
 }

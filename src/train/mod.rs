@@ -6,6 +6,7 @@
 //!
 //! Must never know: rdkafka, tokio, files, the clock.
 
+pub mod capture;
 mod dense;
 pub mod embedding;
 pub mod encoder;

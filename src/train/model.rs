@@ -86,17 +86,10 @@ impl Model {
         Ok(model)
     }
 
-    /// Name and bytes of every section.
-    pub fn sections(&self) -> Vec<(String, Vec<u8>)> {
+    /// Name and bytes of every section but the tables'.
+    pub fn small_sections(&self) -> Vec<(String, Vec<u8>)> {
         let statistics = postcard::to_stdvec(&self.statistics).expect("plain numbers encode");
-        let mut sections =
-            vec![("towers".to_owned(), self.towers.to_bytes()), ("statistics".into(), statistics)];
-        for (name, table) in self.encoder.tables.iter().zip(&self.tables) {
-            let mut bytes = Vec::new();
-            table.write_to(&mut bytes);
-            sections.push((section_of_table(name), bytes));
-        }
-        sections
+        vec![("towers".to_owned(), self.towers.to_bytes()), ("statistics".into(), statistics)]
     }
 
     /// Vectors of `items`, `[items, dim]`, without training.
@@ -134,7 +127,7 @@ impl Model {
 }
 
 /// The section that holds the table `name`.
-fn section_of_table(name: &str) -> String {
+pub(super) fn section_of_table(name: &str) -> String {
     format!("table.{name}")
 }
 

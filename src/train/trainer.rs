@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::capture::Capturing;
 use super::encoder::{Encoded, Lookup};
 use super::frequency::{Frequency, FrequencySettings, Meaning, Mode, Rate};
 use super::history::Histories;
@@ -76,7 +77,8 @@ pub struct Trainer {
     pub rejected: u64,
     /// Time of the newest event trained on, ms since 1970.
     pub event_time_ms: i64,
-    histories: Histories,
+    pub(super) histories: Histories,
+    pub(super) capturing: Option<Capturing>,
     softmax: BatchSoftmax,
     config: Config,
     log_q: Vec<f32>,
@@ -111,6 +113,7 @@ impl Trainer {
             rejected: 0,
             event_time_ms: 0,
             histories,
+            capturing: None,
             softmax: BatchSoftmax::new(),
             config: config.clone(),
             log_q: Vec::new(),
@@ -138,17 +141,6 @@ impl Trainer {
         trainer.histories.load(&read("histories")?)?;
         trainer.corpus.load(&read("corpus")?)?;
         Ok(trainer)
-    }
-
-    /// Name and bytes of every section of the state; the counters go into the manifest.
-    pub fn sections(&self) -> Vec<(String, Vec<u8>)> {
-        let mut sections = self.model.sections();
-        let mut frequency = Vec::new();
-        self.frequency.write_to(&mut frequency);
-        sections.push(("frequency".into(), frequency));
-        sections.push(("histories".into(), self.histories.to_bytes()));
-        sections.push(("corpus".into(), self.corpus.to_bytes()));
-        sections
     }
 
     /// Counters for the manifest.

@@ -11,6 +11,15 @@ impl Table {
     /// Appends the whole state to `out`, little-endian; [`read_from`](Self::read_from) gives it
     /// back.
     pub fn write_to(&self, out: &mut Vec<u8>) {
+        self.write_header(out);
+        for (number, page) in self.pages.iter().enumerate() {
+            let rows = (self.allocated - number * PAGE_ROWS).min(PAGE_ROWS);
+            write_rows(&page.values[..rows * self.settings.dim], &page.states[..rows], out);
+        }
+    }
+
+    /// All but the rows; makes room for them.
+    pub(super) fn write_header(&self, out: &mut Vec<u8>) {
         let row_bytes = 4 * self.settings.dim + RowState::BYTES;
         out.reserve(64 + self.allocated * row_bytes + 4 * self.free.len());
         out.extend(MAGIC);
@@ -23,15 +32,6 @@ impl Table {
         out.extend((self.free.len() as u64).to_le_bytes());
         for slot in &self.free {
             out.extend(slot.to_le_bytes());
-        }
-        for (number, page) in self.pages.iter().enumerate() {
-            let rows = (self.allocated - number * PAGE_ROWS).min(PAGE_ROWS);
-            write_floats(&page.values[..rows * self.settings.dim], out);
-            for state in &page.states[..rows] {
-                out.extend(state.id.to_le_bytes());
-                out.extend(state.last_step.to_le_bytes());
-                out.extend(state.accumulator.to_le_bytes());
-            }
         }
     }
 
@@ -121,6 +121,22 @@ impl Table {
             return Err("embedding table's free list does not match its rows: damaged".into());
         }
         Ok(())
+    }
+}
+
+/// Appends the rows of one page, values first.
+pub(super) fn write_rows(values: &[f32], states: &[RowState], out: &mut Vec<u8>) {
+    write_floats(values, out);
+    states.iter().for_each(|state| out.extend(state.to_bytes()));
+}
+
+impl RowState {
+    pub(super) fn to_bytes(self) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
+        bytes[..8].copy_from_slice(&self.id.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.last_step.to_le_bytes());
+        bytes[16..].copy_from_slice(&self.accumulator.to_le_bytes());
+        bytes
     }
 }
 

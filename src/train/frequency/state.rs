@@ -45,7 +45,14 @@ impl Frequency {
         match &self.table.slots {
             Slots::Hashed(cells) => {
                 out.reserve(cells.len() * Slot::BYTES);
-                cells.iter().for_each(|cell| write_slot(cell.get(), out));
+                // A block at a time: growing `out` slot by slot checks its capacity each time.
+                let mut block = [[0; Slot::BYTES]; 256];
+                for cells in cells.chunks(block.len()) {
+                    for (bytes, cell) in block.iter_mut().zip(cells) {
+                        *bytes = slot_bytes(cell.get());
+                    }
+                    out.extend_from_slice(block[..cells.len()].as_flattened());
+                }
             }
             Slots::Exact(maps) => write_maps(maps, out),
         }
@@ -61,7 +68,7 @@ impl Frequency {
         for followed in ladders.into_iter().flat_map(|ladder| &ladder.followed) {
             out.extend(followed.id.to_le_bytes());
             out.extend(followed.credit.to_le_bytes());
-            followed.slots.iter().for_each(|slot| write_slot(*slot, out));
+            followed.slots.iter().for_each(|slot| out.extend(slot_bytes(*slot)));
         }
     }
 
@@ -105,8 +112,9 @@ impl Frequency {
     }
 }
 
-fn write_slot(slot: Slot, out: &mut Vec<u8>) {
-    slot.to_words().into_iter().for_each(|word| out.extend(word.to_le_bytes()));
+fn slot_bytes(slot: Slot) -> [u8; Slot::BYTES] {
+    let [first, second] = slot.to_words().map(u128::from);
+    (first | second << 64).to_le_bytes()
 }
 
 fn read_slot(bytes: &mut &[u8]) -> Result<Slot, String> {
@@ -125,7 +133,7 @@ fn write_maps(maps: &[RwLock<IdMap<Slot>>], out: &mut Vec<u8>) {
     out.extend((slots.len() as u64).to_le_bytes());
     for (id, slot) in slots {
         out.extend(id.to_le_bytes());
-        write_slot(slot, out);
+        out.extend(slot_bytes(slot));
     }
 }
 
