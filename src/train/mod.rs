@@ -15,6 +15,7 @@ pub mod frequency;
 pub mod history;
 pub mod loss;
 pub mod model;
+mod product;
 pub mod random;
 pub mod statistics;
 pub mod trainer;

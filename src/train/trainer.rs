@@ -6,11 +6,12 @@
 use std::sync::Arc;
 
 use super::capture::Capturing;
-use super::encoder::{Encoded, Lookup};
+use super::encoder::Encoded;
 use super::frequency::{Frequency, FrequencySettings, Meaning, Mode, Rate};
 use super::history::Histories;
 use super::loss::{BatchSoftmax, LossInput};
 use super::model::{Model, Placement, ReadSection};
+use super::two_tower::Vectors;
 use crate::config::{Alpha, Config, Correction};
 use crate::corpus::Corpus;
 use crate::stream::batch::Batch;
@@ -175,12 +176,12 @@ impl Trainer {
         let query_input = lookup.query_input(&model.encoder, &query, &model.tables);
         let item_input = lookup.item_input(&model.encoder, &item, &model.tables);
         enter(Phase::Forward);
-        let forward = model.towers.forward(&query_input, &item_input, batch.len());
+        let vectors = model.towers.forward(&query_input, &item_input, batch.len());
         enter(Phase::Loss);
         let output = self.softmax.run(&LossInput {
             dim: self.config.model.dim,
-            query: &forward.query_vectors, // [batch, dim]
-            item: &forward.item_vectors,   // [batch, dim]
+            query: vectors.query, // [batch, dim]
+            item: vectors.item,   // [batch, dim]
             log_q: &self.log_q,
             item_ids: &batch.item_ids,
             query_ids: self.config.loss.mask_same_query.then_some(&batch.query_ids[..]),
@@ -190,10 +191,17 @@ impl Trainer {
         let report = StepReport { loss: output.loss, ranks: output.ranks.clone() };
         if report.loss.is_finite() {
             enter(Phase::Backward);
-            let (query_gradient, item_gradient) = (&output.query_gradient, &output.item_gradient);
-            let inputs = model.towers.backward(forward, query_gradient, item_gradient);
+            let gradients = Vectors { query: &output.query_gradient, item: &output.item_gradient };
+            let inputs = Vectors { query: &query_input, item: &item_input };
+            let inputs = model.towers.backward(inputs, gradients);
             enter(Phase::Update);
-            self.update(&lookup, (&query, &inputs.query), (&item, &inputs.item));
+            let (query, item) = ((&query, inputs.query), (&item, inputs.item));
+            model.encoder.apply(&lookup, query, item, &mut model.tables);
+            if self.step.is_multiple_of(EXPIRY_EVERY_STEPS) {
+                for table in &mut model.tables {
+                    table.expire(self.step);
+                }
+            }
         }
         self.corpus.remember(batch, self.step);
         Some(report)
@@ -222,16 +230,6 @@ impl Trainer {
             model.encoder.query.encode(&batch.query, batch.len(), &before, &model.statistics);
         let item = model.encoder.item.encode(&batch.item, batch.len(), &[], &model.statistics);
         (query, item)
-    }
-
-    fn update(&mut self, lookup: &Lookup, query: (&Encoded, &[f32]), item: (&Encoded, &[f32])) {
-        let model = &mut self.model;
-        model.encoder.apply(lookup, query, item, &mut model.tables);
-        if self.step.is_multiple_of(EXPIRY_EVERY_STEPS) {
-            for table in &mut model.tables {
-                table.expire(self.step);
-            }
-        }
     }
 
     /// Vectors of a batch's queries without training on it; histories still move on, since later
