@@ -7,7 +7,7 @@
 //!
 //! Knows the layout; the rows belong to [`super::embedding`].
 
-use std::collections::HashMap;
+mod lookup;
 
 use rayon::prelude::*;
 
@@ -15,6 +15,8 @@ use super::embedding::Table;
 use super::statistics::{Scaling, Statistics};
 use crate::config::{Config, FeatureConfig, FeatureKind, Transform};
 use crate::stream::batch::Column;
+use lookup::Found;
+pub use lookup::Lookup;
 
 /// Slot of an entry whose id has no row (only where nothing is trained).
 const NO_SLOT: u32 = u32::MAX;
@@ -66,16 +68,6 @@ pub struct Encoded {
     events: usize,
 }
 
-/// Where the entries of a batch found their rows.
-pub struct Lookup {
-    /// Per table: the distinct ids of the batch.
-    distinct: Vec<Vec<u64>>,
-    /// Per table: the rows' slots, beside `distinct`.
-    slots: Vec<Vec<u32>>,
-    query: Vec<Vec<u32>>, // per part, per entry: index into `distinct`
-    item: Vec<Vec<u32>>,
-}
-
 impl Encoder {
     /// The layout that `config` asks for.
     pub fn new(config: &Config) -> Self {
@@ -94,39 +86,27 @@ impl Encoder {
         tables: &mut [Table],
         step: u64,
     ) -> Lookup {
-        let mut distinct: Vec<Vec<u64>> = vec![Vec::new(); tables.len()];
-        let mut index: Vec<HashMap<u64, u32>> = vec![HashMap::new(); tables.len()];
-        let mut locate = |side: &Side, encoded: &Encoded| -> Vec<Vec<u32>> {
-            let parts = side.parts.iter().zip(&encoded.columns);
-            parts
-                .map(|(part, column)| match part.source.table() {
-                    None => Vec::new(),
-                    Some(table) => column
-                        .ids
-                        .iter()
-                        .map(|&id| {
-                            let list = &mut distinct[table];
-                            *index[table].entry(id).or_insert_with(|| {
-                                list.push(id);
-                                u32::try_from(list.len() - 1).expect("a batch has under 2^32 ids")
-                            })
-                        })
-                        .collect(),
-                })
-                .collect()
-        };
-        let query = locate(&self.query, query);
-        let item = locate(&self.item, item);
-        let slots = tables
-            .iter_mut()
-            .zip(&distinct)
-            .map(|(table, ids)| {
-                let mut slots = Vec::with_capacity(ids.len());
-                table.touch(ids, step, &mut slots);
-                slots
-            })
+        let sides = [(&self.query, query), (&self.item, item)];
+        let found: Vec<Found> = tables
+            .par_iter_mut()
+            .enumerate()
+            .map(|(index, table)| Found::new(&sides, index, table, step))
             .collect();
-        Lookup { distinct, slots, query, item }
+        let mut lookup = Lookup {
+            distinct: Vec::new(),
+            slots: Vec::new(),
+            query: vec![Vec::new(); self.query.parts.len()],
+            item: vec![Vec::new(); self.item.parts.len()],
+        };
+        for found in found {
+            lookup.distinct.push(found.distinct);
+            lookup.slots.push(found.slots);
+            for (side, part, places) in found.places {
+                let of_side = if side == 0 { &mut lookup.query } else { &mut lookup.item };
+                of_side[part] = places;
+            }
+        }
+        lookup
     }
 
     /// Row-wise update of every touched row from the gradients of both inputs
@@ -155,34 +135,6 @@ impl Encoder {
             }
             table.apply(&lookup.slots[index], &gradients);
         });
-    }
-}
-
-impl Lookup {
-    /// Slots per entry of the query side, per part.
-    fn entry_slots(&self, side: &Side, places: &[Vec<u32>]) -> Vec<Vec<u32>> {
-        side.parts
-            .iter()
-            .zip(places)
-            .map(|(part, places)| match part.source.table() {
-                None => Vec::new(),
-                Some(table) => {
-                    places.iter().map(|&place| self.slots[table][place as usize]).collect()
-                }
-            })
-            .collect()
-    }
-
-    /// Input of the query tower, `[batch, width]`.
-    pub fn query_input(&self, encoder: &Encoder, encoded: &Encoded, tables: &[Table]) -> Vec<f32> {
-        let slots = self.entry_slots(&encoder.query, &self.query);
-        encoder.query.gather(encoded, &slots, tables)
-    }
-
-    /// Input of the item tower, `[batch, width]`.
-    pub fn item_input(&self, encoder: &Encoder, encoded: &Encoded, tables: &[Table]) -> Vec<f32> {
-        let slots = self.entry_slots(&encoder.item, &self.item);
-        encoder.item.gather(encoded, &slots, tables)
     }
 }
 
