@@ -1,12 +1,10 @@
-//! Loss and gradient of a batch, in examples/s and GFLOP/s beside this machine's sgemm peak.
+//! Loss and gradient of a batch in f32 and bf16, in examples/s and GFLOP/s.
 //!
 //! Three products of `2 * batch² * dim` operations each are counted; exponentials are not.
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use criterion::{BenchmarkId, Criterion, Throughput};
-use gemm::{Parallelism, gemm};
-use millrace::train::loss::{BatchSoftmax, LossInput};
+use millrace::train::loss::{BatchSoftmax, LossInput, Precision};
 
 const DIM: usize = 64;
 
@@ -58,77 +56,34 @@ impl Batch {
     }
 }
 
-/// Best time of several rounds: on a shared machine the fastest is the least disturbed.
-fn best(rounds: usize, mut work: impl FnMut()) -> Duration {
-    (0..rounds)
-        .map(|_| {
-            let start = Instant::now();
-            work();
-            start.elapsed()
-        })
-        .min()
-        .expect("at least one round")
-}
-
-/// Seconds of one 1024 x 1024 x 1024 sgemm on all rayon threads.
-fn peak() -> f64 {
-    const N: usize = 1024;
-    let (a, b) = (vec![0.5_f32; N * N], vec![0.25_f32; N * N]);
-    let mut c = vec![0.0_f32; N * N];
-    let n = N as isize;
-    let time = best(30, || {
-        // SAFETY: three N x N matrices, column-major, none overlaps another.
-        unsafe {
-            gemm(
-                N,
-                N,
-                N,
-                c.as_mut_ptr(),
-                n,
-                1,
-                false,
-                a.as_ptr(),
-                n,
-                1,
-                b.as_ptr(),
-                n,
-                1,
-                0.0,
-                1.0,
-                false,
-                false,
-                false,
-                Parallelism::Rayon(0),
-            );
-        }
-        black_box(&c);
-    });
-    2.0 * (N * N * N) as f64 / time.as_secs_f64() / 1e9
+/// Wall-clock time of one run.
+fn time(softmax: &mut BatchSoftmax, batch: &Batch) -> Duration {
+    let start = Instant::now();
+    black_box(softmax.run(&batch.input()));
+    start.elapsed()
 }
 
 fn main() {
-    let mut criterion = Criterion::default().configure_from_args();
-    let mut softmax = BatchSoftmax::new();
-    let mut group = criterion.benchmark_group("loss");
+    let mut f32 = BatchSoftmax::new(Precision::F32);
+    let mut bf16 = BatchSoftmax::new(Precision::Bf16);
+    println!("asked for bf16, got {:?}", bf16.precision());
     for size in [1024, 4096, 8192] {
         let batch = Batch::random(size);
-        let before = peak();
-        let time = best(10, || {
-            black_box(softmax.run(&batch.input()));
-        });
-        let peak = peak().max(before);
-        let rate = 6.0 * (size * size * DIM) as f64 / time.as_secs_f64() / 1e9;
-        println!(
-            "batch {size}: {:.2} ms, {:.0} examples/s, {rate:.0} GFLOP/s, {:.0}% of sgemm's {peak:.0}",
-            time.as_secs_f64() * 1e3,
-            size as f64 / time.as_secs_f64(),
-            100.0 * rate / peak,
-        );
-        group.sample_size(10).throughput(Throughput::Elements(size as u64));
-        group.bench_function(BenchmarkId::from_parameter(size), |bencher| {
-            bencher.iter(|| black_box(softmax.run(&batch.input()).loss));
-        });
+        // In turns, and the best of many: on a shared machine the fastest is the least disturbed.
+        let [mut f32_best, mut bf16_best] = [Duration::MAX; 2];
+        for _ in 0..(160 * 1024 / size) {
+            f32_best = f32_best.min(time(&mut f32, &batch));
+            bf16_best = bf16_best.min(time(&mut bf16, &batch));
+        }
+        for (name, best) in [("f32", f32_best), ("bf16", bf16_best)] {
+            let seconds = best.as_secs_f64();
+            println!(
+                "batch {size} {name:>4}: {:7.2} ms, {:7.0} examples/s, {:3.0} GFLOP/s",
+                seconds * 1e3,
+                size as f64 / seconds,
+                6.0 * (size * size * DIM) as f64 / seconds / 1e9,
+            );
+        }
+        println!("batch {size} ratio: {:.2}", f32_best.as_secs_f64() / bf16_best.as_secs_f64());
     }
-    group.finish();
-    criterion.final_summary();
 }

@@ -63,6 +63,7 @@ impl Default for LossConfig {
         Self {
             correction: Correction::Corrected,
             strength: 1.0,
+            precision: Precision::F32,
             temperature: 0.07,
             mask_same_query: false,
         }

@@ -311,6 +311,8 @@ pub struct ModelConfig {
 pub struct LossConfig {
     /// Sampling-bias correction.
     pub correction: Correction,
+    /// Number format of the logits' products.
+    pub precision: Precision,
     /// Factor of log q.
     pub strength: f32,
     /// Divides the cosine before the correction.
@@ -327,6 +329,16 @@ pub enum Correction {
     Plain,
     /// log q subtracted from every logit (paper, equation 4).
     Corrected,
+}
+
+/// Number format of the operands of the logits' products; sums are f32 always.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 24 bits.
+    F32,
+    /// 8 bits, where the processor has AVX512-BF16; elsewhere f32.
+    Bf16,
 }
 
 /// `[optimizer]`: the towers' dense weights.

@@ -9,6 +9,7 @@
 //! (at most [`GROUPS_MAX`] `* batch * dim` floats, 32 MiB at batch 8192 and dim 64), summed in order.
 //! It must never know where the batch came from, how `log_q` was estimated, or what the towers are.
 
+mod bf16;
 mod block;
 mod lanes;
 
@@ -16,6 +17,7 @@ use std::sync::Mutex;
 
 use rayon::prelude::*;
 
+use bf16::Items;
 use block::{Block, GroupOutput, Shared};
 use lanes::{Lanes, ROWS};
 
@@ -66,10 +68,24 @@ pub struct LossOutput {
     pub ranks: Vec<u32>,
 }
 
+/// What the operands of the three products are rounded to; everything else, sums too, stays f32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// No rounding.
+    #[default]
+    F32,
+    /// 8 significant bits: 1.7 times as fast at batch 8192 and dim 64 (Zen 4), gradients within
+    /// 0.6% of their norm (0.1% at that size). A score is that of the query and the item rounded to
+    /// bf16, a positive's too: equal vectors tie and ranks compare like with like.
+    Bf16,
+}
+
 /// Computes [`LossOutput`] from [`LossInput`]; holds the scratch memory that steps share.
 #[derive(Debug)]
 pub struct BatchSoftmax {
     lanes: Lanes,
+    /// If given, the products are taken in bf16.
+    bf16_items: Option<Items>,
     same_item: Twins,
     same_query: Twins,
     /// `[batch]`, all ones where the column is its item's first, else 0: counts towards ranks.
@@ -86,15 +102,24 @@ pub struct BatchSoftmax {
 
 impl Default for BatchSoftmax {
     fn default() -> Self {
-        Self::new()
+        Self::new(Precision::default())
     }
 }
 
 impl BatchSoftmax {
     /// Empty scratch; memory is taken by the first [`run`](Self::run) and grows with the batch.
-    pub fn new() -> Self {
+    /// [`Precision::Bf16`] needs AVX512-BF16; without it [`precision`](Self::precision) is f32.
+    pub fn new(precision: Precision) -> Self {
+        Self::with(match precision {
+            Precision::F32 => None,
+            Precision::Bf16 => Items::detect(),
+        })
+    }
+
+    fn with(bf16_items: Option<Items>) -> Self {
         Self {
             lanes: Lanes::detect(),
+            bf16_items,
             same_item: Twins::default(),
             same_query: Twins::default(),
             counts: Vec::new(),
@@ -103,6 +128,11 @@ impl BatchSoftmax {
             blocks: Mutex::new(Vec::new()),
             output: LossOutput::default(),
         }
+    }
+
+    /// The precision that is used.
+    pub fn precision(&self) -> Precision {
+        if self.bf16_items.is_some() { Precision::Bf16 } else { Precision::F32 }
     }
 
     /// Loss, gradients and ranks of one batch, on the current rayon pool. An empty batch gives loss
@@ -121,6 +151,7 @@ impl BatchSoftmax {
                 counts: &self.counts,
                 same_item: &self.same_item,
                 same_query: input.query_ids.map(|_| &self.same_query),
+                bf16_items: self.bf16_items.as_ref(),
             };
             let blocks = &self.blocks;
             (self.output.query_gradient.par_chunks_mut(group_rows * dim))
@@ -148,6 +179,9 @@ impl BatchSoftmax {
         self.same_item.find(input.item_ids);
         if let Some(ids) = input.query_ids {
             self.same_query.find(ids);
+        }
+        if let Some(items) = &mut self.bf16_items {
+            items.load(input.item, input.dim);
         }
         let same_item = &self.same_item;
         self.counts.clear();

@@ -9,10 +9,10 @@ use super::capture::Capturing;
 use super::encoder::Encoded;
 use super::frequency::{Frequency, FrequencySettings, Meaning, Mode, Rate};
 use super::history::Histories;
-use super::loss::{BatchSoftmax, LossInput};
+use super::loss::{BatchSoftmax, LossInput, Precision};
 use super::model::{Model, Placement, ReadSection};
 use super::two_tower::Vectors;
-use crate::config::{Alpha, Config, Correction};
+use crate::config::{self, Alpha, Config, Correction};
 use crate::corpus::Corpus;
 use crate::stream::batch::Batch;
 use crate::stream::offsets::Offsets;
@@ -115,7 +115,10 @@ impl Trainer {
             event_time_ms: 0,
             histories,
             capturing: None,
-            softmax: BatchSoftmax::new(),
+            softmax: BatchSoftmax::new(match config.loss.precision {
+                config::Precision::F32 => Precision::F32,
+                config::Precision::Bf16 => Precision::Bf16,
+            }),
             config: config.clone(),
             log_q: Vec::new(),
             model,

@@ -48,6 +48,8 @@ impl Rows {
             rows.positive_logit[r] = logit(dot, scale, *log_q);
         }
         rows.max = rows.positive_logit;
+        // Unused lanes come out as zeros, so that products may run over them.
+        rows.max[log_q.len()..].fill(f32::INFINITY);
         rows
     }
 }

@@ -1,3 +1,5 @@
+mod bf16;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -97,7 +99,7 @@ impl Case {
     }
 
     fn run(&self) -> LossOutput {
-        BatchSoftmax::new().run(&self.input()).clone()
+        BatchSoftmax::default().run(&self.input()).clone()
     }
 
     fn masked(&self, i: usize, j: usize) -> bool {
@@ -398,7 +400,7 @@ fn same_bits_for_any_number_of_threads() {
 
 #[test]
 fn same_bits_with_used_scratch() {
-    let mut used = BatchSoftmax::new();
+    let mut used = BatchSoftmax::default();
     for (seed, (batch, dim)) in
         [(700, 16), (1, 16), (65, 3), (0, 3), (1500, 16), (64, 40), (700, 16)]
             .into_iter()
@@ -440,7 +442,7 @@ fn small_temperatures_stay_finite() {
 fn nonfinite_input_gives_nan_and_leaves_nothing_behind() {
     let good = Case::random(8, 150, 5);
     let expected = bits(&good.run());
-    let mut softmax = BatchSoftmax::new();
+    let mut softmax = BatchSoftmax::default();
     for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         for at in [0, 77, 149] {
             let mut bad = vec![good.clone(); 5];

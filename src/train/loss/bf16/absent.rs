@@ -1,0 +1,39 @@
+//! Stands in for the kernel where the processor cannot have the instructions: no [`Instructions`]
+//! can exist, so that nothing else here is ever called.
+#![allow(dead_code, reason = "only the x86-64 kernel reads operands")]
+
+pub(super) type Pair = u32;
+pub(super) const LANES: usize = 16;
+
+pub(super) struct Left<'a> {
+    pub(super) values: &'a [Pair],
+    pub(super) strides: (usize, usize),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Instructions {}
+
+impl Instructions {
+    pub(super) fn detect() -> Option<Self> {
+        None
+    }
+
+    pub(super) fn pair_rows(self, _: &[f32], _: usize, _: &mut [Pair]) {
+        match self {}
+    }
+
+    pub(super) fn pair_columns(self, _: &[f32], _: usize, _: &mut [Pair]) {
+        match self {}
+    }
+
+    pub(super) fn product(
+        self,
+        _: &mut [f32],
+        _: Left<'_>,
+        _: &[Pair],
+        _: (usize, usize, usize),
+        _: bool,
+    ) {
+        match self {}
+    }
+}
