@@ -3,7 +3,6 @@
 mod audit;
 mod print;
 
-use std::io::BufRead;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +17,7 @@ use crate::plot::{Marks, Plot, Series, svg};
 use crate::progress::Progress;
 use crate::stream::decode::Mapping;
 use crate::stream::position::{self, Position, Range};
-use crate::stream::produce::Input;
+use crate::stream::produce::{Input, read_line};
 use crate::stream::source;
 use crate::train::frequency::{Frequency, FrequencySettings};
 use crate::train::trainer::frequency_settings;
@@ -253,10 +252,8 @@ fn read_file(
     let mut progress = Progress::new("estimate", input.total.unwrap_or(0), "bytes");
     let mapping = Mapping::new(config);
     let (mut line, mut ids, mut named) = (Vec::new(), Vec::new(), Vec::new());
-    loop {
-        line.clear();
-        let length = input.lines.read_until(b'\n', &mut line);
-        let ended = length.with_context(|| format!("cannot read {file}"))? == 0;
+    for number in 1.. {
+        let ended = !read_line(&mut input.lines, &mut line, number)?;
         if !line.trim_ascii().is_empty() {
             // A file has no record time; where the config names no field, all events are of one.
             match mapping.decode(Some(line.trim_ascii()), Some(0)) {

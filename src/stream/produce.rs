@@ -158,7 +158,11 @@ pub fn produce(
 }
 
 /// Reads the next line, without its end; false at the end of the input.
-fn read_line(input: &mut impl BufRead, line: &mut Vec<u8>, number: u64) -> anyhow::Result<bool> {
+pub(crate) fn read_line(
+    input: &mut impl BufRead,
+    line: &mut Vec<u8>,
+    number: u64,
+) -> anyhow::Result<bool> {
     line.clear();
     let limit = client::MESSAGE_BYTES_MAX as u64;
     let read = input.by_ref().take(limit).read_until(b'\n', line);

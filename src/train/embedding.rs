@@ -17,6 +17,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use rayon::prelude::*;
 
+use super::product::dot;
 pub use capture::CAPTURE_PAGES_A_STEP;
 use capture::Capture;
 
@@ -94,7 +95,7 @@ impl Page {
     fn descend(&mut self, row: usize, gradient: &[f32], learning_rate: f32, epsilon: f32) {
         let dim = gradient.len();
         let accumulator = &mut self.states[row].accumulator;
-        *accumulator += sum_of_squares(gradient) / dim as f32;
+        *accumulator += dot::<8>(gradient, gradient) / dim as f32;
         let rate = learning_rate / (accumulator.sqrt() + epsilon);
         for (value, g) in self.values[row * dim..][..dim].iter_mut().zip(gradient) {
             *value -= rate * g;
@@ -241,7 +242,8 @@ impl Table {
     /// `row -= learning_rate * g / (sqrt(accumulator) + epsilon)`.
     ///
     /// `gradients` is `[slots, dim]`, of the summed loss of the step; `slots` must be distinct and
-    /// live, and touched at this step. Rows are independent, so the bits do not depend on the number of threads.
+    /// live, and touched at this step. Rows are independent, so the bits do not depend on the number
+    /// of threads.
     pub fn apply(&mut self, slots: &[u32], gradients: &[f32]) {
         let TableSettings { dim, learning_rate, epsilon, .. } = self.settings;
         assert_eq!(gradients.len(), slots.len() * dim, "apply needs dim floats for each slot");
@@ -355,20 +357,6 @@ impl Table {
 /// Page and row in it of a slot.
 fn place(slot: u32) -> (usize, usize) {
     (slot as usize / PAGE_ROWS, slot as usize % PAGE_ROWS)
-}
-
-/// Sum of squares in eight fixed lanes: vectorises, and gives the same bits on every CPU because
-/// the order of the additions is written down.
-fn sum_of_squares(values: &[f32]) -> f32 {
-    let mut lanes = [0.0f32; 8];
-    let chunks = values.chunks_exact(8);
-    let rest: f32 = chunks.remainder().iter().map(|v| v * v).sum();
-    for chunk in chunks {
-        for (lane, v) in lanes.iter_mut().zip(chunk) {
-            *lane += v * v;
-        }
-    }
-    lanes.iter().sum::<f32>() + rest
 }
 
 /// Uniform in `-scale..scale`, from the top 24 bits of a splitmix64 sequence of its own for every
@@ -494,7 +482,7 @@ mod tests {
         for count in [1usize, 7, 8, 9, 16, 31, 64] {
             let values: Vec<f32> = (0..count).map(|i| i as f32).collect();
             let want: f32 = values.iter().map(|v| v * v).sum();
-            assert_eq!(sum_of_squares(&values), want);
+            assert_eq!(dot::<8>(&values, &values), want);
         }
     }
 

@@ -2,6 +2,8 @@
 
 use rayon::prelude::*;
 
+use super::product::dot;
+
 /// Hits at each k over any number of cases.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Recall {
@@ -60,7 +62,7 @@ pub fn ranks(
         .zip(excluded)
         .map(|((query, target), excluded)| {
             target.map(|target| {
-                let score = |item: usize| dot(query, &items[item * dim..(item + 1) * dim]);
+                let score = |item: usize| dot::<16>(query, &items[item * dim..(item + 1) * dim]);
                 let own = score(target);
                 let better = |&item: &usize| {
                     let score = score(item);
@@ -83,20 +85,6 @@ pub fn static_ranks(scores: &[f64]) -> Vec<u32> {
         ranks[item] = rank;
     }
     ranks
-}
-
-/// Dot product in 16 lanes, an order of additions that vectorises.
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    const LANES: usize = 16;
-    let mut sums = [0.0f32; LANES];
-    let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
-    let rest: f32 = a_chunks.remainder().iter().zip(b_chunks.remainder()).map(|(a, b)| a * b).sum();
-    for (a, b) in a_chunks.zip(b_chunks) {
-        for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
-            *sum += a * b;
-        }
-    }
-    sums.iter().sum::<f32>() + rest
 }
 
 #[cfg(test)]
@@ -136,7 +124,7 @@ mod tests {
         for dim in [1, 15, 16, 17, 64, 70] {
             let a: Vec<f32> = (0..dim).map(|i| i as f32).collect();
             let expected: f32 = a.iter().map(|x| x * x).sum();
-            assert!((dot(&a, &a) - expected).abs() <= expected * 1e-6);
+            assert!((dot::<16>(&a, &a) - expected).abs() <= expected * 1e-6);
         }
     }
 }

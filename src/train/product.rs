@@ -1,13 +1,45 @@
-//! Matrix products on the calling thread: the only calls to gemm.
+//! Products of matrices and vectors on the calling thread: the only calls to gemm.
 //!
 //! Owns the bounds of what gemm reads and writes.
 
 use gemm::{Parallelism, gemm};
 
 /// A left operand: element `(i, j)` is `values[i * strides.0 + j * strides.1]`.
-pub(super) struct Left<'a> {
-    pub(super) values: &'a [f32],
+pub(super) struct Left<'a, T = f32> {
+    pub(super) values: &'a [T],
     pub(super) strides: (usize, usize),
+}
+
+impl<T> Left<'_, T> {
+    /// Panics unless the operands of a product of `shape`, `(rows, inner, columns)`, reach no further
+    /// than they are long. `right` and `out` are lengths; a row of the right operand takes `stride`.
+    pub(super) fn assert_fits(
+        &self,
+        right: usize,
+        stride: usize,
+        out: usize,
+        (rows, inner, columns): (usize, usize, usize),
+    ) {
+        assert!(rows > 0 && inner > 0 && columns > 0, "empty product");
+        let last = (rows - 1) * self.strides.0 + (inner - 1) * self.strides.1;
+        assert!(last < self.values.len(), "left operand too short");
+        assert!(inner * stride <= right, "right operand too short");
+        assert!(rows * columns <= out, "product does not fit");
+    }
+}
+
+/// Dot product in a fixed number of lanes: it vectorises, and gives the same bits on every CPU,
+/// because the order of the additions is written down.
+pub(super) fn dot<const LANES: usize>(a: &[f32], b: &[f32]) -> f32 {
+    let mut sums = [0.0f32; LANES];
+    let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+    let rest: f32 = a_chunks.remainder().iter().zip(b_chunks.remainder()).map(|(a, b)| a * b).sum();
+    for (a, b) in a_chunks.zip(b_chunks) {
+        for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
+            *sum += a * b;
+        }
+    }
+    sums.iter().sum::<f32>() + rest
 }
 
 /// `out = left * right`, or `out += left * right`, of shape `(rows, inner, columns)`: `left` is
@@ -21,13 +53,9 @@ pub(super) fn product(
     accumulate: bool,
 ) {
     let (rows, inner, columns) = shape;
-    assert!(rows > 0 && inner > 0 && columns > 0, "empty product");
-    let last = (rows - 1) * left.strides.0 + (inner - 1) * left.strides.1;
-    assert!(last < left.values.len(), "left operand too short");
-    assert!(inner * columns <= right.len(), "right operand too short");
-    assert!(rows * columns <= out.len(), "product does not fit");
+    left.assert_fits(right.len(), columns, out.len(), shape);
     // gemm thinks in columns: it is told the transpose of everything, with the operands swapped.
-    // SAFETY: the asserts above bound every element that the strides reach, and `out` is borrowed
+    // SAFETY: the check above bounds every element that the strides reach, and `out` is borrowed
     // mutably, so it overlaps neither operand.
     unsafe {
         gemm(

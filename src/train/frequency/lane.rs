@@ -4,7 +4,7 @@
 //! Lanes touch disjoint slots, so any number of threads gives the same bits.
 
 use super::super::embedding::IdMap;
-use super::rate::{Ladder, Scores};
+use super::rate::{LADDER, Ladder, Scores};
 use super::slot::{Rule, Slot};
 use super::slots::{Cell, Key, Shard};
 
@@ -95,8 +95,9 @@ impl Lane {
     fn score(&mut self, rule: &Rule, step: u64) {
         self.scores = Scores::default();
         if let Some(ladder) = &mut self.ladder {
+            let rules = LADDER.map(|alpha| Rule::new(rule.mode, alpha, rule.initial_gap));
             for &(key, copies) in &self.distinct {
-                ladder.observe(rule, step, key, copies, &mut self.scores);
+                ladder.observe(&rules, step, key, copies, &mut self.scores);
             }
         }
     }

@@ -79,7 +79,7 @@ impl Ladder {
     /// Scores the forecast of `copies` of one id at `step` under each rate, then lets each learn.
     pub(super) fn observe(
         &mut self,
-        rule: &Rule,
+        rules: &[Rule; LADDER.len()],
         step: u64,
         key: Key,
         copies: u32,
@@ -101,8 +101,8 @@ impl Ladder {
         if followed.slots[0].hits > 1 {
             scores.copies += f64::from(copies);
         }
-        for (slot, alpha) in followed.slots.iter_mut().zip(LADDER) {
-            slot.observe(&Rule::new(rule.mode, alpha, rule.initial_gap), step, copies);
+        for (slot, rule) in followed.slots.iter_mut().zip(rules) {
+            slot.observe(rule, step, copies);
         }
     }
 }

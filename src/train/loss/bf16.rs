@@ -11,7 +11,8 @@ mod kernel;
 use std::ops::Range;
 
 use super::lanes::ROWS;
-use kernel::{Instructions, LANES, Left, Pair};
+use crate::train::product::Left;
+use kernel::{Instructions, LANES, Pair};
 
 /// The items of a batch, shared by all blocks.
 #[derive(Debug)]

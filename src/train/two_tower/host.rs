@@ -11,7 +11,7 @@
 
 use rayon::prelude::*;
 
-use super::super::product::{Left, product};
+use super::super::product::{Left, dot, product};
 
 /// Rows that go through the layers together. 128 to 256 take the same time, 64 a few per cent more; at
 /// 128 the sixteen groups of a large batch come out even.
@@ -302,7 +302,7 @@ fn normalise(top: &[f32], normalised: &mut [f32], scales: &mut [f32]) {
     let dim = top.len() / scales.len();
     let rows = top.chunks_exact(dim).zip(normalised.chunks_exact_mut(dim));
     for ((x, y), scale) in rows.zip(scales) {
-        *scale = (dot(x, x) + super::NORM_EPSILON).sqrt().recip();
+        *scale = (dot::<8>(x, x) + super::NORM_EPSILON).sqrt().recip();
         y.iter_mut().zip(x).for_each(|(y, x)| *y = x * *scale);
     }
 }
@@ -312,24 +312,11 @@ fn unnormalise(gradient: &[f32], normalised: &[f32], scales: &[f32], above: &mut
     let dim = gradient.len() / scales.len();
     let rows = gradient.chunks_exact(dim).zip(normalised.chunks_exact(dim));
     for (((g, y), scale), out) in rows.zip(scales).zip(above.chunks_exact_mut(dim)) {
-        let along = dot(y, g);
+        let along = dot::<8>(y, g);
         for ((out, g), y) in out.iter_mut().zip(g).zip(y) {
             *out = (g - along * y) * scale;
         }
     }
-}
-
-/// In eight fixed lanes: it vectorises, and the order of the additions is written down.
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut lanes = [0.0f32; 8];
-    let (a_chunks, b_chunks) = (a.chunks_exact(8), b.chunks_exact(8));
-    let rest: f32 = a_chunks.remainder().iter().zip(b_chunks.remainder()).map(|(a, b)| a * b).sum();
-    for (a, b) in a_chunks.zip(b_chunks) {
-        for ((lane, a), b) in lanes.iter_mut().zip(a).zip(b) {
-            *lane += a * b;
-        }
-    }
-    lanes.iter().sum::<f32>() + rest
 }
 
 /// Rows per group, whole chunks. From the batch size alone: it decides the order of additions.

@@ -2,13 +2,10 @@
 //! can exist, so that nothing else here is ever called.
 #![allow(dead_code, reason = "only the x86-64 kernel reads operands")]
 
+use crate::train::product::Left;
+
 pub(super) type Pair = u32;
 pub(super) const LANES: usize = 16;
-
-pub(super) struct Left<'a> {
-    pub(super) values: &'a [Pair],
-    pub(super) strides: (usize, usize),
-}
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Instructions {}
@@ -29,7 +26,7 @@ impl Instructions {
     pub(super) fn product(
         self,
         _: &mut [f32],
-        _: Left<'_>,
+        _: Left<'_, Pair>,
         _: &[Pair],
         _: (usize, usize, usize),
         _: bool,

@@ -5,6 +5,8 @@
 
 use std::arch::x86_64::*;
 
+use crate::train::product::Left;
+
 /// Two bf16 numbers, the first in the low half.
 pub(super) type Pair = u32;
 
@@ -14,12 +16,6 @@ pub(super) const LANES: usize = 16;
 /// the left fit the 32 registers, and a step of the loop has 10 loads for 24 multiplications.
 const TILE_ROWS: usize = 6;
 const TILE_VECTORS: usize = 4;
-
-/// A left operand: pair `(i, j)` is `values[i * strides.0 + j * strides.1]`.
-pub(super) struct Left<'a> {
-    pub(super) values: &'a [Pair],
-    pub(super) strides: (usize, usize),
-}
 
 /// Proof that the processor has the instructions.
 #[derive(Clone, Copy, Debug)]
@@ -64,17 +60,13 @@ impl Instructions {
     pub(super) fn product(
         self,
         out: &mut [f32],
-        left: Left<'_>,
+        left: Left<'_, Pair>,
         right: &[Pair],
         shape: (usize, usize, usize),
         accumulate: bool,
     ) {
         let (rows, inner, columns) = shape;
-        assert!(rows > 0 && inner > 0 && columns > 0, "empty product");
-        let last = (rows - 1) * left.strides.0 + (inner - 1) * left.strides.1;
-        assert!(last < left.values.len(), "left operand too short");
-        assert!(inner * columns.next_multiple_of(LANES) <= right.len(), "right operand too short");
-        assert!(rows * columns <= out.len(), "product does not fit");
+        left.assert_fits(right.len(), columns.next_multiple_of(LANES), out.len(), shape);
         let vectors = columns.div_ceil(LANES);
         for vector in (0..vectors).step_by(TILE_VECTORS) {
             let strip = Strip {
@@ -92,7 +84,7 @@ impl Instructions {
                 },
                 accumulate,
             };
-            // SAFETY: `self` proves the instructions. The asserts bound every pair the strides
+            // SAFETY: `self` proves the instructions. The check bounds every pair the strides
             // reach; of `out` only the columns under the mask are touched, and no operand overlaps
             // it, because it is borrowed mutably.
             unsafe {
