@@ -4,7 +4,7 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use millrace::train::loss::{BatchSoftmax, LossInput, Precision};
+use millrace::train::loss::{BatchSoftmax, LossInput, Positive, Precision};
 
 const DIM: usize = 64;
 
@@ -47,7 +47,9 @@ impl Batch {
             dim: DIM,
             query: &self.query,
             item: &self.item,
+            trained: self.rewards.len(),
             log_q: &self.log_q,
+            positive: Positive::Sampled,
             item_ids: &self.ids,
             query_ids: None,
             rewards: &self.rewards,

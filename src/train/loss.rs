@@ -1,12 +1,15 @@
 //! The corrected batch softmax (paper eq. 4): loss, gradients of both towers' outputs, ranks.
 //!
-//! Closed form instead of autodiff, and blocked: [`ROWS`] queries against the whole batch at a time,
-//! so no `[batch, batch]` array exists. A block's logits lie transposed in memory, `[batch, ROWS]`:
+//! Closed form instead of autodiff, and blocked: [`ROWS`] queries against all columns at a time, so
+//! no `[batch, columns]` array exists. A block's logits lie transposed in memory, `[columns, ROWS]`:
 //! all three products then run on unpacked operands and softmax statistics are lane arithmetic.
+//!
+//! Columns are the items of the batch, in its order, then further negatives: items that learn as
+//! well (drawn from the corpus), then vectors of past batches, which do not.
 //!
 //! Owns its scratch memory, reused from step to step. The same bits come out for any number of
 //! threads: rows are shared out into groups by the batch size alone, each with its own item gradient
-//! (at most [`GROUPS_MAX`] `* batch * dim` floats, 32 MiB at batch 8192 and dim 64), summed in order.
+//! (at most [`GROUPS_MAX`] `* trained * dim` floats, 32 MiB at 8192 and dim 64), summed in order.
 //! It must never know where the batch came from, how `log_q` was estimated, or what the towers are.
 
 mod bf16;
@@ -29,20 +32,25 @@ const GROUP_BLOCKS_MIN: usize = 2;
 
 /// One batch of tower outputs and what the softmax needs to know about them.
 ///
-/// Row `i` of `query` and row `i` of `item` are a positive pair; every other row of `item` is a
-/// negative for query `i` unless an id masks it.
+/// Row `i` of `query` and row `i` of `item` are a positive pair; every other row of `item` (a column
+/// of the logits) is a negative for query `i` unless an id masks it.
 #[derive(Clone, Copy, Debug)]
 pub struct LossInput<'a> {
     /// Floats per row of `query` and `item`.
     pub dim: usize,
     /// `[batch, dim]`, rows L2-normalised (not relied upon: any finite rows give right results).
     pub query: &'a [f32],
-    /// `[batch, dim]`, rows L2-normalised (not relied upon).
+    /// `[columns, dim]`, `columns >= batch`, rows L2-normalised (not relied upon).
     pub item: &'a [f32],
-    /// `[batch]`, nats, subtracted from every logit of the item's column, the positive's too; already
-    /// scaled by the correction's strength. Zeros give the plain softmax (eq. 3).
+    /// Columns that get a gradient, the first ones: `batch <= trained <= columns`.
+    pub trained: usize,
+    /// `[columns]`, nats, subtracted from every negative's logit, and from the positive's where
+    /// `positive` says so; already scaled by the correction's strength. Zeros give the plain softmax
+    /// (eq. 3).
     pub log_q: &'a [f32],
-    /// `[batch]`, accidental hits: columns `j != i` of the same item are masked for row `i`.
+    /// How the positive enters.
+    pub positive: Positive<'a>,
+    /// `[columns]`, accidental hits: columns `j != i` of the same item are masked for row `i`.
     pub item_ids: &'a [u64],
     /// `[batch]`, if given: columns `j != i` of the same query are masked for row `i` as well.
     pub query_ids: Option<&'a [u64]>,
@@ -52,19 +60,35 @@ pub struct LossInput<'a> {
     pub temperature: f32,
 }
 
+/// How a positive enters its row's loss.
+#[derive(Clone, Copy, Debug)]
+pub enum Positive<'a> {
+    /// As one of the sampled items, corrected like the negatives (Yi et al., eq. 4).
+    Sampled,
+    /// Uncorrected and outside the sum, because it is there with probability 1; the row is weighted
+    /// by the estimated probability of a wrong answer (Khrylchenko et al. 2025):
+    /// `-sg(1 - P) (s_p - log Σ e^{s_j - log Q'_j})`, `P = e^{s_p} / (e^{s_p} + Σ.../n)` with `n`
+    /// negatives and `Q'` the share of item j among them, given that it is not the positive.
+    Excluded {
+        /// `[batch]`, `log_q - log Q'`, nats: what turns the columns' `log_q`, which are of expected
+        /// counts, into those of shares, for the row's positive.
+        shift: &'a [f32],
+    },
+}
+
 /// What one batch gave. The buffers belong to [`BatchSoftmax`] and are overwritten by its next run.
 #[derive(Clone, Debug, Default)]
 pub struct LossOutput {
-    /// `-(1/batch) * Σ r_i log P_i`, nats. NaN if anything in the input was not finite; then the
+    /// Mean over the batch, nats: `-(1/batch) * Σ r_i log P_i` for [`Positive::Sampled`]. NaN if anything in the input was not finite; then the
     /// gradients are of no use either.
     pub loss: f32,
     /// `[batch, dim]`, gradient of `loss` with respect to `query`.
     pub query_gradient: Vec<f32>,
-    /// `[batch, dim]`, gradient of `loss` with respect to `item`.
+    /// `[trained, dim]`, gradient of `loss` with respect to the first columns of `item`.
     pub item_gradient: Vec<f32>,
     /// `[batch]`, 1 + the number of other items whose dot product with the query, uncorrected, is
     /// strictly greater than the positive's. An item counts once, through its first column in the
-    /// batch, and not at all where that column is masked for the row. Meaningless if `loss` is NaN.
+    /// batch (columns behind the batch do not count), and not at all where that column is masked for the row. Meaningless if `loss` is NaN.
     pub ranks: Vec<u32>,
 }
 
@@ -88,11 +112,12 @@ pub struct BatchSoftmax {
     bf16_items: Option<Items>,
     same_item: Twins,
     same_query: Twins,
-    /// `[batch]`, all ones where the column is its item's first, else 0: counts towards ranks.
+    /// `[columns]`, all ones where the column is its item's first and in the batch, else 0: counts
+    /// towards ranks.
     counts: Vec<u32>,
-    /// `[batch]`, `-r_i log P_i`.
+    /// `[batch]`, each row's share of the loss.
     row_losses: Vec<f32>,
-    /// One `[batch, dim]` item gradient per group of row blocks.
+    /// One `[trained, dim]` item gradient per group of row blocks.
     group_gradients: Vec<Vec<f32>>,
     /// A free list: a group takes a block on entry and puts it back, so there are never more than
     /// threads. Which block a group gets does not matter, every value is written before it is read.
@@ -147,6 +172,7 @@ impl BatchSoftmax {
             let shared = Shared {
                 input,
                 batch,
+                columns: input.log_q.len(),
                 lanes: self.lanes,
                 counts: &self.counts,
                 same_item: &self.same_item,
@@ -186,15 +212,16 @@ impl BatchSoftmax {
         let same_item = &self.same_item;
         self.counts.clear();
         self.counts.extend((0..batch).map(|j| if same_item.first(j) { u32::MAX } else { 0 }));
+        self.counts.resize(input.log_q.len(), 0);
         self.row_losses.resize(batch, 0.0);
         self.output.ranks.resize(batch, 0);
         self.output.query_gradient.resize(batch * input.dim, 0.0);
-        self.output.item_gradient.resize(batch * input.dim, 0.0);
+        self.output.item_gradient.resize(input.trained * input.dim, 0.0);
         // Never shrunk: a shorter batch in between costs no memory traffic later.
         let groups = batch.div_ceil(group_rows(batch)).max(self.group_gradients.len());
         self.group_gradients.resize(groups, Vec::new());
         for gradient in &mut self.group_gradients {
-            gradient.resize(batch * input.dim, 0.0);
+            gradient.resize(input.trained * input.dim, 0.0);
         }
     }
 }
@@ -206,13 +233,16 @@ fn group_rows(batch: usize) -> usize {
 
 /// Checks that all lengths agree and returns the batch size.
 fn assert_shapes(input: &LossInput<'_>) -> usize {
-    let batch = input.log_q.len();
+    let (batch, columns) = (input.rewards.len(), input.log_q.len());
     assert!(input.dim > 0, "dim must be positive");
-    assert!(u32::try_from(batch).is_ok(), "batch too large for 32-bit row numbers");
+    assert!(u32::try_from(columns).is_ok(), "too many columns for 32-bit numbers");
+    assert!((batch..=columns).contains(&input.trained), "trained is not in batch..=columns");
     assert_eq!(input.query.len(), batch * input.dim, "query is not [batch, dim]");
-    assert_eq!(input.item.len(), batch * input.dim, "item is not [batch, dim]");
-    assert_eq!(input.item_ids.len(), batch, "item_ids is not [batch]");
-    assert_eq!(input.rewards.len(), batch, "rewards is not [batch]");
+    assert_eq!(input.item.len(), columns * input.dim, "item is not [columns, dim]");
+    assert_eq!(input.item_ids.len(), columns, "item_ids is not [columns]");
+    if let Positive::Excluded { shift } = input.positive {
+        assert_eq!(shift.len(), batch, "shift is not [batch]");
+    }
     assert!(input.query_ids.is_none_or(|ids| ids.len() == batch), "query_ids is not [batch]");
     batch
 }
@@ -239,7 +269,7 @@ fn put_block(blocks: &Mutex<Vec<Block>>, block: Block) {
     blocks.lock().expect("no code panics while it holds the free list").push(block);
 }
 
-/// Which rows of a batch carry the same id. Sorted, so a row's twins are one slice: cost grows with
+/// Which columns (or rows) carry the same id. Sorted, so a row's twins are one slice: cost grows with
 /// the number of duplicates, not with the square of the batch.
 #[derive(Debug, Default)]
 struct Twins {

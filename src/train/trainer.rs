@@ -9,7 +9,7 @@ use super::capture::Capturing;
 use super::encoder::Encoded;
 use super::frequency::{Frequency, FrequencySettings, Meaning, Mode, Rate};
 use super::history::Histories;
-use super::loss::{BatchSoftmax, LossInput, Precision};
+use super::loss::{BatchSoftmax, LossInput, Positive, Precision};
 use super::model::{Model, Placement, ReadSection};
 use super::two_tower::Vectors;
 use crate::config::{self, Alpha, Config, Correction};
@@ -185,7 +185,9 @@ impl Trainer {
             dim: self.config.model.dim,
             query: vectors.query, // [batch, dim]
             item: vectors.item,   // [batch, dim]
+            trained: batch.len(),
             log_q: &self.log_q,
+            positive: Positive::Sampled,
             item_ids: &batch.item_ids,
             query_ids: self.config.loss.mask_same_query.then_some(&batch.query_ids[..]),
             rewards: &batch.rewards,

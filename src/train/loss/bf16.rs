@@ -14,32 +14,32 @@ use super::lanes::ROWS;
 use crate::train::product::Left;
 use kernel::{Instructions, LANES, Pair};
 
-/// The items of a batch, shared by all blocks.
+/// The items of all columns, shared by all blocks.
 #[derive(Debug)]
 pub(super) struct Items {
     instructions: Instructions,
     dim: usize,
-    /// `[batch, dim / 2]`, pairs along the dimension: left operand of the scores.
+    /// `[columns, dim / 2]`, pairs along the dimension: left operand of the scores.
     along_dim: Vec<Pair>,
-    /// `[batch / 2, dim]`, pairs along the batch: right operand of the query gradient.
-    along_batch: Vec<Pair>,
+    /// `[columns / 2, dim]`, pairs along the columns: right operand of the query gradient.
+    along_columns: Vec<Pair>,
 }
 
 impl Items {
     /// None if the processor lacks the instructions.
     pub(super) fn detect() -> Option<Self> {
         let instructions = Instructions::detect()?;
-        Some(Self { instructions, dim: 1, along_dim: Vec::new(), along_batch: Vec::new() })
+        Some(Self { instructions, dim: 1, along_dim: Vec::new(), along_columns: Vec::new() })
     }
 
-    /// Converts `item`, `[batch, dim]`.
+    /// Converts `item`, `[columns, dim]`.
     pub(super) fn load(&mut self, item: &[f32], dim: usize) {
-        let batch = item.len() / dim;
+        let columns = item.len() / dim;
         self.dim = dim;
-        self.along_dim.resize(batch * dim.div_ceil(2), 0);
-        self.along_batch.resize(batch.div_ceil(2) * padded(dim), 0);
+        self.along_dim.resize(columns * dim.div_ceil(2), 0);
+        self.along_columns.resize(columns.div_ceil(2) * padded(dim), 0);
         self.instructions.pair_columns(item, dim, &mut self.along_dim);
-        self.instructions.pair_rows(item, dim, &mut self.along_batch);
+        self.instructions.pair_rows(item, dim, &mut self.along_columns);
     }
 }
 
@@ -50,7 +50,7 @@ pub(super) struct Operands {
     query: Vec<Pair>,
     /// `[columns / 2, ROWS]`, pairs along the columns of the tile at work.
     tile: Vec<Pair>,
-    /// `[batch, ROWS / 2]`, pairs along the block's rows.
+    /// `[columns, ROWS / 2]`, pairs along the block's rows.
     exponentials: Vec<Pair>,
     /// `[ROWS / 2, dim]`, pairs along the block's rows.
     scaled_query: Vec<Pair>,
@@ -63,7 +63,7 @@ impl Operands {
         items.instructions.pair_rows(query, ROWS, &mut self.query);
     }
 
-    /// `scores = items * query`, `[columns, ROWS]`, for some columns of the batch.
+    /// `scores = items * query`, `[columns, ROWS]`, for some of the columns.
     pub(super) fn scores(&self, items: &Items, columns: Range<usize>, scores: &mut [f32]) {
         let pairs = items.dim.div_ceil(2);
         let values = &items.along_dim[columns.start * pairs..columns.end * pairs];
@@ -73,7 +73,7 @@ impl Operands {
 
     /// Converts the tile of exponentials from column `start` on, `[columns, ROWS]`, keeps it for
     /// the item gradient and adds its product with the items to `gradient`, `[rows, dim]`; the
-    /// batch's first tile overwrites.
+    /// first tile overwrites.
     pub(super) fn query_gradient(
         &mut self,
         items: &Items,
@@ -91,13 +91,13 @@ impl Operands {
         let kept = &mut self.exponentials[columns.start * ROWS / 2..columns.end * ROWS / 2];
         instructions.pair_columns(tile, ROWS, kept);
         let left = Left { values: &self.tile, strides: (1, ROWS) };
-        let right = &items.along_batch[columns.start / 2 * padded(dim)..];
+        let right = &items.along_columns[columns.start / 2 * padded(dim)..];
         let shape = (gradient.len() / dim, pairs, dim);
         instructions.product(gradient, left, right, shape, columns.start > 0);
     }
 
-    /// The product of all exponentials with the scaled queries, `[rows, dim]`, is added to
-    /// `gradient`, `[batch, dim]`, or overwrites it.
+    /// The product of the first columns' exponentials with the scaled queries, `[rows, dim]`, is
+    /// added to `gradient`, `[trained, dim]`, or overwrites it.
     pub(super) fn item_gradient(
         &mut self,
         items: &Items,

@@ -1,6 +1,6 @@
 //! One block of rows: its logits, its share of the gradients.
 //!
-//! Owns the three passes over a block's `[batch, ROWS]` logits (scores; exponentials and the query
+//! Owns the three passes over a block's `[columns, ROWS]` logits (scores; exponentials and the query
 //! gradient; the item gradient). A pass is fused into the product beside
 //! it, tile by tile, so that the vector loops read from the cache what gemm just wrote. It must
 //! never know how blocks are shared out between threads.
@@ -10,7 +10,7 @@ use std::ops::Range;
 use super::super::product::{Left, product};
 use super::bf16::{Items, Operands};
 use super::lanes::{Lanes, ROWS, Rows, exp};
-use super::{LossInput, Twins};
+use super::{LossInput, Positive, Twins};
 
 /// Columns per tile, a multiple of [`ROWS`] so that a block's own columns lie in one tile. A tile
 /// (`4 * ROWS * TILE` bytes, 64 KiB) is still in the L2 cache when the next pass over it starts.
@@ -21,12 +21,28 @@ const TILE: usize = 256;
 pub(super) struct Shared<'a> {
     pub(super) input: &'a LossInput<'a>,
     pub(super) batch: usize,
+    pub(super) columns: usize,
     pub(super) lanes: Lanes,
     pub(super) counts: &'a [u32],
     pub(super) same_item: &'a Twins,
     pub(super) same_query: Option<&'a Twins>,
     /// If given, the products are taken in bf16.
     pub(super) bf16_items: Option<&'a Items>,
+}
+
+impl Shared<'_> {
+    /// Columns that are negatives of row `i`.
+    fn negatives(&self, i: usize) -> usize {
+        let same_item = self.same_item.of(i);
+        let masked = match self.same_query.map(|same_query| same_query.of(i)) {
+            None => same_item.len(),
+            Some(same_query) => {
+                let both = |column: &&u32| same_item.binary_search(column).is_ok();
+                same_item.len() + same_query.len() - same_query.iter().filter(both).count()
+            }
+        };
+        self.columns - masked
+    }
 }
 
 /// Where one group writes: its rows of the outputs, and an item gradient of its own.
@@ -37,10 +53,10 @@ pub(super) struct GroupOutput<'a> {
     pub(super) item_gradient: &'a mut [f32],
 }
 
-/// One block of rows at work: [`ROWS`] queries (fewer in the last block) against the batch.
+/// One block of rows at work: [`ROWS`] queries (fewer in the last block) against all columns.
 #[derive(Debug, Default)]
 pub(super) struct Block {
-    /// `[batch, ROWS]`: dot products, then `exp(logit - max)`, row `r` of the block in lane `r`.
+    /// `[columns, ROWS]`: dot products, then `exp(logit - max)`, row `r` of the block in lane `r`.
     logits: Vec<f32>,
     /// `[dim, ROWS]`, the block's queries; unused lanes are zero.
     query: Vec<f32>,
@@ -54,7 +70,7 @@ impl Block {
     /// Rows `start..` of the batch, as many as `out` has room for.
     pub(super) fn run_group(&mut self, shared: &Shared<'_>, start: usize, out: GroupOutput<'_>) {
         let dim = shared.input.dim;
-        self.logits.resize(shared.batch * ROWS, 0.0);
+        self.logits.resize(shared.columns * ROWS, 0.0);
         self.query.resize(dim * ROWS, 0.0);
         self.scaled_query.resize(ROWS * dim, 0.0);
         let chunks = (out.query_gradient.chunks_mut(ROWS * dim))
@@ -75,15 +91,15 @@ impl Block {
     /// First pass: dot products, masks, row maxima and ranks. The positives and masked pairs are
     /// left at minus infinity: they are no negatives.
     fn score(&mut self, shared: &Shared<'_>, row: usize, rows: usize) {
-        let LossInput { dim, item, log_q, temperature, .. } = *shared.input;
+        let LossInput { dim, item, log_q, positive, temperature, .. } = *shared.input;
         self.load_queries(shared, row, rows);
         // The block's own tile comes first, because ranks need the positives. Maxima and counts do
         // not depend on the order.
-        let tiles = shared.batch.div_ceil(TILE);
+        let tiles = shared.columns.div_ceil(TILE);
         let own = row / TILE;
         let scale = temperature.recip();
         for tile in (own..tiles).chain(0..own) {
-            let columns = tile * TILE..shared.batch.min((tile + 1) * TILE);
+            let columns = tile * TILE..shared.columns.min((tile + 1) * TILE);
             let logits = &mut self.logits[columns.start * ROWS..columns.end * ROWS];
             // [columns, dim] x [dim, ROWS]
             if let Some(items) = shared.bf16_items {
@@ -95,7 +111,9 @@ impl Block {
             }
             if tile == own {
                 let diagonal = &mut logits[(row - columns.start) * ROWS..];
-                self.rows = Rows::from_positives(diagonal, scale, &log_q[row..row + rows]);
+                let corrected = matches!(positive, Positive::Sampled);
+                let log_q = &log_q[row..row + rows];
+                self.rows = Rows::from_positives(diagonal, scale, log_q, corrected);
             }
             mask(shared.same_item, row..row + rows, columns.clone(), logits);
             if let Some(same_query) = shared.same_query {
@@ -141,8 +159,9 @@ impl Block {
         }
     }
 
-    /// Losses and the rows' gradient scales `r_i / (batch τ Z_i)`. `1 - P_i` is taken from the sum of
-    /// the negatives, never as a difference, so that it stays exact when `P_i` nears 1.
+    /// Losses and the rows' gradient scales: `r_i / (batch τ Z_i)`, Z_i being the sum that the
+    /// gradient's softmax is over. The positive's own share is taken from the sum of the negatives,
+    /// never as a difference, so that it stays exact when P_i nears 1.
     fn finish_rows(
         &mut self,
         shared: &Shared<'_>,
@@ -157,8 +176,21 @@ impl Block {
             let below_max = self.rows.positive_logit[r] - self.rows.max[r];
             let positive = exp::<false>(below_max);
             let negatives = self.rows.negatives[r];
-            *loss = rewards[i] * (((positive - 1.0) + negatives).ln_1p() - below_max);
-            let scale = rewards[i] / (shared.batch as f32 * temperature * (positive + negatives));
+            let (row_loss, factor) = match shared.input.positive {
+                Positive::Sampled => {
+                    let loss = ((positive - 1.0) + negatives).ln_1p() - below_max;
+                    (loss, (positive + negatives).recip())
+                }
+                Positive::Excluded { .. } if negatives == 0.0 => (0.0, 0.0),
+                Positive::Excluded { shift } => {
+                    let others = negatives * (shift[i].exp() / shared.negatives(i) as f32);
+                    let wrong = others / (positive + others);
+                    let loss = wrong * (negatives.ln() + shift[i] - below_max);
+                    (loss, wrong / negatives)
+                }
+            };
+            *loss = rewards[i] * row_loss;
+            let scale = rewards[i] * factor / (shared.batch as f32 * temperature);
             let gradient = &mut query_gradient[r * dim..(r + 1) * dim];
             for (gradient, item) in gradient.iter_mut().zip(&item[of_row.clone()]) {
                 *gradient = scale * (*gradient - negatives * item);
@@ -180,8 +212,8 @@ impl Block {
         accumulate: bool,
         gradient: &mut [f32],
     ) {
-        let dim = shared.input.dim;
-        // [batch, rows] x [rows, dim]
+        let LossInput { dim, trained, .. } = *shared.input;
+        // [trained, rows] x [rows, dim]
         if let Some(items) = shared.bf16_items {
             let scaled_query = &self.scaled_query[..rows * dim];
             self.bf16.item_gradient(items, scaled_query, gradient, accumulate);
@@ -196,7 +228,7 @@ impl Block {
             }
         } else {
             let left = Left { values: &self.logits, strides: (ROWS, 1) };
-            product(gradient, left, &self.scaled_query, (shared.batch, rows, dim), accumulate);
+            product(gradient, left, &self.scaled_query, (trained, rows, dim), accumulate);
         }
     }
 }

@@ -14,7 +14,7 @@ pub(super) const ROWS: usize = 64;
 pub(super) struct Rows {
     /// Dot product of the positive pair.
     pub(super) positive: [f32; ROWS],
-    /// Logit of the positive pair, corrected.
+    /// Logit of the positive pair.
     pub(super) positive_logit: [f32; ROWS],
     /// Greatest unmasked logit, the positive's included.
     pub(super) max: [f32; ROWS],
@@ -39,13 +39,18 @@ impl Default for Rows {
 
 impl Rows {
     /// Starts from the positives: `logits[r, r]` of the block's own columns, left at minus infinity
-    /// because a positive is no negative of its row.
-    pub(super) fn from_positives(logits: &mut [f32], scale: f32, log_q: &[f32]) -> Self {
+    /// because a positive is no negative of its row. Their logits are `corrected` or not.
+    pub(super) fn from_positives(
+        logits: &mut [f32],
+        scale: f32,
+        log_q: &[f32],
+        corrected: bool,
+    ) -> Self {
         let mut rows = Self::default();
         for (r, log_q) in log_q.iter().enumerate() {
             let dot = std::mem::replace(&mut logits[r * ROWS + r], f32::NEG_INFINITY);
             rows.positive[r] = dot;
-            rows.positive_logit[r] = logit(dot, scale, *log_q);
+            rows.positive_logit[r] = logit(dot, scale, if corrected { *log_q } else { 0.0 });
         }
         rows.max = rows.positive_logit;
         // Unused lanes come out as zeros, so that products may run over them.

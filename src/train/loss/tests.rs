@@ -40,7 +40,10 @@ struct Case {
     dim: usize,
     query: Vec<f32>,
     item: Vec<f32>,
+    trained: usize,
     log_q: Vec<f32>,
+    /// If given, positives are left out of the sum.
+    shift: Option<Vec<f32>>,
     item_ids: Vec<u64>,
     query_ids: Option<Vec<u64>>,
     rewards: Vec<f32>,
@@ -55,7 +58,9 @@ impl Case {
             dim,
             query: query.to_vec(),
             item: item.to_vec(),
+            trained: batch,
             log_q: vec![0.0; batch],
+            shift: None,
             item_ids: (0..batch as u64).collect(),
             query_ids: None,
             rewards: vec![1.0; batch],
@@ -73,6 +78,8 @@ impl Case {
             dim,
             query: random.unit_rows(batch, dim),
             item: random.unit_rows(batch, dim),
+            trained: batch,
+            shift: None,
             log_q: (0..batch).map(|_| 3.0 * random.signed() - 4.0).collect(),
             item_ids: ids(&mut random, batch + 1),
             query_ids: seed.is_multiple_of(2).then(|| ids(&mut random, 2 * batch)),
@@ -81,7 +88,29 @@ impl Case {
         }
     }
 
+    /// The same with further columns behind the batch's, of which `trained` learn.
+    fn with_columns(mut self, seed: u64, trained: usize, fixed: usize) -> Self {
+        let (mut random, extra) = (Random(seed), trained + fixed);
+        let ids = 2 * (self.batch() + extra) as u64;
+        self.item.extend(random.unit_rows(extra, self.dim));
+        self.trained += trained;
+        self.log_q.extend((0..extra).map(|_| 3.0 * random.signed() - 4.0));
+        self.item_ids.extend((0..extra).map(|_| random.below(ids)));
+        self
+    }
+
+    /// The same with positives left out of the sum.
+    fn excluding_positives(mut self, seed: u64) -> Self {
+        let mut random = Random(seed);
+        self.shift = Some((0..self.batch()).map(|_| 2.0 * random.signed() + 3.0).collect());
+        self
+    }
+
     fn batch(&self) -> usize {
+        self.rewards.len()
+    }
+
+    fn columns(&self) -> usize {
         self.log_q.len()
     }
 
@@ -90,7 +119,12 @@ impl Case {
             dim: self.dim,
             query: &self.query,
             item: &self.item,
+            trained: self.trained,
             log_q: &self.log_q,
+            positive: match &self.shift {
+                None => Positive::Sampled,
+                Some(shift) => Positive::Excluded { shift },
+            },
             item_ids: &self.item_ids,
             query_ids: self.query_ids.as_deref(),
             rewards: &self.rewards,
@@ -103,22 +137,33 @@ impl Case {
     }
 
     fn masked(&self, i: usize, j: usize) -> bool {
-        let same_query = self.query_ids.as_ref().is_some_and(|ids| ids[i] == ids[j]);
+        let same_query = self.query_ids.as_ref().is_some_and(|ids| Some(&ids[i]) == ids.get(j));
         i != j && (same_query || self.item_ids[i] == self.item_ids[j])
     }
 }
 
-/// The definition in f64, unblocked, in loops that follow eq. 4 word for word.
+/// The definition in f64, unblocked, in loops that follow the papers word for word.
 struct Reference<'a> {
     case: &'a Case,
     query: Vec<f64>,
     item: Vec<f64>,
+    /// `[batch]`, of each row's loss: 1, or what [`Positive::Excluded`] holds fixed.
+    weights: Vec<f64>,
 }
 
 impl<'a> Reference<'a> {
     fn new(case: &'a Case) -> Self {
         let widen = |values: &[f32]| values.iter().map(|&x| f64::from(x)).collect();
-        Self { case, query: widen(&case.query), item: widen(&case.item) }
+        let mut reference = Self {
+            case,
+            query: widen(&case.query),
+            item: widen(&case.item),
+            weights: vec![1.0; case.batch()],
+        };
+        if case.shift.is_some() {
+            reference.weights = (0..case.batch()).map(|i| reference.wrong(i)).collect();
+        }
+        reference
     }
 
     fn dot(&self, i: usize, j: usize) -> f64 {
@@ -128,38 +173,64 @@ impl<'a> Reference<'a> {
     }
 
     fn logit(&self, i: usize, j: usize) -> f64 {
-        if self.case.masked(i, j) {
-            return f64::NEG_INFINITY;
+        let logit = self.dot(i, j) / f64::from(self.case.temperature);
+        match &self.case.shift {
+            _ if self.case.masked(i, j) => f64::NEG_INFINITY,
+            Some(_) if i == j => logit,
+            Some(shift) => logit - (f64::from(self.case.log_q[j]) - f64::from(shift[i])),
+            None => logit - f64::from(self.case.log_q[j]),
         }
-        self.dot(i, j) / f64::from(self.case.temperature) - f64::from(self.case.log_q[j])
     }
 
-    /// `log P_ij` of one row; P itself underflows where logits lie far apart.
-    fn log_probabilities(&self, i: usize) -> Vec<f64> {
-        let logits: Vec<f64> = (0..self.case.batch()).map(|j| self.logit(i, j)).collect();
-        let max = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let log_sum = logits.iter().map(|l| (l - max).exp()).sum::<f64>().ln();
-        logits.iter().map(|l| l - max - log_sum).collect()
+    /// Columns of the row's sum.
+    fn summed(&self, i: usize) -> impl Iterator<Item = usize> {
+        let excluded = self.case.shift.is_some();
+        (0..self.case.columns()).filter(move |&j| !self.case.masked(i, j) && !(excluded && i == j))
+    }
+
+    /// `1 - P`, P by the mean over the row's negatives.
+    fn wrong(&self, i: usize) -> f64 {
+        let n = self.summed(i).count() as f64;
+        if n == 0.0 {
+            return 0.0;
+        }
+        let positive = self.logit(i, i);
+        1.0 / (1.0 + n / self.summed(i).map(|j| (self.logit(i, j) - positive).exp()).sum::<f64>())
+    }
+
+    /// Log of the row's sum.
+    fn log_sum(&self, i: usize) -> f64 {
+        let max = self.summed(i).map(|j| self.logit(i, j)).fold(f64::NEG_INFINITY, f64::max);
+        max + self.summed(i).map(|j| (self.logit(i, j) - max).exp()).sum::<f64>().ln()
     }
 
     fn loss(&self) -> f64 {
         let batch = self.case.batch();
-        let row = |i: usize| f64::from(self.case.rewards[i]) * self.log_probabilities(i)[i];
-        -(0..batch).map(row).sum::<f64>() / batch as f64
+        let row = |i: usize| match f64::from(self.case.rewards[i]) * self.weights[i] {
+            0.0 => 0.0,
+            weight => weight * (self.log_sum(i) - self.logit(i, i)),
+        };
+        (0..batch).map(row).sum::<f64>() / batch as f64
     }
 
-    /// With respect to query and item.
+    /// With respect to query and the trained items.
     fn gradients(&self) -> (Vec<f64>, Vec<f64>) {
         let (batch, dim) = (self.case.batch(), self.case.dim);
-        let (mut query, mut item) = (vec![0.0; batch * dim], vec![0.0; batch * dim]);
+        let (mut query, mut item) = (vec![0.0; batch * dim], vec![0.0; self.case.trained * dim]);
         for i in 0..batch {
-            let weight =
-                f64::from(self.case.rewards[i]) / (batch as f64 * f64::from(self.case.temperature));
-            for (j, log_p) in self.log_probabilities(i).into_iter().enumerate() {
-                let g = weight * (log_p.exp() - if i == j { 1.0 } else { 0.0 });
+            let weight = f64::from(self.case.rewards[i]) * self.weights[i]
+                / (batch as f64 * f64::from(self.case.temperature));
+            if weight == 0.0 {
+                continue;
+            }
+            let log_sum = self.log_sum(i);
+            let shares = self.summed(i).map(|j| (j, (self.logit(i, j) - log_sum).exp()));
+            for (j, share) in shares.chain([(i, -1.0)]) {
                 for d in 0..dim {
-                    query[i * dim + d] += g * self.item[j * dim + d];
-                    item[j * dim + d] += g * self.query[i * dim + d];
+                    query[i * dim + d] += weight * share * self.item[j * dim + d];
+                    if j < self.case.trained {
+                        item[j * dim + d] += weight * share * self.query[i * dim + d];
+                    }
                 }
             }
         }
@@ -253,6 +324,24 @@ fn hand_worked_three_by_three_masks_accidental_hits() {
     assert_eq!(output.ranks, [1, 2, 1]);
 }
 
+/// Positive left out, with the numbers of [`hand_worked_two_by_two_pins_the_sign_of_log_q`], a batch of
+/// 2 in which item 0 is expected once and item 1 once: Q = 1/2, Q' = (1/2) / (1 - 1/2) = 1.
+/// row 0: s_p = 1, one negative s = 0 - ln 1: P = e / (e + 1) = 0.7310586, weight 0.2689414
+/// loss = -0.2689414 * (1 - 0) in both rows.
+#[test]
+fn hand_worked_two_by_two_without_the_positive() {
+    let axes = [1.0, 0.0, 0.0, 1.0];
+    let mut case = Case::plain(2, &axes, &axes);
+    // log of the expected counts is 0 = log Q' + log 2 + log(1 - 1/2).
+    case.shift = Some(vec![0.0; 2]);
+    let output = case.run();
+    let weight = 0.268_941_421;
+    assert_close("loss", &[output.loss], &[-weight], 1e-6);
+    let gradient = [-weight / 2.0, weight / 2.0, weight / 2.0, -weight / 2.0];
+    assert_close("query gradient", &output.query_gradient, &gradient, 1e-6);
+    assert_close("item gradient", &output.item_gradient, &gradient, 1e-6);
+}
+
 /// Dot products are the items' second coordinates; every query is the second axis.
 #[test]
 fn ranks_count_each_item_once_and_no_masked_column() {
@@ -310,12 +399,18 @@ fn blocked_equals_unblocked() {
         for (seed, dim) in [(2 * seed as u64, 64), (2 * seed as u64 + 1, 19)] {
             println!("seed {seed}, batch {batch}, dim {dim}");
             let case = Case::random(seed, batch, dim);
-            let (output, reference) = (case.run(), Reference::new(&case));
-            let (query, item) = reference.gradients();
-            assert_close("loss", &[output.loss], &[reference.loss()], 1e-5);
-            assert_close("query gradient", &output.query_gradient, &query, 1e-5);
-            assert_close("item gradient", &output.item_gradient, &item, 1e-5);
-            assert_ranks(&case, &output.ranks);
+            let more = case.clone().with_columns(seed, batch / 2 + 3, batch / 3);
+            let without = more.clone().excluding_positives(seed);
+            for case in [case.clone(), case.excluding_positives(seed), more, without] {
+                let (output, reference) = (case.run(), Reference::new(&case));
+                let (query, item) = reference.gradients();
+                // Losses of both signs may cancel where positives are left out.
+                let size = if case.shift.is_some() { 1.0 } else { 1e-6 };
+                assert_close_from(size, "loss", &[output.loss], &[reference.loss()], 1e-5);
+                assert_close("query gradient", &output.query_gradient, &query, 1e-5);
+                assert_close("item gradient", &output.item_gradient, &item, 1e-5);
+                assert_ranks(&case, &output.ranks);
+            }
         }
     }
 }
@@ -344,11 +439,17 @@ proptest! {
     fn gradient_is_the_slope_of_the_loss(seed: u64, batch in 1_usize..14, dim in 1_usize..9) {
         println!("seed {seed}, batch {batch}, dim {dim}");
         const STEP: f64 = 1e-5;
-        let case = Case::random(seed, batch, dim);
+        let mut case = Case::random(seed, batch, dim);
+        if seed % 3 > 0 {
+            case = case.with_columns(seed, 3, 2);
+        }
+        if seed % 4 > 1 {
+            case = case.excluding_positives(seed);
+        }
         let output = case.run();
         let mut reference = Reference::new(&case);
         let (mut query, mut item) = (Vec::new(), Vec::new());
-        for at in 0..batch * dim {
+        for at in 0..case.trained * dim {
             let mut slope = |side: for<'s, 'c> fn(&'s mut Reference<'c>) -> &'s mut Vec<f64>| {
                 let here = side(&mut reference)[at];
                 side(&mut reference)[at] = here + STEP;
@@ -358,10 +459,13 @@ proptest! {
                 side(&mut reference)[at] = here;
                 (above - below) / (2.0 * STEP)
             };
-            query.push(slope(|reference| &mut reference.query));
+            if at < batch * dim {
+                query.push(slope(|reference| &mut reference.query));
+            }
             item.push(slope(|reference| &mut reference.item));
         }
-        assert_close("loss", &[output.loss], &[reference.loss()], 1e-5);
+        let size = if case.shift.is_some() { 1.0 } else { 1e-6 };
+        assert_close_from(size, "loss", &[output.loss], &[reference.loss()], 1e-5);
         // In one dimension, say, the terms of a gradient may cancel almost wholly.
         let floor = 1e-2 / (batch as f64 * f64::from(case.temperature));
         assert_close_from(floor, "query gradient", &output.query_gradient, &query, 1e-4);
@@ -388,7 +492,7 @@ proptest! {
 #[test]
 fn same_bits_for_any_number_of_threads() {
     for (seed, batch) in [(1, 2500), (2, 300), (3, 1)] {
-        let case = Case::random(seed, batch, 32);
+        let case = Case::random(seed, batch, 32).with_columns(seed, batch / 3, 100);
         let on = |threads: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
             pool.expect("threads can be started").install(|| bits(&case.run()))
