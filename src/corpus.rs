@@ -34,6 +34,8 @@ pub struct Item {
 pub struct Corpus {
     /// Shared with a snapshot that is being written; an item that changes meanwhile is copied.
     items: DashMap<u64, Arc<Item>>,
+    /// Their keys by first appearance: what a uniform draw chooses from.
+    order: Mutex<Vec<u64>>,
     /// Items that went, by name, with the step at which they did. Each publish repeats their
     /// tombstones until they are this old, so that a publish that failed loses none.
     expired: Mutex<BTreeMap<Box<str>, u64>>,
@@ -44,6 +46,7 @@ pub struct Corpus {
 #[derive(Serialize, Deserialize)]
 struct Saved {
     items: Vec<(u64, Item)>,
+    order: Vec<u64>,
     expired: BTreeMap<Box<str>, u64>,
 }
 
@@ -52,6 +55,7 @@ impl Corpus {
     pub fn new(items_max: usize, tombstone_steps: u64) -> Self {
         Self {
             items: DashMap::new(),
+            order: Mutex::new(Vec::new()),
             expired: Mutex::new(BTreeMap::new()),
             items_max,
             tombstone_steps,
@@ -77,6 +81,7 @@ impl Corpus {
             self.expired().remove(name);
             let (name, values) = (name.clone(), values.clone());
             self.items.insert(id, Arc::new(Item { name, values, count: 1, last_step: step }));
+            self.order().push(id);
         }
     }
 
@@ -92,6 +97,25 @@ impl Corpus {
                 expired.insert(item.name.clone(), step);
             }
         }
+        self.order().retain(|id| self.items.contains_key(id));
+    }
+
+    fn order(&self) -> std::sync::MutexGuard<'_, Vec<u64>> {
+        self.order.lock().expect("no holder of this lock can panic")
+    }
+
+    /// `count` items, each drawn uniformly by a word of `random`; none from an empty corpus.
+    pub fn draw(&self, count: usize, random: &mut dyn FnMut() -> u64) -> Vec<(u64, Arc<Item>)> {
+        let order = self.order();
+        let count = if order.is_empty() { 0 } else { count };
+        let draw = |_| {
+            // The high word of a product is uniform to 2^-64 * len; a remainder costs a division.
+            let at = (u128::from(random()) * order.len() as u128) >> 64;
+            let id = order[usize::try_from(at).expect("below the length")];
+            let item = self.items.get(&id).expect("order holds what items hold");
+            (id, Arc::clone(&item))
+        };
+        (0..count).map(draw).collect()
     }
 
     fn expired(&self) -> std::sync::MutexGuard<'_, BTreeMap<Box<str>, u64>> {
@@ -116,7 +140,8 @@ impl Corpus {
     /// All there is now, to be written elsewhere while this goes on: costs a pointer an item.
     pub fn capture(&self) -> CapturedCorpus {
         let items = self.items.iter().map(|item| (*item.key(), Arc::clone(&item)));
-        CapturedCorpus { items: items.collect(), expired: self.expired().clone() }
+        let (order, expired) = (self.order().clone(), self.expired().clone());
+        CapturedCorpus { items: items.collect(), order, expired }
     }
 
     /// Names of items that went not long ago.
@@ -140,6 +165,11 @@ impl Corpus {
         for (id, item) in saved.items {
             self.items.insert(id, Arc::new(item));
         }
+        let known = saved.order.iter().all(|id| self.items.contains_key(id));
+        if !known || saved.order.len() != self.items.len() {
+            return Err("the corpus is damaged: its order is not that of its items".into());
+        }
+        *self.order() = saved.order;
         *self.expired() = saved.expired;
         Ok(())
     }
@@ -148,6 +178,7 @@ impl Corpus {
 /// A corpus as it was at one step.
 pub struct CapturedCorpus {
     items: Vec<(u64, Arc<Item>)>,
+    order: Vec<u64>,
     expired: BTreeMap<Box<str>, u64>,
 }
 
@@ -162,7 +193,8 @@ impl CapturedCorpus {
     /// Everything, by key.
     pub fn to_bytes(mut self) -> Vec<u8> {
         let expired = std::mem::take(&mut self.expired);
-        let saved = Saved { items: self.sorted(), expired };
+        let order = std::mem::take(&mut self.order);
+        let saved = Saved { items: self.sorted(), order, expired };
         postcard::to_stdvec(&saved).expect("always encodes")
     }
 }
@@ -209,6 +241,29 @@ mod tests {
         assert_eq!(corpus.tombstones(), ["a".into()]);
         corpus.remember(&batch(&["a"]), 4);
         assert_eq!(corpus.tombstones(), ["b".into()]);
+    }
+
+    #[test]
+    fn draws_are_uniform_over_what_is_there() {
+        let corpus = Corpus::new(4, 100);
+        assert!(corpus.draw(5, &mut || 0).is_empty());
+        for (step, name) in (1..).zip(["a", "b", "c", "d", "e"]) {
+            corpus.remember(&batch(&[name]), step);
+        }
+        let mut random = crate::train::random::SplitMix::new(1);
+        let drawn = corpus.draw(4000, &mut || random.next_u64());
+        for name in ["b", "c", "d", "e"] {
+            let count = drawn.iter().filter(|(_, item)| &*item.name == name).count();
+            assert!((880..1120).contains(&count), "{name}: {count} of 4000");
+        }
+        let restored = Corpus::new(4, 100);
+        restored.load(&corpus.to_bytes()).expect("just written");
+        let names = |corpus: &Corpus| -> Vec<Box<str>> {
+            let mut random = crate::train::random::SplitMix::new(2);
+            let drawn = corpus.draw(50, &mut || random.next_u64());
+            drawn.into_iter().map(|(_, item)| item.name.clone()).collect()
+        };
+        assert_eq!(names(&corpus), names(&restored));
     }
 
     #[test]

@@ -47,6 +47,7 @@ impl Default for EmbeddingConfig {
             init_scale: 0.05,
             learning_rate: 0.05,
             epsilon: 1e-8,
+            accumulator_decay: 1.0,
             expiry_steps: 0,
         }
     }
@@ -65,6 +66,7 @@ impl Default for LossConfig {
             strength: 1.0,
             precision: Precision::F32,
             temperature: 0.07,
+            temperature_learning_rate: 0.0,
             mask_same_query: false,
         }
     }
@@ -72,7 +74,12 @@ impl Default for LossConfig {
 
 impl Default for OptimizerConfig {
     fn default() -> Self {
-        Self { dense: DenseOptimizer::Adagrad, learning_rate: 0.01, epsilon: 1e-5 }
+        Self {
+            dense: DenseOptimizer::Adagrad,
+            learning_rate: 0.01,
+            epsilon: 1e-5,
+            accumulator_decay: 1.0,
+        }
     }
 }
 

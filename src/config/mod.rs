@@ -50,6 +50,8 @@ pub struct Config {
     pub model: ModelConfig,
     /// The in-batch softmax.
     pub loss: LossConfig,
+    /// Negatives beside the batch's own items.
+    pub negatives: NegativesConfig,
     /// How the towers' dense weights move.
     pub optimizer: OptimizerConfig,
     /// The streaming frequency estimator.
@@ -279,6 +281,8 @@ pub struct EmbeddingConfig {
     pub learning_rate: f32,
     /// Row-wise Adagrad's epsilon.
     pub epsilon: f32,
+    /// What is left of a row's sum of squares at its next update; 1: all.
+    pub accumulator_decay: f32,
     /// Rows untouched for this many steps go; 0: never.
     pub expiry_steps: u64,
 }
@@ -317,18 +321,23 @@ pub struct LossConfig {
     pub strength: f32,
     /// Divides the cosine before the correction.
     pub temperature: f32,
+    /// Adagrad's rate for the temperature's logarithm; 0: it stays as it is.
+    pub temperature_learning_rate: f32,
     /// Other events of the same query are no negatives.
     pub mask_same_query: bool,
 }
 
 /// Loss mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub enum Correction {
     /// Batch softmax without correction (paper, equation 3).
     Plain,
     /// log q subtracted from every logit (paper, equation 4).
     Corrected,
+    /// The positive uncorrected and outside the sum, each example weighted by the estimated
+    /// probability of a wrong answer (Khrylchenko et al. 2025).
+    CorrectedPositiveExcluded,
 }
 
 /// Number format of the operands of the logits' products; sums are f32 always.
@@ -341,6 +350,18 @@ pub enum Precision {
     Bf16,
 }
 
+/// `[negatives]`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NegativesConfig {
+    /// Items drawn uniformly from the corpus each step (Yang et al. 2020).
+    pub mixed: usize,
+    /// Item vectors of past batches that serve as negatives (Wang et al. 2021).
+    pub cross_batch: usize,
+    /// Steps before the first vectors are kept for that.
+    pub cross_batch_after_steps: u64,
+}
+
 /// `[optimizer]`: the towers' dense weights.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -348,18 +369,20 @@ pub struct OptimizerConfig {
     /// Which.
     pub dense: DenseOptimizer,
     /// Its rate.
-    pub learning_rate: f64,
+    pub learning_rate: f32,
     /// Its epsilon.
     pub epsilon: f32,
+    /// Adagrad: what is left of the sums of squares a step later; 1: all.
+    pub accumulator_decay: f32,
 }
 
 /// Optimizer of the towers' weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DenseOptimizer {
-    /// burn's Adagrad.
+    /// Adagrad.
     Adagrad,
-    /// burn's Adam.
+    /// Adam.
     Adam,
 }
 

@@ -74,7 +74,20 @@ impl Config {
             let reason = format!("is {}; must be in 0..=1", self.loss.strength);
             faults.add("loss.strength", reason);
         }
-        positive(faults, "optimizer.learning_rate", self.optimizer.learning_rate);
+        let rate = self.loss.temperature_learning_rate;
+        if !(0.0..=1.0).contains(&rate) {
+            faults.add("loss.temperature_learning_rate", format!("is {rate}; must be in 0..=1"));
+        }
+        positive(faults, "optimizer.learning_rate", f64::from(self.optimizer.learning_rate));
+        share(faults, "optimizer.accumulator_decay", self.optimizer.accumulator_decay);
+        // A step's memory and time grow with every column.
+        let columns = [
+            ("negatives.mixed", self.negatives.mixed),
+            ("negatives.cross_batch", self.negatives.cross_batch),
+        ];
+        for (key, count) in columns.into_iter().filter(|(_, count)| *count > NEGATIVES_MAX) {
+            faults.add(key, format!("is {count}; must be at most {NEGATIVES_MAX}"));
+        }
         positive(faults, "optimizer.epsilon", f64::from(self.optimizer.epsilon));
         let frequency = &self.frequency;
         if !frequency.alpha.is_valid() {
@@ -102,6 +115,7 @@ impl Config {
         positive(faults, "embedding.init_scale", f64::from(embedding.init_scale));
         positive(faults, "embedding.learning_rate", f64::from(embedding.learning_rate));
         positive(faults, "embedding.epsilon", f64::from(embedding.epsilon));
+        share(faults, "embedding.accumulator_decay", embedding.accumulator_decay);
         let used = self.table_names();
         for name in self.tables.keys().filter(|name| !used.contains(name)) {
             let reason = "no feature uses this table; misspelt?";
@@ -116,10 +130,12 @@ impl Config {
             at_least(faults, &format!("tables.{name}.dim"), table.dim as u64, 1);
             // The rows of one batch must fit beside each other: the longest untouched row may
             // not be one that this very step reads.
-            let needed = 2 * self.batch.size * self.ids_per_event(name);
+            let items = self.batch.size + self.negatives.mixed;
+            let needed = 2 * items * self.ids_per_event(name);
             if table.rows_max < needed {
                 let reason = format!(
-                    "is {}; one batch can touch {needed} rows (batch.size x ids an event x 2)",
+                    "is {}; one step can touch {needed} rows ((batch.size + negatives.mixed) x ids \
+                     an event x 2)",
                     table.rows_max
                 );
                 faults.add(format!("tables.{name}.rows_max"), reason);
@@ -165,6 +181,9 @@ impl Config {
         }
     }
 }
+
+/// Most negatives of a kind: 64 times the paper's batch is minutes a step.
+const NEGATIVES_MAX: usize = 1 << 19;
 
 /// librdkafka properties that the source's exactness rests on.
 const RESERVED_PROPERTIES: [&str; 7] = [
@@ -239,6 +258,13 @@ fn validate_reward(reward: &RewardConfig, faults: &mut Faults) {
 fn at_least(faults: &mut Faults, key: &str, value: u64, least: u64) {
     if value < least {
         faults.add(key, format!("is {value}; must be at least {least}"));
+    }
+}
+
+/// A factor that leaves something and adds nothing.
+fn share(faults: &mut Faults, key: &str, value: f32) {
+    if !(value > 0.0 && value <= 1.0) {
+        faults.add(key, format!("is {value}; must be in (0, 1]"));
     }
 }
 

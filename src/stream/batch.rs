@@ -58,6 +58,15 @@ impl Column {
         self.end();
     }
 
+    /// Appends all of another column's events.
+    pub fn append(&mut self, other: &Column) {
+        let entries =
+            u32::try_from(self.values.len()).expect("a batch has under 2^32 feature entries");
+        self.ids.extend_from_slice(&other.ids);
+        self.values.extend_from_slice(&other.values);
+        self.ends.extend(other.ends.iter().map(|end| end + entries));
+    }
+
     /// Ends the current event's entries.
     pub fn end(&mut self) {
         let end = u32::try_from(self.values.len()).expect("a batch has under 2^32 feature entries");

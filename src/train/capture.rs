@@ -92,6 +92,7 @@ impl Trainer {
         self.frequency.write_to(&mut frequency);
         let mut sections = self.model.small_sections();
         sections.push(("frequency".into(), frequency));
+        sections.extend(self.objective.sections());
         Captured {
             counters: self.counters(),
             sections,

@@ -57,6 +57,9 @@ pub struct TableSettings {
     pub learning_rate: f32,
     /// Added to the root of the accumulator; above 0, so that an all-zero gradient is harmless.
     pub epsilon: f32,
+    /// What is left of a row's accumulator at its next update, in (0, 1]. Below 1 the steps of a row
+    /// do not shrink for ever.
+    pub decay: f32,
     /// Rows untouched for this many steps are dropped by [`Table::expire`]; `None` keeps them.
     pub expiry_steps: Option<u64>,
 }
@@ -92,10 +95,10 @@ impl Page {
     }
 
     /// One Adagrad step of one row; `gradient` is `[dim]`.
-    fn descend(&mut self, row: usize, gradient: &[f32], learning_rate: f32, epsilon: f32) {
-        let dim = gradient.len();
+    fn descend(&mut self, row: usize, gradient: &[f32], settings: &TableSettings) {
+        let TableSettings { dim, learning_rate, epsilon, decay, .. } = *settings;
         let accumulator = &mut self.states[row].accumulator;
-        *accumulator += dot::<8>(gradient, gradient) / dim as f32;
+        *accumulator = *accumulator * decay + dot::<8>(gradient, gradient) / dim as f32;
         let rate = learning_rate / (accumulator.sqrt() + epsilon);
         for (value, g) in self.values[row * dim..][..dim].iter_mut().zip(gradient) {
             *value -= rate * g;
@@ -132,6 +135,7 @@ impl Table {
         assert!(s.rows_max > 0 && s.rows_max < MISSING as usize, "rows_max must fit a u32 slot");
         assert!(s.init_scale >= 0.0 && s.init_scale.is_finite(), "init_scale must be finite");
         assert!(s.learning_rate.is_finite(), "learning_rate must be finite");
+        assert!(s.decay > 0.0 && s.decay <= 1.0, "decay must be in (0, 1]");
         assert!(s.epsilon > 0.0 && s.epsilon.is_finite(), "epsilon must be above 0");
         let index = IdMap::default();
         Self {
@@ -238,20 +242,21 @@ impl Table {
         fill_initial(self.settings.seed, id, self.settings.init_scale, out);
     }
 
-    /// One step of row-wise Adagrad: `accumulator += mean(g²)`,
+    /// One step of row-wise Adagrad: `accumulator = decay * accumulator + mean(g²)`,
     /// `row -= learning_rate * g / (sqrt(accumulator) + epsilon)`.
     ///
     /// `gradients` is `[slots, dim]`, of the summed loss of the step; `slots` must be distinct and
     /// live, and touched at this step. Rows are independent, so the bits do not depend on the number
     /// of threads.
     pub fn apply(&mut self, slots: &[u32], gradients: &[f32]) {
-        let TableSettings { dim, learning_rate, epsilon, .. } = self.settings;
+        let settings = &self.settings;
+        let dim = settings.dim;
         assert_eq!(gradients.len(), slots.len() * dim, "apply needs dim floats for each slot");
         let updates = slots.iter().zip(gradients.chunks_exact(dim));
         if gradients.len() < PARALLEL_FLOATS_MIN || rayon::current_num_threads() == 1 {
             for (&slot, gradient) in updates {
                 let (page, row) = place(slot);
-                self.pages[page].descend(row, gradient, learning_rate, epsilon);
+                self.pages[page].descend(row, gradient, settings);
             }
             return;
         }
@@ -267,7 +272,7 @@ impl Table {
             for (&slot, gradient) in updates.clone() {
                 let (page, row) = place(slot);
                 if page & (shares - 1) == share {
-                    pages[page / shares].descend(row, gradient, learning_rate, epsilon);
+                    pages[page / shares].descend(row, gradient, settings);
                 }
             }
         });
@@ -441,6 +446,7 @@ mod tests {
             seed: 7,
             learning_rate: 0.5,
             epsilon: 1e-8,
+            decay: 1.0,
             expiry_steps: Some(10),
         }
     }

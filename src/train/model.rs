@@ -8,7 +8,7 @@ use burn::tensor::Device;
 use super::embedding::{Table, TableSettings};
 use super::encoder::Encoder;
 use super::statistics::Statistics;
-use super::two_tower::{DenseRule, TowerSettings, TwoTower};
+use super::two_tower::{DenseRule, DenseSettings, TowerSettings, TwoTower};
 use crate::config::{Config, DenseOptimizer};
 use crate::corpus::Item;
 use crate::stream::batch::Column;
@@ -52,12 +52,15 @@ impl Model {
                 item_width: encoder.item.width,
                 hidden: config.model.hidden.clone(),
                 dim: config.model.dim,
-                rule: match config.optimizer.dense {
-                    DenseOptimizer::Adagrad => DenseRule::Adagrad,
-                    DenseOptimizer::Adam => DenseRule::Adam,
+                dense: DenseSettings {
+                    rule: match config.optimizer.dense {
+                        DenseOptimizer::Adagrad => DenseRule::Adagrad,
+                        DenseOptimizer::Adam => DenseRule::Adam,
+                    },
+                    learning_rate: config.optimizer.learning_rate,
+                    epsilon: config.optimizer.epsilon,
+                    decay: config.optimizer.accumulator_decay,
                 },
-                learning_rate: config.optimizer.learning_rate,
-                epsilon: config.optimizer.epsilon,
                 seed: config.seed,
             },
             &placement.device,
@@ -106,7 +109,7 @@ impl Model {
             let side = &self.encoder.item;
             let encoded = side.encode(&columns, items.len(), &[], &self.statistics);
             let input = side.input(&encoded, &self.tables); // [items, item_width]
-            vectors.extend(self.towers.embed_items(&input, items.len()));
+            vectors.extend(self.towers.embed_items(&input));
         }
         vectors
     }
@@ -122,7 +125,7 @@ impl Model {
         let side = &self.encoder.query;
         let encoded = side.encode(columns, events, histories, &self.statistics);
         let input = side.input(&encoded, &self.tables); // [events, query_width]
-        self.towers.embed_queries(&input, events)
+        self.towers.embed_queries(&input)
     }
 }
 
@@ -140,6 +143,7 @@ fn table_settings(config: &Config, name: &str) -> TableSettings {
         seed: config.seed ^ crate::stream::event::id_key(name.as_bytes()),
         learning_rate: table.learning_rate,
         epsilon: table.epsilon,
+        decay: table.accumulator_decay,
         expiry_steps: (table.expiry_steps > 0).then_some(table.expiry_steps),
     }
 }

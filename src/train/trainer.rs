@@ -7,14 +7,15 @@ use std::sync::Arc;
 
 use super::capture::Capturing;
 use super::encoder::Encoded;
-use super::frequency::{Frequency, FrequencySettings, Meaning, Mode, Rate};
+use super::frequency::{Frequency, FrequencySettings, Mode, Rate};
 use super::history::Histories;
-use super::loss::{BatchSoftmax, LossInput, Positive, Precision};
 use super::model::{Model, Placement, ReadSection};
+use super::negatives::Drawn;
+use super::objective::Objective;
 use super::two_tower::Vectors;
-use crate::config::{self, Alpha, Config, Correction};
+use crate::config::{Alpha, Config};
 use crate::corpus::Corpus;
-use crate::stream::batch::Batch;
+use crate::stream::batch::{Batch, Column};
 use crate::stream::offsets::Offsets;
 
 /// Rows are looked through for expiry this often, in steps: a sweep costs a walk over the table.
@@ -80,9 +81,8 @@ pub struct Trainer {
     pub event_time_ms: i64,
     pub(super) histories: Histories,
     pub(super) capturing: Option<Capturing>,
-    softmax: BatchSoftmax,
+    pub(super) objective: Objective,
     config: Config,
-    log_q: Vec<f32>,
 }
 
 /// What the manifest holds beside the sections.
@@ -115,12 +115,8 @@ impl Trainer {
             event_time_ms: 0,
             histories,
             capturing: None,
-            softmax: BatchSoftmax::new(match config.loss.precision {
-                config::Precision::F32 => Precision::F32,
-                config::Precision::Bf16 => Precision::Bf16,
-            }),
+            objective: Objective::new(config),
             config: config.clone(),
-            log_q: Vec::new(),
             model,
         }
     }
@@ -144,6 +140,7 @@ impl Trainer {
         trainer.frequency = Frequency::read_from(frequency_settings(config), &read("frequency")?)?;
         trainer.histories.load(&read("histories")?)?;
         trainer.corpus.load(&read("corpus")?)?;
+        trainer.objective.load(read)?;
         Ok(trainer)
     }
 
@@ -171,34 +168,26 @@ impl Trainer {
         self.event_time_ms = self.event_time_ms.max(batch.newest_ms());
 
         enter(Phase::Estimate);
-        self.estimate(batch);
-        let (query, item) = self.encode(batch);
+        self.frequency.update(self.step, &batch.item_ids);
+        let config = &self.config;
+        let drawn = Drawn::new(&self.corpus, config.negatives.mixed, config.seed, self.step);
+        self.objective.prepare(batch, &drawn, self.corpus.len(), &self.frequency);
+        let (query, item) = self.encode(batch, &drawn);
         enter(Phase::Gather);
         let model = &mut self.model;
         let lookup = model.encoder.touch(&query, &item, &mut model.tables, self.step);
         let query_input = lookup.query_input(&model.encoder, &query, &model.tables);
         let item_input = lookup.item_input(&model.encoder, &item, &model.tables);
+        let inputs = Vectors { query: &query_input, item: &item_input };
         enter(Phase::Forward);
-        let vectors = model.towers.forward(&query_input, &item_input, batch.len());
+        let vectors = model.towers.forward(&inputs);
         enter(Phase::Loss);
-        let output = self.softmax.run(&LossInput {
-            dim: self.config.model.dim,
-            query: vectors.query, // [batch, dim]
-            item: vectors.item,   // [batch, dim]
-            trained: batch.len(),
-            log_q: &self.log_q,
-            positive: Positive::Sampled,
-            item_ids: &batch.item_ids,
-            query_ids: self.config.loss.mask_same_query.then_some(&batch.query_ids[..]),
-            rewards: &batch.rewards,
-            temperature: self.config.loss.temperature,
-        });
+        let output = self.objective.run(batch, &vectors, self.step);
         let report = StepReport { loss: output.loss, ranks: output.ranks.clone() };
         if report.loss.is_finite() {
             enter(Phase::Backward);
             let gradients = Vectors { query: &output.query_gradient, item: &output.item_gradient };
-            let inputs = Vectors { query: &query_input, item: &item_input };
-            let inputs = model.towers.backward(inputs, gradients);
+            let inputs = model.towers.backward(&inputs, &gradients);
             enter(Phase::Update);
             let (query, item) = ((&query, inputs.query), (&item, inputs.item));
             model.encoder.apply(&lookup, query, item, &mut model.tables);
@@ -212,28 +201,22 @@ impl Trainer {
         Some(report)
     }
 
-    /// log q of each event's item, from estimates that include this batch.
-    fn estimate(&mut self, batch: &Batch) {
-        self.frequency.update(self.step, &batch.item_ids);
-        self.log_q.clear();
-        self.log_q.resize(batch.len(), 0.0);
-        if self.config.loss.correction == Correction::Corrected {
-            // Duplicate items keep their columns, so a column stands for expected occurrences.
-            self.frequency.log_q(&batch.item_ids, Meaning::ExpectedCount, &mut self.log_q);
-            for log_q in &mut self.log_q {
-                *log_q *= self.config.loss.strength;
-            }
-        }
-    }
-
-    fn encode(&mut self, batch: &Batch) -> (Encoded, Encoded) {
+    /// Both sides' ids, ready to be looked up; the item side has the drawn items behind the batch's.
+    fn encode(&mut self, batch: &Batch, drawn: &Drawn) -> (Encoded, Encoded) {
         let model = &mut self.model;
         model.encoder.query.observe(&batch.query, &mut model.statistics);
         model.encoder.item.observe(&batch.item, &mut model.statistics);
         let before = take_histories(&mut self.histories, &model.encoder, batch);
         let query =
             model.encoder.query.encode(&batch.query, batch.len(), &before, &model.statistics);
-        let item = model.encoder.item.encode(&batch.item, batch.len(), &[], &model.statistics);
+        let encode = |columns: &[Column], items| {
+            model.encoder.item.encode(columns, items, &[], &model.statistics)
+        };
+        let item = if drawn.ids.is_empty() {
+            encode(&batch.item, batch.len())
+        } else {
+            encode(&drawn.behind(&batch.item), batch.len() + drawn.ids.len())
+        };
         (query, item)
     }
 

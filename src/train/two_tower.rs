@@ -5,19 +5,19 @@
 //! from outside (see [`super::loss`]).
 //!
 //! Two implementations: on the CPU our own passes ([`host`]), on a GPU burn's graph ([`device`]).
-//! The weights and their optimizer are burn's on both ([`super::dense`]), so that a checkpoint of
+//! The weights and their optimizer are the same for both ([`super::dense`]), so that a checkpoint of
 //! one goes on on the other.
 
 mod device;
 mod host;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::Device;
 
-pub use super::dense::DenseRule;
-use super::dense::{DenseOptimizer, DenseRecord, DenseSource, Parameter};
+use super::dense::{DenseRecord, Parameter};
+pub use super::dense::{DenseRule, DenseSettings};
 use super::random::SplitMix;
 use device::DeviceTower;
-use host::{HostLayer, HostTower};
+use host::HostTower;
 
 /// What gives the towers their shape and their learning rule.
 #[derive(Clone, Debug)]
@@ -30,12 +30,8 @@ pub struct TowerSettings {
     pub hidden: Vec<usize>,
     /// Width of both outputs.
     pub dim: usize,
-    /// Optimizer of the dense weights.
-    pub rule: DenseRule,
-    /// Its rate.
-    pub learning_rate: f64,
-    /// Its epsilon.
-    pub epsilon: f32,
+    /// How the dense weights move.
+    pub dense: DenseSettings,
     /// Seed of the initial weights.
     pub seed: u64,
 }
@@ -47,36 +43,28 @@ const NORM_EPSILON: f32 = 1e-12;
 pub struct TwoTower {
     query: Tower,
     item: Tower,
-    optimizer: DenseOptimizer,
-    learning_rate: f64,
-    device: Device,
+    dense: DenseSettings,
 }
 
-/// Both towers' outputs.
+/// Values of both towers: inputs `[rows, width]`, or outputs `[rows, dim]` and their gradients. The
+/// towers may have different numbers of rows.
 pub struct Vectors<'a> {
-    /// `[batch, dim]`, L2-normalised.
+    /// Of the query tower.
     pub query: &'a [f32],
-    /// `[batch, dim]`, L2-normalised.
-    pub item: &'a [f32],
-}
-
-/// Gradients with respect to the towers' inputs.
-pub struct InputGradients<'a> {
-    /// `[batch, query_width]`
-    pub query: &'a [f32],
-    /// `[batch, item_width]`
+    /// Of the item tower.
     pub item: &'a [f32],
 }
 
 struct Tower {
     layers: Vec<Layer>,
+    width: usize,
     dim: usize,
     engine: Engine,
 }
 
 struct Layer {
-    weight: Parameter<2>, // [input, output]
-    bias: Parameter<2>,   // [1, output]
+    weight: Parameter, // [inputs, outputs]
+    bias: Parameter,   // [1, outputs]
 }
 
 #[expect(clippy::large_enum_variant, reason = "there are two of these")]
@@ -92,40 +80,38 @@ impl TwoTower {
         Self {
             query: tower(settings.query_width, settings.seed ^ 0x51),
             item: tower(settings.item_width, settings.seed ^ 0x17),
-            optimizer: DenseOptimizer::new(settings.rule, settings.epsilon),
-            learning_rate: settings.learning_rate,
-            device: device.clone(),
+            dense: settings.dense.clone(),
         }
     }
 
-    /// Runs both towers and keeps what [`backward`](Self::backward) needs. Inputs are `[batch,
-    /// width]`, row-major.
-    pub fn forward(&mut self, query: &[f32], item: &[f32], batch: usize) -> Vectors<'_> {
+    /// Runs both towers on their inputs and keeps what [`backward`](Self::backward) needs. Outputs
+    /// are L2-normalised.
+    pub fn forward(&mut self, inputs: &Vectors<'_>) -> Vectors<'_> {
         let (query, item) =
-            rayon::join(|| self.query.forward(query, batch), || self.item.forward(item, batch));
+            rayon::join(|| self.query.forward(inputs.query), || self.item.forward(inputs.item));
         Vectors { query, item }
     }
 
     /// Sends the loss gradient with respect to both outputs of the last [`forward`](Self::forward)
-    /// (`[batch, dim]` each) backward, moves the dense weights, and returns the gradients with
-    /// respect to the inputs, which are given once more.
-    pub fn backward(&mut self, inputs: Vectors<'_>, gradients: Vectors<'_>) -> InputGradients<'_> {
-        let (optimizer, rate, device) = (&self.optimizer, self.learning_rate, &self.device);
+    /// backward, moves the dense weights, and returns the gradients with respect to the inputs, which
+    /// are given once more.
+    pub fn backward(&mut self, inputs: &Vectors<'_>, gradients: &Vectors<'_>) -> Vectors<'_> {
+        let dense = &self.dense;
         let (query, item) = rayon::join(
-            || self.query.backward(inputs.query, gradients.query, optimizer, rate, device),
-            || self.item.backward(inputs.item, gradients.item, optimizer, rate, device),
+            || self.query.backward(inputs.query, gradients.query, dense),
+            || self.item.backward(inputs.item, gradients.item, dense),
         );
-        InputGradients { query, item }
+        Vectors { query, item }
     }
 
-    /// Query vectors `[batch, dim]`; keeps nothing.
-    pub fn embed_queries(&self, input: &[f32], batch: usize) -> Vec<f32> {
-        self.query.embed(input, batch)
+    /// Query vectors `[rows, dim]` of inputs `[rows, query_width]`; keeps nothing.
+    pub fn embed_queries(&self, input: &[f32]) -> Vec<f32> {
+        self.query.embed(input)
     }
 
-    /// Item vectors `[batch, dim]`; keeps nothing.
-    pub fn embed_items(&self, input: &[f32], batch: usize) -> Vec<f32> {
-        self.item.embed(input, batch)
+    /// Item vectors `[rows, dim]` of inputs `[rows, item_width]`; keeps nothing.
+    pub fn embed_items(&self, input: &[f32]) -> Vec<f32> {
+        self.item.embed(input)
     }
 
     /// Width of the outputs.
@@ -135,14 +121,14 @@ impl TwoTower {
 
     /// Weights and optimizer state, in a fixed order.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut record = DenseRecord::default();
+        let mut record = DenseRecord::new(self.dense.rule);
         for (name, tower) in [("query", &self.query), ("item", &self.item)] {
             for (index, layer) in tower.layers.iter().enumerate() {
-                layer.weight.save(&format!("{name}.{index}.weight"), &mut record);
-                layer.bias.save(&format!("{name}.{index}.bias"), &mut record);
+                record.push(format!("{name}.{index}.weight"), &layer.weight);
+                record.push(format!("{name}.{index}.bias"), &layer.bias);
             }
         }
-        postcard::to_stdvec(&record).expect("plain numbers always encode")
+        record.to_bytes()
     }
 
     /// Takes over what [`TwoTower::to_bytes`] gave.
@@ -150,23 +136,16 @@ impl TwoTower {
     /// # Errors
     /// Damaged bytes, or towers of another shape or optimizer.
     pub fn load(&mut self, bytes: &[u8]) -> Result<(), String> {
-        let record: DenseRecord = postcard::from_bytes(bytes)
-            .map_err(|error| format!("towers do not decode: {error}"))?;
-        let mut source = DenseSource::new(record);
+        let mut record = DenseRecord::from_bytes(bytes, self.dense.rule)?;
         for (name, tower) in [("query", &mut self.query), ("item", &mut self.item)] {
             for (index, layer) in tower.layers.iter_mut().enumerate() {
-                for (part, parameter) in [("weight", &mut layer.weight), ("bias", &mut layer.bias)]
-                {
-                    let name = format!("{name}.{index}.{part}");
-                    parameter.load(&name, &mut source, &self.optimizer, &self.device)?;
-                }
+                record.take(&format!("{name}.{index}.weight"), &mut layer.weight)?;
+                record.take(&format!("{name}.{index}.bias"), &mut layer.bias)?;
             }
         }
-        source.finish()?;
+        record.finish()?;
         for tower in [&mut self.query, &mut self.item] {
-            if let Engine::Host(host) = &mut tower.engine {
-                refresh(host, &tower.layers);
-            }
+            tower.engine.refresh(&tower.layers);
         }
         Ok(())
     }
@@ -176,82 +155,82 @@ impl Tower {
     fn new(width: usize, settings: &TowerSettings, seed: u64, device: &Device, gpu: bool) -> Self {
         let mut random = SplitMix::new(seed);
         let mut inputs = width;
-        let (mut layers, mut host) = (Vec::new(), Vec::new());
+        let mut layers = Vec::new();
         for outputs in settings.hidden.iter().copied().chain([settings.dim]) {
             #[expect(clippy::cast_precision_loss, reason = "layer widths are small")]
             let bound = (6.0 / inputs as f32).sqrt();
-            let weight: Vec<f32> = (0..inputs * outputs).map(|_| random.uniform(bound)).collect();
-            let bias = vec![0.0; outputs];
+            let weight = (0..inputs * outputs).map(|_| random.uniform(bound)).collect();
             layers.push(Layer {
-                weight: Parameter::new(weight.clone(), [inputs, outputs], device),
-                bias: Parameter::new(bias.clone(), [1, outputs], device),
+                weight: Parameter::new(weight, [inputs, outputs]),
+                bias: Parameter::new(vec![0.0; outputs], [1, outputs]),
             });
-            host.push(HostLayer::new(weight, bias));
             inputs = outputs;
         }
-        let engine = if gpu {
+        let mut engine = if gpu {
             Engine::Device(DeviceTower::new(width, settings.dim, device))
         } else {
-            Engine::Host(HostTower::new(host))
+            Engine::Host(HostTower::new(&layers))
         };
-        Self { layers, dim: settings.dim, engine }
+        engine.refresh(&layers);
+        Self { layers, width, dim: settings.dim, engine }
     }
 
-    fn forward(&mut self, input: &[f32], batch: usize) -> &[f32] {
+    fn rows(&self, input: &[f32]) -> usize {
+        let rows = input.len() / self.width;
+        assert_eq!(input.len(), rows * self.width, "input does not match the tower's width");
+        rows
+    }
+
+    fn forward(&mut self, input: &[f32]) -> &[f32] {
+        let rows = self.rows(input);
         match &mut self.engine {
-            Engine::Host(host) => host.forward(input, batch),
-            Engine::Device(device) => device.forward(&self.layers, input, batch),
+            Engine::Host(host) => host.forward(&self.layers, input, rows),
+            Engine::Device(device) => device.forward(input, rows),
         }
     }
 
-    fn backward(
-        &mut self,
-        input: &[f32],
-        gradient: &[f32],
-        optimizer: &DenseOptimizer,
-        learning_rate: f64,
-        device: &Device,
-    ) -> &[f32] {
-        match &mut self.engine {
-            Engine::Host(host) => {
-                host.backward(input, gradient);
-                for (layer, (weight, bias)) in self.layers.iter_mut().zip(host.gradients()) {
-                    let shape = layer.weight.value.dims();
-                    let upload = |values: &[f32], shape| {
-                        Tensor::from_data(TensorData::new(values.to_vec(), shape), device)
-                    };
-                    layer.weight.update(upload(weight, shape), optimizer, learning_rate);
-                    layer.bias.update(upload(bias, [1, shape[1]]), optimizer, learning_rate);
-                }
-                refresh(host, &self.layers);
-                host.input_gradient()
-            }
-            Engine::Device(device) => {
-                let gradients = device.backward(gradient);
-                for (layer, (weight, bias)) in self.layers.iter_mut().zip(gradients) {
-                    layer.weight.update(weight, optimizer, learning_rate);
-                    layer.bias.update(bias, optimizer, learning_rate);
-                }
-                device.input_gradient()
-            }
+    fn backward(&mut self, input: &[f32], gradient: &[f32], dense: &DenseSettings) -> &[f32] {
+        let gradients = match &mut self.engine {
+            Engine::Host(host) => host.backward(&self.layers, input, gradient),
+            Engine::Device(device) => device.backward(gradient),
+        };
+        for (layer, (weight, bias)) in self.layers.iter_mut().zip(gradients) {
+            layer.weight.update(weight, dense);
+            layer.bias.update(bias, dense);
         }
-    }
-
-    fn embed(&self, input: &[f32], batch: usize) -> Vec<f32> {
+        self.engine.refresh(&self.layers);
         match &self.engine {
-            Engine::Host(host) => host.embed(input, batch),
-            Engine::Device(device) => device.embed(&self.layers, input, batch),
+            Engine::Host(host) => host.input_gradient(),
+            Engine::Device(device) => device.input_gradient(),
+        }
+    }
+
+    fn embed(&self, input: &[f32]) -> Vec<f32> {
+        let rows = self.rows(input);
+        match &self.engine {
+            Engine::Host(host) => host.embed(&self.layers, input, rows),
+            Engine::Device(device) => device.embed(input, rows),
         }
     }
 }
 
-/// Gives the host's passes the weights as they are now.
-fn refresh(host: &mut HostTower, layers: &[Layer]) {
-    for (index, layer) in layers.iter().enumerate() {
-        let values = |value: &Tensor<2>| -> Vec<f32> {
-            value.to_data().try_into_vec().expect("towers compute in f32")
-        };
-        host.set(index, &values(&layer.weight.value), &values(&layer.bias.value));
+impl Layer {
+    fn inputs(&self) -> usize {
+        self.weight.shape()[0]
+    }
+
+    fn outputs(&self) -> usize {
+        self.weight.shape()[1]
+    }
+}
+
+impl Engine {
+    /// Takes over the weights as they are now.
+    fn refresh(&mut self, layers: &[Layer]) {
+        match self {
+            Self::Host(host) => host.transpose(layers),
+            Self::Device(device) => device.upload_weights(layers),
+        }
     }
 }
 
@@ -265,11 +244,19 @@ mod tests {
             item_width: 3,
             hidden: vec![7],
             dim: 4,
-            rule: DenseRule::Adagrad,
-            learning_rate: 0.05,
-            epsilon: 1e-5,
+            dense: DenseSettings {
+                rule: DenseRule::Adagrad,
+                learning_rate: 0.05,
+                epsilon: 1e-5,
+                decay: 1.0,
+            },
             seed: 9,
         }
+    }
+
+    fn with_rule(rule: DenseRule) -> TowerSettings {
+        let settings = settings();
+        TowerSettings { dense: DenseSettings { rule, ..settings.dense.clone() }, ..settings }
     }
 
     fn values(count: usize, seed: u64) -> Vec<f32> {
@@ -285,8 +272,8 @@ mod tests {
     fn outputs_have_length_1_with_and_without_a_graph() {
         let mut towers = TwoTower::new(&settings(), &Device::flex(), false);
         let (query, item) = (values(6 * 5, 1), values(6 * 3, 2));
-        let embedded = (towers.embed_queries(&query, 6), towers.embed_items(&item, 6));
-        let vectors = towers.forward(&query, &item, 6);
+        let embedded = (towers.embed_queries(&query), towers.embed_items(&item));
+        let vectors = towers.forward(&Vectors { query: &query, item: &item });
         assert_eq!((vectors.query, vectors.item), (&embedded.0[..], &embedded.1[..]));
         for row in vectors.query.chunks(4).chain(vectors.item.chunks(4)) {
             assert!((dot(row, row) - 1.0).abs() < 1e-5);
@@ -299,8 +286,8 @@ mod tests {
         let (query, item) = (values(6 * 5, 3), values(6 * 3, 4));
         let (query_gradient, item_gradient) = (values(6 * 4, 5), values(6 * 4, 6));
         let objective = |towers: &TwoTower, query: &[f32], item: &[f32]| {
-            dot(&towers.embed_queries(query, 6), &query_gradient)
-                + dot(&towers.embed_items(item, 6), &item_gradient)
+            dot(&towers.embed_queries(query), &query_gradient)
+                + dot(&towers.embed_items(item), &item_gradient)
         };
         let mut expected = [Vec::new(), Vec::new()];
         for (side, width) in [(0, query.len()), (1, item.len())] {
@@ -313,10 +300,10 @@ mod tests {
                 expected[side].push((nudged(1e-3) - nudged(-1e-3)) / 2e-3);
             }
         }
-        towers.forward(&query, &item, 6);
         let inputs = Vectors { query: &query, item: &item };
+        towers.forward(&inputs);
         let gradients = Vectors { query: &query_gradient, item: &item_gradient };
-        let found = towers.backward(inputs, gradients);
+        let found = towers.backward(&inputs, &gradients);
         for (found, expected) in [(found.query, &expected[0]), (found.item, &expected[1])] {
             for (found, expected) in found.iter().zip(expected) {
                 assert!((f64::from(*found) - expected).abs() < 5e-3, "{found} {expected}");
@@ -328,15 +315,14 @@ mod tests {
         steps(towers, 6, seed);
     }
 
-    /// One step of `batch` rows; the input gradients.
+    /// One step of `batch` queries and some more items; the input gradients.
     fn steps(towers: &mut TwoTower, batch: usize, seed: u64) -> (Vec<f32>, Vec<f32>) {
-        let (query, item) = (values(5 * batch, seed), values(3 * batch, seed + 1));
-        towers.forward(&query, &item, batch);
-        let gradients = (values(4 * batch, seed + 2), values(4 * batch, seed + 3));
-        let found = towers.backward(
-            Vectors { query: &query, item: &item },
-            Vectors { query: &gradients.0, item: &gradients.1 },
-        );
+        let items = batch + batch / 3;
+        let (query, item) = (values(5 * batch, seed), values(3 * items, seed + 1));
+        let inputs = Vectors { query: &query, item: &item };
+        towers.forward(&inputs);
+        let gradients = (values(4 * batch, seed + 2), values(4 * items, seed + 3));
+        let found = towers.backward(&inputs, &Vectors { query: &gradients.0, item: &gradients.1 });
         (found.query.to_vec(), found.item.to_vec())
     }
 
@@ -354,7 +340,7 @@ mod tests {
                 }
             }
             let probe = values(5 * 9, 50);
-            let (a, b) = (host.embed_queries(&probe, 9), graph.embed_queries(&probe, 9));
+            let (a, b) = (host.embed_queries(&probe), graph.embed_queries(&probe));
             for (a, b) in a.iter().zip(b) {
                 assert!((a - b).abs() < 1e-3, "{a} {b} after five steps");
             }
@@ -379,7 +365,7 @@ mod tests {
     #[test]
     fn restored_towers_go_on_with_the_same_bits() {
         for rule in [DenseRule::Adagrad, DenseRule::Adam] {
-            let settings = TowerSettings { rule, ..settings() };
+            let settings = with_rule(rule);
             let mut original = TwoTower::new(&settings, &Device::flex(), false);
             step(&mut original, 10);
             step(&mut original, 20);
@@ -400,7 +386,7 @@ mod tests {
         for other in [
             TowerSettings { hidden: vec![8], ..settings() },
             TowerSettings { hidden: vec![], ..settings() },
-            TowerSettings { rule: DenseRule::Adam, ..settings() },
+            with_rule(DenseRule::Adam),
         ] {
             let mut towers = TwoTower::new(&other, &Device::flex(), false);
             assert!(towers.load(&bytes).is_err(), "{other:?}");

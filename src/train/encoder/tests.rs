@@ -36,6 +36,7 @@ fn tables() -> Vec<Table> {
             init_scale: 1.0,
             seed: 5,
             learning_rate: 0.5,
+            decay: 1.0,
             epsilon: 1e-12,
             expiry_steps: None,
         })

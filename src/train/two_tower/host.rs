@@ -12,6 +12,7 @@
 use rayon::prelude::*;
 
 use super::super::product::{Left, dot, product};
+use super::Layer;
 
 /// Rows that go through the layers together. 128 to 256 take the same time, 64 a few per cent more; at
 /// 128 the sixteen groups of a large batch come out even.
@@ -19,21 +20,11 @@ const ROWS: usize = 128;
 /// Most groups of rows, thus most threads used.
 const GROUPS_MAX: usize = 16;
 
-/// One dense layer's weights.
-pub(super) struct HostLayer {
-    pub(super) inputs: usize,
-    pub(super) outputs: usize,
-    /// `[inputs, outputs]`
-    weight: Vec<f32>,
-    /// `[outputs, inputs]`, for the backward product: gemm packs nothing whose rows are contiguous.
-    transposed: Vec<f32>,
-    /// `[outputs]`
-    bias: Vec<f32>,
-}
-
 /// See the module's head.
 pub(super) struct HostTower {
-    layers: Vec<HostLayer>,
+    /// By layer: its weight `[outputs, inputs]`, for the backward product: gemm packs nothing whose
+    /// rows are contiguous.
+    transposed: Vec<Vec<f32>>,
     /// By layer: `[batch, outputs]`, after the ReLU; of the last layer before the norm.
     outputs: Vec<Vec<f32>>,
     /// `[batch, dim]`, L2-normalised.
@@ -56,43 +47,15 @@ struct Gradients {
     below: Vec<f32>,
 }
 
-impl HostLayer {
-    pub(super) fn new(weight: Vec<f32>, bias: Vec<f32>) -> Self {
-        let (outputs, inputs) = (bias.len(), weight.len() / bias.len());
-        let mut layer = Self { inputs, outputs, weight, transposed: Vec::new(), bias };
-        layer.transpose();
-        layer
-    }
-
-    fn transpose(&mut self) {
-        self.transposed.resize(self.weight.len(), 0.0);
-        for (i, row) in self.weight.chunks_exact(self.outputs).enumerate() {
-            for (o, &value) in row.iter().enumerate() {
-                self.transposed[o * self.inputs + i] = value;
-            }
-        }
-    }
-
-    /// `[rows, inputs]` to `[rows, outputs]`: `x W + b`.
-    fn forward(&self, input: &[f32], output: &mut [f32]) {
-        output.chunks_exact_mut(self.outputs).for_each(|row| row.copy_from_slice(&self.bias));
-        let rows = output.len() / self.outputs;
-        let left = Left { values: input, strides: (self.inputs, 1) };
-        // [rows, inputs] x [inputs, outputs]
-        product(output, left, &self.weight, (rows, self.inputs, self.outputs), true);
-    }
-}
-
 impl HostTower {
-    pub(super) fn new(layers: Vec<HostLayer>) -> Self {
-        let outputs = vec![Vec::new(); layers.len()];
+    pub(super) fn new(layers: &[Layer]) -> Self {
         let sum = layers
             .iter()
-            .map(|layer| (vec![0.0; layer.weight.len()], vec![0.0; layer.outputs]))
+            .map(|layer| (vec![0.0; layer.weight.values.len()], vec![0.0; layer.outputs()]))
             .collect();
         Self {
-            layers,
-            outputs,
+            transposed: vec![Vec::new(); layers.len()],
+            outputs: vec![Vec::new(); layers.len()],
             normalised: Vec::new(),
             scales: Vec::new(),
             input_gradient: Vec::new(),
@@ -101,38 +64,33 @@ impl HostTower {
         }
     }
 
-    fn inputs(&self) -> usize {
-        self.layers[0].inputs
-    }
-
-    fn dim(&self) -> usize {
-        self.layers[self.layers.len() - 1].outputs
-    }
-
-    /// Takes over new weights of one layer.
-    pub(super) fn set(&mut self, layer: usize, weight: &[f32], bias: &[f32]) {
-        let layer = &mut self.layers[layer];
-        layer.weight.copy_from_slice(weight);
-        layer.bias.copy_from_slice(bias);
-        layer.transpose();
+    /// Takes over the weights as they are now.
+    pub(super) fn transpose(&mut self, layers: &[Layer]) {
+        for (transposed, layer) in self.transposed.iter_mut().zip(layers) {
+            transposed.resize(layer.weight.values.len(), 0.0);
+            for (i, row) in layer.weight.values.chunks_exact(layer.outputs()).enumerate() {
+                for (o, &value) in row.iter().enumerate() {
+                    transposed[o * layer.inputs() + i] = value;
+                }
+            }
+        }
     }
 
     /// Output `[batch, dim]` for `input`, `[batch, inputs]`; what [`backward`](Self::backward) needs
     /// is kept.
-    pub(super) fn forward(&mut self, input: &[f32], batch: usize) -> &[f32] {
-        for (outputs, layer) in self.outputs.iter_mut().zip(&self.layers) {
-            outputs.resize(batch * layer.outputs, 0.0);
+    pub(super) fn forward(&mut self, layers: &[Layer], input: &[f32], batch: usize) -> &[f32] {
+        let (inputs, dim, rows) = (inputs(layers), dim(layers), group_rows(batch));
+        for (outputs, layer) in self.outputs.iter_mut().zip(layers) {
+            outputs.resize(batch * layer.outputs(), 0.0);
         }
-        self.normalised.resize(batch * self.dim(), 0.0);
+        self.normalised.resize(batch * dim, 0.0);
         self.scales.resize(batch, 0.0);
-        let (inputs, dim, rows) = (self.inputs(), self.dim(), group_rows(batch));
         let mut groups: Vec<Vec<&mut [f32]>> =
             (0..batch.div_ceil(rows)).map(|_| Vec::new()).collect();
-        for (outputs, layer) in self.outputs.iter_mut().zip(&self.layers) {
-            let chunks = outputs.chunks_mut(rows * layer.outputs);
+        for (outputs, layer) in self.outputs.iter_mut().zip(layers) {
+            let chunks = outputs.chunks_mut(rows * layer.outputs());
             groups.iter_mut().zip(chunks).for_each(|(group, chunk)| group.push(chunk));
         }
-        let layers = &self.layers;
         groups
             .into_par_iter()
             .zip(input.par_chunks(rows * inputs))
@@ -150,14 +108,19 @@ impl HostTower {
     }
 
     /// Takes `gradient` with respect to the outputs of the last [`forward`](Self::forward), `[batch,
-    /// dim]`, back to its input, which is given once more.
-    pub(super) fn backward(&mut self, input: &[f32], gradient: &[f32]) {
-        let (inputs, dim, batch) = (self.inputs(), self.dim(), self.scales.len());
+    /// dim]`, back to its input, which is given once more. Weight and bias gradients of each layer.
+    pub(super) fn backward(
+        &mut self,
+        layers: &[Layer],
+        input: &[f32],
+        gradient: &[f32],
+    ) -> &[(Vec<f32>, Vec<f32>)] {
+        let (inputs, dim, batch) = (inputs(layers), dim(layers), self.scales.len());
         self.input_gradient.resize(batch * inputs, 0.0);
         let rows = group_rows(batch);
         let count = batch.div_ceil(rows);
         self.groups.resize(self.groups.len().max(count), Gradients::default());
-        let (layers, outputs) = (&self.layers, &self.outputs);
+        let (transposed, outputs) = (&self.transposed, &self.outputs);
         let (normalised, scales) = (&self.normalised, &self.scales);
         (self.groups[..count].par_iter_mut())
             .zip(self.input_gradient.par_chunks_mut(rows * inputs))
@@ -183,14 +146,16 @@ impl HostTower {
                     for (index, layer) in layers.iter().enumerate().rev() {
                         let below = match index {
                             0 => &input[of(input, inputs)],
-                            _ => &outputs[index - 1][of(&outputs[index - 1], layer.inputs)],
+                            _ => &outputs[index - 1][of(&outputs[index - 1], layer.inputs())],
                         };
                         let into = (index == 0).then_some(&mut *input_gradient);
-                        gradients.layer_backward(index, layer, below, range.len(), into);
+                        let transposed = &transposed[index];
+                        gradients.layer_backward(index, transposed, below, range.len(), into);
                     }
                 }
             });
         sum_in_order(&self.groups[..count], &mut self.sum);
+        &self.sum
     }
 
     /// `[batch, inputs]`, of the last [`backward`](Self::backward).
@@ -198,69 +163,65 @@ impl HostTower {
         &self.input_gradient
     }
 
-    /// Weight and bias gradients of each layer, from the last [`backward`](Self::backward).
-    pub(super) fn gradients(&self) -> &[(Vec<f32>, Vec<f32>)] {
-        &self.sum
-    }
-
     /// Output `[batch, dim]`; keeps nothing.
-    pub(super) fn embed(&self, input: &[f32], batch: usize) -> Vec<f32> {
-        let (inputs, dim) = (self.inputs(), self.dim());
+    pub(super) fn embed(&self, layers: &[Layer], input: &[f32], batch: usize) -> Vec<f32> {
+        let (inputs, dim) = (inputs(layers), dim(layers));
         let mut normalised = vec![0.0; batch * dim];
         let chunks = normalised.par_chunks_mut(ROWS * dim).zip(input.par_chunks(ROWS * inputs));
         chunks.for_each(|(normalised, input)| {
             let rows = normalised.len() / dim;
             let mut buffers: Vec<Vec<f32>> =
-                self.layers.iter().map(|layer| vec![0.0; rows * layer.outputs]).collect();
+                layers.iter().map(|layer| vec![0.0; rows * layer.outputs()]).collect();
             let mut outputs: Vec<&mut [f32]> = buffers.iter_mut().map(|b| &mut b[..]).collect();
-            forward_chunk(&self.layers, 0, input, &mut outputs);
-            normalise(outputs[self.layers.len() - 1], normalised, &mut vec![0.0; rows]);
+            forward_chunk(layers, 0, input, &mut outputs);
+            normalise(outputs[layers.len() - 1], normalised, &mut vec![0.0; rows]);
         });
         normalised
     }
 }
 
 impl Gradients {
-    fn clear(&mut self, layers: &[HostLayer]) {
+    fn clear(&mut self, layers: &[Layer]) {
         self.layers.resize(layers.len(), Default::default());
         for ((weight, bias), layer) in self.layers.iter_mut().zip(layers) {
             weight.clear();
-            weight.resize(layer.weight.len(), 0.0);
+            weight.resize(layer.weight.values.len(), 0.0);
             bias.clear();
-            bias.resize(layer.outputs, 0.0);
+            bias.resize(layer.outputs(), 0.0);
         }
-        let widest = layers.iter().map(|layer| layer.inputs.max(layer.outputs)).max();
+        let widest = layers.iter().map(|layer| layer.inputs().max(layer.outputs())).max();
         let size = ROWS * widest.unwrap_or(0);
         self.above.resize(size, 0.0);
         self.below.resize(size, 0.0);
     }
 
-    /// Through one layer, down: `above` is the gradient of its `rows` outputs, `input` what it got.
-    /// The gradient of that goes to `into`, or becomes `above` for the layer below.
+    /// Through one layer, down: `above` is the gradient of its `rows` outputs, `input` what it got,
+    /// `transposed` its weight. The gradient of that goes to `into`, or becomes `above` for the layer below.
     fn layer_backward(
         &mut self,
         index: usize,
-        layer: &HostLayer,
+        transposed: &[f32],
         input: &[f32],
         rows: usize,
         into: Option<&mut [f32]>,
     ) {
         let (weight, bias) = &mut self.layers[index];
-        let above = &self.above[..rows * layer.outputs];
-        for row in above.chunks_exact(layer.outputs) {
+        let (inputs, outputs) = (input.len() / rows, bias.len());
+        let above = &self.above[..rows * outputs];
+        for row in above.chunks_exact(outputs) {
             bias.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
         }
         // [inputs, rows] x [rows, outputs]
-        let left = Left { values: input, strides: (1, layer.inputs) };
-        product(weight, left, above, (layer.inputs, rows, layer.outputs), true);
+        let left = Left { values: input, strides: (1, inputs) };
+        product(weight, left, above, (inputs, rows, outputs), true);
         // [rows, outputs] x [outputs, inputs]
-        let left = Left { values: above, strides: (layer.outputs, 1) };
-        let shape = (rows, layer.outputs, layer.inputs);
+        let left = Left { values: above, strides: (outputs, 1) };
+        let shape = (rows, outputs, inputs);
         match into {
-            Some(into) => product(into, left, &layer.transposed, shape, false),
+            Some(into) => product(into, left, transposed, shape, false),
             None => {
-                let below = &mut self.below[..rows * layer.inputs];
-                product(below, left, &layer.transposed, shape, false);
+                let below = &mut self.below[..rows * inputs];
+                product(below, left, transposed, shape, false);
                 for (gradient, &output) in below.iter_mut().zip(input) {
                     // The ReLU was below its corner.
                     *gradient = if output > 0.0 { *gradient } else { 0.0 };
@@ -271,16 +232,34 @@ impl Gradients {
     }
 }
 
+/// `[rows, inputs]` to `[rows, outputs]`: `x W + b`.
+fn affine(layer: &Layer, input: &[f32], output: &mut [f32]) {
+    let (inputs, outputs) = (layer.inputs(), layer.outputs());
+    output.chunks_exact_mut(outputs).for_each(|row| row.copy_from_slice(&layer.bias.values));
+    let rows = output.len() / outputs;
+    let left = Left { values: input, strides: (inputs, 1) };
+    // [rows, inputs] x [inputs, outputs]
+    product(output, left, &layer.weight.values, (rows, inputs, outputs), true);
+}
+
+fn inputs(layers: &[Layer]) -> usize {
+    layers[0].inputs()
+}
+
+fn dim(layers: &[Layer]) -> usize {
+    layers[layers.len() - 1].outputs()
+}
+
 /// One chunk of a group through the layers.
-fn forward_chunk(layers: &[HostLayer], chunk: usize, input: &[f32], outputs: &mut [&mut [f32]]) {
+fn forward_chunk(layers: &[Layer], chunk: usize, input: &[f32], outputs: &mut [&mut [f32]]) {
     for (index, layer) in layers.iter().enumerate() {
         let (below, from) = outputs.split_at_mut(index);
         let input = match below.last() {
-            None => part(input, chunk, layer.inputs),
-            Some(below) => part(below, chunk, layer.inputs),
+            None => part(input, chunk, layer.inputs()),
+            Some(below) => part(below, chunk, layer.inputs()),
         };
-        let output = part_mut(from[0], chunk, layer.outputs);
-        layer.forward(input, output);
+        let output = part_mut(from[0], chunk, layer.outputs());
+        affine(layer, input, output);
         if index + 1 < layers.len() {
             // Not `max`: that would hide what is not a number.
             output.iter_mut().for_each(|value| *value = if *value < 0.0 { 0.0 } else { *value });

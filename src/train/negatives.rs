@@ -1,0 +1,163 @@
+//! Negatives beside the batch's own items: items drawn from the corpus, vectors of past batches.
+//!
+//! Owns the bank of past vectors. Both kinds are functions of the batches in their order and of the
+//! seed. Must never know: the loss, the towers.
+
+use serde::{Deserialize, Serialize};
+
+use super::random::SplitMix;
+use crate::corpus::Corpus;
+use crate::stream::batch::Column;
+
+/// Items drawn uniformly from the corpus, with replacement: what was never clicked in this batch
+/// becomes a negative too (Yang et al. 2020).
+#[derive(Debug, Default)]
+pub(super) struct Drawn {
+    /// Keys of the items.
+    pub(super) ids: Vec<u64>,
+    /// One column per item feature.
+    pub(super) columns: Vec<Column>,
+}
+
+impl Drawn {
+    /// `count` items for step `step`, none from an empty corpus. What is drawn depends on the seed,
+    /// the step and the order in which items were first seen.
+    pub(super) fn new(corpus: &Corpus, count: usize, seed: u64, step: u64) -> Self {
+        let mut random = SplitMix::new(seed ^ step.wrapping_mul(0xd6e8_feb8_6659_fd93));
+        let mut drawn = Self::default();
+        for (id, item) in corpus.draw(count, &mut || random.next_u64()) {
+            drawn.ids.push(id);
+            drawn.columns.resize(item.values.len(), Column::default());
+            for (column, value) in drawn.columns.iter_mut().zip(&item.values) {
+                column.push(value);
+            }
+        }
+        drawn
+    }
+
+    /// `columns`, the batch's, with these items' behind them.
+    pub(super) fn behind(&self, columns: &[Column]) -> Vec<Column> {
+        let mut all = columns.to_vec();
+        for (column, drawn) in all.iter_mut().zip(&self.columns) {
+            column.append(drawn);
+        }
+        all
+    }
+}
+
+/// Vectors of the items of past batches, with the log q they had, first in first out (Wang et al.
+/// 2021). They have moved on since, so no gradient flows to them.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Bank {
+    capacity: usize,
+    dim: usize,
+    ids: Vec<u64>,
+    log_q: Vec<f32>,
+    /// `[len, dim]`
+    vectors: Vec<f32>,
+    /// Where the next vector goes once the bank is full.
+    next: usize,
+}
+
+impl Bank {
+    /// An empty bank of up to `capacity` vectors of `dim` floats.
+    pub(super) fn new(capacity: usize, dim: usize) -> Self {
+        let (ids, log_q, vectors) = (Vec::new(), Vec::new(), Vec::new());
+        Self { capacity, dim, ids, log_q, vectors, next: 0 }
+    }
+
+    /// Adds the items of a batch: `ids` and `log_q` are `[batch]`, `vectors` is `[batch, dim]`.
+    pub(super) fn push(&mut self, ids: &[u64], log_q: &[f32], vectors: &[f32]) {
+        // Of a batch greater than the bank the last items stay.
+        let skip = ids.len().saturating_sub(self.capacity);
+        let rows = ids.iter().zip(log_q).zip(vectors.chunks_exact(self.dim)).skip(skip);
+        for ((&id, &log_q), vector) in rows {
+            if self.ids.len() < self.capacity {
+                self.ids.push(id);
+                self.log_q.push(log_q);
+                self.vectors.extend_from_slice(vector);
+                continue;
+            }
+            self.ids[self.next] = id;
+            self.log_q[self.next] = log_q;
+            self.vectors[self.next * self.dim..][..self.dim].copy_from_slice(vector);
+            self.next = (self.next + 1) % self.capacity;
+        }
+    }
+
+    pub(super) fn ids(&self) -> &[u64] {
+        &self.ids
+    }
+
+    /// Nats, as the columns had them in their own batch.
+    pub(super) fn log_q(&self) -> &[f32] {
+        &self.log_q
+    }
+
+    /// `[len, dim]`
+    pub(super) fn vectors(&self) -> &[f32] {
+        &self.vectors
+    }
+
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        postcard::to_stdvec(self).expect("plain numbers encode")
+    }
+
+    /// Takes over what [`Bank::to_bytes`] gave. A bank of another capacity or width starts empty: it
+    /// is full again after as many events.
+    pub(super) fn load(&mut self, bytes: &[u8]) -> Result<(), String> {
+        let saved: Self = postcard::from_bytes(bytes)
+            .map_err(|error| format!("the bank of negatives does not decode: {error}"))?;
+        let length = saved.ids.len();
+        let whole = saved.log_q.len() == length && saved.vectors.len() == length * saved.dim;
+        if !whole || length > saved.capacity || saved.next >= saved.capacity.max(1) {
+            return Err("the bank of negatives is damaged".into());
+        }
+        if (saved.capacity, saved.dim) == (self.capacity, self.dim) {
+            *self = saved;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bank_keeps_the_newest() {
+        let mut bank = Bank::new(3, 2);
+        bank.push(&[1, 2], &[0.1, 0.2], &[1.0, 1.0, 2.0, 2.0]);
+        bank.push(&[3, 4], &[0.3, 0.4], &[3.0, 3.0, 4.0, 4.0]);
+        assert_eq!(bank.ids(), [4, 2, 3]);
+        assert_eq!(bank.log_q(), [0.4, 0.2, 0.3]);
+        assert_eq!(bank.vectors(), [4.0, 4.0, 2.0, 2.0, 3.0, 3.0]);
+        bank.push(&[5, 6, 7, 8], &[0.0; 4], &[9.0; 8]);
+        let mut ids = bank.ids().to_vec();
+        ids.sort_unstable();
+        assert_eq!(ids, [6, 7, 8]);
+    }
+
+    #[test]
+    fn a_restored_bank_goes_on_alike_and_another_shape_starts_empty() {
+        let mut bank = Bank::new(3, 1);
+        bank.push(&[1, 2, 3, 4], &[0.0; 4], &[1.0, 2.0, 3.0, 4.0]);
+        bank.push(&[5], &[0.0], &[5.0]);
+        let mut restored = Bank::new(3, 1);
+        restored.load(&bank.to_bytes()).expect("just written");
+        for bank in [&mut bank, &mut restored] {
+            bank.push(&[6, 7], &[0.0; 2], &[6.0, 7.0]);
+        }
+        assert_eq!(bank.to_bytes(), restored.to_bytes());
+        let mut other = Bank::new(4, 1);
+        other.load(&bank.to_bytes()).expect("whole");
+        assert!(other.ids().is_empty());
+    }
+
+    #[test]
+    fn no_bank_holds_nothing() {
+        let mut bank = Bank::new(0, 1);
+        bank.push(&[1], &[0.0], &[1.0]);
+        assert!(bank.ids().is_empty());
+    }
+}

@@ -1,0 +1,153 @@
+//! What the loss is asked: which negatives, which correction, which temperature.
+//!
+//! Owns the bank of past vectors, the temperature and the softmax's scratch memory. Must never
+//! know: tables, towers, where a batch came from.
+
+use super::frequency::{Frequency, Meaning};
+use super::loss::{BatchSoftmax, LossInput, LossOutput, Positive, Precision};
+use super::negatives::{Bank, Drawn};
+use super::temperature::Temperature;
+use super::two_tower::Vectors;
+use crate::config::{self, Config, Correction, LossConfig, NegativesConfig};
+use crate::stream::batch::Batch;
+
+/// Greatest share of the columns that a positive is taken to have: at 1 it would have no negatives.
+const POSITIVE_SHARE_MAX: f32 = 0.99;
+
+/// The configured loss with all that it accumulates.
+pub(super) struct Objective {
+    loss: LossConfig,
+    negatives: NegativesConfig,
+    softmax: BatchSoftmax,
+    bank: Bank,
+    temperature: Temperature,
+    /// `[columns]`, nats, scaled by the correction's strength.
+    log_q: Vec<f32>,
+    /// `[batch]`, see [`Positive::Excluded`].
+    shift: Vec<f32>,
+    /// `[columns]`
+    item_ids: Vec<u64>,
+    /// `[columns, dim]`, where there are past vectors behind the towers' own.
+    items: Vec<f32>,
+}
+
+impl Objective {
+    pub(super) fn new(config: &Config) -> Self {
+        Self {
+            loss: config.loss.clone(),
+            negatives: config.negatives.clone(),
+            softmax: BatchSoftmax::new(match config.loss.precision {
+                config::Precision::F32 => Precision::F32,
+                config::Precision::Bf16 => Precision::Bf16,
+            }),
+            bank: Bank::new(config.negatives.cross_batch, config.model.dim),
+            temperature: Temperature::new(&config.loss),
+            log_q: Vec::new(),
+            shift: Vec::new(),
+            item_ids: Vec::new(),
+            items: Vec::new(),
+        }
+    }
+
+    /// Divides the dot products at present.
+    pub(super) fn temperature(&self) -> f32 {
+        self.temperature.value()
+    }
+
+    /// Takes the columns of a step, the batch's and the `drawn` ones from a corpus of `items`
+    /// items, and their log q from estimates that include this batch.
+    pub(super) fn prepare(
+        &mut self,
+        batch: &Batch,
+        drawn: &Drawn,
+        items: usize,
+        frequency: &Frequency,
+    ) {
+        self.item_ids.clear();
+        self.item_ids.extend_from_slice(&batch.item_ids);
+        self.item_ids.extend_from_slice(&drawn.ids);
+        self.log_q.clear();
+        self.log_q.resize(self.item_ids.len(), 0.0);
+        self.shift.clear();
+        if self.loss.correction == Correction::Plain {
+            return;
+        }
+        // Duplicate items keep their columns, so a column stands for expected occurrences.
+        frequency.log_q(&self.item_ids, Meaning::ExpectedCount, &mut self.log_q);
+        #[expect(clippy::cast_precision_loss, reason = "counts of columns and items, as shares")]
+        if !drawn.ids.is_empty() {
+            // Q* = B q + B' / |C| (Yang et al. 2020).
+            let uniform = drawn.ids.len() as f32 / items as f32;
+            for log_q in &mut self.log_q {
+                *log_q = (log_q.exp() + uniform).ln();
+            }
+        }
+        let strength = self.loss.strength;
+        if self.loss.correction == Correction::CorrectedPositiveExcluded {
+            #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
+            let columns = self.item_ids.len() as f32;
+            // log q - log Q', with Q' = (q / columns) / (1 - q_positive / columns).
+            let shift = |log_q: &f32| {
+                let share = (log_q.exp() / columns).min(POSITIVE_SHARE_MAX);
+                strength * (columns.ln() + (-share).ln_1p())
+            };
+            self.shift.extend(self.log_q[..batch.len()].iter().map(shift));
+        }
+        self.log_q.iter_mut().for_each(|log_q| *log_q *= strength);
+    }
+
+    /// Loss and gradients of the columns last [prepared](Self::prepare); `vectors` are the towers'
+    /// outputs for them. Past vectors come behind them. Unless the loss is not finite the temperature
+    /// learns, and the batch's item vectors are kept as negatives of the steps to come.
+    pub(super) fn run(&mut self, batch: &Batch, vectors: &Vectors<'_>, step: u64) -> &LossOutput {
+        let trained = self.item_ids.len();
+        let dim = vectors.query.len() / batch.len();
+        let item = if self.bank.ids().is_empty() {
+            vectors.item // [trained, dim]
+        } else {
+            self.items.clear();
+            self.items.extend_from_slice(vectors.item);
+            self.items.extend_from_slice(self.bank.vectors());
+            self.item_ids.extend_from_slice(self.bank.ids());
+            self.log_q.extend_from_slice(self.bank.log_q());
+            &self.items // [columns, dim]
+        };
+        let output = self.softmax.run(&LossInput {
+            dim,
+            query: vectors.query, // [batch, dim]
+            item,
+            trained,
+            log_q: &self.log_q,
+            positive: match self.loss.correction {
+                Correction::CorrectedPositiveExcluded => Positive::Excluded { shift: &self.shift },
+                Correction::Plain | Correction::Corrected => Positive::Sampled,
+            },
+            item_ids: &self.item_ids,
+            query_ids: self.loss.mask_same_query.then_some(&batch.query_ids[..]),
+            rewards: &batch.rewards,
+            temperature: self.temperature.value(),
+        });
+        if output.loss.is_finite() {
+            self.temperature.learn(vectors.query, &output.query_gradient);
+            if step > self.negatives.cross_batch_after_steps {
+                let own = batch.len();
+                self.bank.push(&batch.item_ids, &self.log_q[..own], &vectors.item[..own * dim]);
+            }
+        }
+        output
+    }
+
+    /// Name and bytes of what a checkpoint holds of it.
+    pub(super) fn sections(&self) -> Vec<(String, Vec<u8>)> {
+        vec![
+            ("negatives".into(), self.bank.to_bytes()),
+            ("temperature".into(), self.temperature.to_bytes()),
+        ]
+    }
+
+    /// Takes over what [`sections`](Self::sections) gave.
+    pub(super) fn load(&mut self, read: super::model::ReadSection<'_>) -> Result<(), String> {
+        self.bank.load(&read("negatives")?)?;
+        self.temperature.load(&read("temperature")?)
+    }
+}

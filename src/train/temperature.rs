@@ -1,0 +1,119 @@
+//! The softmax's temperature, fixed or learned.
+//!
+//! Owns it and Adagrad's sum for its logarithm. Must never know: the logits.
+
+use serde::{Deserialize, Serialize};
+
+use super::product::dot;
+use crate::config::LossConfig;
+
+/// A learned temperature stays in here: below, logits span more than e^{±80}; above, the softmax of
+/// cosines is nearly flat.
+const BOUNDS: (f32, f32) = (0.0125, 1.0);
+/// Keeps the first step finite.
+const EPSILON: f32 = 1e-8;
+
+/// See the module's head.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Temperature {
+    value: f32,
+    squares: f32,
+    #[serde(skip)]
+    learning_rate: f32,
+}
+
+impl Temperature {
+    pub(super) fn new(config: &LossConfig) -> Self {
+        let learning_rate = config.temperature_learning_rate;
+        Self { value: config.temperature, squares: 0.0, learning_rate }
+    }
+
+    pub(super) fn value(&self) -> f32 {
+        self.value
+    }
+
+    /// One Adagrad step on log τ. The logits hold τ only in dot / τ, so the slope of the loss is
+    /// read off the gradient that the queries get anyway: `dL/d log τ = -Σ <u_i, dL/du_i>`.
+    /// Both are `[batch, dim]`.
+    pub(super) fn learn(&mut self, query: &[f32], gradient: &[f32]) {
+        if self.learning_rate == 0.0 {
+            return;
+        }
+        let slope = -dot::<16>(query, gradient);
+        self.squares += slope * slope;
+        let step = self.learning_rate * slope / (self.squares.sqrt() + EPSILON);
+        self.value = (self.value.ln() - step).exp().clamp(BOUNDS.0, BOUNDS.1);
+    }
+
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        postcard::to_stdvec(self).expect("plain numbers encode")
+    }
+
+    /// Takes over what [`Temperature::to_bytes`] gave. A fixed temperature is what the config says.
+    pub(super) fn load(&mut self, bytes: &[u8]) -> Result<(), String> {
+        let saved: Self = postcard::from_bytes(bytes)
+            .map_err(|error| format!("the temperature does not decode: {error}"))?;
+        if self.learning_rate > 0.0 {
+            (self.value, self.squares) = (saved.value, saved.squares);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::loss::{BatchSoftmax, LossInput, Positive};
+    use super::super::random::SplitMix;
+    use super::*;
+
+    /// The slope that is read off the query gradient is that of the loss (central difference), and
+    /// descending it lowers the loss.
+    #[test]
+    fn learns_along_the_slope_of_the_loss() {
+        let (batch, dim, mut random) = (20, 6, SplitMix::new(4));
+        let mut rows = || -> Vec<f32> { (0..batch * dim).map(|_| random.uniform(0.7)).collect() };
+        let (query, item) = (rows(), rows());
+        let log_q: Vec<f32> = (0..batch).map(|i| -(i as f32) / 10.0).collect();
+        let ids: Vec<u64> = (0..batch as u64).map(|i| i % 17).collect();
+        let mut softmax = BatchSoftmax::default();
+        let mut run = |temperature: f32| {
+            let output = softmax.run(&LossInput {
+                dim,
+                query: &query,
+                item: &item,
+                trained: batch,
+                log_q: &log_q,
+                positive: Positive::Sampled,
+                item_ids: &ids,
+                query_ids: None,
+                rewards: &vec![1.0; batch],
+                temperature,
+            });
+            (output.loss, output.query_gradient.clone())
+        };
+        let config = LossConfig {
+            temperature: 0.3,
+            temperature_learning_rate: 0.05,
+            ..LossConfig::default()
+        };
+        let mut temperature = Temperature::new(&config);
+        let before = run(0.3);
+        temperature.learn(&query, &before.1);
+        let slope = -dot::<16>(&query, &before.1);
+        let difference = (run(0.3 * 1.01).0 - run(0.3 / 1.01).0) / (2.0 * 1.01f32.ln());
+        assert!((slope - difference).abs() < 0.01 * slope.abs(), "{slope} {difference}");
+        for _ in 0..200 {
+            let (_, gradient) = run(temperature.value());
+            temperature.learn(&query, &gradient);
+        }
+        assert!(run(temperature.value()).0 < before.0);
+        let mut restored = Temperature::new(&config);
+        restored.load(&temperature.to_bytes()).expect("just written");
+        assert_eq!(restored.value(), temperature.value());
+        let fixed = LossConfig { temperature_learning_rate: 0.0, ..config };
+        let mut fixed = Temperature::new(&fixed);
+        fixed.load(&temperature.to_bytes()).expect("just written");
+        fixed.learn(&query, &before.1);
+        assert_eq!(fixed.value(), 0.3);
+    }
+}
