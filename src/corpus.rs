@@ -122,6 +122,11 @@ impl Corpus {
         self.expired.lock().expect("no holder of this lock can panic")
     }
 
+    /// The item of key `id`.
+    pub fn get(&self, id: u64) -> Option<Item> {
+        self.items.get(&id).map(|item| Item::clone(&item))
+    }
+
     /// Items held.
     pub fn len(&self) -> usize {
         self.items.len()

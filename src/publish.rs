@@ -23,6 +23,7 @@ use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::stream::source;
 use crate::train::model::{Model, Placement};
+use crate::train::popularity::Popularity;
 
 /// A delivery that takes longer than this failed; librdkafka retries until then.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -52,12 +53,16 @@ pub struct ItemVector {
     pub step: u64,
     /// Time of the newest event it was trained on, ms since 1970.
     pub event_time_ms: i64,
-    /// L2-normalised; score = dot product with a query vector of the same version.
+    /// Natural logarithm of the item's estimated frequency (expected occurrences a batch). Score of a
+    /// query vector of the same version: `dot / temperature + popularity * log_q`, the constants being
+    /// those of the marker.
+    pub log_q: f32,
+    /// L2-normalised.
     pub vector: Vec<f32>,
 }
 
 /// Value of a version's end marker; its key is the version.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct VersionMarker {
     /// The checkpoint's id.
     pub version: String,
@@ -69,6 +74,10 @@ pub struct VersionMarker {
     pub vectors: u64,
     /// Width of a vector.
     pub dim: usize,
+    /// Divides the dot products.
+    pub temperature: f32,
+    /// Weight of log q (`retrieval.popularity`).
+    pub popularity: f32,
     /// Topic of the vectors.
     pub topic: String,
     /// Where the query tower, tables and config are: the checkpoint.
@@ -146,11 +155,14 @@ impl Publisher {
         corpus.load(&checkpoint.section("corpus")?).map_err(anyhow::Error::msg)?;
         let items = corpus.sorted();
         let vectors = model.embed_items(&items); // [items, dim]
+        let popularity = Popularity::restore(&self.config, &read).map_err(anyhow::Error::msg)?;
+        let ids: Vec<u64> = items.iter().map(|(id, _)| *id).collect();
+        let log_q = popularity.log_q(&ids); // [items]
         let manifest = &checkpoint.manifest;
         let failed_before = self.failed();
         let dim = model.towers.dim();
         let topic = &self.config.publish.topic;
-        for ((_, item), vector) in items.iter().zip(vectors.chunks_exact(dim)) {
+        for (((_, item), vector), log_q) in items.iter().zip(vectors.chunks_exact(dim)).zip(log_q) {
             if stop() {
                 return Ok(None);
             }
@@ -158,6 +170,7 @@ impl Publisher {
                 version: manifest.version.clone(),
                 step: manifest.step,
                 event_time_ms: manifest.event_time_ms,
+                log_q,
                 vector: vector.to_vec(),
             })?;
             self.send(topic, &item.name, Some(&value))?;
@@ -173,6 +186,8 @@ impl Publisher {
             event_time_ms: manifest.event_time_ms,
             vectors: items.len() as u64,
             dim,
+            temperature: popularity.temperature,
+            popularity: popularity.weight,
             topic: topic.clone(),
             artifact: checkpoint.path.display().to_string(),
         };

@@ -54,6 +54,8 @@ pub struct Config {
     pub negatives: NegativesConfig,
     /// How the towers' dense weights move.
     pub optimizer: OptimizerConfig,
+    /// How items are ranked for a query.
+    pub retrieval: RetrievalConfig,
     /// The streaming frequency estimator.
     pub frequency: FrequencyConfig,
     /// Histories that the trainer keeps itself.
@@ -384,6 +386,14 @@ pub enum DenseOptimizer {
     Adagrad,
     /// Adam.
     Adam,
+}
+
+/// `[retrieval]`: score = dot / temperature + popularity * log q.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RetrievalConfig {
+    /// Weight of log q, as of the request.
+    pub popularity: f32,
 }
 
 /// `[frequency]`

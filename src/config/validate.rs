@@ -89,6 +89,10 @@ impl Config {
             faults.add(key, format!("is {count}; must be at most {NEGATIVES_MAX}"));
         }
         positive(faults, "optimizer.epsilon", f64::from(self.optimizer.epsilon));
+        let weight = self.retrieval.popularity;
+        if !(0.0..=100.0).contains(&weight) {
+            faults.add("retrieval.popularity", format!("is {weight}; must be in 0..=100"));
+        }
         let frequency = &self.frequency;
         if !frequency.alpha.is_valid() {
             let reason = format!("is {}; must be in (0, 1] or \"auto\"", frequency.alpha);

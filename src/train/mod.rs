@@ -17,6 +17,7 @@ pub mod loss;
 pub mod model;
 mod negatives;
 mod objective;
+pub mod popularity;
 mod product;
 pub mod random;
 pub mod statistics;

@@ -3,6 +3,7 @@
 //! [`Trainer::step`] is the paper's Algorithm 1. All state lives here, and every change of it is a
 //! function of the batches in their order.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::capture::Capturing;
@@ -225,6 +226,35 @@ impl Trainer {
     pub fn embed_queries(&mut self, batch: &Batch) -> Vec<f32> {
         let before = take_histories(&mut self.histories, &self.model.encoder, batch);
         self.model.embed_queries(&batch.query, batch.len(), &before)
+    }
+
+    /// Vectors of a batch's queries, `[events, dim]`, as the next step will see them: each history
+    /// has the items of the events before, those of this batch too. Changes nothing.
+    pub fn queries(&self, batch: &Batch) -> Vec<f32> {
+        let mut before = Vec::new();
+        let length = self.model.encoder.query.history_length();
+        if length > 0 {
+            let mut moved: HashMap<u64, Vec<u64>> = HashMap::new();
+            for (&query, &item) in batch.query_ids.iter().zip(&batch.item_ids) {
+                let history =
+                    moved.entry(query).or_insert_with(|| self.histories.of(query).to_vec());
+                before.push(history.clone());
+                history.push(item);
+                history.drain(..history.len().saturating_sub(length));
+            }
+        }
+        self.model.embed_queries(&batch.query, batch.len(), &before)
+    }
+
+    /// Histories and corpus move on past a batch; the model and the estimator do not.
+    pub fn pass_over(&mut self, batch: &Batch) {
+        take_histories(&mut self.histories, &self.model.encoder, batch);
+        self.corpus.remember(batch, self.step);
+    }
+
+    /// Divides the dot products in the loss, at present.
+    pub fn temperature(&self) -> f32 {
+        self.objective.temperature()
     }
 
     /// Queries whose history is kept.

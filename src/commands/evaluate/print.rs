@@ -1,0 +1,131 @@
+//! What `evaluate` says of held-out events.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::super::report::number;
+use super::EvaluateArgs;
+use crate::config::Config;
+use crate::train::evaluation::KS;
+use crate::train::evaluation::held_out::HeldOut;
+use crate::train::evaluation::metrics::{Band, Interval, Quality, Sums};
+use crate::train::trainer::Trainer;
+
+pub(super) fn print(
+    args: &EvaluateArgs,
+    config: &Config,
+    trainer: &Trainer,
+    outcome: &HeldOut,
+    elapsed: Duration,
+) {
+    if args.json {
+        println!("{}", as_json(args, config, trainer, outcome, elapsed));
+        return;
+    }
+    let (model, popularity) = (&outcome.model, &outcome.popularity);
+    println!(
+        "{} held-out events of {}, {} candidates, model after {} events in {} steps",
+        model.all.cases(),
+        config.kafka.topic,
+        outcome.candidates(),
+        trainer.events,
+        trainer.step
+    );
+    if outcome.unknown_items > 0 {
+        println!(
+            "{} of them have an item that training never saw: a miss for both",
+            outcome.unknown_items
+        );
+    }
+    println!("\n  k    recall              95%    NDCG  popularity   ratio");
+    let rows = KS.iter().zip(model.recall(&Band::ALL)).zip(model.all.ndcg());
+    for (((k, recall), ndcg), popularity) in rows.zip(popularity.all.recall()) {
+        let Interval { value, low, high } = recall;
+        println!(
+            "{k:>3}  {value:>8.4}  {low:>7.4}-{high:<7.4}  {ndcg:>6.4}  {popularity:>10.4}  {:>6.2}",
+            value / popularity
+        );
+    }
+    println!("MRR {:.4} (popularity {:.4})", model.all.mrr(), popularity.all.mrr());
+    bands(model, popularity);
+    println!(
+        "\nbest tens: {:.1}% of all items shown, {:.2} times as popular as what was chosen",
+        100.0 * outcome.shown.coverage(outcome.candidates()),
+        outcome.shown.popularity_bias()
+    );
+    println!("exact search, {:.1} s", elapsed.as_secs_f64());
+}
+
+/// Recall at 10 and 100 by popularity of the target.
+pub(super) fn bands(model: &Quality, popularity: &Quality) {
+    println!("\nitems        cases   recall@10  recall@100  popularity's");
+    let sums = |quality: &Quality| quality.bands.clone();
+    let mut rows: Vec<(&str, Sums, Sums)> = Band::ALL
+        .iter()
+        .zip(sums(model).into_iter().zip(sums(popularity)))
+        .map(|(band, (model, popularity))| (band.name(), model, popularity))
+        .collect();
+    rows.push(("cold", model.cold.clone(), popularity.cold.clone()));
+    for (name, model, popularity) in rows {
+        let ([at_10, _, at_100, _], [by_10, _, by_100, _]) = (model.recall(), popularity.recall());
+        let cases = model.cases();
+        if cases > 0 {
+            println!(
+                "{name:<6} {cases:>11}   {at_10:>9.4}  {at_100:>10.4}  {by_10:.4} {by_100:.4}"
+            );
+        }
+    }
+}
+
+fn as_json(
+    args: &EvaluateArgs,
+    config: &Config,
+    trainer: &Trainer,
+    outcome: &HeldOut,
+    elapsed: Duration,
+) -> Value {
+    let (model, popularity) = (&outcome.model, &outcome.popularity);
+    let mut result = quality(model);
+    result["topic"] = json!(config.kafka.topic);
+    result["cases"] = json!(model.all.cases());
+    result["candidates"] = json!(outcome.candidates());
+    result["unknown_items"] = json!(outcome.unknown_items);
+    result["popularity"] = by_k(popularity.all.recall());
+    result["coverage@10"] = number(outcome.shown.coverage(outcome.candidates()));
+    result["popularity_bias@10"] = number(outcome.shown.popularity_bias());
+    result["popularity_weight"] = json!(config.retrieval.popularity);
+    result["trained"] = json!(trainer.events);
+    result["step"] = json!(trainer.step);
+    result["passes"] = json!(args.passes);
+    result["exclude_seen"] = json!(args.exclude_seen);
+    result["seed"] = json!(config.seed);
+    result["seconds"] = json!(elapsed.as_secs_f64());
+    result
+}
+
+/// Recall with intervals, NDCG, MRR, bands.
+pub(super) fn quality(quality: &Quality) -> Value {
+    let intervals = KS.iter().zip(quality.recall(&Band::ALL));
+    let intervals: Map<String, Value> = intervals
+        .map(|(k, recall)| (k.to_string(), json!([number(recall.low), number(recall.high)])))
+        .collect();
+    let of = |sums: &Sums| json!({ "cases": sums.cases(), "recall": by_k(sums.recall()) });
+    let bands = Band::ALL.iter().zip(&quality.bands);
+    let bands: Map<String, Value> =
+        bands.map(|(band, sums)| (band.name().to_owned(), of(sums))).collect();
+    json!({
+        "recall": by_k(quality.all.recall()),
+        "recall_95": intervals,
+        "ndcg": by_k(quality.all.ndcg()),
+        "mrr": number(quality.all.mrr()),
+        "bands": bands,
+        "cold": of(&quality.cold),
+    })
+}
+
+/// `{"10": .., "50": ..}`
+pub(super) fn by_k(values: [f64; KS.len()]) -> Value {
+    let values = KS.iter().zip(values);
+    Value::Object(values.map(|(k, value)| (k.to_string(), number(value))).collect())
+}

@@ -1,0 +1,358 @@
+//! What ranks add up to.
+
+use std::collections::HashMap;
+
+use super::super::random::SplitMix;
+
+/// Cut-offs of reports.
+pub const KS: [u32; 4] = [10, 50, 100, 300];
+
+/// Replicates of the bootstrap: the ends of a 95% interval lie at the 10th from either end.
+const REPLICATES: usize = 400;
+
+/// Hits at each k over any number of cases.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Recall {
+    ks: Vec<u32>,
+    hits: Vec<u64>,
+    cases: u64,
+}
+
+impl Recall {
+    /// Nothing counted yet, for each cut-off in `ks`.
+    pub fn new(ks: &[u32]) -> Self {
+        Self { ks: ks.to_vec(), hits: vec![0; ks.len()], cases: 0 }
+    }
+
+    /// Counts one case: the rank of its item (1 is best), or `None` where the item was not among
+    /// the candidates, which is a miss at every k.
+    pub fn add(&mut self, rank: Option<u32>) {
+        self.cases += 1;
+        for (hits, &k) in self.hits.iter_mut().zip(&self.ks) {
+            *hits += u64::from(rank.is_some_and(|rank| rank <= k));
+        }
+    }
+
+    /// Cases counted.
+    pub fn cases(&self) -> u64 {
+        self.cases
+    }
+
+    /// `(k, recall@k)` for every k; NaN without cases.
+    #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
+    pub fn values(&self) -> Vec<(u32, f64)> {
+        let recall = |&hits: &u64| hits as f64 / self.cases as f64;
+        self.ks.iter().copied().zip(self.hits.iter().map(recall)).collect()
+    }
+
+    /// recall@k; NaN without cases or where `k` is not counted.
+    pub fn at(&self, k: u32) -> f64 {
+        self.values().iter().find(|(own, _)| *own == k).map_or(f64::NAN, |(_, value)| *value)
+    }
+}
+
+/// How popular a case's item is: by the events that its items took, each band holds a third of the
+/// traffic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Band {
+    /// The few items of the first third.
+    Head,
+    /// Those of the second.
+    Torso,
+    /// All others, unknown ones too.
+    Tail,
+}
+
+impl Band {
+    /// All, the most popular first.
+    pub const ALL: [Self; 3] = [Self::Head, Self::Torso, Self::Tail];
+
+    /// As reports call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Head => "head",
+            Self::Torso => "torso",
+            Self::Tail => "tail",
+        }
+    }
+
+    /// Band of each item from its events.
+    pub fn of_counts(counts: &[u64]) -> Vec<Self> {
+        let total: u64 = counts.iter().sum();
+        let mut order: Vec<usize> = (0..counts.len()).collect();
+        order.sort_by_key(|&item| (std::cmp::Reverse(counts[item]), item));
+        let mut bands = vec![Self::Tail; counts.len()];
+        let mut before = 0;
+        for item in order {
+            bands[item] = match 3 * before {
+                sum if sum < total => Self::Head,
+                sum if sum < 2 * total => Self::Torso,
+                _ => Self::Tail,
+            };
+            before += counts[item];
+        }
+        bands
+    }
+}
+
+/// One case of an evaluation.
+#[derive(Clone, Copy, Debug)]
+pub struct Case {
+    /// Key of the query: cases of one query are not independent, so intervals draw queries.
+    pub query: u64,
+    /// Popularity of the target.
+    pub band: Band,
+    /// The target was first seen not long ago.
+    pub cold: bool,
+}
+
+/// Sums over cases.
+#[derive(Clone, Debug, Default)]
+pub struct Sums {
+    cases: u64,
+    hits: [u64; KS.len()],
+    gains: [f64; KS.len()],
+    reciprocal: f64,
+}
+
+impl Sums {
+    pub(super) fn add(&mut self, rank: Option<u32>) {
+        self.cases += 1;
+        let Some(rank) = rank else { return };
+        let rank_f64 = f64::from(rank);
+        self.reciprocal += rank_f64.recip();
+        for ((hits, gains), k) in self.hits.iter_mut().zip(&mut self.gains).zip(KS) {
+            if rank <= k {
+                *hits += 1;
+                *gains += (1.0 + rank_f64).log2().recip();
+            }
+        }
+    }
+
+    /// Cases counted.
+    pub fn cases(&self) -> u64 {
+        self.cases
+    }
+
+    /// Share of the cases whose target is among the best k, for each of [`KS`]; NaN without cases.
+    pub fn recall(&self) -> [f64; KS.len()] {
+        self.hits.map(|hits| self.mean(hits as f64))
+    }
+
+    /// Mean of `1 / log2(1 + rank)` where the rank is at most k, else 0: one relevant item a case,
+    /// so the ideal gain is 1.
+    pub fn ndcg(&self) -> [f64; KS.len()] {
+        self.gains.map(|gains| self.mean(gains))
+    }
+
+    /// Mean of `1 / rank`, 0 where the target is no candidate.
+    pub fn mrr(&self) -> f64 {
+        self.mean(self.reciprocal)
+    }
+
+    fn mean(&self, sum: f64) -> f64 {
+        sum / self.cases as f64
+    }
+}
+
+/// What one way of ranking achieved.
+#[derive(Clone, Debug, Default)]
+pub struct Quality {
+    /// Over all cases.
+    pub all: Sums,
+    /// By [`Band`].
+    pub bands: [Sums; 3],
+    /// Over cold targets.
+    pub cold: Sums,
+    by_query: HashMap<u64, Tally>,
+}
+
+/// A query's cases and hits, by band.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    cases: [u32; 3],
+    hits: [[u32; KS.len()]; 3],
+}
+
+/// A measure and the ends of its 95% interval (percentiles of a bootstrap over queries).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Interval {
+    /// The measure itself.
+    pub value: f64,
+    /// 2.5th percentile.
+    pub low: f64,
+    /// 97.5th percentile.
+    pub high: f64,
+}
+
+impl Quality {
+    /// Counts a case; `None`: the target was no candidate.
+    pub fn add(&mut self, case: Case, rank: Option<u32>) {
+        let band = case.band as usize;
+        self.all.add(rank);
+        self.bands[band].add(rank);
+        if case.cold {
+            self.cold.add(rank);
+        }
+        let tally = self.by_query.entry(case.query).or_default();
+        tally.cases[band] += 1;
+        for (hits, k) in tally.hits[band].iter_mut().zip(KS) {
+            *hits += u32::from(rank.is_some_and(|rank| rank <= k));
+        }
+    }
+
+    /// Recall at each of [`KS`] in `bands`, with intervals.
+    pub fn recall(&self, bands: &[Band]) -> [Interval; KS.len()] {
+        let replicates = self.replicates(bands);
+        intervals(self.value(bands), &replicates)
+    }
+
+    /// By how much recall is above `other`'s. The same queries are drawn for both, so what makes
+    /// a query hard for both cancels.
+    pub fn recall_above(&self, other: &Self, bands: &[Band]) -> [Interval; KS.len()] {
+        let minus = |a: [f64; KS.len()], b: [f64; KS.len()]| std::array::from_fn(|k| a[k] - b[k]);
+        let pairs = self.replicates(bands).into_iter().zip(other.replicates(bands));
+        let differences: Vec<_> = pairs.map(|(own, others)| minus(own, others)).collect();
+        intervals(minus(self.value(bands), other.value(bands)), &differences)
+    }
+
+    fn value(&self, bands: &[Band]) -> [f64; KS.len()] {
+        let sum = |of: &dyn Fn(&Sums) -> u64| {
+            bands.iter().map(|&band| of(&self.bands[band as usize])).sum::<u64>() as f64
+        };
+        let cases = sum(&|sums| sums.cases);
+        std::array::from_fn(|k| sum(&|sums| sums.hits[k]) / cases)
+    }
+
+    /// Recall of each replicate. A query's weight in a replicate (Poisson of mean 1, which a draw
+    /// with replacement from many queries comes to) depends on its key alone.
+    fn replicates(&self, bands: &[Band]) -> Vec<[f64; KS.len()]> {
+        let mut sums = vec![[0u64; 1 + KS.len()]; REPLICATES];
+        for (&query, tally) in &self.by_query {
+            let mut own = [0u64; 1 + KS.len()];
+            for &band in bands {
+                own[0] += u64::from(tally.cases[band as usize]);
+                for (own, hits) in own[1..].iter_mut().zip(tally.hits[band as usize]) {
+                    *own += u64::from(hits);
+                }
+            }
+            if own[0] == 0 {
+                continue;
+            }
+            let mut random = SplitMix::new(query);
+            for sums in &mut sums {
+                let weight = poisson(random.unit());
+                sums.iter_mut().zip(own).for_each(|(sum, own)| *sum += weight * own);
+            }
+        }
+        let recall = |sums: [u64; 1 + KS.len()]| {
+            std::array::from_fn(|k| sums[1 + k] as f64 / sums[0] as f64)
+        };
+        sums.into_iter().map(recall).collect()
+    }
+}
+
+/// A Poisson number of mean 1 from a uniform one in [0, 1).
+fn poisson(uniform: f32) -> u64 {
+    let (mut probability, mut below, mut number) = ((-1.0f32).exp(), (-1.0f32).exp(), 0);
+    while uniform >= below && number < 10 {
+        number += 1;
+        probability /= number as f32;
+        below += probability;
+    }
+    number
+}
+
+fn intervals(values: [f64; KS.len()], replicates: &[[f64; KS.len()]]) -> [Interval; KS.len()] {
+    std::array::from_fn(|k| {
+        let mut sorted: Vec<f64> = replicates.iter().map(|replicate| replicate[k]).collect();
+        sorted.sort_by(f64::total_cmp);
+        let cut = sorted.len() / 40;
+        Interval { value: values[k], low: sorted[cut], high: sorted[sorted.len() - 1 - cut] }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn recall_counts_misses_and_unknown_items() {
+        let mut recall = Recall::new(&[1, 10]);
+        for rank in [Some(1), Some(7), Some(11), None] {
+            recall.add(rank);
+        }
+        assert_eq!(recall.values(), [(1, 0.25), (10, 0.5)]);
+        assert_eq!(recall.at(10), 0.5);
+        assert!(recall.at(3).is_nan());
+    }
+
+    fn case(query: u64, band: Band) -> Case {
+        Case { query, band, cold: query.is_multiple_of(2) }
+    }
+
+    #[test]
+    fn measures_by_hand() {
+        let mut quality = Quality::default();
+        quality.add(case(1, Band::Head), Some(1));
+        quality.add(case(2, Band::Tail), Some(40));
+        quality.add(case(3, Band::Tail), None);
+        let third = 1.0 / 3.0;
+        assert_eq!(quality.all.recall(), [third, 2.0 * third, 2.0 * third, 2.0 * third]);
+        assert!((quality.all.mrr() - (1.0 + 1.0 / 40.0) / 3.0).abs() < 1e-12);
+        let gain = 1.0 / 41f64.log2();
+        assert!((quality.all.ndcg()[1] - (1.0 + gain) / 3.0).abs() < 1e-12);
+        assert_eq!(quality.bands[Band::Tail as usize].recall()[1], 0.5);
+        assert_eq!((quality.cold.cases(), quality.cold.recall()[1]), (1, 1.0));
+        assert_eq!(quality.recall(&[Band::Head])[0].value, 1.0);
+        assert_eq!(quality.recall(&Band::ALL)[1].value, 2.0 * third);
+    }
+
+    #[test]
+    fn bands_hold_a_third_of_the_traffic_each() {
+        // 12 events: the first item alone takes half.
+        let bands = Band::of_counts(&[1, 6, 2, 1, 2]);
+        assert_eq!(bands, [Band::Tail, Band::Head, Band::Torso, Band::Tail, Band::Tail]);
+    }
+
+    /// 400 queries of one case each: the interval of a share p is p ± 1.96 sqrt(p (1 - p) / 400).
+    #[test]
+    fn intervals_are_those_of_a_share() {
+        let mut quality = Quality::default();
+        let mut random = SplitMix::new(5);
+        for _ in 0..400 {
+            let query = random.next_u64();
+            quality.add(case(query, Band::Tail), (random.unit() < 0.3).then_some(1));
+        }
+        let Interval { value, low, high } = quality.recall(&Band::ALL)[0];
+        let half = 1.96 * (value * (1.0 - value) / 400.0).sqrt();
+        assert!((high - value - half).abs() < 0.3 * half, "{low} {value} {high}");
+        assert!((value - low - half).abs() < 0.3 * half, "{low} {value} {high}");
+    }
+
+    /// A ranking that finds what the other finds and two queries more in every hundred: far within
+    /// the noise of each, yet surely above.
+    #[test]
+    fn differences_are_paired() {
+        let (mut worse, mut better) = (Quality::default(), Quality::default());
+        for query in 0..2000 {
+            let case = case(query, Band::Head);
+            let hit = query % 2 == 0;
+            worse.add(case, hit.then_some(3));
+            better.add(case, (hit || query % 100 < 4).then_some(3));
+        }
+        let above = better.recall_above(&worse, &Band::ALL)[0];
+        assert!((above.value - 0.02).abs() < 1e-12);
+        assert!(above.low > 0.01 && above.high < 0.03, "{above:?}");
+        assert!(worse.recall(&Band::ALL)[0].high > better.recall(&Band::ALL)[0].low);
+    }
+
+    #[test]
+    fn poisson_has_mean_and_variance_1() {
+        let mut random = SplitMix::new(2);
+        let draws: Vec<f64> = (0..20_000).map(|_| poisson(random.unit()) as f64).collect();
+        let mean = draws.iter().sum::<f64>() / 20_000.0;
+        let variance = draws.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / 20_000.0;
+        assert!((mean - 1.0).abs() < 0.03 && (variance - 1.0).abs() < 0.05, "{mean} {variance}");
+    }
+}
