@@ -1,4 +1,5 @@
 mod bf16;
+mod device;
 
 use proptest::prelude::*;
 
