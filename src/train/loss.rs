@@ -14,15 +14,20 @@
 
 mod bf16;
 mod block;
+mod device;
 mod lanes;
+mod masks;
 
 use std::sync::Mutex;
 
 use rayon::prelude::*;
 
+use super::model::Placement;
 use bf16::Items;
 use block::{Block, GroupOutput, Shared};
-use lanes::{Lanes, ROWS};
+pub use device::DeviceSoftmax;
+use lanes::{Lanes, ROWS, exp};
+use masks::Masks;
 
 /// Most groups of rows, thus most threads used. More costs memory and a longer final sum.
 const GROUPS_MAX: usize = 16;
@@ -104,14 +109,42 @@ pub enum Precision {
     Bf16,
 }
 
+/// The softmax where the towers are.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a trainer has one of these")]
+pub enum Softmax {
+    /// On the CPU.
+    Host(BatchSoftmax),
+    /// On a GPU.
+    Device(DeviceSoftmax),
+}
+
+impl Softmax {
+    /// The one for `placement`. A GPU computes in f32 whatever the `precision`.
+    pub fn new(placement: &Placement, precision: Precision) -> Self {
+        if placement.gpu {
+            Self::Device(DeviceSoftmax::new(&placement.device))
+        } else {
+            Self::Host(BatchSoftmax::new(precision))
+        }
+    }
+
+    /// Loss, gradients and ranks of one batch.
+    pub fn run(&mut self, input: &LossInput<'_>) -> &LossOutput {
+        match self {
+            Self::Host(softmax) => softmax.run(input),
+            Self::Device(softmax) => softmax.run(input),
+        }
+    }
+}
+
 /// Computes [`LossOutput`] from [`LossInput`]; holds the scratch memory that steps share.
 #[derive(Debug)]
 pub struct BatchSoftmax {
     lanes: Lanes,
     /// If given, the products are taken in bf16.
     bf16_items: Option<Items>,
-    same_item: Twins,
-    same_query: Twins,
+    masks: Masks,
     /// `[columns]`, all ones where the column is its item's first and in the batch, else 0: counts
     /// towards ranks.
     counts: Vec<u32>,
@@ -145,8 +178,7 @@ impl BatchSoftmax {
         Self {
             lanes: Lanes::detect(),
             bf16_items,
-            same_item: Twins::default(),
-            same_query: Twins::default(),
+            masks: Masks::default(),
             counts: Vec::new(),
             row_losses: Vec::new(),
             group_gradients: Vec::new(),
@@ -175,8 +207,7 @@ impl BatchSoftmax {
                 columns: input.log_q.len(),
                 lanes: self.lanes,
                 counts: &self.counts,
-                same_item: &self.same_item,
-                same_query: input.query_ids.map(|_| &self.same_query),
+                masks: &self.masks,
                 bf16_items: self.bf16_items.as_ref(),
             };
             let blocks = &self.blocks;
@@ -194,24 +225,19 @@ impl BatchSoftmax {
                 });
             sum_in_order(group_gradients, &mut self.output.item_gradient);
         }
-        let total: f64 = self.row_losses.iter().map(|&loss| f64::from(loss)).sum();
-        let loss = (total / batch.max(1) as f64) as f32;
-        self.output.loss = if loss.is_finite() { loss } else { f32::NAN };
+        self.output.loss = mean(&self.row_losses);
         &self.output
     }
 
     /// Sizes every buffer for this batch and finds the equal ids.
     fn prepare(&mut self, input: &LossInput<'_>, batch: usize) {
-        self.same_item.find(input.item_ids);
-        if let Some(ids) = input.query_ids {
-            self.same_query.find(ids);
-        }
+        self.masks.find(input);
         if let Some(items) = &mut self.bf16_items {
             items.load(input.item, input.dim);
         }
-        let same_item = &self.same_item;
+        let masks = &self.masks;
         self.counts.clear();
-        self.counts.extend((0..batch).map(|j| if same_item.first(j) { u32::MAX } else { 0 }));
+        self.counts.extend((0..batch).map(|j| if masks.counts(j, batch) { u32::MAX } else { 0 }));
         self.counts.resize(input.log_q.len(), 0);
         self.row_losses.resize(batch, 0.0);
         self.output.ranks.resize(batch, 0);
@@ -247,6 +273,39 @@ fn assert_shapes(input: &LossInput<'_>) -> usize {
     batch
 }
 
+/// One row's loss before its reward, `below_max` being the positive's logit less the row's greatest and
+/// `negatives` the sum of their `e^(logit - max)`; and the factor of its gradient, by which that sum's
+/// shares are multiplied. The positive's own share is taken from the sum of the negatives, never as a
+/// difference, so that it stays exact when P_i nears 1.
+fn row_loss(
+    positive: Positive<'_>,
+    i: usize,
+    odds: f32,
+    below_max: f32,
+    negatives: f32,
+) -> (f32, f32) {
+    let exponential = exp::<false>(below_max);
+    match positive {
+        Positive::Sampled => {
+            let loss = ((exponential - 1.0) + negatives).ln_1p() - below_max;
+            (loss, (exponential + negatives).recip())
+        }
+        Positive::Excluded { .. } if negatives == 0.0 => (0.0, 0.0),
+        Positive::Excluded { shift } => {
+            let others = negatives * odds;
+            let wrong = others / (exponential + others);
+            (wrong * (negatives.ln() + shift[i] - below_max), wrong / negatives)
+        }
+    }
+}
+
+/// Mean of the rows' losses; NaN if one is not finite.
+fn mean(row_losses: &[f32]) -> f32 {
+    let total: f64 = row_losses.iter().map(|&loss| f64::from(loss)).sum();
+    let loss = (total / row_losses.len().max(1) as f64) as f32;
+    if loss.is_finite() { loss } else { f32::NAN }
+}
+
 /// Adds the groups' item gradients in group order: the one place where threads' work meets.
 fn sum_in_order(groups: &[Vec<f32>], sum: &mut [f32]) {
     const CHUNK: usize = 4096; // 16 KiB: the running sum stays in the L1 cache
@@ -267,43 +326,6 @@ fn take_block(blocks: &Mutex<Vec<Block>>) -> Block {
 
 fn put_block(blocks: &Mutex<Vec<Block>>, block: Block) {
     blocks.lock().expect("no code panics while it holds the free list").push(block);
-}
-
-/// Which columns (or rows) carry the same id. Sorted, so a row's twins are one slice: cost grows with
-/// the number of duplicates, not with the square of the batch.
-#[derive(Debug, Default)]
-struct Twins {
-    /// Rows by (id, row).
-    order: Vec<u32>,
-    /// `[batch]`, where in `order` the run of the row's id starts and ends.
-    runs: Vec<(u32, u32)>,
-}
-
-impl Twins {
-    fn find(&mut self, ids: &[u64]) {
-        self.order.clear();
-        self.order.extend(0..ids.len() as u32);
-        self.order.sort_unstable_by_key(|&row| (ids[row as usize], row));
-        self.runs.resize(ids.len(), (0, 0));
-        let mut start = 0;
-        for run in self.order.chunk_by(|&a, &b| ids[a as usize] == ids[b as usize]) {
-            let end = start + run.len() as u32;
-            for &row in run {
-                self.runs[row as usize] = (start, end);
-            }
-            start = end;
-        }
-    }
-
-    /// Every row of the same id, `row` itself too, ascending.
-    fn of(&self, row: usize) -> &[u32] {
-        let (start, end) = self.runs[row];
-        &self.order[start as usize..end as usize]
-    }
-
-    fn first(&self, row: usize) -> bool {
-        self.of(row)[0] as usize == row
-    }
 }
 
 #[cfg(test)]

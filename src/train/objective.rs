@@ -4,7 +4,8 @@
 //! know: tables, towers, where a batch came from.
 
 use super::frequency::{Frequency, Meaning};
-use super::loss::{BatchSoftmax, LossInput, LossOutput, Positive, Precision};
+use super::loss::{LossInput, LossOutput, Positive, Precision, Softmax};
+use super::model::Placement;
 use super::negatives::{Bank, Drawn};
 use super::temperature::Temperature;
 use super::two_tower::Vectors;
@@ -18,7 +19,7 @@ const POSITIVE_SHARE_MAX: f32 = 0.99;
 pub(super) struct Objective {
     loss: LossConfig,
     negatives: NegativesConfig,
-    softmax: BatchSoftmax,
+    softmax: Softmax,
     bank: Bank,
     temperature: Temperature,
     /// `[columns]`, nats, scaled by the correction's strength.
@@ -32,14 +33,15 @@ pub(super) struct Objective {
 }
 
 impl Objective {
-    pub(super) fn new(config: &Config) -> Self {
+    pub(super) fn new(config: &Config, placement: &Placement) -> Self {
+        let precision = match config.loss.precision {
+            config::Precision::F32 => Precision::F32,
+            config::Precision::Bf16 => Precision::Bf16,
+        };
         Self {
             loss: config.loss.clone(),
             negatives: config.negatives.clone(),
-            softmax: BatchSoftmax::new(match config.loss.precision {
-                config::Precision::F32 => Precision::F32,
-                config::Precision::Bf16 => Precision::Bf16,
-            }),
+            softmax: Softmax::new(placement, precision),
             bank: Bank::new(config.negatives.cross_batch, config.model.dim),
             temperature: Temperature::new(&config.loss),
             log_q: Vec::new(),

@@ -116,7 +116,7 @@ impl Trainer {
             event_time_ms: 0,
             histories,
             capturing: None,
-            objective: Objective::new(config),
+            objective: Objective::new(config, placement),
             config: config.clone(),
             model,
         }

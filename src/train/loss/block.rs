@@ -9,8 +9,9 @@ use std::ops::Range;
 
 use super::super::product::{Left, product};
 use super::bf16::{Items, Operands};
-use super::lanes::{Lanes, ROWS, Rows, exp};
-use super::{LossInput, Positive, Twins};
+use super::lanes::{Lanes, ROWS, Rows};
+use super::masks::{Masks, Twins};
+use super::{LossInput, Positive, row_loss};
 
 /// Columns per tile, a multiple of [`ROWS`] so that a block's own columns lie in one tile. A tile
 /// (`4 * ROWS * TILE` bytes, 64 KiB) is still in the L2 cache when the next pass over it starts.
@@ -24,25 +25,9 @@ pub(super) struct Shared<'a> {
     pub(super) columns: usize,
     pub(super) lanes: Lanes,
     pub(super) counts: &'a [u32],
-    pub(super) same_item: &'a Twins,
-    pub(super) same_query: Option<&'a Twins>,
+    pub(super) masks: &'a Masks,
     /// If given, the products are taken in bf16.
     pub(super) bf16_items: Option<&'a Items>,
-}
-
-impl Shared<'_> {
-    /// Columns that are negatives of row `i`.
-    fn negatives(&self, i: usize) -> usize {
-        let same_item = self.same_item.of(i);
-        let masked = match self.same_query.map(|same_query| same_query.of(i)) {
-            None => same_item.len(),
-            Some(same_query) => {
-                let both = |column: &&u32| same_item.binary_search(column).is_ok();
-                same_item.len() + same_query.len() - same_query.iter().filter(both).count()
-            }
-        };
-        self.columns - masked
-    }
 }
 
 /// Where one group writes: its rows of the outputs, and an item gradient of its own.
@@ -115,8 +100,8 @@ impl Block {
                 let log_q = &log_q[row..row + rows];
                 self.rows = Rows::from_positives(diagonal, scale, log_q, corrected);
             }
-            mask(shared.same_item, row..row + rows, columns.clone(), logits);
-            if let Some(same_query) = shared.same_query {
+            mask(&shared.masks.same_item, row..row + rows, columns.clone(), logits);
+            if let Some(same_query) = shared.masks.same_query() {
                 mask(same_query, row..row + rows, columns.clone(), logits);
             }
             let (log_q, counts) = (&log_q[columns.clone()], &shared.counts[columns]);
@@ -160,8 +145,7 @@ impl Block {
     }
 
     /// Losses and the rows' gradient scales: `r_i / (batch τ Z_i)`, Z_i being the sum that the
-    /// gradient's softmax is over. The positive's own share is taken from the sum of the negatives,
-    /// never as a difference, so that it stays exact when P_i nears 1.
+    /// gradient's softmax is over.
     fn finish_rows(
         &mut self,
         shared: &Shared<'_>,
@@ -169,26 +153,14 @@ impl Block {
         query_gradient: &mut [f32],
         losses: &mut [f32],
     ) {
-        let LossInput { dim, query, item, rewards, temperature, .. } = *shared.input;
+        let LossInput { dim, query, item, positive, rewards, temperature, .. } = *shared.input;
         for (r, loss) in losses.iter_mut().enumerate() {
             let i = row + r;
             let of_row = i * dim..(i + 1) * dim;
             let below_max = self.rows.positive_logit[r] - self.rows.max[r];
-            let positive = exp::<false>(below_max);
             let negatives = self.rows.negatives[r];
-            let (row_loss, factor) = match shared.input.positive {
-                Positive::Sampled => {
-                    let loss = ((positive - 1.0) + negatives).ln_1p() - below_max;
-                    (loss, (positive + negatives).recip())
-                }
-                Positive::Excluded { .. } if negatives == 0.0 => (0.0, 0.0),
-                Positive::Excluded { shift } => {
-                    let others = negatives * (shift[i].exp() / shared.negatives(i) as f32);
-                    let wrong = others / (positive + others);
-                    let loss = wrong * (negatives.ln() + shift[i] - below_max);
-                    (loss, wrong / negatives)
-                }
-            };
+            let odds = shared.masks.odds(shared.input, i);
+            let (row_loss, factor) = row_loss(positive, i, odds, below_max, negatives);
             *loss = rewards[i] * row_loss;
             let scale = rewards[i] * factor / (shared.batch as f32 * temperature);
             let gradient = &mut query_gradient[r * dim..(r + 1) * dim];

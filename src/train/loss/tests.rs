@@ -1,4 +1,5 @@
 mod bf16;
+mod device;
 
 use proptest::prelude::*;
 
@@ -418,12 +419,13 @@ fn blocked_equals_unblocked() {
 /// Ranks by definition, in f64; scores within rounding of the positive may fall on either side.
 fn assert_ranks(case: &Case, ranks: &[u32]) {
     let reference = Reference::new(case);
+    let ids = &case.item_ids;
+    let first: Vec<bool> = (0..case.batch()).map(|j| !ids[..j].contains(&ids[j])).collect();
     for (i, &rank) in ranks.iter().enumerate() {
         let positive = reference.dot(i, i);
         let above = |margin: f64| {
             let counts = |j: usize| {
-                let first = !case.item_ids[..j].contains(&case.item_ids[j]);
-                j != i && first && !case.masked(i, j) && reference.dot(i, j) > positive + margin
+                j != i && first[j] && !case.masked(i, j) && reference.dot(i, j) > positive + margin
             };
             1 + (0..case.batch()).filter(|&j| counts(j)).count() as u32
         };
