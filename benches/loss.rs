@@ -5,6 +5,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use millrace::train::loss::{BatchSoftmax, LossInput, Positive, Precision};
+use millrace::train::rows::Rows;
 
 const DIM: usize = 64;
 
@@ -45,9 +46,10 @@ impl Batch {
     fn input(&self) -> LossInput<'_> {
         LossInput {
             dim: DIM,
-            query: &self.query,
-            item: &self.item,
+            query: Rows::Host(&self.query),
+            item: Rows::Host(&self.item),
             trained: self.rewards.len(),
+            past: &[],
             log_q: &self.log_q,
             positive: Positive::Sampled,
             item_ids: &self.ids,

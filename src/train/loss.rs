@@ -23,6 +23,7 @@ use std::sync::Mutex;
 use rayon::prelude::*;
 
 use super::model::Placement;
+use super::rows::{Rows, Vectors};
 use bf16::Items;
 use block::{Block, GroupOutput, Shared};
 pub use device::DeviceSoftmax;
@@ -44,11 +45,13 @@ pub struct LossInput<'a> {
     /// Floats per row of `query` and `item`.
     pub dim: usize,
     /// `[batch, dim]`, rows L2-normalised (not relied upon: any finite rows give right results).
-    pub query: &'a [f32],
-    /// `[columns, dim]`, `columns >= batch`, rows L2-normalised (not relied upon).
-    pub item: &'a [f32],
-    /// Columns that get a gradient, the first ones: `batch <= trained <= columns`.
+    pub query: Rows<'a>,
+    /// `[trained, dim]`, rows L2-normalised (not relied upon): the columns that get a gradient.
+    pub item: Rows<'a>,
+    /// `batch <= trained <= columns`
     pub trained: usize,
+    /// `[columns - trained, dim]`, the columns behind them, which do not learn.
+    pub past: &'a [f32],
     /// `[columns]`, nats, subtracted from every negative's logit, and from the positive's where
     /// `positive` says so; already scaled by the correction's strength. Zeros give the plain softmax
     /// (eq. 3).
@@ -109,6 +112,17 @@ pub enum Precision {
     Bf16,
 }
 
+/// [`LossOutput`], wherever it was computed.
+#[derive(Clone, Copy, Debug)]
+pub struct Outcome<'a> {
+    /// See [`LossOutput::loss`].
+    pub loss: f32,
+    /// See [`LossOutput::ranks`].
+    pub ranks: &'a [u32],
+    /// See [`LossOutput`].
+    pub gradients: Vectors<Rows<'a>>,
+}
+
 /// The softmax where the towers are.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "a trainer has one of these")]
@@ -130,9 +144,14 @@ impl Softmax {
     }
 
     /// Loss, gradients and ranks of one batch.
-    pub fn run(&mut self, input: &LossInput<'_>) -> &LossOutput {
+    pub fn run(&mut self, input: &LossInput<'_>) -> Outcome<'_> {
         match self {
-            Self::Host(softmax) => softmax.run(input),
+            Self::Host(softmax) => {
+                let LossOutput { loss, query_gradient, item_gradient, ranks } = softmax.run(input);
+                let gradients =
+                    Vectors { query: Rows::Host(query_gradient), item: Rows::Host(item_gradient) };
+                Outcome { loss: *loss, ranks, gradients }
+            }
             Self::Device(softmax) => softmax.run(input),
         }
     }
@@ -145,6 +164,8 @@ pub struct BatchSoftmax {
     /// If given, the products are taken in bf16.
     bf16_items: Option<Items>,
     masks: Masks,
+    /// `[columns, dim]`, where there are columns behind the trained ones.
+    items: Vec<f32>,
     /// `[columns]`, all ones where the column is its item's first and in the batch, else 0: counts
     /// towards ranks.
     counts: Vec<u32>,
@@ -179,6 +200,7 @@ impl BatchSoftmax {
             lanes: Lanes::detect(),
             bf16_items,
             masks: Masks::default(),
+            items: Vec::new(),
             counts: Vec::new(),
             row_losses: Vec::new(),
             group_gradients: Vec::new(),
@@ -198,11 +220,17 @@ impl BatchSoftmax {
         let batch = assert_shapes(input);
         let dim = input.dim;
         self.prepare(input, batch);
+        let item = if input.past.is_empty() { input.item.host() } else { &self.items };
+        if let Some(items) = &mut self.bf16_items {
+            items.load(item, dim);
+        }
         if batch > 0 {
             let group_rows = group_rows(batch);
             let group_gradients = &mut self.group_gradients[..batch.div_ceil(group_rows)];
             let shared = Shared {
                 input,
+                query: input.query.host(),
+                item,
                 batch,
                 columns: input.log_q.len(),
                 lanes: self.lanes,
@@ -232,8 +260,10 @@ impl BatchSoftmax {
     /// Sizes every buffer for this batch and finds the equal ids.
     fn prepare(&mut self, input: &LossInput<'_>, batch: usize) {
         self.masks.find(input);
-        if let Some(items) = &mut self.bf16_items {
-            items.load(input.item, input.dim);
+        if !input.past.is_empty() {
+            self.items.clear();
+            self.items.extend_from_slice(input.item.host());
+            self.items.extend_from_slice(input.past);
         }
         let masks = &self.masks;
         self.counts.clear();
@@ -263,8 +293,10 @@ fn assert_shapes(input: &LossInput<'_>) -> usize {
     assert!(input.dim > 0, "dim must be positive");
     assert!(u32::try_from(columns).is_ok(), "too many columns for 32-bit numbers");
     assert!((batch..=columns).contains(&input.trained), "trained is not in batch..=columns");
-    assert_eq!(input.query.len(), batch * input.dim, "query is not [batch, dim]");
-    assert_eq!(input.item.len(), columns * input.dim, "item is not [columns, dim]");
+    assert!(input.query.has_shape(batch, input.dim), "query is not [batch, dim]");
+    assert!(input.item.has_shape(input.trained, input.dim), "item is not [trained, dim]");
+    let past = columns - input.trained;
+    assert_eq!(input.past.len(), past * input.dim, "past is not [columns - trained, dim]");
     assert_eq!(input.item_ids.len(), columns, "item_ids is not [columns]");
     if let Positive::Excluded { shift } = input.positive {
         assert_eq!(shift.len(), batch, "shift is not [batch]");

@@ -20,6 +20,7 @@ mod objective;
 pub mod popularity;
 mod product;
 pub mod random;
+pub mod rows;
 pub mod statistics;
 mod temperature;
 pub mod trainer;

@@ -85,6 +85,11 @@ impl Bank {
         }
     }
 
+    /// Whether it ever holds anything.
+    pub(super) fn takes(&self) -> bool {
+        self.capacity > 0
+    }
+
     pub(super) fn ids(&self) -> &[u64] {
         &self.ids
     }

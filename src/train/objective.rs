@@ -4,11 +4,11 @@
 //! know: tables, towers, where a batch came from.
 
 use super::frequency::{Frequency, Meaning};
-use super::loss::{LossInput, LossOutput, Positive, Precision, Softmax};
+use super::loss::{LossInput, Outcome, Positive, Precision, Softmax};
 use super::model::Placement;
 use super::negatives::{Bank, Drawn};
+use super::rows::{Rows, Vectors};
 use super::temperature::Temperature;
-use super::two_tower::Vectors;
 use crate::config::{self, Config, Correction, LossConfig, NegativesConfig};
 use crate::stream::batch::Batch;
 
@@ -28,8 +28,7 @@ pub(super) struct Objective {
     shift: Vec<f32>,
     /// `[columns]`
     item_ids: Vec<u64>,
-    /// `[columns, dim]`, where there are past vectors behind the towers' own.
-    items: Vec<f32>,
+    dim: usize,
 }
 
 impl Objective {
@@ -47,7 +46,7 @@ impl Objective {
             log_q: Vec::new(),
             shift: Vec::new(),
             item_ids: Vec::new(),
-            items: Vec::new(),
+            dim: config.model.dim,
         }
     }
 
@@ -101,24 +100,21 @@ impl Objective {
     /// Loss and gradients of the columns last [prepared](Self::prepare); `vectors` are the towers'
     /// outputs for them. Past vectors come behind them. Unless the loss is not finite the temperature
     /// learns, and the batch's item vectors are kept as negatives of the steps to come.
-    pub(super) fn run(&mut self, batch: &Batch, vectors: &Vectors<'_>, step: u64) -> &LossOutput {
+    pub(super) fn run(
+        &mut self,
+        batch: &Batch,
+        vectors: &Vectors<Rows<'_>>,
+        step: u64,
+    ) -> Outcome<'_> {
         let trained = self.item_ids.len();
-        let dim = vectors.query.len() / batch.len();
-        let item = if self.bank.ids().is_empty() {
-            vectors.item // [trained, dim]
-        } else {
-            self.items.clear();
-            self.items.extend_from_slice(vectors.item);
-            self.items.extend_from_slice(self.bank.vectors());
-            self.item_ids.extend_from_slice(self.bank.ids());
-            self.log_q.extend_from_slice(self.bank.log_q());
-            &self.items // [columns, dim]
-        };
+        self.item_ids.extend_from_slice(self.bank.ids());
+        self.log_q.extend_from_slice(self.bank.log_q());
         let output = self.softmax.run(&LossInput {
-            dim,
+            dim: self.dim,
             query: vectors.query, // [batch, dim]
-            item,
+            item: vectors.item,   // [trained, dim]
             trained,
+            past: self.bank.vectors(), // [columns - trained, dim]
             log_q: &self.log_q,
             positive: match self.loss.correction {
                 Correction::CorrectedPositiveExcluded => Positive::Excluded { shift: &self.shift },
@@ -130,10 +126,15 @@ impl Objective {
             temperature: self.temperature.value(),
         });
         if output.loss.is_finite() {
-            self.temperature.learn(vectors.query, &output.query_gradient);
-            if step > self.negatives.cross_batch_after_steps {
+            // What a GPU holds is read back only where it is needed.
+            let dim = self.dim;
+            let read = |rows: Rows<'_>| rows.read(batch.len(), dim).into_owned();
+            if self.temperature.learns() {
+                self.temperature.learn(&read(vectors.query), &read(output.gradients.query));
+            }
+            if self.bank.takes() && step > self.negatives.cross_batch_after_steps {
                 let own = batch.len();
-                self.bank.push(&batch.item_ids, &self.log_q[..own], &vectors.item[..own * dim]);
+                self.bank.push(&batch.item_ids, &self.log_q[..own], &read(vectors.item));
             }
         }
         output

@@ -32,11 +32,16 @@ impl Temperature {
         self.value
     }
 
+    /// Whether it is learned.
+    pub(super) fn learns(&self) -> bool {
+        self.learning_rate > 0.0
+    }
+
     /// One Adagrad step on log τ. The logits hold τ only in dot / τ, so the slope of the loss is
     /// read off the gradient that the queries get anyway: `dL/d log τ = -Σ <u_i, dL/du_i>`.
     /// Both are `[batch, dim]`.
     pub(super) fn learn(&mut self, query: &[f32], gradient: &[f32]) {
-        if self.learning_rate == 0.0 {
+        if !self.learns() {
             return;
         }
         let slope = -dot::<16>(query, gradient);
@@ -53,7 +58,7 @@ impl Temperature {
     pub(super) fn load(&mut self, bytes: &[u8]) -> Result<(), String> {
         let saved: Self = postcard::from_bytes(bytes)
             .map_err(|error| format!("the temperature does not decode: {error}"))?;
-        if self.learning_rate > 0.0 {
+        if self.learns() {
             (self.value, self.squares) = (saved.value, saved.squares);
         }
         Ok(())
@@ -64,6 +69,7 @@ impl Temperature {
 mod tests {
     use super::super::loss::{BatchSoftmax, LossInput, Positive};
     use super::super::random::SplitMix;
+    use super::super::rows::Rows;
     use super::*;
 
     /// The slope that is read off the query gradient is that of the loss (central difference), and
@@ -79,9 +85,10 @@ mod tests {
         let mut run = |temperature: f32| {
             let output = softmax.run(&LossInput {
                 dim,
-                query: &query,
-                item: &item,
+                query: Rows::Host(&query),
+                item: Rows::Host(&item),
                 trained: batch,
+                past: &[],
                 log_q: &log_q,
                 positive: Positive::Sampled,
                 item_ids: &ids,

@@ -13,7 +13,7 @@ use super::history::Histories;
 use super::model::{Model, Placement, ReadSection};
 use super::negatives::Drawn;
 use super::objective::Objective;
-use super::two_tower::Vectors;
+use super::rows::Vectors;
 use crate::config::{Alpha, Config};
 use crate::corpus::Corpus;
 use crate::stream::batch::{Batch, Column};
@@ -179,16 +179,15 @@ impl Trainer {
         let lookup = model.encoder.touch(&query, &item, &mut model.tables, self.step);
         let query_input = lookup.query_input(&model.encoder, &query, &model.tables);
         let item_input = lookup.item_input(&model.encoder, &item, &model.tables);
-        let inputs = Vectors { query: &query_input, item: &item_input };
+        let inputs = Vectors { query: &query_input[..], item: &item_input[..] };
         enter(Phase::Forward);
         let vectors = model.towers.forward(&inputs);
         enter(Phase::Loss);
         let output = self.objective.run(batch, &vectors, self.step);
-        let report = StepReport { loss: output.loss, ranks: output.ranks.clone() };
+        let report = StepReport { loss: output.loss, ranks: output.ranks.to_vec() };
         if report.loss.is_finite() {
             enter(Phase::Backward);
-            let gradients = Vectors { query: &output.query_gradient, item: &output.item_gradient };
-            let inputs = model.towers.backward(&inputs, &gradients);
+            let inputs = model.towers.backward(&inputs, &output.gradients);
             enter(Phase::Update);
             let (query, item) = ((&query, inputs.query), (&item, inputs.item));
             model.encoder.apply(&lookup, query, item, &mut model.tables);

@@ -16,6 +16,7 @@ use burn::tensor::Device;
 use super::dense::{DenseRecord, Parameter};
 pub use super::dense::{DenseRule, DenseSettings};
 use super::random::SplitMix;
+use super::rows::{Rows, Vectors};
 use device::DeviceTower;
 use host::HostTower;
 
@@ -44,15 +45,7 @@ pub struct TwoTower {
     query: Tower,
     item: Tower,
     dense: DenseSettings,
-}
-
-/// Values of both towers: inputs `[rows, width]`, or outputs `[rows, dim]` and their gradients. The
-/// towers may have different numbers of rows.
-pub struct Vectors<'a> {
-    /// Of the query tower.
-    pub query: &'a [f32],
-    /// Of the item tower.
-    pub item: &'a [f32],
+    gpu: bool,
 }
 
 struct Tower {
@@ -81,23 +74,29 @@ impl TwoTower {
             query: tower(settings.query_width, settings.seed ^ 0x51),
             item: tower(settings.item_width, settings.seed ^ 0x17),
             dense: settings.dense.clone(),
+            gpu,
         }
     }
 
-    /// Runs both towers on their inputs and keeps what [`backward`](Self::backward) needs. Outputs
-    /// are L2-normalised.
-    pub fn forward(&mut self, inputs: &Vectors<'_>) -> Vectors<'_> {
+    /// Runs both towers on their inputs, `[rows, width]`, and keeps what [`backward`](Self::backward)
+    /// needs. Outputs are L2-normalised.
+    pub fn forward(&mut self, inputs: &Vectors<&[f32]>) -> Vectors<Rows<'_>> {
         let (query, item) =
-            rayon::join(|| self.query.forward(inputs.query), || self.item.forward(inputs.item));
+            join(self.gpu, || self.query.forward(inputs.query), || self.item.forward(inputs.item));
         Vectors { query, item }
     }
 
     /// Sends the loss gradient with respect to both outputs of the last [`forward`](Self::forward)
     /// backward, moves the dense weights, and returns the gradients with respect to the inputs, which
     /// are given once more.
-    pub fn backward(&mut self, inputs: &Vectors<'_>, gradients: &Vectors<'_>) -> Vectors<'_> {
+    pub fn backward(
+        &mut self,
+        inputs: &Vectors<&[f32]>,
+        gradients: &Vectors<Rows<'_>>,
+    ) -> Vectors<&[f32]> {
         let dense = &self.dense;
-        let (query, item) = rayon::join(
+        let (query, item) = join(
+            self.gpu,
             || self.query.backward(inputs.query, gradients.query, dense),
             || self.item.backward(inputs.item, gradients.item, dense),
         );
@@ -181,17 +180,17 @@ impl Tower {
         rows
     }
 
-    fn forward(&mut self, input: &[f32]) -> &[f32] {
+    fn forward(&mut self, input: &[f32]) -> Rows<'_> {
         let rows = self.rows(input);
         match &mut self.engine {
-            Engine::Host(host) => host.forward(&self.layers, input, rows),
-            Engine::Device(device) => device.forward(input, rows),
+            Engine::Host(host) => Rows::Host(host.forward(&self.layers, input, rows)),
+            Engine::Device(device) => Rows::Device(device.forward(input, rows)),
         }
     }
 
-    fn backward(&mut self, input: &[f32], gradient: &[f32], dense: &DenseSettings) -> &[f32] {
+    fn backward(&mut self, input: &[f32], gradient: Rows<'_>, dense: &DenseSettings) -> &[f32] {
         let gradients = match &mut self.engine {
-            Engine::Host(host) => host.backward(&self.layers, input, gradient),
+            Engine::Host(host) => host.backward(&self.layers, input, gradient.host()),
             Engine::Device(device) => device.backward(gradient),
         };
         for (layer, (weight, bias)) in self.layers.iter_mut().zip(gradients) {
@@ -212,6 +211,16 @@ impl Tower {
             Engine::Device(device) => device.embed(input, rows),
         }
     }
+}
+
+/// Both at once on the CPU. Work for a GPU stays on one thread: each thread has a queue of its own
+/// there, with memory pools of its own.
+fn join<A: Send, B: Send>(
+    gpu: bool,
+    query: impl FnOnce() -> A + Send,
+    item: impl FnOnce() -> B + Send,
+) -> (A, B) {
+    if gpu { (query(), item()) } else { rayon::join(query, item) }
 }
 
 impl Layer {
@@ -273,9 +282,10 @@ mod tests {
         let mut towers = TwoTower::new(&settings(), &Device::flex(), false);
         let (query, item) = (values(6 * 5, 1), values(6 * 3, 2));
         let embedded = (towers.embed_queries(&query), towers.embed_items(&item));
-        let vectors = towers.forward(&Vectors { query: &query, item: &item });
-        assert_eq!((vectors.query, vectors.item), (&embedded.0[..], &embedded.1[..]));
-        for row in vectors.query.chunks(4).chain(vectors.item.chunks(4)) {
+        let vectors = towers.forward(&Vectors { query: &query[..], item: &item[..] });
+        let (query, item) = (vectors.query.host(), vectors.item.host());
+        assert_eq!((query, item), (&embedded.0[..], &embedded.1[..]));
+        for row in query.chunks(4).chain(item.chunks(4)) {
             assert!((dot(row, row) - 1.0).abs() < 1e-5);
         }
     }
@@ -300,9 +310,10 @@ mod tests {
                 expected[side].push((nudged(1e-3) - nudged(-1e-3)) / 2e-3);
             }
         }
-        let inputs = Vectors { query: &query, item: &item };
+        let inputs = Vectors { query: &query[..], item: &item[..] };
         towers.forward(&inputs);
-        let gradients = Vectors { query: &query_gradient, item: &item_gradient };
+        let gradients =
+            Vectors { query: Rows::Host(&query_gradient), item: Rows::Host(&item_gradient) };
         let found = towers.backward(&inputs, &gradients);
         for (found, expected) in [(found.query, &expected[0]), (found.item, &expected[1])] {
             for (found, expected) in found.iter().zip(expected) {
@@ -319,10 +330,11 @@ mod tests {
     fn steps(towers: &mut TwoTower, batch: usize, seed: u64) -> (Vec<f32>, Vec<f32>) {
         let items = batch + batch / 3;
         let (query, item) = (values(5 * batch, seed), values(3 * items, seed + 1));
-        let inputs = Vectors { query: &query, item: &item };
+        let inputs = Vectors { query: &query[..], item: &item[..] };
         towers.forward(&inputs);
         let gradients = (values(4 * batch, seed + 2), values(4 * items, seed + 3));
-        let found = towers.backward(&inputs, &Vectors { query: &gradients.0, item: &gradients.1 });
+        let gradients = Vectors { query: Rows::Host(&gradients.0), item: Rows::Host(&gradients.1) };
+        let found = towers.backward(&inputs, &gradients);
         (found.query.to_vec(), found.item.to_vec())
     }
 

@@ -21,6 +21,10 @@ const TILE: usize = 256;
 /// What every group reads.
 pub(super) struct Shared<'a> {
     pub(super) input: &'a LossInput<'a>,
+    /// `[batch, dim]`
+    pub(super) query: &'a [f32],
+    /// `[columns, dim]`
+    pub(super) item: &'a [f32],
     pub(super) batch: usize,
     pub(super) columns: usize,
     pub(super) lanes: Lanes,
@@ -76,7 +80,7 @@ impl Block {
     /// First pass: dot products, masks, row maxima and ranks. The positives and masked pairs are
     /// left at minus infinity: they are no negatives.
     fn score(&mut self, shared: &Shared<'_>, row: usize, rows: usize) {
-        let LossInput { dim, item, log_q, positive, temperature, .. } = *shared.input;
+        let LossInput { dim, log_q, positive, temperature, .. } = *shared.input;
         self.load_queries(shared, row, rows);
         // The block's own tile comes first, because ranks need the positives. Maxima and counts do
         // not depend on the order.
@@ -90,7 +94,7 @@ impl Block {
             if let Some(items) = shared.bf16_items {
                 self.bf16.scores(items, columns.clone(), logits);
             } else {
-                let values = &item[columns.start * dim..columns.end * dim];
+                let values = &shared.item[columns.start * dim..columns.end * dim];
                 let left = Left { values, strides: (dim, 1) };
                 product(logits, left, &self.query, (columns.len(), dim, ROWS), false);
             }
@@ -112,7 +116,7 @@ impl Block {
     /// Lays the queries out with the dimension outside, padded to [`ROWS`] lanes.
     fn load_queries(&mut self, shared: &Shared<'_>, row: usize, rows: usize) {
         let dim = shared.input.dim;
-        let query = &shared.input.query[row * dim..(row + rows) * dim];
+        let query = &shared.query[row * dim..(row + rows) * dim];
         if rows < ROWS {
             self.query.fill(0.0);
         }
@@ -129,10 +133,11 @@ impl Block {
     /// Second pass: logits become exponentials, their sums are taken, and their product with the
     /// items goes to `query_gradient` while the tile is in the cache. Rows are normalised afterwards.
     fn exponentials(&mut self, shared: &Shared<'_>, query_gradient: &mut [f32]) {
-        let LossInput { dim, item, log_q, temperature, .. } = *shared.input;
+        let LossInput { dim, log_q, temperature, .. } = *shared.input;
         let rows = query_gradient.len() / dim;
         let tiles = self.logits.chunks_mut(TILE * ROWS).zip(log_q.chunks(TILE));
-        for (index, ((tile, log_q), item)) in tiles.zip(item.chunks(TILE * dim)).enumerate() {
+        for (index, ((tile, log_q), item)) in tiles.zip(shared.item.chunks(TILE * dim)).enumerate()
+        {
             shared.lanes.exponentials(tile, temperature.recip(), log_q, &mut self.rows);
             // [rows, columns] x [columns, dim]
             if let Some(items) = shared.bf16_items {
@@ -153,7 +158,7 @@ impl Block {
         query_gradient: &mut [f32],
         losses: &mut [f32],
     ) {
-        let LossInput { dim, query, item, positive, rewards, temperature, .. } = *shared.input;
+        let LossInput { dim, positive, rewards, temperature, .. } = *shared.input;
         for (r, loss) in losses.iter_mut().enumerate() {
             let i = row + r;
             let of_row = i * dim..(i + 1) * dim;
@@ -164,11 +169,11 @@ impl Block {
             *loss = rewards[i] * row_loss;
             let scale = rewards[i] * factor / (shared.batch as f32 * temperature);
             let gradient = &mut query_gradient[r * dim..(r + 1) * dim];
-            for (gradient, item) in gradient.iter_mut().zip(&item[of_row.clone()]) {
+            for (gradient, item) in gradient.iter_mut().zip(&shared.item[of_row.clone()]) {
                 *gradient = scale * (*gradient - negatives * item);
             }
             let scaled = &mut self.scaled_query[r * dim..(r + 1) * dim];
-            for (scaled, query) in scaled.iter_mut().zip(&query[of_row]) {
+            for (scaled, query) in scaled.iter_mut().zip(&shared.query[of_row]) {
                 *scaled = scale * query;
             }
             self.logits[i * ROWS + r] = -negatives;

@@ -1,6 +1,6 @@
 //! The batch softmax in burn's tensors, for a GPU: the same closed form, in blocks of rows.
 //!
-//! Shapes are fixed by construction: rows and columns are padded to multiples of [`STEP`], padding
+//! Shapes are fixed by construction: rows and columns are padded to multiples of [`ROWS_STEP`], padding
 //! columns by a `log_q` so great that their share of every sum is exactly zero, padding rows by a
 //! reward of zero. No infinities are made, because shader compilers may assume that there are none.
 //!
@@ -9,14 +9,12 @@
 //!
 //! Must never know: where the batch came from, what the towers are.
 
-use burn::tensor::{Device, Int, Tensor, TensorData, Transaction};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 
+use super::super::rows::{ROWS_STEP, Rows, Vectors, floats, upload};
 use super::masks::Masks;
-use super::{LossInput, LossOutput, Positive, assert_shapes, mean, row_loss};
+use super::{LossInput, Outcome, Positive, assert_shapes, mean, row_loss};
 
-/// Rows and columns are padded to a multiple of this, as the towers' batches are: changing shapes
-/// fragment the device's memory pools.
-const STEP: usize = 256;
 /// Most logits in a block, 64 MiB. A handful of such tensors exist at once. More costs memory, fewer
 /// means smaller products: a block of 256 rows no longer fills a large GPU.
 const BLOCK_LOGITS: usize = 1 << 24;
@@ -30,7 +28,9 @@ const NO_ID: i32 = -1;
 pub struct DeviceSoftmax {
     device: Device,
     masks: Masks,
-    output: LossOutput,
+    /// Of the last batch.
+    gradients: Option<Vectors<Tensor<2>>>,
+    ranks: Vec<u32>,
     /// Most logits in a block; tests make it small.
     pub(super) block_logits: usize,
 }
@@ -58,58 +58,36 @@ struct Block {
 }
 
 impl DeviceSoftmax {
-    /// A softmax on `device`; nothing is kept there between two batches.
+    /// A softmax on `device`; what is kept there between two batches are the last gradients.
     pub fn new(device: &Device) -> Self {
         Self {
             device: device.clone(),
             masks: Masks::default(),
-            output: LossOutput::default(),
+            gradients: None,
+            ranks: Vec::new(),
             block_logits: BLOCK_LOGITS,
         }
     }
 
-    /// As [`BatchSoftmax::run`](super::BatchSoftmax::run).
-    pub fn run(&mut self, input: &LossInput<'_>) -> &LossOutput {
+    /// Loss, gradients and ranks of one batch, which is not empty; the gradients stay on the device.
+    /// Waits for the device once, for four numbers a row.
+    pub fn run(&mut self, input: &LossInput<'_>) -> Outcome<'_> {
         let batch = assert_shapes(input);
-        self.output = LossOutput::default();
-        if batch == 0 {
-            self.output.item_gradient.resize(input.trained * input.dim, 0.0);
-            return &self.output;
-        }
+        assert!(batch > 0, "an empty batch has no loss");
         self.masks.find(input);
-        let dim = input.dim;
-        let (trained, fixed) = input.item.split_at(input.trained * dim);
-        let query = self.upload(input.query, dim); // [rows, dim]
-        let mut item = self.upload(trained, dim); // [trained, dim]
+        let query = input.query.on(&self.device, input.dim); // [rows, dim]
+        let mut item = input.item.on(&self.device, input.dim); // [trained, dim]
         let trained = item.dims()[0];
-        if !fixed.is_empty() {
-            item = Tensor::cat(vec![item, self.upload(fixed, dim)], 0); // [columns, dim]
+        if !input.past.is_empty() {
+            let past = upload(input.past, input.dim, &self.device);
+            item = Tensor::cat(vec![item, past], 0); // [columns, dim]
         }
-        let (query_gradient, item_gradient, statistics) =
+        let (gradients, statistics) =
             self.blocks(&self.describe(input, query, item, trained), trained);
-        let mut read = Transaction::default()
-            .register(query_gradient)
-            .register(item_gradient)
-            .register(statistics)
-            .execute()
-            .into_iter()
-            .map(|data| data.try_into_vec::<f32>().expect("the loss is computed in f32"));
-        let mut next = || read.next().expect("three tensors were asked for");
-        self.output.query_gradient = next();
-        self.output.query_gradient.truncate(batch * dim);
-        self.output.item_gradient = next();
-        self.output.item_gradient.truncate(input.trained * dim);
-        self.finish_rows(input, &next());
-        &self.output
-    }
-
-    /// `[rows, dim]` values as a tensor, rows rounded up.
-    fn upload(&self, values: &[f32], dim: usize) -> Tensor<2> {
-        let rows = (values.len() / dim).next_multiple_of(STEP);
-        let mut padded = Vec::with_capacity(rows * dim);
-        padded.extend_from_slice(values);
-        padded.resize(rows * dim, 0.0);
-        Tensor::from_data(TensorData::new(padded, [rows, dim]), &self.device)
+        let loss = self.finish_rows(input, &floats(statistics.into_data()));
+        let Vectors { query, item } = self.gradients.insert(gradients);
+        let gradients = Vectors { query: Rows::Device(query), item: Rows::Device(item) };
+        Outcome { loss, ranks: &self.ranks, gradients }
     }
 
     /// Lays everything out as the padded tensors are: the columns that do not learn begin at
@@ -162,10 +140,11 @@ impl DeviceSoftmax {
         }
     }
 
-    /// Query gradient `[rows, dim]`, item gradient `[trained, dim]` and statistics `[rows, 4]`.
-    fn blocks(&self, batch: &Batch, trained: usize) -> (Tensor<2>, Tensor<2>, Tensor<2>) {
+    /// Gradients, `[rows, dim]` and `[trained, dim]`, and statistics `[rows, 4]`.
+    fn blocks(&self, batch: &Batch, trained: usize) -> (Vectors<Tensor<2>>, Tensor<2>) {
         let (rows, columns) = (batch.query.dims()[0], batch.item.dims()[0]);
-        let block_rows = (self.block_logits / columns / STEP * STEP).clamp(STEP, rows);
+        let block_rows =
+            (self.block_logits / columns / ROWS_STEP * ROWS_STEP).clamp(ROWS_STEP, rows);
         let (mut query, mut own, mut statistics) = (Vec::new(), Vec::new(), Vec::new());
         let mut item: Option<Tensor<2>> = None; // [trained, dim]
         for start in (0..rows).step_by(block_rows) {
@@ -183,11 +162,11 @@ impl DeviceSoftmax {
         let dim = own.dims()[1];
         let positives = item.clone().narrow(0, 0, rows) - own; // [rows, dim]
         let item = item.slice_assign([0..rows, 0..dim], positives); // [trained, dim]
-        (Tensor::cat(query, 0), item, Tensor::cat(statistics, 0))
+        (Vectors { query: Tensor::cat(query, 0), item }, Tensor::cat(statistics, 0))
     }
 
-    /// Losses and ranks from the rows' `[rows, 4]` statistics.
-    fn finish_rows(&mut self, input: &LossInput<'_>, statistics: &[f32]) {
+    /// The loss, and the ranks, from the rows' `[rows, 4]` statistics.
+    fn finish_rows(&mut self, input: &LossInput<'_>, statistics: &[f32]) -> f32 {
         let rows = statistics.as_chunks::<4>().0.iter().zip(input.rewards).enumerate();
         let (losses, ranks): (Vec<_>, Vec<_>) = rows
             .map(|(i, (&[positive_logit, max, negatives, above], reward))| {
@@ -198,8 +177,8 @@ impl DeviceSoftmax {
                 (reward * loss, above as u32 + 1)
             })
             .unzip();
-        self.output.loss = mean(&losses);
-        self.output.ranks = ranks;
+        self.ranks = ranks;
+        mean(&losses)
     }
 }
 

@@ -118,9 +118,10 @@ impl Case {
     fn input(&self) -> LossInput<'_> {
         LossInput {
             dim: self.dim,
-            query: &self.query,
-            item: &self.item,
+            query: Rows::Host(&self.query),
+            item: Rows::Host(&self.item[..self.trained * self.dim]),
             trained: self.trained,
+            past: &self.item[self.trained * self.dim..],
             log_q: &self.log_q,
             positive: match &self.shift {
                 None => Positive::Sampled,

@@ -1,13 +1,10 @@
 //! One tower's layers as burn's graph, on any device; the loss gradient enters it as
 //! `sum(output * gradient)`.
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData, Transaction};
 
-use super::{Layer, NORM_EPSILON, Parameter};
-
-/// Every batch is padded to a multiple of this many rows: changing shapes fragment burn-wgpu's
-/// memory pools and compile kernels anew.
-const ROWS_STEP: usize = 256;
+use super::super::rows::{floats, upload};
+use super::{Layer, NORM_EPSILON, Parameter, Rows};
 
 /// See the module's head.
 pub(super) struct DeviceTower {
@@ -18,8 +15,8 @@ pub(super) struct DeviceTower {
     weights: Vec<(Tensor<2>, Tensor<2>)>,
     /// What waits for its gradient.
     pass: Option<Pass>,
-    /// `[batch, dim]`, of the last forward pass.
-    output: Vec<f32>,
+    /// `[rows, dim]`, of the last forward pass.
+    output: Option<Tensor<2>>,
     /// `[batch, input]`, of the last backward pass.
     input_gradient: Vec<f32>,
     /// Weight and bias gradients of each layer, of the last backward pass.
@@ -41,7 +38,7 @@ impl DeviceTower {
             device: device.clone(),
             weights: Vec::new(),
             pass: None,
-            output: Vec::new(),
+            output: None,
             input_gradient: Vec::new(),
             gradients: Vec::new(),
         }
@@ -57,31 +54,38 @@ impl DeviceTower {
         self.weights = weights.collect();
     }
 
-    /// `[batch, dim]`; the graph is kept for [`backward`](Self::backward).
-    pub(super) fn forward(&mut self, input: &[f32], batch: usize) -> &[f32] {
-        let input = self.upload(input, self.input_width, batch).autodiff().require_grad(); // [rows, input]
+    /// `[rows, dim]`, rows being `batch` rounded up; the graph is kept for
+    /// [`backward`](Self::backward). Does not wait for the device.
+    pub(super) fn forward(&mut self, input: &[f32], batch: usize) -> &Tensor<2> {
+        let input = upload(input, self.input_width, &self.device).autodiff().require_grad(); // [rows, input]
         let leaf = |value: &Tensor<2>| value.clone().autodiff().require_grad();
         let leaves: Vec<_> =
             self.weights.iter().map(|(weight, bias)| (leaf(weight), leaf(bias))).collect();
         let output = run(input.clone(), &leaves);
-        self.output = host(output.clone().inner(), batch * self.dim);
+        let values = output.clone().inner();
         self.pass = Some(Pass { input, leaves, output, batch });
-        &self.output
+        self.output.insert(values)
     }
 
     /// Weight and bias gradients of each layer; that of the input is kept.
-    pub(super) fn backward(&mut self, gradient: &[f32]) -> &[(Vec<f32>, Vec<f32>)] {
+    pub(super) fn backward(&mut self, gradient: Rows<'_>) -> &[(Vec<f32>, Vec<f32>)] {
         let pass = self.pass.take().expect("backward follows forward");
-        let gradient = self.upload(gradient, self.dim, pass.batch); // [rows, dim]
+        let gradient = gradient.on(&self.device, self.dim); // [rows, dim]
         // d sum(output * gradient) / d output is the gradient itself.
         let gradients = pass.output.mul(gradient.autodiff()).sum().backward();
-        let of = |leaf: &Tensor<2>, length| {
-            host(leaf.grad(&gradients).expect("every leaf requires a gradient"), length)
-        };
-        self.input_gradient = of(&pass.input, pass.batch * self.input_width);
-        let leaves = pass.leaves.iter();
-        self.gradients =
-            leaves.map(|(weight, bias)| (of(weight, usize::MAX), of(bias, usize::MAX))).collect();
+        let of = |leaf: &Tensor<2>| leaf.grad(&gradients).expect("every leaf requires a gradient");
+        // One wait for all of them; whole tensors, so that no shape depends on the batch.
+        let read = pass.leaves.iter().fold(
+            Transaction::default().register(of(&pass.input)),
+            |transaction, (weight, bias)| transaction.register(of(weight)).register(of(bias)),
+        );
+        let mut values = read.execute().into_iter().map(floats);
+        self.input_gradient = values.next().expect("the input's comes first");
+        self.input_gradient.truncate(pass.batch * self.input_width);
+        self.gradients.clear();
+        while let (Some(weight), Some(bias)) = (values.next(), values.next()) {
+            self.gradients.push((weight, bias));
+        }
         &self.gradients
     }
 
@@ -92,17 +96,10 @@ impl DeviceTower {
 
     /// `[batch, dim]`, without a graph.
     pub(super) fn embed(&self, input: &[f32], batch: usize) -> Vec<f32> {
-        let input = self.upload(input, self.input_width, batch); // [rows, input]
-        host(run(input, &self.weights), batch * self.dim)
-    }
-
-    /// `[batch, width]` values as a tensor of `[rows, width]`, rows being `batch` rounded up.
-    fn upload(&self, values: &[f32], width: usize, batch: usize) -> Tensor<2> {
-        let rows = batch.next_multiple_of(ROWS_STEP);
-        let mut padded = Vec::with_capacity(rows * width);
-        padded.extend_from_slice(values);
-        padded.resize(rows * width, 0.0);
-        Tensor::from_data(TensorData::new(padded, [rows, width]), &self.device)
+        let input = upload(input, self.input_width, &self.device); // [rows, input]
+        let mut vectors = floats(run(input, &self.weights).into_data());
+        vectors.truncate(batch * self.dim);
+        vectors
     }
 }
 
@@ -118,11 +115,4 @@ fn run(input: Tensor<2>, layers: &[(Tensor<2>, Tensor<2>)]) -> Tensor<2> {
     }
     let norm = x.clone().square().sum_dim(1).add_scalar(NORM_EPSILON).sqrt(); // [rows, 1]
     x / norm // [rows, dim]
-}
-
-/// At most the first `length` values of a tensor, on the host.
-fn host<const D: usize>(tensor: Tensor<D>, length: usize) -> Vec<f32> {
-    let mut values: Vec<f32> = tensor.into_data().try_into_vec().expect("towers compute in f32");
-    values.truncate(length);
-    values
 }
