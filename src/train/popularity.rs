@@ -7,7 +7,7 @@
 
 use super::frequency::{Frequency, Meaning};
 use super::model::ReadSection;
-use super::objective::Objective;
+use super::temperature::Temperature;
 use super::trainer::{Trainer, frequency_settings};
 use crate::config::Config;
 
@@ -26,10 +26,10 @@ impl Popularity {
     /// # Errors
     /// A section that is missing or damaged.
     pub fn restore(config: &Config, read: ReadSection<'_>) -> Result<Self, String> {
-        let mut objective = Objective::new(config);
-        objective.load(read)?;
+        let mut temperature = Temperature::new(&config.loss);
+        temperature.load(&read("temperature")?)?;
         let frequency = Frequency::read_from(frequency_settings(config), &read("frequency")?)?;
-        let (temperature, weight) = (objective.temperature(), config.retrieval.popularity);
+        let (temperature, weight) = (temperature.value(), config.retrieval.popularity);
         Ok(Self { frequency, temperature, weight })
     }
 
