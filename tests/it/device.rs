@@ -1,6 +1,9 @@
 //! The GPU path against the CPU's, on software Vulkan where there is no GPU.
 
-use millrace::config::{Config, DeviceChoice};
+use std::sync::{Mutex, PoisonError};
+
+use millrace::config::{Config, Correction, DeviceChoice};
+use millrace::pipeline::placement;
 use millrace::stream::batch::Batch;
 use millrace::stream::decode::Mapping;
 use millrace::stream::offsets::Offsets;
@@ -10,35 +13,84 @@ use crate::support::synthetic;
 
 const STEPS: usize = 10;
 const BATCH: usize = 200; // no multiple of what the GPU pads to
+/// Held by each test: the device's memory is that of the process.
+static DEVICE: Mutex<()> = Mutex::new(());
 
 fn config() -> Config {
     let text = include_str!("../../config/demo.toml");
     Config::from_toml(text).expect("the demo's config is right")
 }
 
-fn losses(device: DeviceChoice) -> Vec<f32> {
-    let config = config();
-    let placement = millrace::pipeline::placement(device).expect("install mesa-vulkan-drivers");
-    let offsets = Offsets::new("none");
-    let mut trainer = Trainer::new(&config, &placement, offsets.clone());
-    let mapping = Mapping::new(&config);
-    let mut lines = synthetic(STEPS * BATCH, 31);
-    (0..STEPS)
-        .map(|_| {
-            let mut batch = Batch::new(2, 2, offsets.clone());
-            for line in lines.by_ref().take(BATCH) {
-                batch.push(mapping.decode(Some(line.as_bytes()), None).expect("a good event"));
-            }
-            trainer.step(&batch, &mut |_| {}).expect("a batch with events").loss
-        })
-        .collect()
+/// Batches of these sizes.
+fn batches(config: &Config, sizes: impl Iterator<Item = usize>) -> Vec<Batch> {
+    let sizes: Vec<usize> = sizes.collect();
+    let mapping = Mapping::new(config);
+    let mut lines = synthetic(sizes.iter().sum(), 31);
+    let fill = |size: usize| {
+        let mut batch = Batch::new(2, 2, Offsets::new("none"));
+        for line in lines.by_ref().take(size) {
+            batch.push(mapping.decode(Some(line.as_bytes()), None).expect("a good event"));
+        }
+        batch
+    };
+    sizes.into_iter().map(fill).collect()
+}
+
+fn losses(config: &Config, device: DeviceChoice) -> Vec<f32> {
+    let placement = placement(device).expect("install mesa-vulkan-drivers");
+    let mut trainer = Trainer::new(config, &placement, Offsets::new("none"));
+    let batches = batches(config, std::iter::repeat_n(BATCH, STEPS));
+    let step = |batch| trainer.step(batch, &mut |_| {}).expect("a batch with events").loss;
+    batches.iter().map(step).collect()
+}
+
+#[track_caller]
+fn assert_same(config: &Config) {
+    let _held = DEVICE.lock().unwrap_or_else(PoisonError::into_inner);
+    let (cpu, gpu) = (losses(config, DeviceChoice::Cpu), losses(config, DeviceChoice::Gpu));
+    let furthest = cpu.iter().zip(&gpu).map(|(a, b)| (a - b).abs()).fold(0.0f32, f32::max);
+    println!("cpu {cpu:?}\ngpu {gpu:?}\nfurthest {furthest:e}");
+    assert!(cpu[STEPS - 1] != cpu[0], "it learns");
+    assert!(furthest < 1e-3, "{furthest}");
 }
 
 #[test]
 fn gpu_losses_are_those_of_the_cpu() {
-    let (cpu, gpu) = (losses(DeviceChoice::Cpu), losses(DeviceChoice::Gpu));
-    let furthest = cpu.iter().zip(&gpu).map(|(a, b)| (a - b).abs()).fold(0.0f32, f32::max);
-    println!("cpu {cpu:?}\ngpu {gpu:?}\nfurthest {furthest:e}");
-    assert!(cpu[STEPS - 1] < cpu[0], "ten steps lower the loss");
-    assert!(furthest < 1e-3, "{furthest}");
+    assert_same(&config());
+}
+
+/// Items drawn from the corpus, vectors of past batches, positives outside the sum, a temperature
+/// that learns: all that the loss can be asked for.
+#[test]
+fn gpu_losses_of_every_mode_are_those_of_the_cpu() {
+    let mut config = config();
+    config.negatives.mixed = 90;
+    config.negatives.cross_batch = 300;
+    config.negatives.cross_batch_after_steps = 2;
+    config.loss.correction = Correction::CorrectedPositiveExcluded;
+    config.loss.mask_same_query = true;
+    config.loss.temperature_learning_rate = 0.02;
+    assert_same(&config);
+}
+
+/// `cargo bench --bench device` goes on for longer.
+#[test]
+fn device_memory_stays_where_it_is() {
+    const SETTLED: usize = 60; // every shape has been there by then
+    let _held = DEVICE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut config = config();
+    (config.model.hidden, config.model.dim) = (vec![16], 8);
+    config.negatives.cross_batch = 300;
+    let placement = placement(DeviceChoice::Gpu).expect("install mesa-vulkan-drivers");
+    let mut trainer = Trainer::new(&config, &placement, Offsets::new("none"));
+    let mut settled = 0;
+    let sizes = (0..240).map(|step| 1 + step * 137 % 600);
+    for (step, batch) in batches(&config, sizes).iter().enumerate() {
+        trainer.step(batch, &mut |_| {}).expect("a batch with events");
+        let usage = placement.device.memory_pool_usage().expect("wgpu has pools");
+        if step < SETTLED {
+            settled = settled.max(usage.bytes_reserved);
+        }
+        assert!(usage.bytes_reserved <= settled, "{usage:?} in step {step}, {settled} before");
+    }
 }
