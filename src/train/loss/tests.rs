@@ -187,7 +187,7 @@ impl<'a> Reference<'a> {
     /// Columns of the row's sum.
     fn summed(&self, i: usize) -> impl Iterator<Item = usize> {
         let excluded = self.case.shift.is_some();
-        (0..self.case.columns()).filter(move |&j| !self.case.masked(i, j) && !(excluded && i == j))
+        (0..self.case.columns()).filter(move |&j| !(self.case.masked(i, j) || excluded && i == j))
     }
 
     /// `1 - P`, P by the mean over the row's negatives.
