@@ -7,7 +7,8 @@
 //! Each stage ends because the channel before it closes: the source ends (end of a bounded range,
 //! a signal, a fault), the trainer drains or drops what waits, takes a last snapshot and closes its
 //! channel, and so on down the line. Nothing is lost on any way out: what was not trained is read
-//! again from the checkpoint's offsets.
+//! again from the checkpoint's offsets. A shuffle window has offsets only at its end, so snapshots
+//! are taken there, and a stop trains the window to its end first.
 
 mod durable;
 mod live;
@@ -155,7 +156,8 @@ pub fn run(
         drop(batches);
         let rejected_by_reason = source.join().map_err(|_| anyhow!("the source panicked"))?;
         trainer.cancel_capture();
-        let sent = snapshot_sender.send(trainer.capture());
+        // Within a window (a fault, or a checkpoint thread that ended) the state has no offsets.
+        let sent = if live.whole { snapshot_sender.send(trainer.capture()) } else { Ok(()) };
         drop(snapshot_sender);
         let seconds = live.began.elapsed().as_secs_f64();
         let written = writer.join().map_err(|_| anyhow!("the checkpoint thread panicked"))?;
@@ -189,7 +191,8 @@ fn read(
     batches: Sender<anyhow::Result<Batch>>,
     durable: &Mutex<Option<Offsets>>,
 ) -> Vec<(String, u64)> {
-    while !setting.stop.load(Ordering::Relaxed) {
+    let mut inside = false; // a window of which the trainer has a part
+    while inside || !setting.stop.load(Ordering::Relaxed) {
         let message = match source.next(TICK) {
             Ok(Next::Idle) => continue,
             Ok(Next::End) => break,
@@ -207,9 +210,11 @@ fn read(
             source.commit(&offsets);
         }
         let failed = message.is_err();
-        if !hand_over(setting, &mut source, &batches, message) || failed {
+        let whole = message.as_ref().is_ok_and(|batch| batch.whole);
+        if !hand_over(setting, &mut source, &batches, message, inside) || failed {
             break;
         }
+        inside = !whole;
     }
     let reasons = source.rejected_by_reason().iter();
     reasons.map(|(reason, count)| ((*reason).to_owned(), *count)).collect()
@@ -220,17 +225,19 @@ fn take(durable: &Mutex<Option<Offsets>>) -> Option<Offsets> {
     durable.lock().expect("no holder of this lock can panic").take()
 }
 
-/// Waits for room in the queue; false when the trainer is gone or the run stops.
+/// Waits for room in the queue; false when the trainer is gone or, unless the message is `needed`
+/// all the same, the run stops.
 fn hand_over(
     setting: &Setting,
     source: &mut Source,
     batches: &Sender<anyhow::Result<Batch>>,
     mut message: anyhow::Result<Batch>,
+    needed: bool,
 ) -> bool {
     let waiting = Instant::now();
     let mut paused = false;
     let sent = loop {
-        if setting.stop.load(Ordering::Relaxed) {
+        if !needed && setting.stop.load(Ordering::Relaxed) {
             break false;
         }
         match batches.send_timeout(message, TICK) {
@@ -253,7 +260,8 @@ fn hand_over(
     sent
 }
 
-/// The trainer: steps until the source is done, the run stops, or the source fails.
+/// The trainer: steps until the source is done, the run stops (at the end of a window), or the
+/// source fails.
 fn train(
     setting: &Setting,
     trainer: &mut Trainer,
@@ -267,7 +275,7 @@ fn train(
     let queue = |name| setting.metrics.queue_batches.with_label_values(&[name]);
     let mut checkpoint_step = trainer.step;
     let mut checkpoint_at = Instant::now();
-    while !setting.stop.load(Ordering::Relaxed) {
+    while !live.whole || !setting.stop.load(Ordering::Relaxed) {
         let waiting = Instant::now();
         match batches.recv_timeout(TICK) {
             Ok(batch) => {
@@ -287,7 +295,7 @@ fn train(
         let due = stepped >= cadence.every_steps || overdue;
         // While the disk is still busy with the last snapshot there is nothing to gain from
         // another one in memory: the next step tries again.
-        if due && !trainer.is_capturing() && !snapshots.is_full() {
+        if due && live.whole && !trainer.is_capturing() && !snapshots.is_full() {
             live.count_state(setting, trainer);
             trainer.begin_capture();
             (checkpoint_step, checkpoint_at) = (trainer.step, Instant::now());

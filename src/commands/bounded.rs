@@ -22,12 +22,24 @@ pub(super) fn read(
     range: Range,
     what: &'static str,
     stop: &AtomicBool,
+    each: impl FnMut(&Batch),
+) -> anyhow::Result<()> {
+    read_pass(config, range, 1, what, stop, each)
+}
+
+/// As [`read`], for the `pass`-th time.
+pub(super) fn read_pass(
+    config: &Config,
+    range: Range,
+    pass: u32,
+    what: &'static str,
+    stop: &AtomicBool,
     mut each: impl FnMut(&Batch),
 ) -> anyhow::Result<()> {
     let empty = Offsets::new(config.kafka.topic.as_str());
     let total = pipeline::distance(&range.from, range.to.as_ref().unwrap_or(&empty));
     let mut progress = Progress::new(what, total, "events");
-    let mut source = Source::open(config, range)?;
+    let mut source = Source::open(config, range, pass)?;
     let mut done = 0;
     loop {
         if stop.load(Ordering::Relaxed) {

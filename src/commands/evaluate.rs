@@ -9,7 +9,7 @@ use anyhow::bail;
 use clap::Args;
 use serde_json::json;
 
-use super::bounded::read;
+use super::bounded::{read, read_pass};
 use super::{ConfigArgs, position, report, stop_on_signal};
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
@@ -78,7 +78,7 @@ pub(super) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
             let mut trainer = Trainer::new(&config, &placement, begin.clone());
             for pass in 1..=args.passes {
                 let range = Range { from: begin.clone(), to: Some(cut.clone()) };
-                read(&config, range, "training", &stop, |batch| {
+                read_pass(&config, range, pass, "training", &stop, |batch| {
                     trainer.step(batch, &mut |_| {});
                     if pass == 1 {
                         seen.add(batch);

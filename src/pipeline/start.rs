@@ -64,7 +64,7 @@ pub(super) fn start(setting: &Setting, store: &Store, bounds: &Bounds) -> anyhow
     let total = to.as_ref().map_or(0, |to| distance(&trainer.offsets, to));
     let range = Range { from: trainer.offsets.clone(), to };
     setting.health.set_phase("opening the source");
-    Ok(Begun { source: Source::open(config, range)?, trainer, total })
+    Ok(Begun { source: Source::open(config, range, 1)?, trainer, total })
 }
 
 /// The newest checkpoint that verifies. Where all are damaged this is an error: starting from
