@@ -12,6 +12,7 @@
 
 mod durable;
 mod live;
+mod passes;
 mod start;
 
 use std::path::Path;
@@ -34,6 +35,8 @@ use crate::train::capture::Captured;
 use crate::train::evaluation::Recall;
 use crate::train::model::Placement;
 use crate::train::trainer::{Phase, StepReport, Trainer};
+
+use passes::Passes;
 
 pub use live::{Clocks, Live};
 pub use start::{distance, placement, restore};
@@ -70,6 +73,8 @@ pub struct Bounds {
     pub from: Position,
     /// Where to end; `None`: never.
     pub to: Option<Position>,
+    /// How often the range is read over the life of the state; 1: once.
+    pub passes: u32,
     /// Sets existing checkpoints aside instead of going on from the newest.
     pub fresh: bool,
     /// Publishes the last checkpoint even where the cadence or a stop would not.
@@ -85,6 +90,8 @@ pub struct Summary {
     pub rejected: u64,
     /// Records (trained and rejected) of this run alone.
     pub records_this_run: u64,
+    /// The pass over the log that it ended in; 1: the first.
+    pub pass: u32,
     /// Rejected records of this run, by reason.
     pub rejected_by_reason: Vec<(String, u64)>,
     /// Step at which this run began: 0 for a fresh state.
@@ -120,7 +127,7 @@ pub fn run(
     setting.health.set_phase("restoring the newest checkpoint");
     let store = Store::open(Path::new(&config.checkpoint.directory), config.checkpoint.keep)?;
     let begun = start::start(setting, &store, bounds)?;
-    let start::Begun { mut trainer, source, total } = begun;
+    let start::Begun { mut trainer, passes, total } = begun;
     let publisher = match config.publish.topic.as_str() {
         "" => None,
         _ => Some(Publisher::new(config, &setting.placement)?),
@@ -134,7 +141,7 @@ pub fn run(
         let spawn_named = |name: &str| std::thread::Builder::new().name(name.into());
         let durable = &durable;
         let source = spawn_named("source")
-            .spawn_scoped(scope, move || read(setting, source, batch_sender, durable))?;
+            .spawn_scoped(scope, move || read(setting, passes, batch_sender, durable))?;
         let writer = spawn_named("checkpoint").spawn_scoped(scope, || {
             durable::write_checkpoints(
                 setting,
@@ -170,6 +177,7 @@ pub fn run(
             trained: trainer.events,
             rejected: trainer.rejected,
             records_this_run: trainer.events + trainer.rejected - live.records_before,
+            pass: trainer.pass,
             rejected_by_reason,
             began_at_step: live.step_before,
             step: trainer.step,
@@ -187,13 +195,13 @@ pub fn run(
 /// The source thread. Returns the rejected records by reason.
 fn read(
     setting: &Setting,
-    mut source: Source,
+    mut passes: Passes,
     batches: Sender<anyhow::Result<Batch>>,
     durable: &Mutex<Option<Offsets>>,
 ) -> Vec<(String, u64)> {
     let mut inside = false; // a window of which the trainer has a part
     while inside || !setting.stop.load(Ordering::Relaxed) {
-        let message = match source.next(TICK) {
+        let message = match passes.next(TICK) {
             Ok(Next::Idle) => continue,
             Ok(Next::End) => break,
             Ok(Next::Batch(batch)) => {
@@ -202,6 +210,7 @@ fn read(
             }
             Err(error) => Err(error),
         };
+        let source = &mut passes.source;
         for (partition, lag) in source.lag() {
             let labels = [setting.config.kafka.topic.as_str(), &partition.to_string()];
             setting.metrics.consumer_lag.with_label_values(&labels).set(lag);
@@ -211,13 +220,13 @@ fn read(
         }
         let failed = message.is_err();
         let whole = message.as_ref().is_ok_and(|batch| batch.whole);
-        if !hand_over(setting, &mut source, &batches, message, inside) || failed {
+        if !hand_over(setting, source, &batches, message, inside) || failed {
             break;
         }
         inside = !whole;
     }
-    let reasons = source.rejected_by_reason().iter();
-    reasons.map(|(reason, count)| ((*reason).to_owned(), *count)).collect()
+    let reasons = passes.rejected_by_reason().into_iter();
+    reasons.map(|(reason, count)| (reason.to_owned(), count)).collect()
 }
 
 /// Offsets of the newest durable checkpoint that Kafka has not been told of yet.

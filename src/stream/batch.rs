@@ -11,6 +11,8 @@ pub struct Batch {
     /// Its offsets are exact: true unless more of its shuffle window follows. Then they are those
     /// of the window's start, and the state after it belongs to no offsets.
     pub whole: bool,
+    /// Which time over the log this is; 1: the first.
+    pub pass: u32,
     /// Records rejected since the batch before.
     pub rejected: u64,
     /// Event times, ms since 1970.
@@ -91,6 +93,7 @@ impl Batch {
         Self {
             offsets,
             whole: true,
+            pass: 1,
             rejected: 0,
             times_ms: Vec::new(),
             query_ids: Vec::new(),

@@ -47,6 +47,7 @@ pub enum Next {
 pub struct Source {
     consumer: BaseConsumer<Watch>,
     brokers: String,
+    pass: u32,
     /// An incomplete batch or window waits this long; none: until the range ends.
     linger: Option<Duration>,
     intake: Intake,
@@ -86,6 +87,7 @@ impl Source {
             flow,
             linger: (!bounded && !linger.is_zero()).then_some(linger),
             brokers: kafka.brokers.clone(),
+            pass,
             dead: DeadLetters::new(config)?,
             consumer,
         };
@@ -142,7 +144,8 @@ impl Source {
     }
 
     /// Its rejected records are on the broker before anyone can record its offsets as done.
-    fn hand_out(&mut self, batch: Batch) -> anyhow::Result<Next> {
+    fn hand_out(&mut self, mut batch: Batch) -> anyhow::Result<Next> {
+        batch.pass = self.pass;
         if batch.rejected > 0 {
             self.dead.flush()?;
         }

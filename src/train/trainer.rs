@@ -70,6 +70,8 @@ pub struct Trainer {
     pub frequency: Frequency,
     /// Next offset to read.
     pub offsets: Offsets,
+    /// Which time over the log the offsets belong to; 1: the first.
+    pub pass: u32,
     /// Batches trained on.
     pub step: u64,
     /// Events trained on.
@@ -98,6 +100,8 @@ pub struct Counters {
     pub event_time_ms: i64,
     /// See [`Trainer::offsets`].
     pub offsets: Offsets,
+    /// See [`Trainer::pass`].
+    pub pass: u32,
 }
 
 impl Trainer {
@@ -109,6 +113,7 @@ impl Trainer {
             corpus: Arc::new(corpus(config)),
             frequency: Frequency::new(frequency_settings(config)),
             offsets,
+            pass: 1,
             step: 0,
             events: 0,
             rejected: 0,
@@ -137,6 +142,7 @@ impl Trainer {
     ) -> Result<Self, String> {
         let mut trainer = Self::new(config, placement, counters.offsets);
         trainer.step = counters.step;
+        trainer.pass = counters.pass;
         trainer.events = counters.events;
         trainer.rejected = counters.rejected;
         trainer.event_time_ms = counters.event_time_ms;
@@ -155,6 +161,7 @@ impl Trainer {
             rejected: self.rejected,
             event_time_ms: self.event_time_ms,
             offsets: self.offsets.clone(),
+            pass: self.pass,
         }
     }
 
@@ -162,6 +169,7 @@ impl Trainer {
     /// A batch without events only moves offsets and counters: `None`.
     pub fn step(&mut self, batch: &Batch, enter: &mut dyn FnMut(Phase)) -> Option<StepReport> {
         self.offsets.clone_from(&batch.offsets);
+        self.pass = batch.pass;
         self.rejected += batch.rejected;
         if batch.is_empty() {
             return None;
