@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use anyhow::bail;
 use clap::Args;
 
+use super::by_day::{self, ByDayArgs};
 use super::{ConfigArgs, position, report, setting};
 use crate::pipeline::{self, Bounds};
 use crate::progress::Progress;
@@ -30,6 +31,8 @@ pub(super) struct ReplayArgs {
     /// the newest checkpoint, so one that was killed loses nothing.
     #[arg(long)]
     fresh: bool,
+    #[command(flatten)]
+    by_day: ByDayArgs,
     /// Print the result as one JSON object.
     #[arg(long)]
     json: bool,
@@ -37,6 +40,9 @@ pub(super) struct ReplayArgs {
 
 pub(super) fn run(args: &ReplayArgs) -> anyhow::Result<()> {
     let config = args.config.load()?;
+    if args.by_day.by_day {
+        return by_day::run(&args.by_day, &config, (args.from, args.to), args.json);
+    }
     // A replay beside a live trainer must not fail for want of the metrics port.
     let listen = match std::net::TcpListener::bind(&config.http.listen) {
         Ok(_) => config.http.listen.clone(),

@@ -250,6 +250,15 @@ impl Trainer {
         self.model.embed_queries(&batch.query, batch.len(), &before)
     }
 
+    /// Vectors of a batch's queries, each with its history as it is now, which stays so.
+    pub fn embed_queries_aside(&self, batch: &Batch) -> Vec<f32> {
+        let before: Vec<Vec<u64>> = match self.model.encoder.query.history_length() {
+            0 => Vec::new(),
+            _ => batch.query_ids.iter().map(|&query| self.histories.of(query).to_vec()).collect(),
+        };
+        self.model.embed_queries(&batch.query, batch.len(), &before)
+    }
+
     /// Queries whose history is kept.
     pub fn histories(&self) -> usize {
         self.histories.len()
