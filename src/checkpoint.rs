@@ -40,6 +40,8 @@ pub struct Snapshot {
     pub step: u64,
     /// Where to read on: the next offset of each partition.
     pub offsets: Offsets,
+    /// Which pass over the log the offsets belong to; 1: the first.
+    pub pass: u32,
     /// Event time of the newest event trained, in milliseconds since the Unix epoch.
     pub event_time_ms: i64,
     /// Events trained since the first step.
@@ -290,6 +292,7 @@ mod tests {
         Snapshot {
             step,
             offsets,
+            pass: 2,
             event_time_ms: 1_700_000_000_000,
             events_trained: 1024 * step,
             events_rejected: 3,
@@ -343,6 +346,16 @@ mod tests {
     #[track_caller]
     fn assert_says(message: &str, parts: &[&str]) {
         parts.iter().for_each(|part| assert!(message.contains(part), "no {part:?} in: {message}"));
+    }
+
+    #[test]
+    fn a_manifest_from_before_there_were_passes_is_one_of_the_first() {
+        let directory = directory();
+        let Checkpoint { path, mut manifest } = write(&store(&directory, 1), 7);
+        assert_eq!(Checkpoint::open(&path).expect("good").manifest.pass, 2);
+        let text = seal(&mut manifest).replace("  \"pass\": 2,\n", "");
+        manifest = serde_json::from_str(&text).expect("a manifest without the field");
+        assert_eq!(manifest.pass, 1);
     }
 
     fn digest_of(snapshot: &Snapshot) -> String {

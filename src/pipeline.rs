@@ -7,10 +7,12 @@
 //! Each stage ends because the channel before it closes: the source ends (end of a bounded range,
 //! a signal, a fault), the trainer drains or drops what waits, takes a last snapshot and closes its
 //! channel, and so on down the line. Nothing is lost on any way out: what was not trained is read
-//! again from the checkpoint's offsets.
+//! again from the checkpoint's offsets. A shuffle window has offsets only at its end, so snapshots
+//! are taken there, and a stop trains the window to its end first.
 
 mod durable;
 mod live;
+mod passes;
 mod start;
 
 use std::path::Path;
@@ -33,6 +35,8 @@ use crate::train::capture::Captured;
 use crate::train::evaluation::Recall;
 use crate::train::model::Placement;
 use crate::train::trainer::{Phase, StepReport, Trainer};
+
+use passes::Passes;
 
 pub use live::{Clocks, Live};
 pub use start::{distance, placement, restore};
@@ -69,6 +73,8 @@ pub struct Bounds {
     pub from: Position,
     /// Where to end; `None`: never.
     pub to: Option<Position>,
+    /// How often the range is read over the life of the state; 1: once.
+    pub passes: u32,
     /// Sets existing checkpoints aside instead of going on from the newest.
     pub fresh: bool,
     /// Publishes the last checkpoint even where the cadence or a stop would not.
@@ -84,6 +90,8 @@ pub struct Summary {
     pub rejected: u64,
     /// Records (trained and rejected) of this run alone.
     pub records_this_run: u64,
+    /// The pass over the log that it ended in; 1: the first.
+    pub pass: u32,
     /// Rejected records of this run, by reason.
     pub rejected_by_reason: Vec<(String, u64)>,
     /// Step at which this run began: 0 for a fresh state.
@@ -119,7 +127,7 @@ pub fn run(
     setting.health.set_phase("restoring the newest checkpoint");
     let store = Store::open(Path::new(&config.checkpoint.directory), config.checkpoint.keep)?;
     let begun = start::start(setting, &store, bounds)?;
-    let start::Begun { mut trainer, source, total } = begun;
+    let start::Begun { mut trainer, passes, total } = begun;
     let publisher = match config.publish.topic.as_str() {
         "" => None,
         _ => Some(Publisher::new(config, &setting.placement)?),
@@ -133,7 +141,7 @@ pub fn run(
         let spawn_named = |name: &str| std::thread::Builder::new().name(name.into());
         let durable = &durable;
         let source = spawn_named("source")
-            .spawn_scoped(scope, move || read(setting, source, batch_sender, durable))?;
+            .spawn_scoped(scope, move || read(setting, passes, batch_sender, durable))?;
         let writer = spawn_named("checkpoint").spawn_scoped(scope, || {
             durable::write_checkpoints(
                 setting,
@@ -155,7 +163,8 @@ pub fn run(
         drop(batches);
         let rejected_by_reason = source.join().map_err(|_| anyhow!("the source panicked"))?;
         trainer.cancel_capture();
-        let sent = snapshot_sender.send(trainer.capture());
+        // Within a window (a fault, or a checkpoint thread that ended) the state has no offsets.
+        let sent = if live.whole { snapshot_sender.send(trainer.capture()) } else { Ok(()) };
         drop(snapshot_sender);
         let seconds = live.began.elapsed().as_secs_f64();
         let written = writer.join().map_err(|_| anyhow!("the checkpoint thread panicked"))?;
@@ -168,6 +177,7 @@ pub fn run(
             trained: trainer.events,
             rejected: trainer.rejected,
             records_this_run: trainer.events + trainer.rejected - live.records_before,
+            pass: trainer.pass,
             rejected_by_reason,
             began_at_step: live.step_before,
             step: trainer.step,
@@ -185,12 +195,13 @@ pub fn run(
 /// The source thread. Returns the rejected records by reason.
 fn read(
     setting: &Setting,
-    mut source: Source,
+    mut passes: Passes,
     batches: Sender<anyhow::Result<Batch>>,
     durable: &Mutex<Option<Offsets>>,
 ) -> Vec<(String, u64)> {
-    while !setting.stop.load(Ordering::Relaxed) {
-        let message = match source.next(TICK) {
+    let mut inside = false; // a window of which the trainer has a part
+    while inside || !setting.stop.load(Ordering::Relaxed) {
+        let message = match passes.next(TICK) {
             Ok(Next::Idle) => continue,
             Ok(Next::End) => break,
             Ok(Next::Batch(batch)) => {
@@ -199,6 +210,7 @@ fn read(
             }
             Err(error) => Err(error),
         };
+        let source = &mut passes.source;
         for (partition, lag) in source.lag() {
             let labels = [setting.config.kafka.topic.as_str(), &partition.to_string()];
             setting.metrics.consumer_lag.with_label_values(&labels).set(lag);
@@ -207,12 +219,14 @@ fn read(
             source.commit(&offsets);
         }
         let failed = message.is_err();
-        if !hand_over(setting, &mut source, &batches, message) || failed {
+        let whole = message.as_ref().is_ok_and(|batch| batch.whole);
+        if !hand_over(setting, source, &batches, message, inside) || failed {
             break;
         }
+        inside = !whole;
     }
-    let reasons = source.rejected_by_reason().iter();
-    reasons.map(|(reason, count)| ((*reason).to_owned(), *count)).collect()
+    let reasons = passes.rejected_by_reason().into_iter();
+    reasons.map(|(reason, count)| (reason.to_owned(), count)).collect()
 }
 
 /// Offsets of the newest durable checkpoint that Kafka has not been told of yet.
@@ -220,17 +234,19 @@ fn take(durable: &Mutex<Option<Offsets>>) -> Option<Offsets> {
     durable.lock().expect("no holder of this lock can panic").take()
 }
 
-/// Waits for room in the queue; false when the trainer is gone or the run stops.
+/// Waits for room in the queue; false when the trainer is gone or, unless the message is `needed`
+/// all the same, the run stops.
 fn hand_over(
     setting: &Setting,
     source: &mut Source,
     batches: &Sender<anyhow::Result<Batch>>,
     mut message: anyhow::Result<Batch>,
+    needed: bool,
 ) -> bool {
     let waiting = Instant::now();
     let mut paused = false;
     let sent = loop {
-        if setting.stop.load(Ordering::Relaxed) {
+        if !needed && setting.stop.load(Ordering::Relaxed) {
             break false;
         }
         match batches.send_timeout(message, TICK) {
@@ -253,7 +269,8 @@ fn hand_over(
     sent
 }
 
-/// The trainer: steps until the source is done, the run stops, or the source fails.
+/// The trainer: steps until the source is done, the run stops (at the end of a window), or the
+/// source fails.
 fn train(
     setting: &Setting,
     trainer: &mut Trainer,
@@ -267,7 +284,7 @@ fn train(
     let queue = |name| setting.metrics.queue_batches.with_label_values(&[name]);
     let mut checkpoint_step = trainer.step;
     let mut checkpoint_at = Instant::now();
-    while !setting.stop.load(Ordering::Relaxed) {
+    while !live.whole || !setting.stop.load(Ordering::Relaxed) {
         let waiting = Instant::now();
         match batches.recv_timeout(TICK) {
             Ok(batch) => {
@@ -287,7 +304,7 @@ fn train(
         let due = stepped >= cadence.every_steps || overdue;
         // While the disk is still busy with the last snapshot there is nothing to gain from
         // another one in memory: the next step tries again.
-        if due && !trainer.is_capturing() && !snapshots.is_full() {
+        if due && live.whole && !trainer.is_capturing() && !snapshots.is_full() {
             live.count_state(setting, trainer);
             trainer.begin_capture();
             (checkpoint_step, checkpoint_at) = (trainer.step, Instant::now());

@@ -27,6 +27,10 @@ pub struct Manifest {
     pub step: u64,
     /// Where to read on: the next offset of each partition.
     pub offsets: Offsets,
+    /// Which pass over the log the offsets belong to; 1: the first, which is all there was before
+    /// this field.
+    #[serde(default = "first")]
+    pub pass: u32,
     /// Event time of the newest event trained, in milliseconds since the Unix epoch.
     pub event_time_ms: i64,
     /// Events trained since the first step.
@@ -41,6 +45,10 @@ pub struct Manifest {
     pub digest: String,
     /// xxh3-128 of this file, in hex, taken with zeros in this place. Must stay the last field.
     pub checksum: String,
+}
+
+fn first() -> u32 {
+    1
 }
 
 /// What the manifest knows of one file.

@@ -183,6 +183,7 @@ pub(super) fn stage(staging: &Path, snapshot: &Snapshot) -> Result<Manifest> {
         version: version(snapshot.step),
         step: snapshot.step,
         offsets: snapshot.offsets.clone(),
+        pass: snapshot.pass,
         event_time_ms: snapshot.event_time_ms,
         events_trained: snapshot.events_trained,
         events_rejected: snapshot.events_rejected,

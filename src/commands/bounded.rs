@@ -22,27 +22,64 @@ pub(super) fn read(
     range: Range,
     what: &'static str,
     stop: &AtomicBool,
+    each: impl FnMut(&Batch),
+) -> anyhow::Result<()> {
+    read_pass(config, range, 1, what, stop, each)
+}
+
+/// As [`read`], for the `pass`-th time.
+pub(super) fn read_pass(
+    config: &Config,
+    range: Range,
+    pass: u32,
+    what: &'static str,
+    stop: &AtomicBool,
     mut each: impl FnMut(&Batch),
 ) -> anyhow::Result<()> {
     let empty = Offsets::new(config.kafka.topic.as_str());
     let total = pipeline::distance(&range.from, range.to.as_ref().unwrap_or(&empty));
     let mut progress = Progress::new(what, total, "events");
-    let mut source = Source::open(config, range)?;
+    let mut reader = Reader::open(config, range, pass, what, stop)?;
     let mut done = 0;
-    loop {
-        if stop.load(Ordering::Relaxed) {
-            bail!("stopped");
-        }
-        match source.next(TICK).with_context(|| format!("{what} stopped"))? {
-            Next::Idle => {}
-            Next::End => break,
-            Next::Batch(batch) => {
-                each(&batch);
-                done += batch.len() as u64 + batch.rejected;
-                progress.set(done, String::new);
-            }
-        }
+    while let Some(batch) = reader.next()? {
+        each(&batch);
+        done += batch.len() as u64 + batch.rejected;
+        progress.set(done, String::new);
     }
     progress.finish();
     Ok(())
+}
+
+/// A range, batch by batch, for as long as nobody says stop.
+pub(super) struct Reader<'a> {
+    source: Source,
+    what: &'static str,
+    stop: &'a AtomicBool,
+}
+
+impl<'a> Reader<'a> {
+    /// Reads `range` for the `pass`-th time; messages call it `what`.
+    pub(super) fn open(
+        config: &Config,
+        range: Range,
+        pass: u32,
+        what: &'static str,
+        stop: &'a AtomicBool,
+    ) -> anyhow::Result<Reader<'a>> {
+        Ok(Reader { source: Source::open(config, range, pass)?, what, stop })
+    }
+
+    /// The next batch; `None` at the end.
+    pub(super) fn next(&mut self) -> anyhow::Result<Option<Batch>> {
+        loop {
+            if self.stop.load(Ordering::Relaxed) {
+                bail!("stopped");
+            }
+            match self.source.next(TICK).with_context(|| format!("{} stopped", self.what))? {
+                Next::Idle => {}
+                Next::End => return Ok(None),
+                Next::Batch(batch) => return Ok(Some(batch)),
+            }
+        }
+    }
 }

@@ -228,8 +228,13 @@ impl Demo {
             stop: Arc::clone(&stop),
             clocks: Arc::new(Clocks::default()),
         };
-        let bounds =
-            Bounds { from: Position::Earliest, to: None, fresh: false, publish_last: true };
+        let bounds = Bounds {
+            from: Position::Earliest,
+            to: None,
+            passes: 1,
+            fresh: false,
+            publish_last: true,
+        };
         let run = pipeline::run(&setting, &bounds, &mut |trainer, _| {
             trained.store(trainer.events + trainer.rejected, Ordering::Relaxed);
             if trainer.events + trainer.rejected >= self.events

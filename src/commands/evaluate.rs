@@ -10,7 +10,7 @@ use std::time::Instant;
 use anyhow::bail;
 use clap::Args;
 
-use super::bounded::read;
+use super::bounded::{read, read_pass};
 use super::{ConfigArgs, position, stop_on_signal};
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
@@ -91,7 +91,7 @@ pub(super) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
             let mut trainer = Trainer::new(&config, &placement, begin.clone());
             for pass in 1..=args.passes {
                 let range = Range { from: begin.clone(), to: Some(cut.clone()) };
-                read(&config, range, "training", &stop, |batch| {
+                read_pass(&config, range, pass, "training", &stop, |batch| {
                     trainer.step(batch, &mut |_| {});
                     if pass == 1
                         && let Some(seen) = &mut seen

@@ -49,7 +49,8 @@ pub(super) fn run(args: &InspectArgs) -> anyhow::Result<()> {
     println!("newest      {} ms since 1970", manifest.event_time_ms);
     println!("digest      {}", manifest.digest);
     println!("config      {}", manifest.config_digest);
-    println!("topic       {} (next offset to read)", manifest.offsets.topic());
+    let (topic, pass) = (manifest.offsets.topic(), manifest.pass);
+    println!("topic       {topic}, pass {pass} (next offset to read)");
     for (partition, next) in manifest.offsets.iter() {
         println!("            partition {partition}: {next}");
     }

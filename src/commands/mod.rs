@@ -3,6 +3,7 @@
 //! Owns arguments, exit codes (0 done, 1 failed, 2 usage or config) and what is printed on stdout.
 
 mod bounded;
+mod by_day;
 mod check;
 mod demo;
 mod estimate;

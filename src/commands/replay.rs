@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use anyhow::bail;
 use clap::Args;
 
+use super::by_day::{self, ByDayArgs};
 use super::{ConfigArgs, position, report, setting};
 use crate::pipeline::{self, Bounds};
 use crate::progress::Progress;
@@ -21,10 +22,17 @@ pub(super) struct ReplayArgs {
     /// Where to end, in the same forms; `latest` is what the topic holds when the run starts.
     #[arg(long, default_value = "latest", value_parser = position)]
     to: Position,
+    /// Passes over the range, for topics without an order in time, such as a link graph: with
+    /// batch.shuffle_events each has an order of its own. One that was killed goes on in its pass.
+    /// Rejected records are counted, and sent to the dead-letter topic, in each pass.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    passes: u32,
     /// Start from nothing: existing checkpoints are set aside. Without it a replay goes on from
     /// the newest checkpoint, so one that was killed loses nothing.
     #[arg(long)]
     fresh: bool,
+    #[command(flatten)]
+    by_day: ByDayArgs,
     /// Print the result as one JSON object.
     #[arg(long)]
     json: bool,
@@ -32,6 +40,9 @@ pub(super) struct ReplayArgs {
 
 pub(super) fn run(args: &ReplayArgs) -> anyhow::Result<()> {
     let config = args.config.load()?;
+    if args.by_day.by_day {
+        return by_day::run(&args.by_day, &config, (args.from, args.to), args.json);
+    }
     // A replay beside a live trainer must not fail for want of the metrics port.
     let listen = match std::net::TcpListener::bind(&config.http.listen) {
         Ok(_) => config.http.listen.clone(),
@@ -43,14 +54,25 @@ pub(super) fn run(args: &ReplayArgs) -> anyhow::Result<()> {
         }
     };
     let (setting, _edge) = setting(config, &listen)?;
-    let bounds =
-        Bounds { from: args.from, to: Some(args.to), fresh: args.fresh, publish_last: true };
+    if args.passes > 1 && setting.config.batch.shuffle_events == 0 {
+        tracing::warn!("every pass has the same order: set batch.shuffle_events to shuffle each");
+    }
+    let bounds = Bounds {
+        from: args.from,
+        to: Some(args.to),
+        passes: args.passes,
+        fresh: args.fresh,
+        publish_last: true,
+    };
     let mut progress: Option<Progress> = None;
     let summary = pipeline::run(&setting, &bounds, &mut |trainer, live| {
         let progress =
             progress.get_or_insert_with(|| Progress::new("replay", live.total, "events"));
         let records = trainer.events + trainer.rejected - live.records_before;
-        progress.set(records, || report::message(live));
+        progress.set(records, || match args.passes {
+            1 => report::message(live),
+            passes => format!("pass {} of {passes}, {}", trainer.pass, report::message(live)),
+        });
     })?;
     if let Some(progress) = progress {
         progress.finish();

@@ -71,6 +71,7 @@ pub(super) fn summary_json(summary: &Summary) -> Value {
         "events_this_run": summary.records_this_run,
         "began_at_step": summary.began_at_step,
         "step": summary.step,
+        "passes": summary.pass,
         "seconds": summary.seconds,
         "events_per_s": number(summary.records_this_run as f64 / summary.seconds),
         "loss": number(summary.loss),
@@ -93,6 +94,9 @@ pub(super) fn print_summary(summary: &Summary) {
         summary.trained,
         summary.rejected
     );
+    if summary.pass > 1 {
+        println!("passes      {}", summary.pass);
+    }
     for (reason, count) in &summary.rejected_by_reason {
         println!("            {count} {reason}");
     }

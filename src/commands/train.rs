@@ -13,7 +13,7 @@ pub(super) fn run(args: &ConfigArgs) -> anyhow::Result<()> {
         Start::Earliest => Position::Earliest,
         Start::Latest => Position::Latest,
     };
-    let bounds = Bounds { from, to: None, fresh: false, publish_last: false };
+    let bounds = Bounds { from, to: None, passes: 1, fresh: false, publish_last: false };
     let mut lines = report::LiveLines::new();
     let summary = pipeline::run(&setting, &bounds, &mut |trainer, live| lines.show(trainer, live))?;
     tracing::info!(

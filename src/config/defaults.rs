@@ -23,7 +23,7 @@ impl Default for KafkaConfig {
 
 impl Default for BatchConfig {
     fn default() -> Self {
-        Self { size: 1024, linger_ms: 1000, queue: 8 }
+        Self { size: 1024, linger_ms: 1000, shuffle_events: 0, queue: 8 }
     }
 }
 

@@ -147,6 +147,8 @@ pub struct BatchConfig {
     pub size: usize,
     /// An incomplete batch is trained after this long without a full one, in ms; 0: never.
     pub linger_ms: u64,
+    /// Events that are shuffled together before they become batches; 0: none are.
+    pub shuffle_events: usize,
     /// Batches that wait for the trainer.
     pub queue: usize,
 }

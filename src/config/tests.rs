@@ -77,6 +77,7 @@ fn all_faults_are_reported_at_once_with_their_paths() {
         [batch]
         size = "many"
         linger_ms = -1
+        shuffle_events = 1000
         [loss]
         temperature = 0.0
         [query]
@@ -96,6 +97,7 @@ fn all_faults_are_reported_at_once_with_their_paths() {
         "devise",
         "batch.size",
         "batch.linger_ms",
+        "batch.shuffle_events",
         "loss.temperature",
         "query.features[0].table",
         "query.features[1].kind",

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::{Config, Faults, FeatureConfig, FeatureKind, RewardConfig, SideConfig, Transform};
+use super::{
+    BatchConfig, Config, Faults, FeatureConfig, FeatureKind, RewardConfig, SideConfig, Transform,
+};
 
 impl Config {
     pub(super) fn validate(&self, faults: &mut Faults) {
@@ -39,6 +41,14 @@ impl Config {
             }
         }
         at_least(faults, "batch.size", self.batch.size as u64, 2);
+        let BatchConfig { size, shuffle_events: window, .. } = self.batch;
+        if window > SHUFFLE_EVENTS_MAX || !window.is_multiple_of(size.max(1)) {
+            let reason = format!(
+                "is {window}; must be 0 or a multiple of batch.size ({size}), at most \
+                 {SHUFFLE_EVENTS_MAX}"
+            );
+            faults.add("batch.shuffle_events", reason);
+        }
         at_least(faults, "batch.queue", self.batch.queue as u64, 1);
     }
 
@@ -188,6 +198,9 @@ impl Config {
 
 /// Most negatives of a kind: 64 times the paper's batch is minutes a step.
 const NEGATIVES_MAX: usize = 1 << 19;
+
+/// About 10 GB of events: beyond it the window would be the program's memory.
+const SHUFFLE_EVENTS_MAX: usize = 10_000_000;
 
 /// librdkafka properties that the source's exactness rests on.
 const RESERVED_PROPERTIES: [&str; 7] = [

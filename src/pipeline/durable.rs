@@ -64,6 +64,7 @@ fn snapshot(config: &Config, captured: Captured) -> Snapshot {
     Snapshot {
         step: counters.step,
         offsets: counters.offsets,
+        pass: counters.pass,
         event_time_ms: counters.event_time_ms,
         events_trained: counters.events,
         events_rejected: counters.rejected,

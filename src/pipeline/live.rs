@@ -51,6 +51,8 @@ pub struct Live {
     window: Recall,
     losses: VecDeque<f32>,
     pub(super) nonfinite_steps: u64,
+    /// The trainer's offsets are exact: it is not within a shuffle window.
+    pub(super) whole: bool,
     pub(super) step_before: u64,
     /// Records in the state's past when this run began.
     pub records_before: u64,
@@ -67,6 +69,7 @@ impl Live {
             window: Recall::new(&RECALL_KS),
             losses: VecDeque::with_capacity(WINDOW_STEPS),
             nonfinite_steps: 0,
+            whole: true,
             step_before: trainer.step,
             records_before: trainer.events + trainer.rejected,
             total,
@@ -82,6 +85,7 @@ impl Live {
     }
 
     pub(super) fn count(&mut self, setting: &Setting, batch: &Batch, report: Option<&StepReport>) {
+        self.whole = batch.whole;
         let metrics = &setting.metrics;
         metrics.events_total.with_label_values(&["rejected"]).inc_by(batch.rejected);
         let Some(report) = report else { return };

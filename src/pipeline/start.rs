@@ -5,20 +5,21 @@ use std::path::Path;
 use anyhow::{Context, anyhow, bail};
 use burn::tensor::{Device, DeviceKind};
 
+use super::passes::Passes;
 use super::{Bounds, Setting};
 use crate::checkpoint::{self, Checkpoint, Store};
 use crate::config::{Config, DeviceChoice};
 use crate::stream::offsets::Offsets;
 use crate::stream::position::{self, Range};
-use crate::stream::source::{self, Source};
+use crate::stream::source;
 use crate::train::model::Placement;
 use crate::train::trainer::{Counters, Trainer};
 
-/// A trainer and the source that feeds it.
+/// A trainer and the passes that feed it.
 pub(super) struct Begun {
     pub(super) trainer: Trainer,
-    pub(super) source: Source,
-    /// Records between the trainer's offsets and the end; 0: there is no end.
+    pub(super) passes: Passes,
+    /// Records from the trainer's offsets to the end of the last pass; 0: there is no end.
     pub(super) total: u64,
 }
 
@@ -36,8 +37,9 @@ pub(super) fn start(setting: &Setting, store: &Store, bounds: &Bounds) -> anyhow
     let (topic, brokers) = (&config.kafka.topic, &config.kafka.brokers);
     let resolve = |position| position::resolve(&consumer, topic, brokers, position);
     let to = bounds.to.map(resolve).transpose()?;
+    let from = resolve(bounds.from)?;
     let trainer = match newest {
-        None => Trainer::new(config, &setting.placement, resolve(bounds.from)?),
+        None => Trainer::new(config, &setting.placement, from.clone()),
         Some(checkpoint) => {
             let mut trainer = restore(config, &setting.placement, &checkpoint)?;
             if trainer.offsets.topic() != topic.as_str() {
@@ -55,16 +57,23 @@ pub(super) fn start(setting: &Setting, store: &Store, bounds: &Bounds) -> anyhow
                 tracing::warn!("{warning}");
             }
             trainer.offsets = checked.offsets;
-            let (step, path) = (trainer.step, checkpoint.path.display().to_string());
-            tracing::info!(step, path, "going on from a checkpoint");
+            let (step, pass) = (trainer.step, trainer.pass);
+            let path = checkpoint.path.display().to_string();
+            tracing::info!(step, pass, path, "going on from a checkpoint");
             trainer
         }
     };
     drop(consumer);
-    let total = to.as_ref().map_or(0, |to| distance(&trainer.offsets, to));
-    let range = Range { from: trainer.offsets.clone(), to };
+    // A state that has more passes behind it finishes the one it is in.
+    let last = bounds.passes.max(trainer.pass);
+    let passes_left = u64::from(last - trainer.pass);
+    let total = to
+        .as_ref()
+        .map_or(0, |to| distance(&trainer.offsets, to) + passes_left * distance(&from, to));
+    let rest = Range { from: trainer.offsets.clone(), to: to.clone() };
     setting.health.set_phase("opening the source");
-    Ok(Begun { source: Source::open(config, range)?, trainer, total })
+    let passes = Passes::begin(config, rest, Range { from, to }, (trainer.pass, last))?;
+    Ok(Begun { passes, trainer, total })
 }
 
 /// The newest checkpoint that verifies. Where all are damaged this is an error: starting from
@@ -111,6 +120,7 @@ pub fn restore(
         rejected: manifest.events_rejected,
         event_time_ms: manifest.event_time_ms,
         offsets: manifest.offsets.clone(),
+        pass: manifest.pass,
     };
     let read = |name: &str| checkpoint.section(name).map_err(|error| format!("{error:#}"));
     Trainer::restore(config, placement, counters, &read)

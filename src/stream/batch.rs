@@ -3,11 +3,16 @@
 use super::event::{Event, FeatureValue};
 use super::offsets::Offsets;
 
-/// A run of events in log order, with the offsets that reading them leads to.
+/// A run of events, with the offsets that reading them leads to.
 #[derive(Clone, Debug)]
 pub struct Batch {
     /// Next offset to read once this batch is applied.
     pub offsets: Offsets,
+    /// Its offsets are exact: true unless more of its shuffle window follows. Then they are those
+    /// of the window's start, and the state after it belongs to no offsets.
+    pub whole: bool,
+    /// Which time over the log this is; 1: the first.
+    pub pass: u32,
     /// Records rejected since the batch before.
     pub rejected: u64,
     /// Event times, ms since 1970.
@@ -73,6 +78,17 @@ impl Column {
         self.ends.push(end);
     }
 
+    /// Appends event `i` of `other`, a column of the same feature.
+    fn push_from(&mut self, other: &Column, i: usize) {
+        let range = other.range(i);
+        // Numbers and vectors have no ids beside their values.
+        if !other.ids.is_empty() {
+            self.ids.extend_from_slice(&other.ids[range.clone()]);
+        }
+        self.values.extend_from_slice(&other.values[range]);
+        self.end();
+    }
+
     /// Where event `i`'s entries stand in `ids` and `values`.
     pub fn range(&self, i: usize) -> std::ops::Range<usize> {
         let start = if i == 0 { 0 } else { self.ends[i - 1] as usize };
@@ -85,6 +101,8 @@ impl Batch {
     pub fn new(query: usize, item: usize, offsets: Offsets) -> Self {
         Self {
             offsets,
+            whole: true,
+            pass: 1,
             rejected: 0,
             times_ms: Vec::new(),
             query_ids: Vec::new(),
@@ -126,5 +144,22 @@ impl Batch {
             column.push(value);
         }
         self.item_values.push(event.item);
+    }
+
+    /// Appends event `i` of `other`, a batch of the same features. The item's name and values are
+    /// moved, so that an event can be taken once.
+    pub fn push_from(&mut self, other: &mut Batch, i: usize) {
+        self.times_ms.push(other.times_ms[i]);
+        self.query_ids.push(other.query_ids[i]);
+        self.item_ids.push(other.item_ids[i]);
+        self.item_names.push(std::mem::take(&mut other.item_names[i]));
+        self.item_values.push(std::mem::take(&mut other.item_values[i]));
+        self.rewards.push(other.rewards[i]);
+        for (column, other) in self.query.iter_mut().zip(&other.query) {
+            column.push_from(other, i);
+        }
+        for (column, other) in self.item.iter_mut().zip(&other.item) {
+            column.push_from(other, i);
+        }
     }
 }

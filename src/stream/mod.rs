@@ -14,4 +14,5 @@ pub mod merge;
 pub mod offsets;
 pub mod position;
 pub mod produce;
+pub mod shuffle;
 pub mod source;

@@ -47,7 +47,8 @@ pub enum Next {
 pub struct Source {
     consumer: BaseConsumer<Watch>,
     brokers: String,
-    /// An incomplete batch waits this long; none: until the range ends.
+    pass: u32,
+    /// An incomplete batch or window waits this long; none: until the range ends.
     linger: Option<Duration>,
     intake: Intake,
     flow: Flow,
@@ -67,12 +68,13 @@ const RECORDS_PER_ROUND: usize = 512;
 const POLL_MAX: Duration = Duration::from_millis(100);
 
 impl Source {
-    /// Starts to read `range` of `kafka.topic`.
+    /// Starts to read `range` of `kafka.topic`, for the `pass`-th time (1: the first): each pass
+    /// has a shuffle of its own.
     ///
     /// # Errors
     /// If the topic is not there (after a bounded wait), lacks a partition of the range, or if
     /// librdkafka refuses the config.
-    pub fn open(config: &Config, range: Range) -> anyhow::Result<Source> {
+    pub fn open(config: &Config, range: Range, pass: u32) -> anyhow::Result<Source> {
         let kafka = &config.kafka;
         let flow = Flow::new(&kafka.topic, kafka.buffer_events, range.from.iter().len());
         let consumer = client::consumer_of(config, flow.fetch_bytes())?;
@@ -81,10 +83,11 @@ impl Source {
         let bounded = range.to.is_some();
         let linger = Duration::from_millis(config.batch.linger_ms);
         let source = Source {
-            intake: Intake::new(config, range),
+            intake: Intake::new(config, range, pass),
             flow,
             linger: (!bounded && !linger.is_zero()).then_some(linger),
             brokers: kafka.brokers.clone(),
+            pass,
             dead: DeadLetters::new(config)?,
             consumer,
         };
@@ -118,7 +121,7 @@ impl Source {
                 return self.hand_out(batch);
             }
             if self.intake.merge.finished() {
-                return match self.intake.batcher.take() {
+                return match self.intake.close() {
                     Some(batch) => self.hand_out(batch),
                     None => Ok(Next::End),
                 };
@@ -126,7 +129,7 @@ impl Source {
             let lingers = self.linger.zip(self.intake.batcher.since());
             let due = lingers.map(|(linger, since)| since + linger);
             if due.is_some_and(|due| due <= now)
-                && let Some(batch) = self.intake.batcher.take()
+                && let Some(batch) = self.intake.close()
             {
                 return self.hand_out(batch);
             }
@@ -141,7 +144,8 @@ impl Source {
     }
 
     /// Its rejected records are on the broker before anyone can record its offsets as done.
-    fn hand_out(&mut self, batch: Batch) -> anyhow::Result<Next> {
+    fn hand_out(&mut self, mut batch: Batch) -> anyhow::Result<Next> {
+        batch.pass = self.pass;
         if batch.rejected > 0 {
             self.dead.flush()?;
         }

@@ -72,6 +72,8 @@ pub struct Trainer {
     pub frequency: Frequency,
     /// Next offset to read.
     pub offsets: Offsets,
+    /// Which time over the log the offsets belong to; 1: the first.
+    pub pass: u32,
     /// Batches trained on.
     pub step: u64,
     /// Events trained on.
@@ -99,6 +101,8 @@ pub struct Counters {
     pub event_time_ms: i64,
     /// See [`Trainer::offsets`].
     pub offsets: Offsets,
+    /// See [`Trainer::pass`].
+    pub pass: u32,
 }
 
 impl Trainer {
@@ -110,6 +114,7 @@ impl Trainer {
             corpus: Arc::new(corpus(config)),
             frequency: Frequency::new(frequency_settings(config)),
             offsets,
+            pass: 1,
             step: 0,
             events: 0,
             rejected: 0,
@@ -134,6 +139,7 @@ impl Trainer {
     ) -> Result<Self, String> {
         let mut trainer = Self::new(config, placement, counters.offsets);
         trainer.step = counters.step;
+        trainer.pass = counters.pass;
         trainer.events = counters.events;
         trainer.rejected = counters.rejected;
         trainer.event_time_ms = counters.event_time_ms;
@@ -153,6 +159,7 @@ impl Trainer {
             rejected: self.rejected,
             event_time_ms: self.event_time_ms,
             offsets: self.offsets.clone(),
+            pass: self.pass,
         }
     }
 
@@ -160,6 +167,7 @@ impl Trainer {
     /// A batch without events only moves offsets and counters: `None`.
     pub fn step(&mut self, batch: &Batch, enter: &mut dyn FnMut(Phase)) -> Option<StepReport> {
         self.offsets.clone_from(&batch.offsets);
+        self.pass = batch.pass;
         self.rejected += batch.rejected;
         if batch.is_empty() {
             return None;
@@ -254,6 +262,15 @@ impl Trainer {
     /// Divides the dot products in the loss, at present.
     pub fn temperature(&self) -> f32 {
         self.objective.temperature()
+    }
+
+    /// Vectors of a batch's queries, each with its history as it is now, which stays so.
+    pub fn embed_queries_aside(&self, batch: &Batch) -> Vec<f32> {
+        let before: Vec<Vec<u64>> = match self.model.encoder.query.history_length() {
+            0 => Vec::new(),
+            _ => batch.query_ids.iter().map(|&query| self.histories.of(query).to_vec()).collect(),
+        };
+        self.model.embed_queries(&batch.query, batch.len(), &before)
     }
 
     /// Queries whose history is kept.

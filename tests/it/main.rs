@@ -5,6 +5,7 @@
 //! printed reason where `../shared/data` (or MILLRACE_DATA) is absent.
 
 mod bad_records;
+mod by_day;
 mod device;
 mod estimate;
 mod learning;

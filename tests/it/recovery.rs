@@ -31,20 +31,42 @@ fn newest_step(directory: &Path) -> u64 {
 
 #[test]
 fn sigkill_at_random_steps_ends_in_the_bits_of_an_uninterrupted_run() {
+    survives_sigkill(&SETS, 1);
+}
+
+/// The same where checkpoints can only be taken every eighth step.
+#[test]
+fn sigkill_within_a_shuffle_window_repeats_the_window() {
+    survives_sigkill(&[&SETS[..], &["batch.shuffle_events=1024"]].concat(), 1);
+}
+
+/// The last window of a pass is incomplete, and its end is where the next pass begins.
+#[test]
+fn sigkill_between_passes_goes_on_in_the_pass_where_it_was() {
+    survives_sigkill(&[&SETS[..], &["batch.shuffle_events=1024"]].concat(), 3);
+}
+
+fn survives_sigkill(sets: &[&str], passes: u32) {
     let mut random = SplitMix::new(seed());
     // Two partitions: the merge by event time must come out the same, too.
     let bench = Bench::new("demo.toml", 2);
-    bench.produce_synthetic(EVENTS, 11);
-    let whole = json(&mut bench.command("replay", "whole", &SETS));
-    assert_eq!(whole["events"], EVENTS);
+    let events = EVENTS / passes as usize;
+    bench.produce_synthetic(events, 11);
+    let replay = |name| {
+        let mut command = bench.command("replay", name, sets);
+        command.arg("--passes").arg(passes.to_string());
+        command
+    };
+    let whole = json(&mut replay("whole"));
+    assert_eq!((&whole["events"], &whole["passes"]), (&value!(EVENTS), &value!(passes)));
     let steps = whole["step"].as_u64().expect("a step");
 
     let killed = bench.checkpoints("killed");
     let mut kills = Vec::new();
     while kills.len() < 4 {
         let before = newest_step(&killed);
-        let target = before + 1 + random.next_u64() % (steps / 4);
-        let mut run = Running::start(&mut bench.command("replay", "killed", &SETS));
+        let target = before + 1 + random.next_u64() % (steps / 6);
+        let mut run = Running::start(&mut replay("killed"));
         let deadline = Instant::now() + PATIENCE;
         while newest_step(&killed) < target && run.child.try_wait().expect("running").is_none() {
             assert!(Instant::now() < deadline, "no checkpoint at or past step {target}");
@@ -55,7 +77,9 @@ fn sigkill_at_random_steps_ends_in_the_bits_of_an_uninterrupted_run() {
         while Instant::now() < pause {
             std::thread::yield_now();
         }
-        run.signal("-KILL");
+        if run.child.try_wait().expect("running").is_none() {
+            run.signal("-KILL");
+        }
         run.wait();
         kills.push(newest_step(&killed));
         if newest_step(&killed) >= steps {
@@ -64,9 +88,9 @@ fn sigkill_at_random_steps_ends_in_the_bits_of_an_uninterrupted_run() {
     }
     println!("killed with newest checkpoints at {kills:?} of {steps} steps");
     assert!(kills.iter().any(|&step| step < steps), "at least one kill came before the end");
-    let resumed = json(&mut bench.command("replay", "killed", &SETS));
+    let resumed = json(&mut replay("killed"));
     assert!(resumed["began_at_step"].as_u64() > Some(0), "it went on from a checkpoint");
-    for key in ["step", "events", "trained", "rejected", "digest"] {
+    for key in ["step", "events", "trained", "rejected", "passes", "digest"] {
         assert_eq!(resumed[key], whole[key], "{key}");
     }
     let of = |name: &str| inspect(&bench.checkpoints(name));
@@ -90,10 +114,25 @@ fn a_second_run_repeats_the_digest_and_another_seed_does_not() {
 
 #[test]
 fn sigterm_takes_a_last_checkpoint_and_exits_0() {
+    sigterm(&["batch.linger_ms=100", "checkpoint.every_steps=5"]);
+}
+
+/// Four steps a window, of which the last is on disk before the trainer goes.
+#[test]
+fn sigterm_trains_a_shuffle_window_to_its_end() {
+    sigterm(&[
+        "batch.size=128",
+        "batch.shuffle_events=512",
+        "batch.linger_ms=100",
+        "checkpoint.every_steps=5",
+    ]);
+}
+
+fn sigterm(sets: &[&str]) {
     let bench = Bench::new("demo.toml", 1);
     bench.produce_synthetic(20_000, 13);
-    let sets = ["http.listen=127.0.0.1:0", "batch.linger_ms=100", "checkpoint.every_steps=5"];
-    let mut run = Running::start(&mut bench.command("train", "train", &sets));
+    let with_http = [&["http.listen=127.0.0.1:0"], sets].concat();
+    let mut run = Running::start(&mut bench.command("train", "train", &with_http));
     run.wait_for("checkpoint step=");
     run.signal("-TERM");
     let (took, status) = run.wait();
@@ -103,7 +142,7 @@ fn sigterm_takes_a_last_checkpoint_and_exits_0() {
     println!("SIGTERM: {took:?}, last checkpoint at step {}", stopped["step"]);
 
     // What was read and not trained is read again: nothing is missing, nothing is there twice.
-    let rest = json(&mut bench.command("replay", "train", &sets[1..]));
+    let rest = json(&mut bench.command("replay", "train", sets));
     assert_eq!((&rest["trained"], &rest["rejected"]), (&value!(20_000), &value!(0)));
 }
 

@@ -13,29 +13,36 @@ use super::super::decode::Mapping;
 use super::super::merge::{Batcher, Entry, Merge, Outcome};
 use super::super::offsets::Offsets;
 use super::super::position::Range;
+use super::super::shuffle::Shuffle;
 use super::guard::Guard;
 
-/// Decodes, merges and batches; all of it but the letters is pure.
+/// Decodes, merges, shuffles and batches; all of it but the letters is pure.
 pub(super) struct Intake {
     mapping: Mapping,
     pub(super) merge: Merge,
+    /// Collects a batch, or a window where there is a shuffle.
     pub(super) batcher: Batcher,
+    shuffle: Option<Shuffle>,
     pub(super) guard: Guard,
     ends: Option<Offsets>,
     pub(super) finished: BTreeSet<i32>,
 }
 
 impl Intake {
-    pub(super) fn new(config: &Config, range: Range) -> Intake {
+    pub(super) fn new(config: &Config, range: Range, pass: u32) -> Intake {
         let partitions = range.from.iter().map(|(partition, _)| partition);
         let (query, item) = (config.query.features.len(), config.item.features.len());
+        let (size, window) = (config.batch.size, config.batch.shuffle_events);
+        let shuffle =
+            (window > 0).then(|| Shuffle::new(size, config.seed, pass, range.from.clone()));
         let mut intake = Intake {
             mapping: Mapping::new(config),
             merge: Merge::new(partitions, config.kafka.order),
             guard: Guard::new(config.kafka.rejected_window, config.kafka.rejected_share_max),
             ends: range.to,
             finished: BTreeSet::new(),
-            batcher: Batcher::new(config.batch.size, query, item, range.from.clone()),
+            batcher: Batcher::new(size.max(window), query, item, range.from.clone()),
+            shuffle,
         };
         for (partition, next) in range.from.iter() {
             intake.finish_at(partition, next);
@@ -96,11 +103,27 @@ impl Intake {
         Ok(())
     }
 
-    /// Moves what is certain into the batch; gives it when it is full.
+    /// Moves what is certain into the batch; gives it when it is full. A window is dealt out
+    /// before the next one begins: `batch.shuffle_events` bounds both together.
     pub(super) fn assemble(&mut self, now: Instant) -> Option<Batch> {
+        if let Some(batch) = self.shuffle.as_mut().and_then(Shuffle::deal) {
+            return Some(batch);
+        }
         while !self.batcher.full() {
             self.batcher.push(self.merge.pop()?, now);
         }
-        self.batcher.take()
+        self.close()
+    }
+
+    /// The batch as it is, or the first one of the window as that is, if anything went in.
+    pub(super) fn close(&mut self) -> Option<Batch> {
+        let taken = self.batcher.take()?;
+        match &mut self.shuffle {
+            None => Some(taken),
+            Some(shuffle) => {
+                shuffle.load(taken);
+                shuffle.deal()
+            }
+        }
     }
 }

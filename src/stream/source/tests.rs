@@ -75,7 +75,7 @@ impl Broker {
     }
 
     fn open(&self, range: Range) -> Source {
-        Source::open(&self.config, range).expect("opened")
+        Source::open(&self.config, range, 1).expect("opened")
     }
 
     /// Everything on `topic`.
@@ -216,6 +216,45 @@ fn reading_on_from_a_batch_gives_the_batches_that_followed() {
 }
 
 #[test]
+fn reading_on_from_a_window_gives_the_windows_that_followed() {
+    let mut broker = Broker::new(3);
+    broker.config.batch.shuffle_events = 40;
+    interleaved(&broker);
+    let batches = until_end(&mut broker.open(broker.all()));
+    assert!(batches.iter().zip(1..).all(|(batch, n)| batch.whole == (n % 4 == 0)));
+    for stop in [3, 151, 299] {
+        let from = batches[stop].offsets.clone();
+        let rest = until_end(&mut broker.open(Range { from, ..broker.all() }));
+        assert_eq!(format!("{rest:?}"), format!("{:?}", &batches[stop + 1..]));
+    }
+    let mut seen: Vec<i64> =
+        items(&batches).iter().map(|name| name.parse().expect("an item's number")).collect();
+    assert!(!seen[..40].is_sorted());
+    for window in seen.chunks_mut(40) {
+        window.sort_unstable();
+    }
+    assert_eq!(seen, (0..3000).collect::<Vec<_>>(), "nothing leaves its window");
+}
+
+#[test]
+fn a_window_that_lingers_is_dealt_out_as_it_is() {
+    let mut broker = Broker::new(1);
+    broker.config.batch.shuffle_events = 1000;
+    broker.config.batch.linger_ms = 50;
+    let from = broker.offsets(Position::Earliest);
+    let mut source = broker.open(Range { from, to: None });
+    (0..25).for_each(|item| broker.event(0, item, item));
+    broker.flush();
+    let mut dealt = 0;
+    while dealt < 25 {
+        let batch = next_batch(&mut source);
+        dealt += batch.len();
+        let next = batch.offsets.next(0);
+        assert!(batch.whole || next < Some(25), "{batch:?}");
+    }
+}
+
+#[test]
 fn rejected_records_are_on_the_dead_letter_topic_before_their_offsets_are_handed_out() {
     let broker = Broker::new(2);
     let large = vec![b'x'; 2_000_000];
@@ -334,7 +373,7 @@ fn a_broker_that_goes_away_is_waited_for() {
         offsets.advance(0, 0);
         offsets
     };
-    let opened = std::thread::spawn(move || Source::open(&config, Range { from, to: None }));
+    let opened = std::thread::spawn(move || Source::open(&config, Range { from, to: None }, 1));
     std::thread::sleep(Duration::from_millis(1500));
     broker.cluster.broker_up(1).expect("up");
     let mut source = opened.join().expect("no panic").expect("opened once the broker was back");
@@ -375,10 +414,11 @@ fn a_range_must_fit_the_topic() {
     let broker = Broker::new(1);
     let mut from = Offsets::new("clicks");
     from.advance(1, 0);
-    let error = Source::open(&broker.config, Range { from, to: None }).expect_err("no partition 1");
+    let error =
+        Source::open(&broker.config, Range { from, to: None }, 1).expect_err("no partition 1");
     assert!(error.to_string().contains("no partition 1"), "{error}");
     let range = Range { from: Offsets::new("other"), to: None };
-    assert!(Source::open(&broker.config, range).is_err());
+    assert!(Source::open(&broker.config, range, 1).is_err());
 }
 
 #[test]
@@ -387,7 +427,7 @@ fn a_missing_topic_is_named_with_what_to_do() {
     let missing = rdkafka::types::RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
     broker.cluster.topic_error("clicks", missing).expect("set");
     let range = Range { from: Offsets::new("clicks"), to: None };
-    let error = Source::open(&broker.config, range).expect_err("no topic").to_string();
+    let error = Source::open(&broker.config, range, 1).expect_err("no topic").to_string();
     assert!(error.contains("topic `clicks` does not exist on 127.0.0.1:"), "{error}");
     assert!(error.contains("--create --topic clicks"), "{error}");
 }

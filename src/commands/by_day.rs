@@ -1,0 +1,258 @@
+//! `millrace replay --by-day`: the paper's sequential protocol (Yi et al. 2019, section 6.3).
+//!
+//! Two readers go over the log in step: one trains day d, the other then measures on what of day
+//! d + 1 is never trained on. So nothing is kept but a batch of each.
+
+mod days;
+mod print;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+use clap::Args;
+
+use super::stop_on_signal;
+use crate::config::{Config, Order};
+use crate::pipeline;
+use crate::progress::Progress;
+use crate::stream::batch::Batch;
+use crate::stream::position::{self, Position, Range};
+use crate::stream::shuffle::Shuffle;
+use crate::stream::source;
+use crate::train::evaluation::{Recall, ranks, static_ranks};
+use crate::train::trainer::Trainer;
+use days::{Days, Split};
+
+/// Cut-offs of the report.
+const KS: [u32; 4] = [10, 50, 100, 300];
+
+/// Arguments of `replay --by-day`.
+#[derive(Args)]
+pub(super) struct ByDayArgs {
+    /// Measure day by day, in memory (no checkpoint is read or written): each day (UTC, by event
+    /// time) is trained but for its held-out events; then those of the next day that has events
+    /// are ranked among the whole corpus, exactly, beside popularity.
+    #[arg(long, conflicts_with_all = ["fresh", "passes"])]
+    pub(super) by_day: bool,
+    /// Share of each day's events that is never trained on, chosen by a hash of the seed and the
+    /// event.
+    #[arg(long, default_value = "10%", value_name = "SHARE%", requires = "by_day", value_parser = share)]
+    held_out: f64,
+    /// Draw recall@10 and @100 by day into this file.
+    #[arg(long, value_name = "FILE.svg", requires = "by_day")]
+    plot: Option<PathBuf>,
+}
+
+/// `10%`, as a share of 1.
+fn share(text: &str) -> Result<f64, String> {
+    let percent = text.strip_suffix('%').and_then(|number| number.parse::<f64>().ok());
+    match percent {
+        Some(percent) if 0.0 < percent && percent < 100.0 => Ok(percent / 100.0),
+        _ => Err(format!("`{text}`: expected a share between 0% and 100%, such as 10%")),
+    }
+}
+
+pub(super) fn run(
+    args: &ByDayArgs,
+    config: &Config,
+    (from, to): (Position, Position),
+    json: bool,
+) -> anyhow::Result<()> {
+    let (stop, _edge) = stop_on_signal()?;
+    let placement = pipeline::placement(config.device)?;
+    let consumer = source::consumer(config)?;
+    let (topic, brokers) = (&config.kafka.topic, &config.kafka.brokers);
+    let resolve = |position| position::resolve(&consumer, topic, brokers, position);
+    let range = Range { from: resolve(from)?, to: Some(resolve(to)?) };
+    drop(consumer);
+    let trainer = Trainer::new(config, &placement, range.from.clone());
+    let began = Instant::now();
+    let split = Split::new(config.seed, args.held_out);
+    let mut protocol = Protocol::begin(config, trainer, range, split, &stop)?;
+    let mut measured = Vec::new();
+    while let Some(day) = protocol.next_day()? {
+        measured.push(day);
+    }
+    if protocol.trainer.step == 0 {
+        bail!("the range holds no usable event");
+    }
+    if measured.iter().all(|day| day.model.cases() == 0) {
+        bail!("no day has held-out events and a day before it: the range must span two days");
+    }
+    let (rejected, late) = (protocol.train.rejected, protocol.train.late);
+    if late > 0 {
+        tracing::warn!(
+            late,
+            "events came after the first of a later day and were counted there: is the topic in \
+             the order of time?"
+        );
+    }
+    let report = print::Report {
+        topic,
+        seed: config.seed,
+        held_out: args.held_out,
+        days: &measured,
+        rejected,
+        late,
+        elapsed: began.elapsed(),
+    };
+    if let Some(path) = &args.plot {
+        std::fs::write(path, report.svg()?)
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        tracing::info!(path = %path.display(), "plotted");
+    }
+    if json {
+        println!("{}", report.json());
+    } else {
+        report.print();
+    }
+    Ok(())
+}
+
+/// One day.
+struct Day {
+    /// Days since 1970.
+    day: i64,
+    /// Events of it that were trained on.
+    trained: u64,
+    /// Items known at its end.
+    candidates: usize,
+    /// On the held-out events of the day that follows; without cases at the end.
+    model: Recall,
+    /// Of the items' counts, on the same events.
+    popularity: Recall,
+}
+
+/// The state of a run between two days.
+struct Protocol<'a> {
+    config: &'a Config,
+    trainer: Trainer,
+    split: Split,
+    shuffle: Option<Shuffle>,
+    train: Days<'a>,
+    /// A day ahead of `train`.
+    test: Days<'a>,
+    progress: Option<Progress>,
+}
+
+impl<'a> Protocol<'a> {
+    fn begin(
+        config: &'a Config,
+        trainer: Trainer,
+        range: Range,
+        split: Split,
+        stop: &'a AtomicBool,
+    ) -> anyhow::Result<Self> {
+        let total = range.to.as_ref().map_or(0, |to| pipeline::distance(&range.from, to));
+        let mut reading = config.clone();
+        // Days are cut from what comes in the order of time; a window is shuffled within its day.
+        reading.kafka.order = Order::EventTime;
+        reading.batch.shuffle_events = 0;
+        let train = Days::open(&reading, range.clone(), stop)?;
+        // One letter for each rejected record is enough.
+        reading.kafka.dead_letter_topic = String::new();
+        let mut test = Days::open(&reading, range.clone(), stop)?;
+        // There is no model yet to measure on the first day.
+        test.skip_day()?;
+        let shuffled = config.batch.shuffle_events > 0;
+        let shuffle =
+            shuffled.then(|| Shuffle::new(config.batch.size, config.seed, 1, range.from.clone()));
+        let progress = Some(Progress::new("by day", total, "events"));
+        Ok(Self { config, trainer, split, shuffle, train, test, progress })
+    }
+
+    /// Trains the next day and measures on the one after it; `None` at the end.
+    fn next_day(&mut self) -> anyhow::Result<Option<Day>> {
+        let Some(day) = self.train.begin_day()? else {
+            self.progress.take().into_iter().for_each(Progress::finish);
+            return Ok(None);
+        };
+        let before = self.trainer.events;
+        self.train_day(day)?;
+        let measured = Day {
+            day,
+            trained: self.trainer.events - before,
+            candidates: self.trainer.corpus.len(),
+            model: Recall::new(&KS),
+            popularity: Recall::new(&KS),
+        };
+        self.measure(measured).map(Some)
+    }
+
+    fn train_day(&mut self, day: i64) -> anyhow::Result<()> {
+        let size = self.config.batch.size.max(self.config.batch.shuffle_events);
+        let split = self.split;
+        let mut more = true;
+        while more {
+            let mut batch = self.empty_batch();
+            more = self.train.fill(&mut batch, size, |batch, i| !split.holds_out(batch, i))?;
+            match &mut self.shuffle {
+                _ if batch.is_empty() => {}
+                None => drop(self.trainer.step(&batch, &mut |_| {})),
+                Some(shuffle) => {
+                    shuffle.load(batch);
+                    while let Some(batch) = shuffle.deal() {
+                        self.trainer.step(&batch, &mut |_| {});
+                    }
+                }
+            }
+            if let Some(progress) = &mut self.progress {
+                progress.set(self.train.read, || days::date(day));
+            }
+        }
+        Ok(())
+    }
+
+    /// Ranks the held-out events of the day ahead among all items, as everything is now.
+    fn measure(&mut self, mut day: Day) -> anyhow::Result<Day> {
+        if self.test.begin_day()?.is_none() {
+            return Ok(day);
+        }
+        let items = self.trainer.corpus.sorted();
+        let vectors = self.trainer.model.embed_items(&items); // [items, dim]
+        let index: HashMap<u64, usize> = items.iter().map(|(id, _)| *id).zip(0..).collect();
+        #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
+        let counts: Vec<f64> = items.iter().map(|(_, item)| item.count as f64).collect();
+        let by_popularity = static_ranks(&counts);
+        let (size, dim, split) = (self.config.batch.size, self.config.model.dim, self.split);
+        let mut more = true;
+        while more {
+            let mut batch = self.empty_batch();
+            more = self.test.fill(&mut batch, size, |batch, i| split.holds_out(batch, i))?;
+            if batch.is_empty() {
+                continue;
+            }
+            let queries = self.trainer.embed_queries_aside(&batch); // [events, dim]
+            let targets: Vec<Option<usize>> =
+                batch.item_ids.iter().map(|id| index.get(id).copied()).collect();
+            let none = vec![Vec::new(); batch.len()];
+            let found = ranks(&queries, &vectors, dim, &targets, &none);
+            for (rank, target) in found.into_iter().zip(targets) {
+                day.model.add(rank);
+                day.popularity.add(target.map(|target| by_popularity[target]));
+            }
+        }
+        Ok(day)
+    }
+
+    fn empty_batch(&self) -> Batch {
+        let (query, item) = (self.config.query.features.len(), self.config.item.features.len());
+        Batch::new(query, item, self.trainer.offsets.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_is_a_percentage_that_leaves_something() {
+        assert_eq!((share("10%"), share("0.5%")), (Ok(0.1), Ok(0.005)));
+        for wrong in ["0%", "100%", "10", "ten%", "-1%", "NaN%"] {
+            assert!(share(wrong).is_err(), "{wrong}");
+        }
+    }
+}

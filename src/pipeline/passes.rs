@@ -1,0 +1,55 @@
+//! A bounded range that is read several times: for topics without an order in time.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::config::Config;
+use crate::stream::position::Range;
+use crate::stream::source::{Next, Source};
+
+/// The source of the pass in progress, and what the passes after it read.
+pub(super) struct Passes {
+    pub(super) source: Source,
+    config: Config,
+    range: Range,
+    pass: u32,
+    last: u32,
+    /// Of the passes before.
+    rejected: BTreeMap<&'static str, u64>,
+}
+
+impl Passes {
+    /// Reads `rest` in the `pass`-th pass, then `range` in each one up to the `last`-th.
+    pub(super) fn begin(
+        config: &Config,
+        rest: Range,
+        range: Range,
+        (pass, last): (u32, u32),
+    ) -> anyhow::Result<Passes> {
+        let source = Source::open(config, rest, pass)?;
+        let rejected = BTreeMap::new();
+        Ok(Passes { source, config: config.clone(), range, pass, last, rejected })
+    }
+
+    /// As [`Source::next`]; the end is that of the last pass.
+    pub(super) fn next(&mut self, wait: Duration) -> anyhow::Result<Next> {
+        let next = self.source.next(wait)?;
+        if !matches!(next, Next::End) || self.pass >= self.last {
+            return Ok(next);
+        }
+        self.rejected = self.rejected_by_reason();
+        self.pass += 1;
+        tracing::info!(pass = self.pass, of = self.last, "next pass");
+        self.source = Source::open(&self.config, self.range.clone(), self.pass)?;
+        Ok(Next::Idle)
+    }
+
+    /// Rejected records of all passes of this run.
+    pub(super) fn rejected_by_reason(&self) -> BTreeMap<&'static str, u64> {
+        let mut rejected = self.rejected.clone();
+        for (reason, count) in self.source.rejected_by_reason() {
+            *rejected.entry(reason).or_default() += count;
+        }
+        rejected
+    }
+}
