@@ -1,6 +1,7 @@
 //! Experiments whose results the README quotes: `scripts/experiment --help`.
 
 mod estimator;
+mod quality;
 
 use clap::{Parser, Subcommand};
 
@@ -16,6 +17,8 @@ struct Cli {
 enum Experiment {
     /// The frequency estimator: the paper's Figures 4 and 5, and real clicks beside its rivals.
     Estimator(estimator::EstimatorArgs),
+    /// Recall of the loss modes and ways of ranking on wikispeedia, ml-1m and Globo's clicks.
+    Quality(quality::QualityArgs),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -23,5 +26,6 @@ fn main() -> anyhow::Result<()> {
     millrace::telemetry::init_logging(false, "info");
     match cli.experiment {
         Experiment::Estimator(args) => estimator::run(&args),
+        Experiment::Quality(args) => quality::run(&args),
     }
 }

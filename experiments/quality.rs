@@ -1,0 +1,173 @@
+//! Does it learn? Loss modes and ways of ranking on three data sets, as one page and one JSON file.
+//!
+//! Owns what is compared and written. Must never know: how a model is trained or ranks are found.
+
+mod events;
+mod globo;
+mod held_out;
+mod modes;
+mod report;
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, anyhow};
+use clap::Args;
+use millrace::config::Config;
+use millrace::pipeline::placement;
+use millrace::train::evaluation::metrics::{Band, Quality};
+use millrace::train::model::Placement;
+use serde_json::{Map, Value, json};
+
+use events::Events;
+use held_out::Protocol;
+use report::{Measured, Page};
+
+/// Arguments of `quality`.
+#[derive(Args)]
+pub(crate) struct QualityArgs {
+    /// Directory for quality.json, report.html and globo.svg; made if missing. A relative path
+    /// begins at the repository's root.
+    #[arg(long)]
+    out: PathBuf,
+    /// Seed of weights, rows, shuffles and draws.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Data sets to measure, of wikispeedia, ml-1m and globo.
+    #[arg(long, value_delimiter = ',', default_values = ["wikispeedia", "ml-1m", "globo"])]
+    #[arg(value_parser = ["wikispeedia", "ml-1m", "globo"])]
+    datasets: Vec<String>,
+    /// Directory with the data sets [default: $MILLRACE_DATA, else ../shared/data].
+    #[arg(long)]
+    data: Option<PathBuf>,
+}
+
+/// A data set with its file and protocol.
+struct Dataset {
+    name: &'static str,
+    file: &'static str,
+    what: &'static str,
+    protocol: Protocol,
+}
+
+const HELD_OUT: [Dataset; 2] = [
+    Dataset {
+        name: "wikispeedia",
+        file: "wikispeedia/links.jsonl.gz",
+        what: "links between Wikipedia articles, 20 passes over the first 90%, shuffled anew in each; \
+               all articles are candidates but those the page is known to link to",
+        protocol: Protocol { passes: 20, exclude_seen: true },
+    },
+    Dataset {
+        name: "ml-1m",
+        file: "ml-1m/ratings.jsonl.gz",
+        what: "MovieLens ratings as interactions, one pass over the first 90% in order; all films \
+               are candidates",
+        protocol: Protocol { passes: 1, exclude_seen: false },
+    },
+];
+
+pub(crate) fn run(args: &QualityArgs) -> anyhow::Result<()> {
+    let began = Instant::now();
+    let out = args.out.as_path();
+    std::fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
+    let of_environment = || std::env::var_os("MILLRACE_DATA").map(PathBuf::from);
+    let data = args.data.clone().or_else(of_environment).unwrap_or("../shared/data".into());
+    let wanted = |name: &str| args.datasets.iter().any(|dataset| dataset == name);
+
+    let mut page = Page::default();
+    for dataset in HELD_OUT.iter().filter(|dataset| wanted(dataset.name)) {
+        page.add(measure_held_out(dataset, args.seed, &data)?);
+    }
+    if wanted("globo") {
+        page.add(measure_globo(args.seed, &data)?);
+    }
+    let mut results = json!({ "seed": args.seed });
+    for measured in &page.datasets {
+        results[&measured.name] = measured.json();
+    }
+    let write = |name: &str, text: String| {
+        let path = out.join(name);
+        std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+    };
+    write("quality.json", format!("{results:#}\n"))?;
+    for measured in &page.datasets {
+        if let Some(svg) = measured.by_day()? {
+            write(&format!("{}.svg", measured.name), svg)?;
+        }
+    }
+    write("report.html", page.html()?)?;
+    println!("\nwritten: {} ({:.0} s)", out.display(), began.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// The config of `dataset` with `set` on top.
+fn load(dataset: &str, seed: u64, set: &[&str]) -> anyhow::Result<Config> {
+    let seed = format!("seed={seed}");
+    let overrides: Vec<String> = set.iter().copied().chain([&*seed]).map(str::to_owned).collect();
+    let path = format!("config/{dataset}.toml");
+    Config::load(Some(Path::new(&path)), &overrides).map_err(|faults| anyhow!("{path}: {faults}"))
+}
+
+fn start(config: &Config) -> anyhow::Result<Placement> {
+    placement(config.device)
+}
+
+fn measure_held_out(dataset: &Dataset, seed: u64, data: &Path) -> anyhow::Result<Measured> {
+    let config = load(dataset.name, seed, &[])?;
+    let events = Events::read(&config, &data.join(dataset.file))?;
+    let (train, test) = events.split(0.9);
+    let mut measured = Measured::new(dataset.name, dataset.what);
+    measured.cases = test.len();
+    println!("\n{}: {} events trained, {} held out", dataset.name, train.len(), test.len());
+    let mut popularity = None;
+    for mode in &modes::HELD_OUT {
+        let config = load(dataset.name, seed, mode.set)?;
+        let outcome =
+            held_out::measure(&config, &start(&config)?, &dataset.protocol, (&train, &test));
+        print_line(mode.name, &outcome.model);
+        measured.candidates = outcome.candidates as f64;
+        let row = measured.row(mode.name, mode.what, outcome.model);
+        row.shown = Some((outcome.coverage, outcome.popularity_bias));
+        popularity = Some(outcome.popularity);
+    }
+    let popularity = popularity.context("there are modes")?;
+    print_line("popularity", &popularity);
+    measured.row("popularity", "events in training", popularity);
+    Ok(measured)
+}
+
+fn measure_globo(seed: u64, data: &Path) -> anyhow::Result<Measured> {
+    let config = load("globo", seed, &[])?;
+    let events = Events::read(&config, &data.join("globo/clicks.jsonl.gz"))?;
+    println!("\nglobo: {} events, each ranked before it is trained on", events.len());
+    let of_mode = |set: &[&str]| load("globo", seed, set);
+    let mut runs = 0;
+    let rankings = globo::measure(&of_mode, &start(&config)?, &events, || {
+        runs += 1;
+        eprintln!("  pass {runs} done");
+    })?;
+    let mut measured = Measured::new(
+        "globo",
+        "news clicks in time order, one pass; each click is ranked among the articles clicked in the \
+         24 hours before it (clicks on articles that the user has had are left out), then trained on",
+    );
+    for (name, what, ranking) in rankings {
+        print_line(name, &ranking.total);
+        measured.cases = ranking.total.all.cases() as usize;
+        let days = ranking.days;
+        measured.row(name, what, ranking.total).days = days.into_values().collect();
+    }
+    Ok(measured)
+}
+
+fn print_line(name: &str, quality: &Quality) {
+    let [at_10, at_50, at_100, at_300] = quality.recall(&Band::ALL).map(|recall| recall.value);
+    println!("{name:<28} recall@10/50/100/300 {at_10:.4} {at_50:.4} {at_100:.4} {at_300:.4}");
+}
+
+/// `{"10": .., "50": ..}`
+fn by_k<T: Into<Value>>(values: impl IntoIterator<Item = T>) -> Value {
+    let keys = millrace::train::evaluation::KS.iter().map(u32::to_string);
+    Value::Object(keys.zip(values.into_iter().map(Into::into)).collect::<Map<_, _>>())
+}

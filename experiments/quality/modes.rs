@@ -1,0 +1,50 @@
+//! What is compared: settings on top of a data set's config.
+
+/// One way of training and ranking.
+pub(super) struct Mode {
+    /// Its key in quality.json.
+    pub(super) name: &'static str,
+    /// What it is, for the report.
+    pub(super) what: &'static str,
+    /// `--set` overrides.
+    pub(super) set: &'static [&'static str],
+}
+
+const PLAIN: Mode = Mode {
+    name: "plain",
+    what: "in-batch softmax (paper, eq. 3)",
+    set: &["loss.correction=plain"],
+};
+const CORRECTED: Mode = Mode {
+    name: "corrected",
+    what: "log q subtracted from every logit (eq. 4)",
+    set: &["loss.correction=corrected"],
+};
+const EXCLUDED: Mode = Mode {
+    name: "corrected_positive_excluded",
+    what: "positive uncorrected and outside the sum (Khrylchenko et al. 2025)",
+    set: &["loss.correction=corrected_positive_excluded"],
+};
+const MIXED: Mode = Mode {
+    name: "mixed",
+    what: "eq. 4 and 512 items drawn uniformly from the corpus (Yang et al. 2020)",
+    set: &["loss.correction=corrected", "negatives.mixed=512"],
+};
+const CROSS_BATCH: Mode = Mode {
+    name: "cross_batch",
+    what: "eq. 4 and the 2,048 last item vectors as negatives (Wang et al. 2021)",
+    set: &["loss.correction=corrected", "negatives.cross_batch=2048"],
+};
+const OURS: Mode = Mode {
+    name: "ours",
+    what: "positive excluded, 512 mixed negatives, accumulators that decay",
+    set: &[
+        "loss.correction=corrected_positive_excluded",
+        "negatives.mixed=512",
+        "embedding.accumulator_decay=0.99",
+        "optimizer.accumulator_decay=0.999",
+    ],
+};
+
+/// Modes that are measured on held-out events.
+pub(super) const HELD_OUT: [Mode; 6] = [PLAIN, CORRECTED, EXCLUDED, MIXED, CROSS_BATCH, OURS];
