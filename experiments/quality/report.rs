@@ -1,7 +1,5 @@
 //! The page and the JSON of what was measured.
 
-use std::fmt::Write as _;
-
 use millrace::plot::{self, Marks, Plot, Series};
 use millrace::train::evaluation::KS;
 use millrace::train::evaluation::metrics::{Band, Interval, Quality, Sums};
@@ -151,7 +149,7 @@ impl Measured {
     fn recall_table(&self) -> String {
         let mut html = "<table><tr><th>mode<th>".to_owned();
         for k in KS {
-            let _ = write!(html, "<th>recall@{k}");
+            html += &format!("<th>recall@{k}");
         }
         html += "<th>NDCG@10<th>MRR<th>shown<th>popularity bias</tr>\n";
         let best: [f64; KS.len()] = std::array::from_fn(|k| {
@@ -159,17 +157,17 @@ impl Measured {
             values.fold(0.0, f64::max)
         });
         for row in &self.rows {
-            let _ = write!(html, "<tr><td>{}<td class=\"what\">{}", row.name, row.what);
+            html += &format!("<tr><td>{}<td class=\"what\">{}", row.name, row.what);
             for (recall, best) in row.quality.recall(&Band::ALL).into_iter().zip(best) {
                 let class = if recall.value >= best { " class=\"best\"" } else { "" };
                 let Interval { value, low, high } = recall;
-                let _ = write!(html, "<td{class}>{value:.4}<small>{low:.4} to {high:.4}</small>");
+                html += &format!("<td{class}>{value:.4}<small>{low:.4} to {high:.4}</small>");
             }
             let all = &row.quality.all;
-            let _ = write!(html, "<td>{:.4}<td>{:.4}", all.ndcg()[0], all.mrr());
+            html += &format!("<td>{:.4}<td>{:.4}", all.ndcg()[0], all.mrr());
             match row.shown {
                 Some((coverage, bias)) => {
-                    let _ = writeln!(html, "<td>{:.0}%<td>{bias:.2}</tr>", 100.0 * coverage);
+                    html += &format!("<td>{:.0}%<td>{bias:.2}</tr>\n", 100.0 * coverage);
                 }
                 None => html += "<td><td></tr>\n",
             }
@@ -184,15 +182,15 @@ impl Measured {
         let first = self.rows.first().map(|row| &row.quality);
         for band in Band::ALL {
             let cases = first.map_or(0, |quality| quality.bands[band as usize].cases());
-            let _ = write!(html, "<th>{} ({cases} cases)", band.name());
+            html += &format!("<th>{} ({cases} cases)", band.name());
         }
         let cold = first.map_or(0, |quality| quality.cold.cases());
-        let _ = writeln!(html, "<th>cold ({cold} cases)</tr>");
+        html += &format!("<th>cold ({cold} cases)</tr>\n");
         for row in &self.rows {
-            let _ = write!(html, "<tr><td>{}", row.name);
+            html += &format!("<tr><td>{}", row.name);
             for sums in row.quality.bands.iter().chain([&row.quality.cold]) {
                 let [at_10, _, at_100, _] = sums.recall();
-                let _ = write!(html, "<td>{at_10:.4} / {at_100:.4}");
+                html += &format!("<td>{at_10:.4} / {at_100:.4}");
             }
             html += "</tr>\n";
         }
@@ -207,13 +205,13 @@ impl Measured {
              queries drawn for both</h3>\n<table><tr><th>items"
         );
         for k in KS {
-            let _ = write!(html, "<th>@{k}");
+            html += &format!("<th>@{k}");
         }
         html += "</tr>\n";
         for (band, above) in claim {
-            let _ = write!(html, "<tr><td>{}", band.name());
+            html += &format!("<tr><td>{}", band.name());
             for Interval { value, low, high } in above {
-                let _ = write!(html, "<td>{value:+.4}<small>{low:+.4} to {high:+.4}</small>");
+                html += &format!("<td>{value:+.4}<small>{low:+.4} to {high:+.4}</small>");
             }
             html += "</tr>\n";
         }

@@ -6,7 +6,6 @@
 mod days;
 mod print;
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
@@ -22,12 +21,10 @@ use crate::stream::batch::Batch;
 use crate::stream::position::{self, Position, Range};
 use crate::stream::shuffle::Shuffle;
 use crate::stream::source;
-use crate::train::evaluation::{Recall, ranks, static_ranks};
+use crate::train::evaluation::held_out::HeldOut;
+use crate::train::evaluation::metrics::Sums;
 use crate::train::trainer::Trainer;
 use days::{Days, Split};
-
-/// Cut-offs of the report.
-const KS: [u32; 4] = [10, 50, 100, 300];
 
 /// Arguments of `replay --by-day`.
 #[derive(Args)]
@@ -121,9 +118,9 @@ struct Day {
     /// Items known at its end.
     candidates: usize,
     /// On the held-out events of the day that follows; without cases at the end.
-    model: Recall,
+    model: Sums,
     /// Of the items' counts, on the same events.
-    popularity: Recall,
+    popularity: Sums,
 }
 
 /// The state of a run between two days.
@@ -176,8 +173,8 @@ impl<'a> Protocol<'a> {
             day,
             trained: self.trainer.events - before,
             candidates: self.trainer.corpus.len(),
-            model: Recall::new(&KS),
-            popularity: Recall::new(&KS),
+            model: Sums::default(),
+            popularity: Sums::default(),
         };
         self.measure(measured).map(Some)
     }
@@ -211,13 +208,8 @@ impl<'a> Protocol<'a> {
         if self.test.begin_day()?.is_none() {
             return Ok(day);
         }
-        let items = self.trainer.corpus.sorted();
-        let vectors = self.trainer.model.embed_items(&items); // [items, dim]
-        let index: HashMap<u64, usize> = items.iter().map(|(id, _)| *id).zip(0..).collect();
-        #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
-        let counts: Vec<f64> = items.iter().map(|(_, item)| item.count as f64).collect();
-        let by_popularity = static_ranks(&counts);
-        let (size, dim, split) = (self.config.batch.size, self.config.model.dim, self.split);
+        let mut held_out = HeldOut::new(&self.trainer, self.config.retrieval.popularity);
+        let (size, split) = (self.config.batch.size, self.split);
         let mut more = true;
         while more {
             let mut batch = self.empty_batch();
@@ -226,15 +218,9 @@ impl<'a> Protocol<'a> {
                 continue;
             }
             let queries = self.trainer.embed_queries_aside(&batch); // [events, dim]
-            let targets: Vec<Option<usize>> =
-                batch.item_ids.iter().map(|id| index.get(id).copied()).collect();
-            let none = vec![Vec::new(); batch.len()];
-            let found = ranks(&queries, &vectors, dim, &targets, &none);
-            for (rank, target) in found.into_iter().zip(targets) {
-                day.model.add(rank);
-                day.popularity.add(target.map(|target| by_popularity[target]));
-            }
+            held_out.add(&batch, &queries, None);
         }
+        (day.model, day.popularity) = (held_out.model.all, held_out.popularity.all);
         Ok(day)
     }
 

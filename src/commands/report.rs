@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value, json};
 
 use crate::pipeline::{Live, Summary};
-use crate::train::evaluation::Recall;
+use crate::train::evaluation::{KS, Recall};
 use crate::train::trainer::Trainer;
 
 /// A live run says how it is this often: a line a minute is what a person reads.
@@ -48,6 +48,12 @@ pub(super) fn message(live: &Live) -> String {
 pub(super) fn recall_json(recall: &Recall) -> Value {
     let values = recall.values().into_iter();
     Value::Object(values.map(|(k, value)| (k.to_string(), number(value))).collect::<Map<_, _>>())
+}
+
+/// The same for the cut-offs of evaluations.
+pub(super) fn by_k(values: [f64; KS.len()]) -> Value {
+    let values = KS.iter().zip(values);
+    Value::Object(values.map(|(k, value)| (k.to_string(), number(value))).collect())
 }
 
 /// NaN has no JSON: null.

@@ -2,16 +2,17 @@
 
 use std::time::Duration;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
+use super::Day;
 use super::days::date;
-use super::{Day, KS};
-use crate::commands::report::{number, recall_json};
+use crate::commands::report::by_k;
 use crate::plot::{Marks, Plot, Series, svg};
-use crate::train::evaluation::Recall;
+use crate::train::evaluation::KS;
+use crate::train::evaluation::metrics::Sums;
 
-/// Cut-offs that are drawn.
-const DRAWN: [u32; 2] = [10, 100];
+/// Which of [`KS`] are drawn.
+const DRAWN: [usize; 2] = [0, 2];
 
 /// All days.
 pub(super) struct Report<'a> {
@@ -32,9 +33,10 @@ impl Report<'_> {
 
     /// Mean over days, each counting alike; in the order of [`KS`].
     #[expect(clippy::cast_precision_loss, reason = "a number of days")]
-    fn mean(&self, of: fn(&Day) -> &Recall) -> [f64; KS.len()] {
+    fn mean(&self, of: fn(&Day) -> &Sums) -> [f64; KS.len()] {
         let days = self.measured().count() as f64;
-        KS.map(|k| self.measured().map(|day| of(day).at(k)).sum::<f64>() / days)
+        let sum = |k: usize| self.measured().map(|day| of(day).recall()[k]).sum::<f64>();
+        std::array::from_fn(|k| sum(k) / days)
     }
 
     pub(super) fn json(&self) -> Value {
@@ -44,22 +46,16 @@ impl Report<'_> {
                 "trained": day.trained,
                 "cases": day.model.cases(),
                 "candidates": day.candidates,
-                "recall": recall_json(&day.model),
-                "popularity": recall_json(&day.popularity),
+                "recall": by_k(day.model.recall()),
+                "popularity": by_k(day.popularity.recall()),
             })
-        };
-        let mean = |of| -> Value {
-            let means = KS.iter().zip(self.mean(of));
-            Value::Object(
-                means.map(|(k, mean)| (k.to_string(), number(mean))).collect::<Map<_, _>>(),
-            )
         };
         json!({
             "topic": self.topic,
             "days": self.days.iter().map(day).collect::<Vec<_>>(),
             "mean": {
-                "recall": mean(|day| &day.model),
-                "popularity": mean(|day| &day.popularity),
+                "recall": by_k(self.mean(|day| &day.model)),
+                "popularity": by_k(self.mean(|day| &day.popularity)),
                 "days": self.measured().count(),
             },
             "trained": self.days.iter().map(|day| day.trained).sum::<u64>(),
@@ -78,8 +74,7 @@ impl Report<'_> {
         let head = KS.map(|k| format!("{:>8}", format!("@{k}"))).concat();
         println!("date          trained     cases {head}   {head}");
         for day in self.days {
-            let values = |recall: &Recall| KS.map(|k| recall.at(k));
-            let row = row(values(&day.model), values(&day.popularity));
+            let row = row(day.model.recall(), day.popularity.recall());
             println!("{} {:>10} {:>9} {row}", date(day.day), day.trained, day.model.cases());
         }
         let row = row(self.mean(|day| &day.model), self.mean(|day| &day.popularity));
@@ -89,13 +84,14 @@ impl Report<'_> {
 
     pub(super) fn svg(&self) -> anyhow::Result<String> {
         let first = self.days.first().map_or(0, |day| day.day);
-        let plots = DRAWN.map(|k| {
-            let series = |name: &str, of: fn(&Day) -> &Recall| Series {
+        let plots = DRAWN.map(|place| {
+            let k = KS[place];
+            let series = |name: &str, of: fn(&Day) -> &Sums| Series {
                 name: name.to_owned(),
                 #[expect(clippy::cast_precision_loss, reason = "a number of days")]
                 points: self
                     .measured()
-                    .map(|day| ((day.day - first + 1) as f64, of(day).at(k)))
+                    .map(|day| ((day.day - first + 1) as f64, of(day).recall()[place]))
                     .collect(),
                 ..Series::default()
             };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::super::report::number;
+use super::super::report::{by_k, number};
 use super::EvaluateArgs;
 use crate::config::Config;
 use crate::train::evaluation::KS;
@@ -122,10 +122,4 @@ pub(super) fn quality(quality: &Quality) -> Value {
         "bands": bands,
         "cold": of(&quality.cold),
     })
-}
-
-/// `{"10": .., "50": ..}`
-pub(super) fn by_k(values: [f64; KS.len()]) -> Value {
-    let values = KS.iter().zip(values);
-    Value::Object(values.map(|(k, value)| (k.to_string(), number(value))).collect())
 }

@@ -8,7 +8,8 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::super::bounded::read;
-use super::print::{bands, by_k, quality};
+use super::super::report::by_k;
+use super::print::{bands, quality};
 use crate::config::Config;
 use crate::stream::position::Range;
 use crate::train::evaluation::progressive::{Progressive, ProgressiveSettings, Ranking};
