@@ -29,37 +29,34 @@ pub(super) fn measure(
     };
     let only = |mut outcome: Progressive| outcome.weights.swap_remove(0);
     let frozen = run(&["loss.correction=plain"], &[0.0], Some(FROZEN_AFTER_DAYS))?;
-    let mut plain = run(&["loss.correction=plain"], &[0.0, 1.0], None)?;
-    let plain_log_q = plain.weights.swap_remove(1);
+    let plain = run(&["loss.correction=plain"], &WEIGHTS, None)?;
     let corrected = run(&["loss.correction=corrected"], &[0.0], None)?;
-    let excluded = run(&["loss.correction=corrected_positive_excluded"], &[0.0], None)?;
-    let ours = run(&OURS, &[0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 4.0], None)?;
+    let adagrad = run(
+        &[
+            "loss.correction=corrected",
+            "embedding.accumulator_decay=1",
+            "optimizer.accumulator_decay=1",
+        ],
+        &[0.0],
+        None,
+    )?;
+    let (ours, popularity) = (plain.chosen.clone(), plain.popularity.clone());
     Ok(vec![
         ("frozen", "plain, not trained after day 3", only(frozen)),
         ("plain", "in-batch softmax (eq. 3)", only(plain)),
+        ("corrected_adagrad", "eq. 4, sums of squares that only grow", only(adagrad)),
         ("corrected", "log q subtracted from every logit (eq. 4)", only(corrected)),
         (
-            "corrected_positive_excluded",
-            "positive uncorrected and outside the sum (Khrylchenko et al. 2025)",
-            only(excluded),
-        ),
-        ("plain_log_q", "plain, ranked by s / tau + log q", plain_log_q),
-        (
             "ours",
-            "plain with decaying accumulators, ranked by s / tau + lambda log q, lambda being the \
-             best of the stream so far",
-            ours.chosen,
+            "plain, ranked by s / tau + lambda log q, lambda being the best of the stream so far",
+            ours,
         ),
-        ("popularity", "clicks of the last hour", ours.popularity),
+        ("popularity", "clicks of the last hour", popularity),
     ])
 }
 
-/// What [`measure`] calls ours.
-const OURS: [&str; 3] = [
-    "loss.correction=plain",
-    "embedding.accumulator_decay=0.95",
-    "optimizer.accumulator_decay=0.99",
-];
+/// Weights of log q that ours chooses from; the first is none.
+const WEIGHTS: [f32; 9] = [0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 4.0];
 
 /// One pass over the clicks; only `days` of it trained, if given.
 fn pass(

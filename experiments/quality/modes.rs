@@ -25,26 +25,31 @@ const EXCLUDED: Mode = Mode {
     what: "positive uncorrected and outside the sum (Khrylchenko et al. 2025)",
     set: &["loss.correction=corrected_positive_excluded"],
 };
+const ADAGRAD: Mode = Mode {
+    name: "corrected_adagrad",
+    what: "eq. 4 with sums of squares that only grow, as in the paper",
+    set: &[
+        "loss.correction=corrected",
+        "embedding.accumulator_decay=1",
+        "optimizer.accumulator_decay=1",
+    ],
+};
 const MIXED: Mode = Mode {
     name: "mixed",
-    what: "eq. 4 and 512 items drawn uniformly from the corpus (Yang et al. 2020)",
-    set: &["loss.correction=corrected", "negatives.mixed=512"],
+    what: "eq. 4 and 2,048 items drawn uniformly from the corpus (Yang et al. 2020)",
+    set: &["loss.correction=corrected", "negatives.mixed=2048"],
+};
+const MIXED_MASKED: Mode = Mode {
+    name: "mixed_masked",
+    what: "the same, other events of the same query being no negatives",
+    set: &["loss.correction=corrected", "negatives.mixed=2048", "loss.mask_same_query=true"],
 };
 const CROSS_BATCH: Mode = Mode {
     name: "cross_batch",
     what: "eq. 4 and the 2,048 last item vectors as negatives (Wang et al. 2021)",
     set: &["loss.correction=corrected", "negatives.cross_batch=2048"],
 };
-const OURS: Mode = Mode {
-    name: "ours",
-    what: "positive excluded, 512 mixed negatives, accumulators that decay",
-    set: &[
-        "loss.correction=corrected_positive_excluded",
-        "negatives.mixed=512",
-        "embedding.accumulator_decay=0.99",
-        "optimizer.accumulator_decay=0.999",
-    ],
-};
 
 /// Modes that are measured on held-out events.
-pub(super) const HELD_OUT: [Mode; 6] = [PLAIN, CORRECTED, EXCLUDED, MIXED, CROSS_BATCH, OURS];
+pub(super) const HELD_OUT: [Mode; 7] =
+    [PLAIN, ADAGRAD, CORRECTED, EXCLUDED, MIXED, MIXED_MASKED, CROSS_BATCH];

@@ -47,7 +47,7 @@ impl Default for EmbeddingConfig {
             init_scale: 0.05,
             learning_rate: 0.05,
             epsilon: 1e-8,
-            accumulator_decay: 1.0,
+            accumulator_decay: 0.95,
             expiry_steps: 0,
         }
     }
@@ -78,7 +78,7 @@ impl Default for OptimizerConfig {
             dense: DenseOptimizer::Adagrad,
             learning_rate: 0.01,
             epsilon: 1e-5,
-            accumulator_decay: 1.0,
+            accumulator_decay: 0.99,
         }
     }
 }

@@ -25,3 +25,6 @@ pub mod statistics;
 mod temperature;
 pub mod trainer;
 pub mod two_tower;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,204 @@
+//! The trainer as a whole, in every mode of the loss; evaluations on worlds small enough to count.
+
+use burn::tensor::Device;
+
+use super::evaluation::held_out::{HeldOut, Seen};
+use super::evaluation::metrics::Band;
+use super::evaluation::progressive::{Progressive, ProgressiveSettings};
+use super::model::Placement;
+use super::random::SplitMix;
+use super::trainer::Trainer;
+use crate::config::Config;
+use crate::stream::batch::Batch;
+use crate::stream::event::{Event, FeatureValue, id_key};
+use crate::stream::offsets::Offsets;
+
+fn config(set: &[&str]) -> Config {
+    let base = r#"
+        [query]
+        id = "q"
+        features = [
+            { name = "query", kind = "id", field = "q", table = "query" },
+            { name = "last", kind = "history", length = 3, table = "item" },
+        ]
+        [item]
+        id = "i"
+        features = [{ name = "item", kind = "id", field = "i", table = "item" }]
+        [embedding]
+        dim = 8
+        [model]
+        hidden = [16]
+        dim = 8
+    "#;
+    let mut config = Config::from_toml(base).expect("a small config");
+    for set in set {
+        match *set {
+            "excluded" => {
+                config.loss.correction = crate::config::Correction::CorrectedPositiveExcluded;
+            }
+            "plain" => config.loss.correction = crate::config::Correction::Plain,
+            "mixed" => config.negatives.mixed = 20,
+            "cross_batch" => config.negatives.cross_batch = 70,
+            "masked" => config.loss.mask_same_query = true,
+            "learned" => config.loss.temperature_learning_rate = 0.05,
+            "adam" => config.optimizer.dense = crate::config::DenseOptimizer::Adam,
+            other => panic!("no mode {other}"),
+        }
+    }
+    config
+}
+
+fn trainer(config: &Config) -> Trainer {
+    let placement = Placement { device: Device::flex(), gpu: false };
+    Trainer::new(config, &placement, Offsets::new("t"))
+}
+
+/// Events `(time_ms, query, item)`.
+fn batch(events: &[(i64, u64, &str)]) -> Batch {
+    let mut batch = Batch::new(2, 1, Offsets::new("t"));
+    for &(time_ms, query_id, item) in events {
+        let item_id = id_key(item.as_bytes());
+        batch.push(Event {
+            time_ms,
+            query_id,
+            item_id,
+            item_name: item.into(),
+            reward: 1.0,
+            query: vec![FeatureValue::Id(query_id), FeatureValue::Absent],
+            item: vec![FeatureValue::Id(item_id)],
+        });
+    }
+    batch
+}
+
+/// A world of 40 queries and 30 items, in which query q takes item q or q + 1 modulo 30.
+fn world(seed: u64, events: usize) -> Batch {
+    let mut random = SplitMix::new(seed);
+    let names: Vec<String> = (0..30).map(|item| format!("item {item}")).collect();
+    let event = |at| {
+        let query = random.next_u64() % 40;
+        let item = (query + random.next_u64() % 2) % 30;
+        (at as i64, query, &*names[item as usize])
+    };
+    batch(&(0..events).map(event).collect::<Vec<_>>())
+}
+
+const MODES: [&[&str]; 7] = [
+    &["plain"],
+    &[],
+    &["excluded"],
+    &["mixed"],
+    &["cross_batch", "adam"],
+    &["masked", "learned"],
+    &["excluded", "mixed", "cross_batch", "masked", "learned"],
+];
+
+#[test]
+fn every_mode_learns_and_goes_on_from_a_checkpoint_with_the_same_bits() {
+    for mode in MODES {
+        let config = config(mode);
+        let mut original = trainer(&config);
+        let step = |trainer: &mut Trainer, seed| {
+            let report = trainer.step(&world(seed, 64), &mut |_| {}).expect("there are events");
+            assert!(report.loss.is_finite(), "{mode:?}");
+        };
+        (0..60).for_each(|seed| step(&mut original, seed));
+        let counters = original.counters();
+        let sections = original.capture().into_sections();
+        let read = |name: &str| {
+            let found = sections.iter().find(|(own, _)| own == name);
+            found.map(|(_, bytes)| bytes.clone()).ok_or_else(|| format!("no {name}"))
+        };
+        let placement = Placement { device: Device::flex(), gpu: false };
+        let mut restored =
+            Trainer::restore(&config, &placement, counters, &read).expect("just captured");
+        for trainer in [&mut original, &mut restored] {
+            (60..70).for_each(|seed| step(trainer, seed));
+        }
+        let bytes = |trainer: &Trainer| trainer.capture().into_sections();
+        assert!(bytes(&original) == bytes(&restored), "{mode:?}");
+
+        let mut held_out = HeldOut::new(&original, 0.0);
+        let test = world(1000, 200);
+        let queries = original.embed_queries(&test);
+        held_out.add(&test, &queries, None);
+        let items = held_out.candidates();
+        assert_eq!(items, 30);
+        // Two items of thirty are right for a query; chance alone gives a mean reciprocal rank of .13.
+        let mrr = held_out.model.all.mrr();
+        assert!(mrr > 0.5, "{mode:?}: {mrr}");
+    }
+}
+
+/// With a weight that outdoes the towers the order is that of log q, and what was had is left out.
+#[test]
+fn a_great_weight_ranks_by_popularity() {
+    let mut trainer = trainer(&config(&["plain"]));
+    for time in 0..40 {
+        let a_lot =
+            [(time, 1, "a"), (time, 2, "a"), (time, 3, "a"), (time, 4, "b"), (time, 5, "b")];
+        trainer.step(&batch(&[&a_lot[..], &[(time, 6, "c")]].concat()), &mut |_| {});
+    }
+    let test = batch(&[(50, 9, "a"), (50, 9, "b"), (50, 9, "c"), (50, 9, "never")]);
+    let queries = trainer.embed_queries(&test);
+    let mut held_out = HeldOut::new(&trainer, 100.0);
+    held_out.add(&test, &queries, None);
+    let mean = (1.0 + 1.0 / 2.0 + 1.0 / 3.0) / 4.0;
+    assert!((held_out.model.all.mrr() - mean).abs() < 1e-12);
+    assert_eq!(held_out.popularity.all.mrr(), held_out.model.all.mrr());
+    assert_eq!(held_out.unknown_items, 1);
+    assert_eq!(held_out.shown.coverage(3), 1.0);
+    assert_eq!(held_out.model.bands[Band::Head as usize].cases(), 1, "a alone is half of all");
+
+    // The query has had a: b is first now.
+    let mut seen = Seen::default();
+    seen.add(&batch(&[(0, 9, "a")]));
+    let mut held_out = HeldOut::new(&trainer, 100.0);
+    let test = batch(&[(50, 9, "b")]);
+    held_out.add(&test, &trainer.queries(&test), Some(&seen));
+    assert_eq!((held_out.model.all.mrr(), held_out.popularity.all.mrr()), (1.0, 1.0));
+}
+
+#[test]
+fn progressive_ranks_before_training_among_recent_items_only() {
+    let mut trainer = trainer(&config(&[]));
+    let mut progressive = Progressive::new(ProgressiveSettings {
+        candidates_ms: 100,
+        popularity_ms: 10,
+        weights: vec![0.0, 100.0],
+        new_only: true,
+        cold_events: 3,
+    });
+    let mut add = |events: &[(i64, u64, &str)]| {
+        let batch = batch(events);
+        progressive.add(&trainer, &batch);
+        trainer.step(&batch, &mut |_| {});
+        let mrr = |ranking: &super::evaluation::progressive::Ranking| ranking.total.all.mrr();
+        let total = &progressive.popularity.total;
+        (total.all.cases(), total.cold.cases(), mrr(&progressive.popularity))
+    };
+    // Nothing is known: three misses, all of new items.
+    assert_eq!(add(&[(0, 1, "a"), (0, 2, "a"), (0, 3, "b")]), (3, 3, 0.0));
+    // a (2 of the last 10 ms) before b (1); query 1 has had a: left out. b came 2 events ago.
+    let (cases, cold, mrr) = add(&[(5, 4, "a"), (5, 5, "b"), (5, 1, "a")]);
+    assert_eq!((cases, cold), (5, 4));
+    assert!((mrr - (1.0 + 0.5) / 5.0).abs() < 1e-12, "{mrr}");
+    // Only what came in the last 100 ms is a candidate, and by then the last 10 ms are empty.
+    let (cases, _, mrr) = add(&[(104, 6, "a"), (104, 7, "b")]);
+    assert_eq!(cases, 7);
+    // Ties stand in the order of their keys: one is first, one second.
+    assert!((mrr - (1.5 + 1.5) / 7.0).abs() < 1e-12, "{mrr}");
+    assert_eq!(add(&[(300, 8, "a")]).2, 3.0 / 8.0, "a is too old by now");
+}
+
+/// `queries` sees what `embed_queries` sees, and leaves the histories as they are.
+#[test]
+fn queries_change_nothing() {
+    let mut trainer = trainer(&config(&[]));
+    trainer.step(&world(1, 300), &mut |_| {});
+    let next = world(2, 300);
+    let (first, second) = (trainer.queries(&next), trainer.queries(&next));
+    assert_eq!(first, second);
+    assert_eq!(first, trainer.embed_queries(&next));
+    assert_ne!(first, trainer.queries(&next), "histories have moved on");
+}
