@@ -61,8 +61,8 @@ const STYLE: &str = "\
     body{font:16px/1.5 system-ui,sans-serif;color:#222;max-width:1180px;margin:2rem auto;padding:0 1rem}\
     h1,h2,h3{line-height:1.2}table{border-collapse:collapse;margin:1rem 0;font-size:14px}\
     th,td{padding:.3rem .7rem;text-align:right;border-bottom:1px solid #e5e5e5}\
-    th{border-bottom:2px solid #999}td:first-child,th:first-child,td.what{text-align:left}\
-    td.what{color:#555;max-width:24rem}small{color:#777;display:block;white-space:nowrap}\
+    th{border-bottom:2px solid #999}td:first-child,th:first-child{text-align:left}\
+    small{color:#777;display:block;white-space:nowrap}td:first-child small{white-space:normal;max-width:17rem}\
     svg{max-width:100%;height:auto}.best{font-weight:600}";
 
 impl Measured {
@@ -147,7 +147,7 @@ impl Measured {
     }
 
     fn recall_table(&self) -> String {
-        let mut html = "<table><tr><th>mode<th>".to_owned();
+        let mut html = "<table><tr><th>mode".to_owned();
         for k in KS {
             html += &format!("<th>recall@{k}");
         }
@@ -157,7 +157,7 @@ impl Measured {
             values.fold(0.0, f64::max)
         });
         for row in &self.rows {
-            html += &format!("<tr><td>{}<td class=\"what\">{}", row.name, row.what);
+            html += &format!("<tr><td>{}<small>{}</small>", row.name, row.what);
             for (recall, best) in row.quality.recall(&Band::ALL).into_iter().zip(best) {
                 let class = if recall.value >= best { " class=\"best\"" } else { "" };
                 let Interval { value, low, high } = recall;
