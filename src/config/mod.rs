@@ -8,9 +8,11 @@
 
 mod alpha;
 mod defaults;
+mod features;
 mod load;
 #[cfg(test)]
 mod tests;
+mod training;
 mod validate;
 
 use std::collections::BTreeMap;
@@ -18,7 +20,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use alpha::Alpha;
+pub use features::*;
 pub use load::{Fault, Faults};
+pub use training::*;
 pub(crate) use validate::BAG_LENGTH;
 
 /// A whole config file. Every key has a default, so an empty file parses (and fails validation
@@ -192,230 +196,6 @@ pub struct RewardConfig {
     /// If set, the reward is 1 from this raw value on and 0 below it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threshold: Option<f32>,
-}
-
-/// `[query]` or `[item]`
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct SideConfig {
-    /// Field that identifies the query (user) or the item.
-    pub id: String,
-    /// What the tower sees.
-    pub features: Vec<FeatureConfig>,
-}
-
-/// One entry of `[[query.features]]` or `[[item.features]]`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct FeatureConfig {
-    /// Its name in messages; unique within the side.
-    pub name: String,
-    /// What kind of value it is.
-    pub kind: FeatureKind,
-    /// Field (dots reach into objects). A `history` without one is kept by the trainer.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub field: String,
-    /// Embedding table (`id`, `bag`, `history`, `number` in buckets); shared by name.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub table: String,
-    /// `bag`: field of per-entry weights; then the pool is a weighted sum, else a mean.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub weights: String,
-    /// `history`: items kept; `bag`: entries used (the rest is dropped); `vector`: its length.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub length: Option<usize>,
-    /// `number`: how it is scaled.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub transform: Option<Transform>,
-    /// `number` in buckets: ascending boundaries.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub boundaries: Vec<f32>,
-    /// A record without the field is used all the same (no row, zeros).
-    #[serde(skip_serializing_if = "is_false")]
-    pub optional: bool,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-fn is_false(value: &bool) -> bool {
-    !*value
-}
-
-/// Kind of a feature.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum FeatureKind {
-    /// One string or integer, hashed to 64 bits: one row.
-    #[default]
-    Id,
-    /// Several of them, pooled.
-    Bag,
-    /// A number.
-    Number,
-    /// A given embedding.
-    Vector,
-    /// The last items of this query, taken before this event.
-    History,
-}
-
-/// Scaling of a `number`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Transform {
-    /// As it is.
-    None,
-    /// sign(x) ln(1 + |x|).
-    Log,
-    /// (x - mean) / deviation, from statistics streamed up to this batch.
-    Zscore,
-    /// An embedding row per bucket between `boundaries`.
-    Buckets,
-}
-
-/// `[embedding]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct EmbeddingConfig {
-    /// Floats a row.
-    pub dim: usize,
-    /// Rows a table may hold; beyond it the longest untouched go.
-    pub rows_max: usize,
-    /// A new row is uniform in +- this.
-    pub init_scale: f32,
-    /// Row-wise Adagrad's rate.
-    pub learning_rate: f32,
-    /// Row-wise Adagrad's epsilon.
-    pub epsilon: f32,
-    /// What is left of a row's sum of squares at its next update; 1: all.
-    pub accumulator_decay: f32,
-    /// Rows untouched for this many steps go; 0: never.
-    pub expiry_steps: u64,
-}
-
-/// `[tables.NAME]`: departures from `[embedding]`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct TableConfig {
-    /// Floats a row.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub dim: Option<usize>,
-    /// Rows it may hold.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub rows_max: Option<usize>,
-}
-
-/// `[model]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct ModelConfig {
-    /// Widths of the hidden layers (ReLU) of each tower.
-    pub hidden: Vec<usize>,
-    /// Width of both towers' output, which is L2-normalised.
-    pub dim: usize,
-}
-
-/// `[loss]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct LossConfig {
-    /// Sampling-bias correction.
-    pub correction: Correction,
-    /// Number format of the logits' products.
-    pub precision: Precision,
-    /// Factor of log q.
-    pub strength: f32,
-    /// Divides the cosine before the correction.
-    pub temperature: f32,
-    /// Adagrad's rate for the temperature's logarithm; 0: it stays as it is.
-    pub temperature_learning_rate: f32,
-    /// Other events of the same query are no negatives.
-    pub mask_same_query: bool,
-}
-
-/// Loss mode.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Correction {
-    /// Batch softmax without correction (paper, equation 3).
-    Plain,
-    /// log q subtracted from every logit (paper, equation 4).
-    Corrected,
-    /// The positive uncorrected and outside the sum, each example weighted by the estimated
-    /// probability of a wrong answer (Khrylchenko et al. 2025).
-    CorrectedPositiveExcluded,
-}
-
-/// Number format of the operands of the logits' products; sums are f32 always.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Precision {
-    /// 24 bits.
-    F32,
-    /// 8 bits, where the processor has AVX512-BF16; elsewhere f32.
-    Bf16,
-}
-
-/// `[negatives]`
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct NegativesConfig {
-    /// Items drawn uniformly from the corpus each step (Yang et al. 2020).
-    pub mixed: usize,
-    /// Item vectors of past batches that serve as negatives (Wang et al. 2021).
-    pub cross_batch: usize,
-    /// Steps before the first vectors are kept for that.
-    pub cross_batch_after_steps: u64,
-}
-
-/// `[optimizer]`: the towers' dense weights.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct OptimizerConfig {
-    /// Which.
-    pub dense: DenseOptimizer,
-    /// Its rate.
-    pub learning_rate: f32,
-    /// Its epsilon.
-    pub epsilon: f32,
-    /// Adagrad: what is left of the sums of squares a step later; 1: all.
-    pub accumulator_decay: f32,
-}
-
-/// Optimizer of the towers' weights.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum DenseOptimizer {
-    /// Adagrad.
-    Adagrad,
-    /// Adam.
-    Adam,
-}
-
-/// `[retrieval]`: score = dot / temperature + popularity * log q.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct RetrievalConfig {
-    /// Weight of log q, as of the request.
-    pub popularity: f32,
-}
-
-/// `[frequency]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct FrequencyConfig {
-    /// Algorithms 2 and 3 to the letter, for comparison.
-    pub paper: bool,
-    /// Keyed by id instead of by bucket.
-    pub exact: bool,
-    /// Hash functions (m).
-    pub hashes: usize,
-    /// Buckets of each (H).
-    pub buckets: usize,
-    /// Rate of the moving average, per hit of a bucket.
-    pub alpha: Alpha,
-    /// Gap of an item never seen, in steps.
-    pub initial_gap: f32,
-    /// `exact`: ids held; beyond it the longest unseen go.
-    pub exact_ids_max: usize,
 }
 
 /// `[history]`

@@ -1,0 +1,152 @@
+//! What is learned and how: tables, towers, loss, optimizer, estimator, retrieval.
+
+use serde::{Deserialize, Serialize};
+
+use super::Alpha;
+
+/// `[embedding]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EmbeddingConfig {
+    /// Floats a row.
+    pub dim: usize,
+    /// Rows a table may hold; beyond it the longest untouched go.
+    pub rows_max: usize,
+    /// A new row is uniform in +- this.
+    pub init_scale: f32,
+    /// Row-wise Adagrad's rate.
+    pub learning_rate: f32,
+    /// Row-wise Adagrad's epsilon.
+    pub epsilon: f32,
+    /// What is left of a row's sum of squares at its next update; 1: all.
+    pub accumulator_decay: f32,
+    /// Rows untouched for this many steps go; 0: never.
+    pub expiry_steps: u64,
+}
+
+/// `[tables.NAME]`: departures from `[embedding]`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TableConfig {
+    /// Floats a row.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dim: Option<usize>,
+    /// Rows it may hold.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rows_max: Option<usize>,
+}
+
+/// `[model]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ModelConfig {
+    /// Widths of the hidden layers (ReLU) of each tower.
+    pub hidden: Vec<usize>,
+    /// Width of both towers' output, which is L2-normalised.
+    pub dim: usize,
+}
+
+/// `[loss]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LossConfig {
+    /// Sampling-bias correction.
+    pub correction: Correction,
+    /// Number format of the logits' products.
+    pub precision: Precision,
+    /// Factor of log q.
+    pub strength: f32,
+    /// Divides the cosine before the correction.
+    pub temperature: f32,
+    /// Adagrad's rate for the temperature's logarithm; 0: it stays as it is.
+    pub temperature_learning_rate: f32,
+    /// Other events of the same query are no negatives.
+    pub mask_same_query: bool,
+}
+
+/// Loss mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Correction {
+    /// Batch softmax without correction (paper, equation 3).
+    Plain,
+    /// log q subtracted from every logit (paper, equation 4).
+    Corrected,
+    /// The positive uncorrected and outside the sum, each example weighted by the estimated
+    /// probability of a wrong answer (Khrylchenko et al. 2025).
+    CorrectedPositiveExcluded,
+}
+
+/// Number format of the operands of the logits' products; sums are f32 always.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 24 bits.
+    F32,
+    /// 8 bits, where the processor has AVX512-BF16; elsewhere f32.
+    Bf16,
+}
+
+/// `[negatives]`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NegativesConfig {
+    /// Items drawn uniformly from the corpus each step (Yang et al. 2020).
+    pub mixed: usize,
+    /// Item vectors of past batches that serve as negatives (Wang et al. 2021).
+    pub cross_batch: usize,
+    /// Steps before the first vectors are kept for that.
+    pub cross_batch_after_steps: u64,
+}
+
+/// `[optimizer]`: the towers' dense weights.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct OptimizerConfig {
+    /// Which.
+    pub dense: DenseOptimizer,
+    /// Its rate.
+    pub learning_rate: f32,
+    /// Its epsilon.
+    pub epsilon: f32,
+    /// Adagrad: what is left of the sums of squares a step later; 1: all.
+    pub accumulator_decay: f32,
+}
+
+/// Optimizer of the towers' weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DenseOptimizer {
+    /// Adagrad.
+    Adagrad,
+    /// Adam.
+    Adam,
+}
+
+/// `[retrieval]`: score = dot / temperature + popularity * log q.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RetrievalConfig {
+    /// Weight of log q, as of the request.
+    pub popularity: f32,
+}
+
+/// `[frequency]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FrequencyConfig {
+    /// Algorithms 2 and 3 to the letter, for comparison.
+    pub paper: bool,
+    /// Keyed by id instead of by bucket.
+    pub exact: bool,
+    /// Hash functions (m).
+    pub hashes: usize,
+    /// Buckets of each (H).
+    pub buckets: usize,
+    /// Rate of the moving average, per hit of a bucket.
+    pub alpha: Alpha,
+    /// Gap of an item never seen, in steps.
+    pub initial_gap: f32,
+    /// `exact`: ids held; beyond it the longest unseen go.
+    pub exact_ids_max: usize,
+}
