@@ -26,6 +26,8 @@ fn main() {
     if std::env::args().any(|argument| argument == "--test") {
         return;
     }
+    // Before anything is freed that it could reuse.
+    println!("memory at 10M rows of dim 64: {:.2} of rows and accumulators", memory());
     let peak = sgemm_peak();
     println!("sgemm peak {peak:.0} GFLOP/s, {} threads", rayon::current_num_threads());
     println!("   batch  examples/s  GFLOP/s  of peak  ms a step, by phase");
@@ -86,6 +88,28 @@ fn vocabulary(rows: u64) {
         format!("{mean:>6.2} {:>6.2} {:>6.2}", times[last * 99 / 100], times[last])
     });
     println!("{rows:>12}             {a}                            {b}");
+}
+
+/// Bytes that the process takes for each byte of rows and accumulators, at 10M rows.
+fn memory() -> f64 {
+    const ROWS: usize = 10_000_000;
+    let set = format!("embedding.rows_max={ROWS}");
+    let config = Config::load(Some("bench/model.toml".as_ref()), &[set]).expect("a valid config");
+    let placement = pipeline::placement(config.device).expect("the CPU");
+    let mut trainer = Trainer::new(&config, &placement, Offsets::new("bench"));
+    let (table, mut slots, before) = (&mut trainer.model.tables[0], Vec::new(), resident());
+    for start in (0..ROWS as u64).step_by(4096) {
+        let ids: Vec<u64> = (start..(start + 4096).min(ROWS as u64)).collect();
+        table.touch(&ids, 1, &mut slots);
+    }
+    (resident() - before) / (ROWS * (table.dim() + 1) * size_of::<f32>()) as f64
+}
+
+/// Bytes of this process in memory; NaN where there is no procfs.
+fn resident() -> f64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<f64>().ok());
+    pages.map_or(f64::NAN, |pages| pages * 4096.0)
 }
 
 fn run(size: usize, peak: f64) {
