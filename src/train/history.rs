@@ -52,6 +52,39 @@ impl Histories {
         self.by_query.get(&query).map_or(&[], |history| &history.items)
     }
 
+    /// The items before each of a run of events (`queries` and `items` beside each other), which are
+    /// taken in as they come. Empty where no history is kept.
+    pub fn take(&mut self, queries: &[u64], items: &[u64]) -> Vec<Vec<u64>> {
+        if self.length == 0 {
+            return Vec::new();
+        }
+        let events = queries.iter().zip(items);
+        events
+            .map(|(&query, &item)| {
+                let before = self.of(query).to_vec();
+                self.push(query, item);
+                before
+            })
+            .collect()
+    }
+
+    /// What [`take`](Self::take) would give, while everything stays as it is.
+    pub fn peek(&self, queries: &[u64], items: &[u64]) -> Vec<Vec<u64>> {
+        if self.length == 0 {
+            return Vec::new();
+        }
+        let mut moved: HashMap<u64, Vec<u64>> = HashMap::new();
+        let events = queries.iter().zip(items);
+        events
+            .map(|(&query, &item)| {
+                let history = moved.entry(query).or_insert_with(|| self.of(query).to_vec());
+                let before = history.clone();
+                append(history, item, self.length);
+                before
+            })
+            .collect()
+    }
+
     /// Appends `item` to the history of `query`.
     pub fn push(&mut self, query: u64, item: u64) {
         if self.length == 0 {
@@ -66,10 +99,7 @@ impl Histories {
             .entry(query)
             .or_insert_with(|| Arc::new(History { items: Vec::new(), touched: 0 }));
         let history = Arc::make_mut(history);
-        if history.items.len() == self.length {
-            history.items.remove(0);
-        }
-        history.items.push(item);
+        append(&mut history.items, item, self.length);
         history.touched = self.clock;
     }
 
@@ -109,6 +139,14 @@ impl Histories {
         self.by_query = histories.map(|(query, history)| (query, Arc::new(history))).collect();
         Ok(())
     }
+}
+
+/// The newest `length` items stay.
+fn append(items: &mut Vec<u64>, item: u64, length: usize) {
+    if items.len() == length {
+        items.remove(0);
+    }
+    items.push(item);
 }
 
 impl CapturedHistories {

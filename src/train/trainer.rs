@@ -3,7 +3,6 @@
 //! [`Trainer::step`] is the paper's Algorithm 1. All state lives here, and every change of it is a
 //! function of the batches in their order.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::capture::Capturing;
@@ -214,7 +213,7 @@ impl Trainer {
         let model = &mut self.model;
         model.encoder.query.observe(&batch.query, &mut model.statistics);
         model.encoder.item.observe(&batch.item, &mut model.statistics);
-        let before = take_histories(&mut self.histories, &model.encoder, batch);
+        let before = self.histories.take(&batch.query_ids, &batch.item_ids);
         let query =
             model.encoder.query.encode(&batch.query, batch.len(), &before, &model.statistics);
         let encode = |columns: &[Column], items| {
@@ -231,31 +230,20 @@ impl Trainer {
     /// Vectors of a batch's queries without training on it; histories still move on, since later
     /// events of the same query follow these.
     pub fn embed_queries(&mut self, batch: &Batch) -> Vec<f32> {
-        let before = take_histories(&mut self.histories, &self.model.encoder, batch);
+        let before = self.histories.take(&batch.query_ids, &batch.item_ids);
         self.model.embed_queries(&batch.query, batch.len(), &before)
     }
 
     /// Vectors of a batch's queries, `[events, dim]`, as the next step will see them: each history
     /// has the items of the events before, those of this batch too. Changes nothing.
     pub fn queries(&self, batch: &Batch) -> Vec<f32> {
-        let mut before = Vec::new();
-        let length = self.model.encoder.query.history_length();
-        if length > 0 {
-            let mut moved: HashMap<u64, Vec<u64>> = HashMap::new();
-            for (&query, &item) in batch.query_ids.iter().zip(&batch.item_ids) {
-                let history =
-                    moved.entry(query).or_insert_with(|| self.histories.of(query).to_vec());
-                before.push(history.clone());
-                history.push(item);
-                history.drain(..history.len().saturating_sub(length));
-            }
-        }
+        let before = self.histories.peek(&batch.query_ids, &batch.item_ids);
         self.model.embed_queries(&batch.query, batch.len(), &before)
     }
 
     /// Histories and corpus move on past a batch; the model and the estimator do not.
     pub fn pass_over(&mut self, batch: &Batch) {
-        take_histories(&mut self.histories, &self.model.encoder, batch);
+        self.histories.take(&batch.query_ids, &batch.item_ids);
         self.corpus.remember(batch, self.step);
     }
 
@@ -277,25 +265,6 @@ impl Trainer {
     pub fn histories(&self) -> usize {
         self.histories.len()
     }
-}
-
-/// The items before each event, then each event's item appended to its query's history.
-fn take_histories(
-    histories: &mut Histories,
-    encoder: &super::encoder::Encoder,
-    batch: &Batch,
-) -> Vec<Vec<u64>> {
-    if encoder.query.history_length() == 0 {
-        return Vec::new();
-    }
-    let events = batch.query_ids.iter().zip(&batch.item_ids);
-    events
-        .map(|(&query, &item)| {
-            let before = histories.of(query).to_vec();
-            histories.push(query, item);
-            before
-        })
-        .collect()
 }
 
 fn histories(config: &Config, model: &Model) -> Histories {

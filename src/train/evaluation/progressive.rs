@@ -240,10 +240,13 @@ impl Progressive {
         let queries = trainer.queries(batch); // [events, dim]
         candidates.score(&queries, |event, dots| {
             let target = targets[event]?;
-            let mut scores = dots.to_vec();
+            let mut scores = Vec::with_capacity(dots.len());
             let of_weight = |bias: &Vec<f32>| {
-                scores.copy_from_slice(dots);
-                scores.iter_mut().zip(bias).for_each(|(score, bias)| *score += bias);
+                if bias.is_empty() {
+                    return rank(dots, target, &[]);
+                }
+                scores.clear();
+                scores.extend(dots.iter().zip(bias).map(|(dot, bias)| dot + bias));
                 rank(&scores, target, &[])
             };
             Some(biases.iter().map(of_weight).collect())
