@@ -50,6 +50,7 @@ impl Batch {
             item: Rows::Host(&self.item),
             trained: self.rewards.len(),
             past: &[],
+            merged: None,
             log_q: &self.log_q,
             positive: Positive::Sampled,
             item_ids: &self.ids,

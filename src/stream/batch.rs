@@ -79,7 +79,7 @@ impl Column {
     }
 
     /// Appends event `i` of `other`, a column of the same feature.
-    fn push_from(&mut self, other: &Column, i: usize) {
+    pub fn push_from(&mut self, other: &Column, i: usize) {
         let range = other.range(i);
         // Numbers and vectors have no ids beside their values.
         if !other.ids.is_empty() {
@@ -87,6 +87,15 @@ impl Column {
         }
         self.values.extend_from_slice(&other.values[range]);
         self.end();
+    }
+
+    /// Whether events `i` and `j` have the same value, to the bit.
+    pub fn equal(&self, i: usize, j: usize) -> bool {
+        let (a, b) = (self.range(i), self.range(j));
+        // Numbers and vectors have no ids beside their values.
+        let same_ids = self.ids.is_empty() || self.ids[a.clone()] == self.ids[b.clone()];
+        let bits = |range: std::ops::Range<usize>| self.values[range].iter().map(|value| value.to_bits());
+        same_ids && bits(a).eq(bits(b))
     }
 
     /// Where event `i`'s entries stand in `ids` and `values`.

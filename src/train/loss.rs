@@ -5,7 +5,8 @@
 //! all three products then run on unpacked operands and softmax statistics are lane arithmetic.
 //!
 //! Columns are the items of the batch, in its order, then further negatives: items that learn as
-//! well (drawn from the corpus), then vectors of past batches, which do not.
+//! well (drawn from the corpus), then vectors of past batches, which do not. Events of one item may
+//! share a column ([`Merged`]): the sums are the same, and cost what the distinct items cost.
 //!
 //! Owns its scratch memory, reused from step to step. The same bits come out for any number of
 //! threads: rows are shared out into groups by the batch size alone, each with its own item gradient
@@ -38,8 +39,9 @@ const GROUP_BLOCKS_MIN: usize = 2;
 
 /// One batch of tower outputs and what the softmax needs to know about them.
 ///
-/// Row `i` of `query` and row `i` of `item` are a positive pair; every other row of `item` (a column
-/// of the logits) is a negative for query `i` unless an id masks it.
+/// Row `i` of `query` and row `i` of `item` (that of its place, where items are merged) are a positive
+/// pair; every other row of `item` (a column of the logits) is a negative for query `i` unless an id
+/// masks it.
 #[derive(Clone, Copy, Debug)]
 pub struct LossInput<'a> {
     /// Floats per row of `query` and `item`.
@@ -52,6 +54,8 @@ pub struct LossInput<'a> {
     pub trained: usize,
     /// `[columns - trained, dim]`, the columns behind them, which do not learn.
     pub past: &'a [f32],
+    /// If given: which events share a column. Else column `i` is that of event `i`.
+    pub merged: Option<Merged<'a>>,
     /// `[columns]`, nats, subtracted from every negative's logit, and from the positive's where
     /// `positive` says so; already scaled by the correction's strength. Zeros give the plain softmax
     /// (eq. 3).
@@ -60,12 +64,23 @@ pub struct LossInput<'a> {
     pub positive: Positive<'a>,
     /// `[columns]`, accidental hits: columns `j != i` of the same item are masked for row `i`.
     pub item_ids: &'a [u64],
-    /// `[batch]`, if given: columns `j != i` of the same query are masked for row `i` as well.
+    /// `[batch]`, if given: columns `j != i` of the same query are masked for row `i` as well. Not
+    /// together with `merged`.
     pub query_ids: Option<&'a [u64]>,
     /// `[batch]`, the weight `r_i` of each example.
     pub rewards: &'a [f32],
     /// τ; dot products are divided by it before the correction is subtracted.
     pub temperature: f32,
+}
+
+/// Equal items of a batch as one column. The softmax over columns with `n` equal ones among them is
+/// that with a single one whose exponential counts `n` times.
+#[derive(Clone, Copy, Debug)]
+pub struct Merged<'a> {
+    /// `[batch]`, the column of each row's positive; every column below the greatest occurs.
+    pub places: &'a [u32],
+    /// How many rows each of these columns is the positive of.
+    pub copies: &'a [u32],
 }
 
 /// How a positive enters its row's loss.
@@ -96,7 +111,8 @@ pub struct LossOutput {
     pub item_gradient: Vec<f32>,
     /// `[batch]`, 1 + the number of other items whose dot product with the query, uncorrected, is
     /// strictly greater than the positive's. An item counts once, through its first column in the
-    /// batch (columns behind the batch do not count), and not at all where that column is masked for the row. Meaningless if `loss` is NaN.
+    /// batch (columns behind the batch do not count), and not at all where that column is masked for
+    /// the row. Meaningless if `loss` is NaN.
     pub ranks: Vec<u32>,
 }
 
@@ -166,6 +182,9 @@ pub struct BatchSoftmax {
     masks: Masks,
     /// `[columns, dim]`, where there are columns behind the trained ones.
     items: Vec<f32>,
+    /// `[columns]`, nats, subtracted from the logits of negatives: log q less the logarithm of the
+    /// events that the column stands for.
+    offsets: Vec<f32>,
     /// `[columns]`, all ones where the column is its item's first and in the batch, else 0: counts
     /// towards ranks.
     counts: Vec<u32>,
@@ -201,6 +220,7 @@ impl BatchSoftmax {
             bf16_items,
             masks: Masks::default(),
             items: Vec::new(),
+            offsets: Vec::new(),
             counts: Vec::new(),
             row_losses: Vec::new(),
             group_gradients: Vec::new(),
@@ -234,6 +254,7 @@ impl BatchSoftmax {
                 batch,
                 columns: input.log_q.len(),
                 lanes: self.lanes,
+                offsets: &self.offsets,
                 counts: &self.counts,
                 masks: &self.masks,
                 bf16_items: self.bf16_items.as_ref(),
@@ -265,10 +286,18 @@ impl BatchSoftmax {
             self.items.extend_from_slice(input.item.host());
             self.items.extend_from_slice(input.past);
         }
+        self.offsets.clear();
+        self.offsets.extend_from_slice(input.log_q);
+        if let Some(Merged { copies, .. }) = input.merged {
+            for (offset, &copies) in self.offsets.iter_mut().zip(copies) {
+                *offset -= (copies as f32).ln();
+            }
+        }
         let masks = &self.masks;
         self.counts.clear();
-        self.counts.extend((0..batch).map(|j| if masks.counts(j, batch) { u32::MAX } else { 0 }));
-        self.counts.resize(input.log_q.len(), 0);
+        self.counts.extend(
+            (0..input.log_q.len()).map(|j| if masks.counts(j) { u32::MAX } else { 0 }),
+        );
         self.row_losses.resize(batch, 0.0);
         self.output.ranks.resize(batch, 0);
         self.output.query_gradient.resize(batch * input.dim, 0.0);
@@ -292,7 +321,16 @@ fn assert_shapes(input: &LossInput<'_>) -> usize {
     let (batch, columns) = (input.rewards.len(), input.log_q.len());
     assert!(input.dim > 0, "dim must be positive");
     assert!(u32::try_from(columns).is_ok(), "too many columns for 32-bit numbers");
-    assert!((batch..=columns).contains(&input.trained), "trained is not in batch..=columns");
+    let own = match input.merged {
+        None => batch,
+        Some(Merged { places, copies }) => {
+            assert_eq!(places.len(), batch, "places is not [batch]");
+            assert!(places.iter().all(|&place| (place as usize) < copies.len()), "no such place");
+            assert!(input.query_ids.is_none(), "rows of one query mask single events");
+            copies.len()
+        }
+    };
+    assert!((own..=columns).contains(&input.trained), "trained is not in positives..=columns");
     assert!(input.query.has_shape(batch, input.dim), "query is not [batch, dim]");
     assert!(input.item.has_shape(input.trained, input.dim), "item is not [trained, dim]");
     let past = columns - input.trained;

@@ -8,6 +8,7 @@
 
 pub mod capture;
 mod dense;
+mod distinct;
 pub mod embedding;
 pub mod encoder;
 pub mod evaluation;

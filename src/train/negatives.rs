@@ -36,12 +36,11 @@ impl Drawn {
     }
 
     /// `columns`, the batch's, with these items' behind them.
-    pub(super) fn behind(&self, columns: &[Column]) -> Vec<Column> {
-        let mut all = columns.to_vec();
-        for (column, drawn) in all.iter_mut().zip(&self.columns) {
+    pub(super) fn behind(&self, mut columns: Vec<Column>) -> Vec<Column> {
+        for (column, drawn) in columns.iter_mut().zip(&self.columns) {
             column.append(drawn);
         }
-        all
+        columns
     }
 }
 

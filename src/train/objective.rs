@@ -3,8 +3,9 @@
 //! Owns the bank of past vectors, the temperature and the softmax's scratch memory. Must never
 //! know: tables, towers, where a batch came from.
 
+use super::distinct::Distinct;
 use super::frequency::{Frequency, Meaning};
-use super::loss::{LossInput, Outcome, Positive, Precision, Softmax};
+use super::loss::{LossInput, Merged, Outcome, Positive, Precision, Softmax};
 use super::model::Placement;
 use super::negatives::{Bank, Drawn};
 use super::rows::{Rows, Vectors};
@@ -20,6 +21,7 @@ pub(super) struct Objective {
     loss: LossConfig,
     negatives: NegativesConfig,
     softmax: Softmax,
+    merges: bool,
     bank: Bank,
     temperature: Temperature,
     /// `[columns]`, nats, scaled by the correction's strength.
@@ -41,6 +43,8 @@ impl Objective {
             loss: config.loss.clone(),
             negatives: config.negatives.clone(),
             softmax: Softmax::new(placement, precision),
+            // A GPU wants the same shapes at every step; a mask of queries is one of single events.
+            merges: !placement.gpu && !config.loss.mask_same_query,
             bank: Bank::new(config.negatives.cross_batch, config.model.dim),
             temperature: Temperature::new(&config.loss),
             log_q: Vec::new(),
@@ -55,17 +59,23 @@ impl Objective {
         self.temperature.value()
     }
 
-    /// Takes the columns of a step, the batch's and the `drawn` ones from a corpus of `items`
-    /// items, and their log q from estimates that include this batch.
+    /// The items of a batch as the loss wants them: each once, or an event each.
+    pub(super) fn distinct(&self, batch: &Batch) -> Distinct {
+        if self.merges { Distinct::merged(batch) } else { Distinct::each(batch.len()) }
+    }
+
+    /// Takes the columns of a step, the batch's `distinct` items and the `drawn` ones from a corpus
+    /// of `items` items, and their log q from estimates that include this batch.
     pub(super) fn prepare(
         &mut self,
         batch: &Batch,
+        distinct: &Distinct,
         drawn: &Drawn,
         items: usize,
         frequency: &Frequency,
     ) {
         self.item_ids.clear();
-        self.item_ids.extend_from_slice(&batch.item_ids);
+        self.item_ids.extend(distinct.events.iter().map(|&event| batch.item_ids[event as usize]));
         self.item_ids.extend_from_slice(&drawn.ids);
         self.log_q.clear();
         self.log_q.resize(self.item_ids.len(), 0.0);
@@ -73,7 +83,7 @@ impl Objective {
         if self.loss.correction == Correction::Plain {
             return;
         }
-        // Duplicate items keep their columns, so a column stands for expected occurrences.
+        // Each event counts in the sums, those of one item too: expected occurrences.
         frequency.log_q(&self.item_ids, Meaning::ExpectedCount, &mut self.log_q);
         #[expect(clippy::cast_precision_loss, reason = "counts of columns and items, as shares")]
         if !drawn.ids.is_empty() {
@@ -86,13 +96,15 @@ impl Objective {
         let strength = self.loss.strength;
         if self.loss.correction == Correction::CorrectedPositiveExcluded {
             #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
-            let columns = self.item_ids.len() as f32;
+            let columns = (batch.len() + drawn.ids.len()) as f32;
             // log q - log Q', with Q' = (q / columns) / (1 - q_positive / columns).
             let shift = |log_q: &f32| {
                 let share = (log_q.exp() / columns).min(POSITIVE_SHARE_MAX);
                 strength * (columns.ln() + (-share).ln_1p())
             };
-            self.shift.extend(self.log_q[..batch.len()].iter().map(shift));
+            let of_items: Vec<f32> =
+                self.log_q[..distinct.events.len()].iter().map(shift).collect();
+            self.shift.extend(distinct.places.iter().map(|&place| of_items[place as usize]));
         }
         self.log_q.iter_mut().for_each(|log_q| *log_q *= strength);
     }
@@ -103,6 +115,7 @@ impl Objective {
     pub(super) fn run(
         &mut self,
         batch: &Batch,
+        distinct: &Distinct,
         vectors: &Vectors<Rows<'_>>,
         step: u64,
     ) -> Outcome<'_> {
@@ -115,6 +128,10 @@ impl Objective {
             item: vectors.item,   // [trained, dim]
             trained,
             past: self.bank.vectors(), // [columns - trained, dim]
+            merged: self.merges.then_some(Merged {
+                places: &distinct.places,
+                copies: &distinct.copies,
+            }),
             log_q: &self.log_q,
             positive: match self.loss.correction {
                 Correction::CorrectedPositiveExcluded => Positive::Excluded { shift: &self.shift },
@@ -127,14 +144,18 @@ impl Objective {
         });
         if output.loss.is_finite() {
             // What a GPU holds is read back only where it is needed.
-            let dim = self.dim;
-            let read = |rows: Rows<'_>| rows.read(batch.len(), dim).into_owned();
+            let (dim, own) = (self.dim, distinct.events.len());
+            let read = |rows: Rows<'_>, count| rows.read(count, dim).into_owned();
             if self.temperature.learns() {
-                self.temperature.learn(&read(vectors.query), &read(output.gradients.query));
+                let gradient = read(output.gradients.query, batch.len());
+                self.temperature.learn(&read(vectors.query, batch.len()), &gradient);
             }
             if self.bank.takes() && step > self.negatives.cross_batch_after_steps {
-                let own = batch.len();
-                self.bank.push(&batch.item_ids, &self.log_q[..own], &read(vectors.item));
+                let vectors = read(vectors.item, own);
+                let log_q: Vec<f32> = (self.log_q.iter().zip(&distinct.copies))
+                    .map(|(log_q, &copies)| log_q - (copies as f32).ln())
+                    .collect();
+                self.bank.push(&self.item_ids[..own], &log_q, &vectors);
             }
         }
         output

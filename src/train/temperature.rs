@@ -89,6 +89,7 @@ mod tests {
                 item: Rows::Host(&item),
                 trained: batch,
                 past: &[],
+                merged: None,
                 log_q: &log_q,
                 positive: Positive::Sampled,
                 item_ids: &ids,

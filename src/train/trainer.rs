@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::capture::Capturing;
+use super::distinct::Distinct;
 use super::encoder::Encoded;
 use super::frequency::{Frequency, FrequencySettings, Mode, Rate};
 use super::history::Histories;
@@ -15,7 +16,7 @@ use super::objective::Objective;
 use super::rows::Vectors;
 use crate::config::{Alpha, Config};
 use crate::corpus::Corpus;
-use crate::stream::batch::{Batch, Column};
+use crate::stream::batch::Batch;
 use crate::stream::offsets::Offsets;
 
 /// Rows are looked through for expiry this often, in steps: a sweep costs a walk over the table.
@@ -179,8 +180,9 @@ impl Trainer {
         self.frequency.update(self.step, &batch.item_ids);
         let config = &self.config;
         let drawn = Drawn::new(&self.corpus, config.negatives.mixed, config.seed, self.step);
-        self.objective.prepare(batch, &drawn, self.corpus.len(), &self.frequency);
-        let (query, item) = self.encode(batch, &drawn);
+        let distinct = self.objective.distinct(batch);
+        self.objective.prepare(batch, &distinct, &drawn, self.corpus.len(), &self.frequency);
+        let (query, item) = self.encode(batch, &distinct, &drawn);
         enter(Phase::Gather);
         let model = &mut self.model;
         let lookup = model.encoder.touch(&query, &item, &mut model.tables, self.step);
@@ -190,7 +192,7 @@ impl Trainer {
         enter(Phase::Forward);
         let vectors = model.towers.forward(&inputs);
         enter(Phase::Loss);
-        let output = self.objective.run(batch, &vectors, self.step);
+        let output = self.objective.run(batch, &distinct, &vectors, self.step);
         let report = StepReport { loss: output.loss, ranks: output.ranks.to_vec() };
         if report.loss.is_finite() {
             enter(Phase::Backward);
@@ -208,22 +210,23 @@ impl Trainer {
         Some(report)
     }
 
-    /// Both sides' ids, ready to be looked up; the item side has the drawn items behind the batch's.
-    fn encode(&mut self, batch: &Batch, drawn: &Drawn) -> (Encoded, Encoded) {
+    /// Both sides' ids, ready to be looked up; the item side has the batch's distinct items and the
+    /// drawn ones behind them.
+    fn encode(
+        &mut self,
+        batch: &Batch,
+        distinct: &Distinct,
+        drawn: &Drawn,
+    ) -> (Encoded, Encoded) {
         let model = &mut self.model;
         model.encoder.query.observe(&batch.query, &mut model.statistics);
         model.encoder.item.observe(&batch.item, &mut model.statistics);
         let before = self.histories.take(&batch.query_ids, &batch.item_ids);
         let query =
             model.encoder.query.encode(&batch.query, batch.len(), &before, &model.statistics);
-        let encode = |columns: &[Column], items| {
-            model.encoder.item.encode(columns, items, &[], &model.statistics)
-        };
-        let item = if drawn.ids.is_empty() {
-            encode(&batch.item, batch.len())
-        } else {
-            encode(&drawn.behind(&batch.item), batch.len() + drawn.ids.len())
-        };
+        let columns = drawn.behind(distinct.columns(&batch.item));
+        let items = distinct.events.len() + drawn.ids.len();
+        let item = model.encoder.item.encode(&columns, items, &[], &model.statistics);
         (query, item)
     }
 

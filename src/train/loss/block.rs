@@ -10,11 +10,11 @@ use std::ops::Range;
 use super::super::product::{Left, product};
 use super::bf16::{Items, Operands};
 use super::lanes::{Lanes, ROWS, Rows};
-use super::masks::{Masks, Twins};
+use super::masks::Masks;
 use super::{LossInput, Positive, row_loss};
 
-/// Columns per tile, a multiple of [`ROWS`] so that a block's own columns lie in one tile. A tile
-/// (`4 * ROWS * TILE` bytes, 64 KiB) is still in the L2 cache when the next pass over it starts.
+/// Columns per tile. A tile (`4 * ROWS * TILE` bytes, 64 KiB) is still in the L2 cache when the next
+/// pass over it starts.
 /// Measured: 128 to 1024 take the same time; a tile beyond the cache would be fetched by each pass.
 const TILE: usize = 256;
 
@@ -28,6 +28,8 @@ pub(super) struct Shared<'a> {
     pub(super) batch: usize,
     pub(super) columns: usize,
     pub(super) lanes: Lanes,
+    /// `[columns]`, see `BatchSoftmax`.
+    pub(super) offsets: &'a [f32],
     pub(super) counts: &'a [u32],
     pub(super) masks: &'a Masks,
     /// If given, the products are taken in bf16.
@@ -77,18 +79,16 @@ impl Block {
         }
     }
 
-    /// First pass: dot products, masks, row maxima and ranks. The positives and masked pairs are
-    /// left at minus infinity: they are no negatives.
+    /// First pass: dot products, masks and row maxima. The positives and masked pairs are left at
+    /// minus infinity: they are no negatives.
     fn score(&mut self, shared: &Shared<'_>, row: usize, rows: usize) {
         let LossInput { dim, log_q, positive, temperature, .. } = *shared.input;
         self.load_queries(shared, row, rows);
-        // The block's own tile comes first, because ranks need the positives. Maxima and counts do
-        // not depend on the order.
-        let tiles = shared.columns.div_ceil(TILE);
-        let own = row / TILE;
+        let corrected = matches!(positive, Positive::Sampled);
         let scale = temperature.recip();
-        for tile in (own..tiles).chain(0..own) {
-            let columns = tile * TILE..shared.columns.min((tile + 1) * TILE);
+        self.rows.begin(rows);
+        for start in (0..shared.columns).step_by(TILE) {
+            let columns = start..shared.columns.min(start + TILE);
             let logits = &mut self.logits[columns.start * ROWS..columns.end * ROWS];
             // [columns, dim] x [dim, ROWS]
             if let Some(items) = shared.bf16_items {
@@ -98,18 +98,19 @@ impl Block {
                 let left = Left { values, strides: (dim, 1) };
                 product(logits, left, &self.query, (columns.len(), dim, ROWS), false);
             }
-            if tile == own {
-                let diagonal = &mut logits[(row - columns.start) * ROWS..];
-                let corrected = matches!(positive, Positive::Sampled);
-                let log_q = &log_q[row..row + rows];
-                self.rows = Rows::from_positives(diagonal, scale, log_q, corrected);
+            for r in 0..rows {
+                let place = shared.masks.place(row + r);
+                if columns.contains(&place) {
+                    let dot = &mut logits[(place - start) * ROWS + r];
+                    let log_q = if corrected { log_q[place] } else { 0.0 };
+                    self.rows.take_positive(r, dot, scale, log_q);
+                }
+                mask(shared.masks.same_item(row + r), r, columns.clone(), logits);
+                if let Some(same_query) = shared.masks.same_query() {
+                    mask(same_query.of(row + r), r, columns.clone(), logits);
+                }
             }
-            mask(&shared.masks.same_item, row..row + rows, columns.clone(), logits);
-            if let Some(same_query) = shared.masks.same_query() {
-                mask(same_query, row..row + rows, columns.clone(), logits);
-            }
-            let (log_q, counts) = (&log_q[columns.clone()], &shared.counts[columns]);
-            shared.lanes.scan(logits, scale, log_q, counts, &mut self.rows);
+            shared.lanes.scan(logits, scale, &shared.offsets[columns], &mut self.rows);
         }
     }
 
@@ -130,21 +131,25 @@ impl Block {
         }
     }
 
-    /// Second pass: logits become exponentials, their sums are taken, and their product with the
-    /// items goes to `query_gradient` while the tile is in the cache. Rows are normalised afterwards.
+    /// Second pass: logits become exponentials, their sums are taken, items above the positive are
+    /// counted, and the exponentials' product with the items goes to `query_gradient` while the tile
+    /// is in the cache. Rows are normalised afterwards.
     fn exponentials(&mut self, shared: &Shared<'_>, query_gradient: &mut [f32]) {
-        let LossInput { dim, log_q, temperature, .. } = *shared.input;
+        let LossInput { dim, temperature, .. } = *shared.input;
         let rows = query_gradient.len() / dim;
-        let tiles = self.logits.chunks_mut(TILE * ROWS).zip(log_q.chunks(TILE));
-        for (index, ((tile, log_q), item)) in tiles.zip(shared.item.chunks(TILE * dim)).enumerate()
+        let scale = temperature.recip();
+        let columns = shared.offsets.chunks(TILE).zip(shared.counts.chunks(TILE));
+        let tiles = self.logits.chunks_mut(TILE * ROWS).zip(columns);
+        for (index, ((tile, (offsets, counts)), item)) in
+            tiles.zip(shared.item.chunks(TILE * dim)).enumerate()
         {
-            shared.lanes.exponentials(tile, temperature.recip(), log_q, &mut self.rows);
+            shared.lanes.exponentials(tile, scale, offsets, counts, &mut self.rows);
             // [rows, columns] x [columns, dim]
             if let Some(items) = shared.bf16_items {
                 self.bf16.query_gradient(items, index * TILE, tile, query_gradient);
             } else {
                 let left = Left { values: tile, strides: (1, ROWS) };
-                product(query_gradient, left, item, (rows, log_q.len(), dim), index > 0);
+                product(query_gradient, left, item, (rows, offsets.len(), dim), index > 0);
             }
         }
     }
@@ -161,7 +166,7 @@ impl Block {
         let LossInput { dim, positive, rewards, temperature, .. } = *shared.input;
         for (r, loss) in losses.iter_mut().enumerate() {
             let i = row + r;
-            let of_row = i * dim..(i + 1) * dim;
+            let place = shared.masks.place(i);
             let below_max = self.rows.positive_logit[r] - self.rows.max[r];
             let negatives = self.rows.negatives[r];
             let odds = shared.masks.odds(shared.input, i);
@@ -169,14 +174,14 @@ impl Block {
             *loss = rewards[i] * row_loss;
             let scale = rewards[i] * factor / (shared.batch as f32 * temperature);
             let gradient = &mut query_gradient[r * dim..(r + 1) * dim];
-            for (gradient, item) in gradient.iter_mut().zip(&shared.item[of_row.clone()]) {
+            for (gradient, item) in gradient.iter_mut().zip(&shared.item[place * dim..]) {
                 *gradient = scale * (*gradient - negatives * item);
             }
             let scaled = &mut self.scaled_query[r * dim..(r + 1) * dim];
-            for (scaled, query) in scaled.iter_mut().zip(&shared.query[of_row]) {
+            for (scaled, query) in scaled.iter_mut().zip(&shared.query[i * dim..]) {
                 *scaled = scale * query;
             }
-            self.logits[i * ROWS + r] = -negatives;
+            self.logits[place * ROWS + r] = -negatives;
         }
     }
 
@@ -195,10 +200,9 @@ impl Block {
             let scaled_query = &self.scaled_query[..rows * dim];
             self.bf16.item_gradient(items, scaled_query, gradient, accumulate);
             // In bf16 the positives, the greatest share of all, would be off by up to 0.4%.
-            let own = gradient[row * dim..].chunks_exact_mut(dim);
-            for ((own, query), negatives) in
-                own.zip(scaled_query.chunks_exact(dim)).zip(self.rows.negatives)
-            {
+            let scaled_queries = scaled_query.chunks_exact(dim).zip(self.rows.negatives);
+            for (r, (query, negatives)) in scaled_queries.enumerate() {
+                let own = &mut gradient[shared.masks.place(row + r) * dim..];
                 for (own, query) in own.iter_mut().zip(query) {
                     *own -= negatives * query;
                 }
@@ -210,18 +214,15 @@ impl Block {
     }
 }
 
-/// Sets the logits of `rows` to minus infinity where their twins lie in `columns`, the tile's. A row
-/// is its own twin; its positive has been taken by then and is no negative.
-fn mask(twins: &Twins, rows: Range<usize>, columns: Range<usize>, tile: &mut [f32]) {
-    for (r, row) in rows.enumerate() {
-        let twins = twins.of(row);
-        if twins.len() == 1 {
-            continue;
-        }
-        let begin = twins.partition_point(|&column| (column as usize) < columns.start);
-        let end = twins.partition_point(|&column| (column as usize) < columns.end);
-        for &column in &twins[begin..end] {
-            tile[(column as usize - columns.start) * ROWS + r] = f32::NEG_INFINITY;
-        }
+/// Sets the logits of row `r` to minus infinity where `twins` lie in `columns`, the tile's. A positive
+/// is its own twin; it has been taken by then and is no negative.
+fn mask(twins: &[u32], r: usize, columns: Range<usize>, tile: &mut [f32]) {
+    if twins.len() == 1 {
+        return;
+    }
+    let begin = twins.partition_point(|&column| (column as usize) < columns.start);
+    let end = twins.partition_point(|&column| (column as usize) < columns.end);
+    for &column in &twins[begin..end] {
+        tile[(column as usize - columns.start) * ROWS + r] = f32::NEG_INFINITY;
     }
 }

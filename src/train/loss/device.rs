@@ -74,6 +74,7 @@ impl DeviceSoftmax {
     pub fn run(&mut self, input: &LossInput<'_>) -> Outcome<'_> {
         let batch = assert_shapes(input);
         assert!(batch > 0, "an empty batch has no loss");
+        assert!(input.merged.is_none(), "a step's shapes must not depend on how items repeat");
         self.masks.find(input);
         let query = input.query.on(&self.device, input.dim); // [rows, dim]
         let mut item = input.item.on(&self.device, input.dim); // [trained, dim]
@@ -105,8 +106,8 @@ impl DeviceSoftmax {
         for (j, &value) in input.log_q.iter().enumerate() {
             let at = if j < input.trained { j } else { trained + j - input.trained };
             log_q[at] = value;
-            item_ids[at] = self.masks.same_item.first(j) as i32;
-            if self.masks.counts(j, batch) {
+            item_ids[at] = self.masks.first(j) as i32;
+            if self.masks.counts(j) {
                 counts[at] = 1.0;
             }
         }

@@ -38,24 +38,21 @@ impl Default for Rows {
 }
 
 impl Rows {
-    /// Starts from the positives: `logits[r, r]` of the block's own columns, left at minus infinity
-    /// because a positive is no negative of its row. Their logits are `corrected` or not.
-    pub(super) fn from_positives(
-        logits: &mut [f32],
-        scale: f32,
-        log_q: &[f32],
-        corrected: bool,
-    ) -> Self {
-        let mut rows = Self::default();
-        for (r, log_q) in log_q.iter().enumerate() {
-            let dot = std::mem::replace(&mut logits[r * ROWS + r], f32::NEG_INFINITY);
-            rows.positive[r] = dot;
-            rows.positive_logit[r] = logit(dot, scale, if corrected { *log_q } else { 0.0 });
-        }
-        rows.max = rows.positive_logit;
+    /// Starts a block of `rows` rows.
+    pub(super) fn begin(&mut self, rows: usize) {
+        *self = Self::default();
+        self.max[..rows].fill(f32::NEG_INFINITY);
         // Unused lanes come out as zeros, so that products may run over them.
-        rows.max[log_q.len()..].fill(f32::INFINITY);
-        rows
+        self.max[rows..].fill(f32::INFINITY);
+    }
+
+    /// Takes the dot product of row `r`'s positive, and leaves it at minus infinity because a positive
+    /// is no negative of its row.
+    pub(super) fn take_positive(&mut self, r: usize, dot: &mut f32, scale: f32, log_q: f32) {
+        self.positive[r] = std::mem::replace(dot, f32::NEG_INFINITY);
+        let logit = logit(self.positive[r], scale, log_q);
+        self.positive_logit[r] = logit;
+        self.max[r] = if logit > self.max[r] { logit } else { self.max[r] };
     }
 }
 
@@ -84,60 +81,72 @@ impl Lanes {
         Self::Baseline
     }
 
-    pub(super) fn scan(
+    pub(super) fn scan(self, tile: &[f32], scale: f32, offsets: &[f32], rows: &mut Rows) {
+        match self {
+            // SAFETY: `detect` found the instructions.
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => unsafe { scan_avx512(tile, scale, offsets, rows) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => unsafe { scan_avx2(tile, scale, offsets, rows) },
+            Self::Baseline => scan(tile, scale, offsets, rows),
+        }
+    }
+
+    pub(super) fn exponentials(
         self,
-        tile: &[f32],
+        tile: &mut [f32],
         scale: f32,
-        log_q: &[f32],
+        offsets: &[f32],
         counts: &[u32],
         rows: &mut Rows,
     ) {
         match self {
             // SAFETY: `detect` found the instructions.
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => unsafe { scan_avx512(tile, scale, log_q, counts, rows) },
+            Self::Avx512 => unsafe { exponentials_avx512(tile, scale, offsets, counts, rows) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => unsafe { scan_avx2(tile, scale, log_q, counts, rows) },
-            Self::Baseline => scan(tile, scale, log_q, counts, rows),
-        }
-    }
-
-    pub(super) fn exponentials(self, tile: &mut [f32], scale: f32, log_q: &[f32], rows: &mut Rows) {
-        match self {
-            // SAFETY: `detect` found the instructions.
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => unsafe { exponentials_avx512(tile, scale, log_q, rows) },
-            // SAFETY: as above.
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => unsafe { exponentials_avx2(tile, scale, log_q, rows) },
-            Self::Baseline => exponentials::<false>(tile, scale, log_q, rows),
+            Self::Avx2 => unsafe { exponentials_avx2(tile, scale, offsets, counts, rows) },
+            Self::Baseline => exponentials::<false>(tile, scale, offsets, counts, rows),
         }
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx2,fma")]
-fn scan_avx512(tile: &[f32], scale: f32, log_q: &[f32], counts: &[u32], rows: &mut Rows) {
-    scan(tile, scale, log_q, counts, rows);
+fn scan_avx512(tile: &[f32], scale: f32, offsets: &[f32], rows: &mut Rows) {
+    scan(tile, scale, offsets, rows);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-fn scan_avx2(tile: &[f32], scale: f32, log_q: &[f32], counts: &[u32], rows: &mut Rows) {
-    scan(tile, scale, log_q, counts, rows);
+fn scan_avx2(tile: &[f32], scale: f32, offsets: &[f32], rows: &mut Rows) {
+    scan(tile, scale, offsets, rows);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx2,fma")]
-fn exponentials_avx512(tile: &mut [f32], scale: f32, log_q: &[f32], rows: &mut Rows) {
-    exponentials::<true>(tile, scale, log_q, rows);
+fn exponentials_avx512(
+    tile: &mut [f32],
+    scale: f32,
+    offsets: &[f32],
+    counts: &[u32],
+    rows: &mut Rows,
+) {
+    exponentials::<true>(tile, scale, offsets, counts, rows);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-fn exponentials_avx2(tile: &mut [f32], scale: f32, log_q: &[f32], rows: &mut Rows) {
-    exponentials::<true>(tile, scale, log_q, rows);
+fn exponentials_avx2(
+    tile: &mut [f32],
+    scale: f32,
+    offsets: &[f32],
+    counts: &[u32],
+    rows: &mut Rows,
+) {
+    exponentials::<true>(tile, scale, offsets, counts, rows);
 }
 
 /// The corrected logit (eq. 4): `<q, c> / τ - log q`. A frequent item is a negative more often than
@@ -147,28 +156,35 @@ fn logit(dot: f32, scale: f32, log_q: f32) -> f32 {
     dot * scale - log_q
 }
 
-/// Row maxima of the corrected logits and counts of items above the positive, over one tile.
+/// Row maxima of the corrected logits, over one tile.
 #[inline(always)]
-fn scan(tile: &[f32], scale: f32, log_q: &[f32], counts: &[u32], rows: &mut Rows) {
+fn scan(tile: &[f32], scale: f32, offsets: &[f32], rows: &mut Rows) {
     let (columns, _) = tile.as_chunks::<ROWS>();
-    for ((dots, &log_q), &count) in columns.iter().zip(log_q).zip(counts) {
+    for (dots, &offset) in columns.iter().zip(offsets) {
         for (r, &dot) in dots.iter().enumerate() {
-            let logit = logit(dot, scale, log_q);
+            let logit = logit(dot, scale, offset);
             rows.max[r] = if logit > rows.max[r] { logit } else { rows.max[r] };
-            rows.above[r] += count & u32::from(dot > rows.positive[r]);
         }
     }
 }
 
-/// Turns the dot products of one tile into `exp(logit - max)` and adds up the rows. Sums go tile by
-/// tile: a sum of short sums loses far less to rounding than one long sum.
+/// Turns the dot products of one tile into `exp(logit - max)`, adds up the rows, and counts the items
+/// above each positive. Sums go tile by tile: a sum of short sums loses far less to rounding than one
+/// long sum.
 #[inline(always)]
-fn exponentials<const FMA: bool>(tile: &mut [f32], scale: f32, log_q: &[f32], rows: &mut Rows) {
+fn exponentials<const FMA: bool>(
+    tile: &mut [f32],
+    scale: f32,
+    offsets: &[f32],
+    counts: &[u32],
+    rows: &mut Rows,
+) {
     let mut sum = [0.0; ROWS];
     let (columns, _) = tile.as_chunks_mut::<ROWS>();
-    for (dots, &log_q) in columns.iter_mut().zip(log_q) {
+    for ((dots, &offset), &count) in columns.iter_mut().zip(offsets).zip(counts) {
         for (r, dot) in dots.iter_mut().enumerate() {
-            let exponential = exp::<FMA>(logit(*dot, scale, log_q) - rows.max[r]);
+            rows.above[r] += count & u32::from(*dot > rows.positive[r]);
+            let exponential = exp::<FMA>(logit(*dot, scale, offset) - rows.max[r]);
             *dot = exponential;
             sum[r] += exponential;
         }
@@ -247,8 +263,8 @@ mod tests {
         let counts = vec![u32::MAX; columns];
         let run = |lanes: Lanes| {
             let (mut tile, mut rows) = (dots.clone(), Rows::default());
-            lanes.scan(&tile, 20.0, &log_q, &counts, &mut rows);
-            lanes.exponentials(&mut tile, 20.0, &log_q, &mut rows);
+            lanes.scan(&tile, 20.0, &log_q, &mut rows);
+            lanes.exponentials(&mut tile, 20.0, &log_q, &counts, &mut rows);
             rows
         };
         let baseline = run(Lanes::Baseline);

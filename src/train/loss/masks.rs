@@ -1,25 +1,52 @@
-//! Which columns are no negatives of a row: those of the same item, and of the same query.
+//! Which column is a row's positive, and which are no negatives of it: those of the same item, and of
+//! the same query.
 //!
 //! Must never know: tensors, where the softmax is computed.
 
-use super::{LossInput, Positive};
+use super::{LossInput, Merged, Positive};
 
 /// The equal ids of one batch.
 #[derive(Debug, Default)]
 pub(super) struct Masks {
-    pub(super) same_item: Twins,
+    same_item: Twins,
     same_query: Twins,
     by_query: bool,
+    /// `[batch]`, the column of each row's positive.
+    places: Vec<u32>,
+    /// How many columns are positives: the first ones.
+    positives: usize,
 }
 
 impl Masks {
     /// Takes over the ids of a batch.
     pub(super) fn find(&mut self, input: &LossInput<'_>) {
+        let batch = input.rewards.len();
+        self.places.clear();
+        match input.merged {
+            None => self.places.extend(0..batch as u32),
+            Some(Merged { places, .. }) => self.places.extend_from_slice(places),
+        }
+        self.positives = input.merged.map_or(batch, |merged| merged.copies.len());
         self.same_item.find(input.item_ids);
         self.by_query = input.query_ids.is_some();
         if let Some(ids) = input.query_ids {
             self.same_query.find(ids);
         }
+    }
+
+    /// The column of row `i`'s positive.
+    pub(super) fn place(&self, i: usize) -> usize {
+        self.places[i] as usize
+    }
+
+    /// Columns of the same item as row `i`'s positive, itself too, ascending.
+    pub(super) fn same_item(&self, i: usize) -> &[u32] {
+        self.same_item.of(self.place(i))
+    }
+
+    /// The first column of the item of column `j`: a number that stands for it.
+    pub(super) fn first(&self, j: usize) -> usize {
+        self.same_item.first(j)
     }
 
     /// Rows of the batch with the same query, where that masks.
@@ -28,8 +55,8 @@ impl Masks {
     }
 
     /// Whether column `j` counts towards ranks: its item's first one, and in the batch.
-    pub(super) fn counts(&self, j: usize, batch: usize) -> bool {
-        j < batch && self.same_item.first(j) == j
+    pub(super) fn counts(&self, j: usize) -> bool {
+        j < self.positives && self.first(j) == j
     }
 
     /// What turns a row's sum over its negatives into the odds against its positive: `e^shift / n`
@@ -39,16 +66,17 @@ impl Masks {
             Positive::Sampled => 1.0,
             // Without a negative there are no odds, whatever the number.
             Positive::Excluded { shift } => {
-                shift[i].exp() / self.negatives(i, input.log_q.len()).max(1) as f32
+                shift[i].exp() / self.negatives(i, input).max(1) as f32
             }
         }
     }
 
-    /// Columns that are negatives of row `i`.
-    fn negatives(&self, i: usize, columns: usize) -> usize {
-        let same_item = self.same_item.of(i);
+    /// Negatives of row `i`: columns, a merged one counting for as many events as share it.
+    fn negatives(&self, i: usize, input: &LossInput<'_>) -> usize {
+        let same_item = self.same_item(i);
+        let columns = input.log_q.len() - self.positives + self.places.len();
         let masked = match self.same_query().map(|same_query| same_query.of(i)) {
-            None => same_item.len(),
+            None => same_item.iter().map(|&j| copies(input, j as usize)).sum(),
             Some(same_query) => {
                 let both = |column: &&u32| same_item.binary_search(column).is_ok();
                 same_item.len() + same_query.len() - same_query.iter().filter(both).count()
@@ -56,6 +84,11 @@ impl Masks {
         };
         columns - masked
     }
+}
+
+/// How many events column `j` stands for.
+fn copies(input: &LossInput<'_>, j: usize) -> usize {
+    input.merged.and_then(|merged| merged.copies.get(j)).map_or(1, |&copies| copies as usize)
 }
 
 /// Which columns (or rows) carry the same id. Sorted, so a row's twins are one slice: cost grows with

@@ -122,6 +122,7 @@ impl Case {
             item: Rows::Host(&self.item[..self.trained * self.dim]),
             trained: self.trained,
             past: &self.item[self.trained * self.dim..],
+            merged: None,
             log_q: &self.log_q,
             positive: match &self.shift {
                 None => Positive::Sampled,
@@ -515,6 +516,68 @@ fn same_bits_with_used_scratch() {
     {
         let case = Case::random(seed as u64, batch, dim);
         assert!(bits(used.run(&case.input())) == bits(&case.run()), "seed {seed}, batch {batch}");
+    }
+}
+
+/// Events of one item have one vector and one log q. Merged or apart, everything is the same, and a
+/// merged column has the sum of the gradients.
+#[test]
+fn merged_items_are_the_same_as_all_their_events() {
+    for (seed, (batch, dim)) in
+        [(1, 8), (7, 5), (130, 64), (1024, 16)].into_iter().enumerate()
+    {
+        println!("seed {seed}, batch {batch}, dim {dim}");
+        let mut random = Random(seed as u64);
+        let mut apart = Case::random(seed as u64, batch, dim);
+        apart.query_ids = None;
+        apart.item_ids = (0..batch).map(|_| random.below(batch as u64 / 3 + 1)).collect();
+        let (mut events, mut places, mut copies) = (Vec::new(), Vec::new(), Vec::new());
+        for i in 0..batch {
+            let first = apart.item_ids[..i].iter().position(|id| *id == apart.item_ids[i]);
+            if let Some(first) = first {
+                apart.item.copy_within(first * dim..(first + 1) * dim, i * dim);
+                apart.log_q[i] = apart.log_q[first];
+                places.push(places[first]);
+                copies[places[first] as usize] += 1;
+            } else {
+                places.push(events.len() as u32);
+                events.push(i);
+                copies.push(1);
+            }
+        }
+        let apart = apart.with_columns(seed as u64, 5, 3);
+        for apart in [apart.clone(), apart.excluding_positives(seed as u64)] {
+            let columns = || events.iter().copied().chain(batch..apart.columns());
+            let together = Case {
+                item: columns().flat_map(|j| apart.item[j * dim..][..dim].to_vec()).collect(),
+                trained: events.len() + 5,
+                log_q: columns().map(|j| apart.log_q[j]).collect(),
+                item_ids: columns().map(|j| apart.item_ids[j]).collect(),
+                ..apart.clone()
+            };
+            let merged = Some(Merged { places: &places, copies: &copies });
+            let output = apart.run();
+            let mut summed = vec![0.0; together.trained * dim];
+            for (j, gradient) in output.item_gradient.chunks_exact(dim).enumerate() {
+                let place = places.get(j).map_or(j - (batch - events.len()).min(j), |&p| p as usize);
+                for (sum, g) in summed[place * dim..].iter_mut().zip(gradient) {
+                    *sum += f64::from(*g);
+                }
+            }
+            let widen = |values: &[f32]| values.iter().map(|&x| f64::from(x)).collect::<Vec<f64>>();
+            for precision in [Precision::F32, Precision::Bf16] {
+                let mut softmax = BatchSoftmax::new(precision);
+                let tolerance = if softmax.precision() == Precision::F32 { 1e-5 } else { 2e-2 };
+                let merged = softmax.run(&LossInput { merged, ..together.input() });
+                assert_close_from(1.0, "loss", &[merged.loss], &[f64::from(output.loss)], tolerance);
+                let query = widen(&output.query_gradient);
+                assert_close("query gradient", &merged.query_gradient, &query, tolerance);
+                assert_close("item gradient", &merged.item_gradient, &summed, tolerance);
+                if softmax.precision() == Precision::F32 {
+                    assert_eq!(softmax.output.ranks, output.ranks);
+                }
+            }
+        }
     }
 }
 

@@ -1,0 +1,114 @@
+//! The items of a batch, each once: the loss, the item tower and the rows pay for distinct items.
+//!
+//! Logs are skewed: of 1,024 clicks a few hundred items are left, and those of one item have the same
+//! vector and the same log q. What must never be merged: events whose features differ.
+
+use super::embedding::IdMap;
+use crate::stream::batch::{Batch, Column};
+
+/// Which events of a batch share an item.
+#[derive(Debug, PartialEq)]
+pub(super) struct Distinct {
+    /// `[items]`, the first event of each, ascending.
+    pub(super) events: Vec<u32>,
+    /// `[batch]`, index into `events` of each event's item.
+    pub(super) places: Vec<u32>,
+    /// `[items]`, how many events each has.
+    pub(super) copies: Vec<u32>,
+}
+
+impl Distinct {
+    /// Events apart, whatever their items.
+    pub(super) fn each(batch: usize) -> Self {
+        let events: Vec<u32> = (0..batch as u32).collect();
+        Self { places: events.clone(), events, copies: vec![1; batch] }
+    }
+
+    /// Events together that have the item and all its features in common with the item's first event.
+    /// Another value of a feature stands apart, with each of its repetitions.
+    pub(super) fn merged(batch: &Batch) -> Self {
+        let mut seen: IdMap<u32> = IdMap::with_capacity_and_hasher(batch.len(), Default::default());
+        let mut distinct =
+            Self { events: Vec::new(), places: Vec::with_capacity(batch.len()), copies: Vec::new() };
+        for (event, &id) in batch.item_ids.iter().enumerate() {
+            let next = distinct.events.len() as u32;
+            let first = *seen.entry(id).or_insert(next);
+            let known = first < next && {
+                let first = distinct.events[first as usize] as usize;
+                batch.item.iter().all(|column| column.equal(first, event))
+            };
+            if known {
+                distinct.copies[first as usize] += 1;
+                distinct.places.push(first);
+            } else {
+                distinct.places.push(next);
+                distinct.events.push(event as u32);
+                distinct.copies.push(1);
+            }
+        }
+        distinct
+    }
+
+    /// The items' features: `columns` are those of the batch.
+    pub(super) fn columns(&self, columns: &[Column]) -> Vec<Column> {
+        let of_items = |column: &Column| {
+            let mut out = Column::default();
+            self.events.iter().for_each(|&event| out.push_from(column, event as usize));
+            out
+        };
+        columns.iter().map(of_items).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stream::event::{Event, FeatureValue};
+    use crate::stream::offsets::Offsets;
+
+    fn batch(items: &[(u64, f32)]) -> Batch {
+        let mut batch = Batch::new(0, 2, Offsets::new("clicks"));
+        for &(item_id, price) in items {
+            batch.push(Event {
+                time_ms: 0,
+                query_id: 0,
+                item_id,
+                item_name: "".into(),
+                reward: 1.0,
+                query: vec![],
+                item: vec![FeatureValue::Id(item_id), FeatureValue::Number(price)],
+            });
+        }
+        batch
+    }
+
+    #[test]
+    fn equal_items_are_one_and_other_features_stand_apart() {
+        let batch = batch(&[(7, 1.0), (8, 1.0), (7, 1.0), (7, 2.0), (8, 1.0), (7, 2.0)]);
+        let distinct = Distinct::merged(&batch);
+        assert_eq!(distinct.events, [0, 1, 3, 5]);
+        assert_eq!(distinct.places, [0, 1, 0, 2, 1, 3]);
+        assert_eq!(distinct.copies, [2, 2, 1, 1]);
+        let columns = distinct.columns(&batch.item);
+        assert_eq!(columns[0].ids, [7, 8, 7, 7]);
+        assert_eq!(columns[1].values, [1.0, 1.0, 2.0, 2.0]);
+        assert_eq!(columns[1].ends, [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn values_that_are_absent_differ_from_all_others() {
+        let mut batch = batch(&[(7, 0.0)]);
+        for value in [FeatureValue::Absent, FeatureValue::Absent, FeatureValue::Number(-0.0)] {
+            batch.push(Event {
+                time_ms: 0,
+                query_id: 0,
+                item_id: 9,
+                item_name: "".into(),
+                reward: 1.0,
+                query: vec![],
+                item: vec![FeatureValue::Id(9), value],
+            });
+        }
+        assert_eq!(Distinct::merged(&batch).places, [0, 1, 1, 2]);
+    }
+}
