@@ -12,6 +12,7 @@ use millrace::pipeline;
 use millrace::stream::batch::Batch;
 use millrace::stream::event::{Event, FeatureValue};
 use millrace::stream::offsets::Offsets;
+use millrace::train::embedding::Touched;
 use millrace::train::random::SplitMix;
 use millrace::train::trainer::{Phase, Trainer};
 
@@ -50,12 +51,12 @@ fn vocabulary(rows: u64) {
     let config = Config::load(Some("bench/model.toml".as_ref()), &sets).expect("a valid config");
     let placement = pipeline::placement(config.device).expect("the CPU");
     let mut trainer = Trainer::new(&config, &placement, Offsets::new("bench"));
-    let mut slots = Vec::new();
+    let mut touched = Touched::default();
     let ids: Vec<u64> = (0..rows).collect();
     let names = trainer.model.encoder.tables.clone();
     for (name, table) in names.iter().zip(&mut trainer.model.tables) {
         if name == "item" || (name != "category" && !large) {
-            ids.chunks(4096).for_each(|ids| table.touch(ids, 1, &mut slots));
+            ids.chunks(4096).for_each(|ids| table.touch(ids, 1, &mut touched));
         }
     }
     let mut random = SplitMix::new(1);
@@ -97,10 +98,11 @@ fn memory() -> f64 {
     let config = Config::load(Some("bench/model.toml".as_ref()), &[set]).expect("a valid config");
     let placement = pipeline::placement(config.device).expect("the CPU");
     let mut trainer = Trainer::new(&config, &placement, Offsets::new("bench"));
-    let (table, mut slots, before) = (&mut trainer.model.tables[0], Vec::new(), resident());
+    let (table, mut touched, before) =
+        (&mut trainer.model.tables[0], Touched::default(), resident());
     for start in (0..ROWS as u64).step_by(4096) {
         let ids: Vec<u64> = (start..(start + 4096).min(ROWS as u64)).collect();
-        table.touch(&ids, 1, &mut slots);
+        table.touch(&ids, 1, &mut touched);
     }
     (resident() - before) / (ROWS * (table.dim() + 1) * size_of::<f32>()) as f64
 }

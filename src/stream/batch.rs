@@ -94,7 +94,8 @@ impl Column {
         let (a, b) = (self.range(i), self.range(j));
         // Numbers and vectors have no ids beside their values.
         let same_ids = self.ids.is_empty() || self.ids[a.clone()] == self.ids[b.clone()];
-        let bits = |range: std::ops::Range<usize>| self.values[range].iter().map(|value| value.to_bits());
+        let bits =
+            |range: std::ops::Range<usize>| self.values[range].iter().map(|value| value.to_bits());
         same_ids && bits(a).eq(bits(b))
     }
 

@@ -4,7 +4,7 @@
 //! copied in shares (see [`super::embedding`]); towers, statistics and estimator at once; histories
 //! and corpus are shared by pointer and encoded by whoever writes the checkpoint.
 
-use super::embedding::CAPTURE_PAGES_A_STEP;
+use super::embedding::CAPTURE_BLOCKS_A_STEP;
 use super::history::CapturedHistories;
 use super::model::section_of_table;
 use super::trainer::{Counters, Trainer};
@@ -61,10 +61,10 @@ impl Trainer {
     /// Copies a step's share; the state as of the beginning once it is complete.
     pub fn advance_capture(&mut self) -> Option<Captured> {
         let capturing = self.capturing.as_mut()?;
-        let mut pages = CAPTURE_PAGES_A_STEP;
+        let mut blocks = CAPTURE_BLOCKS_A_STEP;
         for (table, bytes) in self.model.tables.iter_mut().zip(&mut capturing.tables) {
             if bytes.is_none() {
-                *bytes = table.advance_capture(&mut pages);
+                *bytes = table.advance_capture(&mut blocks);
             }
         }
         if capturing.tables.iter().any(Option::is_none) {

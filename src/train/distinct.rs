@@ -28,8 +28,11 @@ impl Distinct {
     /// Another value of a feature stands apart, with each of its repetitions.
     pub(super) fn merged(batch: &Batch) -> Self {
         let mut seen: IdMap<u32> = IdMap::with_capacity_and_hasher(batch.len(), Default::default());
-        let mut distinct =
-            Self { events: Vec::new(), places: Vec::with_capacity(batch.len()), copies: Vec::new() };
+        let mut distinct = Self {
+            events: Vec::new(),
+            places: Vec::with_capacity(batch.len()),
+            copies: Vec::new(),
+        };
         for (event, &id) in batch.item_ids.iter().enumerate() {
             let next = distinct.events.len() as u32;
             let first = *seen.entry(id).or_insert(next);

@@ -10,36 +10,47 @@
 //! Must never know: towers and losses, features and their names, files, the clock.
 
 mod capture;
+mod index;
+mod slab;
 mod state;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 
 use rayon::prelude::*;
 
 use super::product::dot;
-pub use capture::CAPTURE_PAGES_A_STEP;
+pub use capture::CAPTURE_BLOCKS_A_STEP;
 use capture::Capture;
+use index::{Index, MISSING};
+use slab::{Slab, Zeroed, prefetch};
 
-/// Rows a page holds. Larger pages waste memory in small tables and copy more per changed row once
-/// snapshots share pages; smaller ones cost more allocations. 1 MiB of values at 64 dimensions.
-const PAGE_ROWS: usize = 4096;
+/// Rows a page of memory holds: 16 MiB of values at 64 dimensions, so that huge pages fit in. What is
+/// not yet used of a page takes no memory. Pages never move, so a growing table copies nothing.
+const PAGE_ROWS: usize = 1 << 16;
+
+/// Rows that a section of a checkpoint holds together, and that a snapshot copies at once: 1 MiB of
+/// values at 64 dimensions. Divides [`PAGE_ROWS`].
+const BLOCK_ROWS: usize = 4096;
 
 /// A full table gives up this share of its rows at once, so that the scan for the oldest rows is
 /// paid once per `rows_max / 16` new ids. Larger shares throw away trained rows too early.
 const EVICTION_SHARE: usize = 16;
 
-/// Floats in one call below which a second thread costs more than it saves (about 0.3 ms of work).
-const PARALLEL_FLOATS_MIN: usize = 1 << 17;
-
-/// Lookups that are worth handing to a thread (some 100 ns each in a large table).
+/// Lookups that are worth handing to a thread (some 10 to 100 ns each).
 const LOOKUPS_A_TASK: usize = 512;
+
+/// Rows that are worth handing to a thread (some 100 ns each).
+const ROWS_A_TASK: usize = 256;
+
+/// Rows ahead that are fetched from memory while one is at work.
+const AHEAD: usize = 8;
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
 
 /// Last step of a slot that holds no row.
 const FREE: u64 = u64::MAX;
-
-/// Placeholder for an id whose row does not exist yet; `rows_max` stays below it.
-const MISSING: u32 = u32::MAX;
 
 /// What a [`Table`] is built from.
 #[derive(Clone, Debug, PartialEq)]
@@ -71,38 +82,52 @@ struct RowState {
     id: u64,
     last_step: u64,
     accumulator: f32,
+    /// Where the row stands in [`Touched::slots`] if it stands there: a claim that is checked. Not
+    /// saved.
+    place: u32,
 }
+
+// SAFETY: all of them are plain numbers.
+unsafe impl Zeroed for RowState {}
 
 impl RowState {
+    /// In a checkpoint.
     const BYTES: usize = 20;
-    const NONE: Self = Self { id: 0, last_step: FREE, accumulator: 0.0 };
+    const NONE: Self = Self { id: 0, last_step: FREE, accumulator: 0.0, place: 0 };
 }
 
-/// [`PAGE_ROWS`] rows; pages never move, so a growing table copies nothing.
+/// [`PAGE_ROWS`] rows, or as many as the table will ever have.
 struct Page {
-    /// `[PAGE_ROWS, dim]`.
-    values: Box<[f32]>,
-    /// `[PAGE_ROWS]`.
-    states: Box<[RowState]>,
+    values: Slab<f32>, // [rows, dim]
+    states: Slab<RowState>,
 }
 
 impl Page {
-    fn new(dim: usize) -> Self {
-        Self {
-            values: vec![0.0; PAGE_ROWS * dim].into_boxed_slice(),
-            states: vec![RowState::NONE; PAGE_ROWS].into_boxed_slice(),
-        }
+    fn new(settings: &TableSettings) -> Self {
+        let rows = settings.rows_max.min(PAGE_ROWS);
+        Self { values: Slab::new(rows * settings.dim), states: Slab::new(rows) }
+    }
+}
+
+/// The rows that some ids have, each once, and which of them each id has. Kept and used again from
+/// step to step.
+#[derive(Debug, Default)]
+pub struct Touched {
+    /// Distinct: only [`Table::touch`] writes them, and threads rely on it.
+    slots: Vec<u32>,
+    /// `[ids]`, index into `slots`.
+    places: Vec<u32>,
+}
+
+impl Touched {
+    /// Slots of the rows, each once.
+    pub fn slots(&self) -> &[u32] {
+        &self.slots
     }
 
-    /// One Adagrad step of one row; `gradient` is `[dim]`.
-    fn descend(&mut self, row: usize, gradient: &[f32], settings: &TableSettings) {
-        let TableSettings { dim, learning_rate, epsilon, decay, .. } = *settings;
-        let accumulator = &mut self.states[row].accumulator;
-        *accumulator = *accumulator * decay + dot::<8>(gradient, gradient) / dim as f32;
-        let rate = learning_rate / (accumulator.sqrt() + epsilon);
-        for (value, g) in self.values[row * dim..][..dim].iter_mut().zip(gradient) {
-            *value -= rate * g;
-        }
+    /// By id, in the order given: the index of its row in [`slots`](Self::slots).
+    pub fn places(&self) -> &[u32] {
+        &self.places
     }
 }
 
@@ -113,11 +138,11 @@ impl Page {
 /// [`touch`](Self::touch) and [`expire`](Self::expire) do; rows touched at the current step are
 /// never evicted, so the slots of one step stay valid through it.
 ///
-/// Memory per row: `4 * dim + 24` bytes, and about 24 more in the index.
+/// Memory per row: `4 * dim + 24` bytes, and 21 to 43 more in the index.
 pub struct Table {
     settings: TableSettings,
     /// Slot of every live id.
-    index: IdMap<u32>,
+    index: Index,
     pages: Vec<Page>,
     /// Slots handed out so far, live or free: the next fresh slot.
     allocated: usize,
@@ -137,10 +162,9 @@ impl Table {
         assert!(s.learning_rate.is_finite(), "learning_rate must be finite");
         assert!(s.decay > 0.0 && s.decay <= 1.0, "decay must be in (0, 1]");
         assert!(s.epsilon > 0.0 && s.epsilon.is_finite(), "epsilon must be above 0");
-        let index = IdMap::default();
         Self {
             settings,
-            index,
+            index: Index::new(),
             pages: Vec::new(),
             allocated: 0,
             free: Vec::new(),
@@ -161,7 +185,7 @@ impl Table {
 
     /// Whether no row is live.
     pub fn is_empty(&self) -> bool {
-        self.index.is_empty()
+        self.len() == 0
     }
 
     /// Rows dropped since the table was made, by eviction or expiry; survives a restore.
@@ -169,46 +193,90 @@ impl Table {
         self.evictions
     }
 
-    /// Replaces the content of `slots` by the slot of each id, in order, and marks the rows as
-    /// touched at `step`. Ids without a row get one, evicting the oldest-touched rows if the table
-    /// is full: at least a sixteenth of it at once, ties by id.
+    /// Finds the rows of `ids`, which may repeat, and marks them as touched at `step`. Ids without a
+    /// row get one, in the order in which they first come, evicting the oldest-touched rows if the
+    /// table is full: at least a sixteenth of it at once, ties by id.
     ///
-    /// `ids` must be distinct. Panics if more distinct ids are touched at one step than `rows_max`.
-    pub fn touch(&mut self, ids: &[u64], step: u64, slots: &mut Vec<u32>) {
+    /// Panics if more distinct ids are touched at one step than `rows_max`.
+    pub fn touch(&mut self, ids: &[u64], step: u64, touched: &mut Touched) {
+        let Touched { slots, places } = touched;
+        slots.clear();
+        places.resize(ids.len(), MISSING);
+        // In a large table each lookup waits for memory: let all threads wait at once.
+        ids.par_chunks(LOOKUPS_A_TASK)
+            .zip(places.par_chunks_mut(LOOKUPS_A_TASK))
+            .for_each(|(ids, slots)| self.index.find_all(ids, slots));
         // Existing rows first: were they touched in one pass with the creations, a creation could
         // evict a row that a later id of this very batch needs.
-        slots.clear();
-        slots.resize(ids.len(), MISSING);
-        let index = &self.index;
-        let find = |(ids, slots): (&[u64], &mut [u32])| {
-            for (id, slot) in ids.iter().zip(slots) {
-                *slot = index.get(id).copied().unwrap_or(MISSING);
-            }
-        };
-        // In a large table each lookup waits for memory twice: let all threads wait at once.
-        ids.par_chunks(LOOKUPS_A_TASK).zip(slots.par_chunks_mut(LOOKUPS_A_TASK)).for_each(find);
         let mut missing = 0;
-        for &slot in slots.iter() {
-            if slot == MISSING {
-                missing += 1;
-            } else {
-                self.state_mut(slot).last_step = step;
+        for at in 0..places.len() {
+            if let Some(&slot) = places.get(at + AHEAD)
+                && slot != MISSING
+            {
+                let (page, row) = place(slot);
+                prefetch(self.pages[page].states.pointer(row));
+            }
+            match places[at] {
+                MISSING => missing += 1,
+                slot => places[at] = self.mark(slot, step, slots),
             }
         }
-        let room = self.settings.rows_max - self.index.len();
+        if missing > 0 {
+            self.create_missing(ids, step, missing, touched);
+        }
+    }
+
+    /// Marks the row in `slot` as touched and gives its place in `slots`, which it joins unless it is
+    /// there.
+    fn mark(&mut self, slot: u32, step: u64, slots: &mut Vec<u32>) -> u32 {
+        let (page, row) = place(slot);
+        let claim = self.pages[page].states[row].place;
+        if slots.get(claim as usize) == Some(&slot) {
+            return claim;
+        }
+        let state = self.state_mut(slot);
+        state.last_step = step;
+        state.place = u32::try_from(slots.len()).expect("a batch has under 2^32 ids");
+        slots.push(slot);
+        self.pages[page].states[row].place
+    }
+
+    /// The second half of [`touch`](Self::touch): rows for those of `ids` whose place is
+    /// [`MISSING`], which are so many, repetitions included.
+    fn create_missing(&mut self, ids: &[u64], step: u64, missing: usize, touched: &mut Touched) {
+        let Touched { slots, places } = touched;
+        let room = self.settings.rows_max - self.len();
         if missing > room {
-            self.evict(step, missing - room);
-        }
-        for (slot, &id) in slots.iter_mut().zip(ids) {
-            if *slot == MISSING {
-                *slot = self.create(id, step);
+            let without = ids.iter().zip(&*places).filter(|&(_, &place)| place == MISSING);
+            let distinct: HashSet<u64> = without.map(|(&id, _)| id).collect();
+            if distinct.len() > room {
+                self.evict(step, distinct.len() - room);
             }
         }
+        let existing = slots.len();
+        for (&id, place) in ids.iter().zip(places) {
+            if *place == MISSING {
+                let slot = self.create(id);
+                *place = self.mark(slot, step, slots);
+            }
+        }
+        // Two thirds of a creation are the row's values; no thread needs another's.
+        let (pages, settings) = (&self.pages, &self.settings);
+        slots[existing..].par_chunks(ROWS_A_TASK).for_each(|slots| {
+            for &slot in slots {
+                let (page, row) = place(slot);
+                let dim = settings.dim;
+                // SAFETY: slots are distinct, and the table is borrowed mutably.
+                let values = unsafe { pages[page].values.part(row * dim..(row + 1) * dim) };
+                let id = pages[page].states[row].id;
+                fill_initial(settings.seed, id, settings.init_scale, values);
+            }
+        });
     }
 
     /// The slot of `id`, without touching or creating its row.
     pub fn find(&self, id: u64) -> Option<u32> {
-        self.index.get(&id).copied()
+        Some(self.index.find(id)).filter(|&slot| slot != MISSING)
     }
 
     /// The row in `slot`: `[dim]`.
@@ -218,20 +286,12 @@ impl Table {
         &self.pages[page].values[row * dim..][..dim]
     }
 
-    /// Copies the rows of `slots` into `out`: `[slots, dim]`.
-    pub fn gather(&self, slots: &[u32], out: &mut [f32]) {
+    /// Asks for the row in `slot` ahead of its use.
+    pub(super) fn prefetch(&self, slot: u32) {
+        let (page, row) = place(slot);
         let dim = self.settings.dim;
-        assert_eq!(out.len(), slots.len() * dim, "gather needs dim floats for each slot");
-        let copy = |(slots, out): (&[u32], &mut [f32])| {
-            for (&slot, out) in slots.iter().zip(out.chunks_exact_mut(dim)) {
-                out.copy_from_slice(self.row(slot));
-            }
-        };
-        if out.len() < PARALLEL_FLOATS_MIN {
-            copy((slots, out));
-        } else {
-            let rows = slots.len().div_ceil(4 * rayon::current_num_threads());
-            slots.par_chunks(rows).zip(out.par_chunks_mut(rows * dim)).for_each(copy);
+        for value in (0..dim).step_by(LINE / size_of::<f32>()) {
+            prefetch(self.pages[page].values.pointer(row * dim + value));
         }
     }
 
@@ -245,35 +305,32 @@ impl Table {
     /// One step of row-wise Adagrad: `accumulator = decay * accumulator + mean(g²)`,
     /// `row -= learning_rate * g / (sqrt(accumulator) + epsilon)`.
     ///
-    /// `gradients` is `[slots, dim]`, of the summed loss of the step; `slots` must be distinct and
-    /// live, and touched at this step. Rows are independent, so the bits do not depend on the number
-    /// of threads.
-    pub fn apply(&mut self, slots: &[u32], gradients: &[f32]) {
-        let settings = &self.settings;
+    /// `gradient` adds to its second argument, `[dim]` zeros, the gradient of the row whose number in
+    /// [`Touched::slots`] is its first, of the summed loss of the step. Rows are independent, so the
+    /// bits do not depend on the number of threads. `touched` is of this table, at this step.
+    pub fn apply(&mut self, touched: &Touched, gradient: impl Fn(usize, &mut [f32]) + Sync) {
+        let (pages, settings, allocated) = (&self.pages, &self.settings, self.allocated);
         let dim = settings.dim;
-        assert_eq!(gradients.len(), slots.len() * dim, "apply needs dim floats for each slot");
-        let updates = slots.iter().zip(gradients.chunks_exact(dim));
-        if gradients.len() < PARALLEL_FLOATS_MIN || rayon::current_num_threads() == 1 {
-            for (&slot, gradient) in updates {
-                let (page, row) = place(slot);
-                self.pages[page].descend(row, gradient, settings);
-            }
-            return;
-        }
-        // Each share owns every `shares`-th page and skims the whole list for its rows: skimming
-        // costs a few cycles a row, and dealing the pages out spreads the popular ids, which came
-        // early and sit in the first pages.
-        let shares = rayon::current_num_threads().next_power_of_two();
-        let mut hands: Vec<Vec<&mut Page>> = (0..shares).map(|_| Vec::new()).collect();
-        for (number, page) in self.pages.iter_mut().enumerate() {
-            hands[number % shares].push(page);
-        }
-        hands.par_iter_mut().enumerate().for_each(|(share, pages)| {
-            for (&slot, gradient) in updates.clone() {
-                let (page, row) = place(slot);
-                if page & (shares - 1) == share {
-                    pages[page / shares].descend(row, gradient, settings);
+        let tasks = touched.slots.par_chunks(ROWS_A_TASK).enumerate();
+        tasks.for_each(|(task, slots)| {
+            let mut sum = vec![0.0; dim];
+            for (number, &slot) in slots.iter().enumerate() {
+                if let Some(&slot) = slots.get(number + AHEAD) {
+                    self.prefetch(slot);
+                    let (page, row) = place(slot);
+                    prefetch(pages[page].states.pointer(row));
                 }
+                sum.fill(0.0);
+                gradient(task * ROWS_A_TASK + number, &mut sum);
+                let (page, row) = place(slot);
+                assert!((slot as usize) < allocated, "the rows of another table");
+                // SAFETY: slots are distinct, so this task alone has the row, and the table is
+                // borrowed mutably.
+                let (values, state) = unsafe {
+                    let values = pages[page].values.part(row * dim..(row + 1) * dim);
+                    (values, &mut pages[page].states.part(row..row + 1)[0])
+                };
+                descend(values, &mut state.accumulator, &sum, settings);
             }
         });
     }
@@ -302,29 +359,26 @@ impl Table {
         &mut self.pages[page].states[row]
     }
 
-    /// Gives `id` a row; the caller made room.
-    fn create(&mut self, id: u64, step: u64) -> u32 {
-        let slot = self.free.pop().unwrap_or_else(|| {
-            let slot = self.allocated;
-            debug_assert!(slot < self.settings.rows_max);
-            if slot == self.pages.len() * PAGE_ROWS {
-                self.pages.push(Page::new(self.settings.dim));
+    /// Gives `id` a row without values, unless it has one; the caller made room.
+    fn create(&mut self, id: u64) -> u32 {
+        let slot = self.free.last().copied().unwrap_or(self.allocated as u32);
+        if let Some(slot) = self.index.insert(id, slot) {
+            return slot;
+        }
+        if self.free.pop().is_none() {
+            debug_assert!(self.allocated < self.settings.rows_max);
+            if self.allocated == self.pages.len() * PAGE_ROWS {
+                self.pages.push(Page::new(&self.settings));
             }
             self.allocated += 1;
-            slot as u32
-        });
-        let replaced = self.index.insert(id, slot);
-        assert!(replaced.is_none(), "ids must be distinct, {id} was given twice");
-        *self.state_mut(slot) = RowState { id, last_step: step, accumulator: 0.0 };
-        let (page, row) = place(slot);
-        let TableSettings { dim, seed, init_scale, .. } = self.settings;
-        fill_initial(seed, id, init_scale, &mut self.pages[page].values[row * dim..][..dim]);
+        }
+        *self.state_mut(slot) = RowState { id, ..RowState::NONE };
         slot
     }
 
     /// `(last step, id)` of the rows last touched before `step`.
     fn touched_before(&self, step: u64) -> Vec<(u64, u64)> {
-        let states = self.pages.iter().flat_map(|page| &page.states).take(self.allocated);
+        let states = self.pages.iter().flat_map(|page| &page.states[..]).take(self.allocated);
         let old = states.filter(|state| state.last_step < step && state.last_step != FREE);
         old.map(|state| (state.last_step, state.id)).collect()
     }
@@ -337,7 +391,7 @@ impl Table {
             "rows_max = {} is below the distinct ids of step {step}: {} rows are in use by it and \
              {needed} more do not fit; raise rows_max or lower the batch size",
             self.settings.rows_max,
-            self.index.len() - victims.len()
+            self.len() - victims.len()
         );
         let count = needed.max(self.settings.rows_max / EVICTION_SHARE).min(victims.len());
         if count < victims.len() {
@@ -351,7 +405,8 @@ impl Table {
     fn release(&mut self, mut rows: Vec<(u64, u64)>) {
         rows.sort_unstable();
         for (_, id) in rows.iter().rev() {
-            let slot = self.index.remove(id).expect("a live row is in the index");
+            let slot = self.index.remove(*id);
+            assert!(slot != MISSING, "a live row is in the index");
             *self.state_mut(slot) = RowState::NONE;
             self.free.push(slot);
         }
@@ -362,6 +417,44 @@ impl Table {
 /// Page and row in it of a slot.
 fn place(slot: u32) -> (usize, usize) {
     (slot as usize / PAGE_ROWS, slot as usize % PAGE_ROWS)
+}
+
+/// One Adagrad step of one row.
+fn descend(values: &mut [f32], accumulator: &mut f32, gradient: &[f32], settings: &TableSettings) {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx2") {
+        // SAFETY: the processor has what the function was compiled for.
+        unsafe { descend_avx2(values, accumulator, gradient, settings) };
+        return;
+    }
+    descend_lanes(values, accumulator, gradient, settings);
+}
+
+/// The same additions and products, eight at once: the same bits.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn descend_avx2(
+    values: &mut [f32],
+    accumulator: &mut f32,
+    gradient: &[f32],
+    settings: &TableSettings,
+) {
+    descend_lanes(values, accumulator, gradient, settings);
+}
+
+#[inline(always)]
+fn descend_lanes(
+    values: &mut [f32],
+    accumulator: &mut f32,
+    gradient: &[f32],
+    settings: &TableSettings,
+) {
+    let TableSettings { dim, learning_rate, epsilon, decay, .. } = *settings;
+    *accumulator = *accumulator * decay + dot::<8>(gradient, gradient) / dim as f32;
+    let rate = learning_rate / (accumulator.sqrt() + epsilon);
+    for (value, g) in values.iter_mut().zip(gradient) {
+        *value -= rate * g;
+    }
 }
 
 /// Uniform in `-scale..scale`, from the top 24 bits of a splitmix64 sequence of its own for every
@@ -434,324 +527,4 @@ pub(super) fn take<const N: usize>(bytes: &mut &[u8]) -> Result<[u8; N], String>
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn settings(dim: usize, rows_max: usize) -> TableSettings {
-        TableSettings {
-            dim,
-            rows_max,
-            init_scale: 0.1,
-            seed: 7,
-            learning_rate: 0.5,
-            epsilon: 1e-8,
-            decay: 1.0,
-            expiry_steps: Some(10),
-        }
-    }
-
-    fn bytes_of(table: &Table) -> Vec<u8> {
-        let mut out = Vec::new();
-        table.write_to(&mut out);
-        out
-    }
-
-    fn touch(table: &mut Table, ids: &[u64], step: u64) -> Vec<u32> {
-        let mut slots = Vec::new();
-        table.touch(ids, step, &mut slots);
-        slots
-    }
-
-    #[test]
-    fn adagrad_by_hand() {
-        let mut table = Table::new(TableSettings { init_scale: 0.0, ..settings(2, 8) });
-        let slots = touch(&mut table, &[11, 12], 1);
-        // mean(3², 4²) = 12.5; the row with a zero gradient stays.
-        table.apply(&slots, &[3.0, 4.0, 0.0, 0.0]);
-        let root = 12.5f32.sqrt();
-        let want = [-0.5 * 3.0 / root, -0.5 * 4.0 / root];
-        for (got, want) in table.row(slots[0]).iter().zip(want) {
-            assert!((got - want).abs() < 1e-6, "{got} {want}");
-        }
-        assert_eq!(table.row(slots[1]), [0.0, 0.0]);
-        // Second step: accumulator 12.5 + mean(1², 0) = 13.
-        let before = table.row(slots[0])[0];
-        table.apply(&slots[..1], &[1.0, 0.0]);
-        let moved = before - table.row(slots[0])[0];
-        assert!((moved - 0.5 / 13f32.sqrt()).abs() < 1e-6);
-        assert_eq!(table.state_mut(slots[0]).accumulator, 13.0);
-    }
-
-    #[test]
-    fn lanes_sum_what_a_loop_sums() {
-        for count in [1usize, 7, 8, 9, 16, 31, 64] {
-            let values: Vec<f32> = (0..count).map(|i| i as f32).collect();
-            let want: f32 = values.iter().map(|v| v * v).sum();
-            assert_eq!(dot::<8>(&values, &values), want);
-        }
-    }
-
-    #[test]
-    fn rows_do_not_depend_on_arrival_order() {
-        let mut ahead = Table::new(settings(16, 100));
-        let mut back = Table::new(settings(16, 100));
-        let ids: Vec<u64> = (0..50).collect();
-        let reversed: Vec<u64> = ids.iter().rev().copied().collect();
-        touch(&mut ahead, &ids, 1);
-        touch(&mut back, &reversed, 1);
-        let mut want = [0.0; 16];
-        for &id in &ids {
-            ahead.initial_row(id, &mut want);
-            assert_eq!(ahead.row(ahead.find(id).expect("touched")), want);
-            assert_eq!(back.row(back.find(id).expect("touched")), want);
-        }
-    }
-
-    #[test]
-    fn initial_rows_are_uniform_and_differ_by_seed_and_id() {
-        let table = Table::new(settings(64, 10));
-        let other = Table::new(TableSettings { seed: 8, ..settings(64, 10) });
-        let mut all = Vec::new();
-        let (mut row, mut elsewhere) = ([0.0; 64], [0.0; 64]);
-        for id in 0..2000 {
-            table.initial_row(id, &mut row);
-            other.initial_row(id, &mut elsewhere);
-            assert_ne!(row, elsewhere);
-            all.extend(row);
-        }
-        let mean = all.iter().sum::<f32>() / all.len() as f32;
-        let variance = all.iter().map(|v| v * v).sum::<f32>() / all.len() as f32;
-        assert!(all.iter().all(|v| (-0.1..=0.1).contains(v)));
-        assert!(mean.abs() < 1e-3, "{mean}");
-        assert!((variance / (0.01 / 3.0) - 1.0).abs() < 0.02, "{variance}");
-        assert_ne!(all[..64], all[64..128]);
-    }
-
-    #[test]
-    fn find_neither_touches_nor_creates() {
-        let mut table = Table::new(settings(4, 8));
-        assert_eq!(table.find(1), None);
-        assert!(table.is_empty());
-        let slots = touch(&mut table, &[1], 1);
-        let before = bytes_of(&table);
-        assert_eq!(table.find(1), Some(slots[0]));
-        assert_eq!(table.find(2), None);
-        assert_eq!(bytes_of(&table), before);
-        assert_eq!((table.len(), table.dim(), table.evictions()), (1, 4, 0));
-    }
-
-    #[test]
-    fn a_full_table_evicts_its_oldest_rows_ties_by_id() {
-        let mut table = Table::new(settings(2, 32));
-        let first = touch(&mut table, &(0..32).rev().collect::<Vec<u64>>(), 1);
-        touch(&mut table, &[0, 5], 2);
-        // 32 / 16 = 2 rows go: the smallest ids of step 1, which are 1 and 2; 1's slot is reused.
-        let slots = touch(&mut table, &[100], 3);
-        assert_eq!((table.len(), table.evictions()), (31, 2));
-        assert_eq!((table.find(1), table.find(2)), (None, None));
-        assert!([0, 3, 4, 5, 31].iter().all(|&id| table.find(id).is_some()));
-        assert_eq!(slots[0], first[30]);
-        // Ids 3 and 4 are next in line but in this batch, so 6, 7 and 8 go for the other three.
-        let slots = touch(&mut table, &[200, 201, 3, 202, 4, 203], 4);
-        assert_eq!((table.len(), table.evictions()), (32, 5));
-        for (slot, id) in slots.iter().zip([200, 201, 3, 202, 4, 203]) {
-            assert_eq!(table.find(id), Some(*slot));
-        }
-        assert!([6, 7, 8].iter().all(|&id| table.find(id).is_none()));
-        assert!(table.find(9).is_some());
-    }
-
-    #[test]
-    fn an_evicted_id_starts_afresh() {
-        let mut table = Table::new(settings(2, 2));
-        let slots = touch(&mut table, &[1, 2], 1);
-        table.apply(&slots, &[1.0; 4]);
-        touch(&mut table, &[2, 3], 2);
-        let slots = touch(&mut table, &[1], 3);
-        let mut fresh = [0.0; 2];
-        table.initial_row(1, &mut fresh);
-        assert_eq!(table.row(slots[0]), fresh);
-        assert_eq!(table.state_mut(slots[0]).accumulator, 0.0);
-    }
-
-    #[test]
-    #[should_panic(expected = "rows_max = 4 is below the distinct ids of step 9")]
-    fn rows_of_the_current_step_are_never_evicted() {
-        let mut table = Table::new(settings(2, 4));
-        touch(&mut table, &[1, 2, 3], 9);
-        touch(&mut table, &[4, 5], 9);
-    }
-
-    #[test]
-    #[should_panic(expected = "ids must be distinct")]
-    fn a_repeated_new_id_is_refused() {
-        touch(&mut Table::new(settings(2, 4)), &[1, 1], 1);
-    }
-
-    #[test]
-    fn rows_expire_by_step() {
-        let mut table = Table::new(settings(2, 100));
-        touch(&mut table, &[1, 2, 3], 1);
-        touch(&mut table, &[2], 5);
-        assert_eq!(table.expire(10), 0);
-        assert_eq!(table.expire(11), 2);
-        assert_eq!((table.len(), table.evictions()), (1, 2));
-        assert!(table.find(2).is_some());
-        assert_eq!(table.expire(15), 1);
-        let mut kept = Table::new(TableSettings { expiry_steps: None, ..settings(2, 100) });
-        touch(&mut kept, &[1], 1);
-        assert_eq!(kept.expire(u64::MAX - 1), 0);
-    }
-
-    #[test]
-    fn large_calls_split_over_threads_give_the_bits_of_small_ones() {
-        let dim = 32;
-        let ids: Vec<u64> = (0..20_000).map(mix).collect();
-        let gradients: Vec<f32> = (0..ids.len() * dim).map(|i| (i as f32).sin()).collect();
-        let (mut whole, mut parts) =
-            (Table::new(settings(dim, 1 << 16)), Table::new(settings(dim, 1 << 16)));
-        let slots = touch(&mut whole, &ids, 1);
-        touch(&mut parts, &ids, 1);
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().expect("a small pool");
-        pool.install(|| whole.apply(&slots, &gradients));
-        for (slots, gradients) in slots.chunks(100).zip(gradients.chunks(100 * dim)) {
-            parts.apply(slots, gradients);
-        }
-        assert!(bytes_of(&whole) == bytes_of(&parts));
-        let (mut all, mut some) = (vec![0.0; gradients.len()], vec![0.0; gradients.len()]);
-        pool.install(|| whole.gather(&slots, &mut all));
-        for (slots, out) in slots.chunks(100).zip(some.chunks_mut(100 * dim)) {
-            parts.gather(slots, out);
-        }
-        assert!(all == some);
-    }
-
-    #[test]
-    fn pages_fill_in_order_and_survive_a_restore() {
-        let mut table = Table::new(settings(3, 20_000));
-        let ids: Vec<u64> = (0..(2 * PAGE_ROWS as u64 + 5)).collect();
-        let slots = touch(&mut table, &ids, 1);
-        assert!(slots.iter().enumerate().all(|(i, &slot)| slot as usize == i));
-        table.expire(11);
-        touch(&mut table, &[3, 1], 12);
-        let bytes = bytes_of(&table);
-        let restored = Table::read_from(settings(3, 20_000), &bytes).expect("own bytes");
-        assert!(bytes_of(&restored) == bytes);
-        assert_eq!(restored.free, table.free);
-    }
-
-    #[test]
-    fn foreign_or_damaged_bytes_are_refused() {
-        let mut table = Table::new(settings(4, 8));
-        touch(&mut table, &[1, 2, 3], 1);
-        touch(&mut table, &[3], 9);
-        table.expire(11);
-        let bytes = bytes_of(&table);
-        let refuse = |settings: TableSettings, bytes: &[u8]| {
-            Table::read_from(settings, bytes).err().expect("refused")
-        };
-        assert!(refuse(settings(5, 8), &bytes).contains("dim = 4"));
-        assert!(refuse(TableSettings { seed: 1, ..settings(4, 8) }, &bytes).contains("seed = 7"));
-        assert!(refuse(settings(4, 2), &bytes).contains("rows_max can grow but not shrink"));
-        for end in 0..bytes.len() {
-            refuse(settings(4, 8), &bytes[..end]);
-        }
-        let mut longer = bytes.clone();
-        longer.push(0);
-        assert!(refuse(settings(4, 8), &longer).contains("damaged"));
-        // The free list starts after the 52 bytes of the header.
-        let mut twice = bytes.clone();
-        twice.copy_within(52..56, 56);
-        assert!(refuse(settings(4, 8), &twice).contains("free list"));
-        let tuned = TableSettings { learning_rate: 9.0, expiry_steps: None, ..settings(4, 80) };
-        assert!(Table::read_from(tuned, &bytes).is_ok());
-    }
-
-    /// One random step: distinct ids touched, a gradient for each, perhaps an expiry.
-    fn advance(table: &mut Table, step: u64, ids: &[u64]) {
-        let mut ids = ids.to_vec();
-        ids.sort_unstable();
-        ids.dedup();
-        let slots = touch(table, &ids, step);
-        let gradients: Vec<f32> =
-            (0..ids.len() * table.dim()).map(|i| ((step + 3 * i as u64) as f32).sin()).collect();
-        table.apply(&slots, &gradients);
-        if step.is_multiple_of(4) {
-            table.expire(step);
-        }
-    }
-
-    #[test]
-    fn a_capture_is_the_table_as_it_was() {
-        // Three pages, full, so that rows are evicted and their slots used again meanwhile.
-        let rows = 2 * PAGE_ROWS + 100;
-        let mut table = Table::new(TableSettings { expiry_steps: Some(40), ..settings(2, rows) });
-        let mut random = crate::train::random::SplitMix::new(8);
-        let mut train = |table: &mut Table, step| {
-            let mut ids: Vec<u64> =
-                (0..300).map(|_| random.next_u64() % (rows as u64 * 2)).collect();
-            ids.sort_unstable();
-            ids.dedup();
-            let slots = touch(table, &ids, step);
-            let gradients: Vec<f32> = (0..2 * ids.len()).map(|_| random.uniform(1.0)).collect();
-            table.apply(&slots, &gradients);
-            table.expire(step);
-        };
-        (1..=60).for_each(|step| train(&mut table, step));
-        for begin in [61, 100] {
-            let want = bytes_of(&table);
-            table.begin_capture();
-            let mut got = None;
-            for step in begin..begin + 12 {
-                train(&mut table, step);
-                let mut pages = usize::from(step % 3 == 0);
-                if let Some(bytes) = table.advance_capture(&mut pages) {
-                    got = Some(bytes);
-                }
-            }
-            assert!(got.expect("three pages in four turns") == want);
-            assert!(bytes_of(&table) != want);
-        }
-        table.begin_capture();
-        table.cancel_capture();
-        assert!(table.advance_capture(&mut 9).is_none());
-    }
-
-    proptest! {
-        #[test]
-        fn a_restored_table_goes_on_with_the_same_bits(
-            batches in prop::collection::vec(prop::collection::vec(0u64..60, 0..12), 1..60),
-            stop in 0usize..60,
-        ) {
-            let mut table = Table::new(settings(3, 20));
-            let mut restored = None;
-            for (i, ids) in batches.iter().enumerate() {
-                if i == stop {
-                    let read = Table::read_from(settings(3, 20), &bytes_of(&table));
-                    restored = Some(read.expect("own bytes"));
-                }
-                advance(&mut table, i as u64 + 1, ids);
-                prop_assert!(table.len() <= 20);
-                prop_assert_eq!(table.len() + table.free.len(), table.allocated);
-                if let Some(restored) = &mut restored {
-                    advance(restored, i as u64 + 1, ids);
-                    prop_assert_eq!(bytes_of(restored), bytes_of(&table));
-                }
-            }
-        }
-
-        #[test]
-        fn any_bytes_are_read_or_refused_without_panic(
-            tail in prop::collection::vec(any::<u8>(), 0..200),
-            keep in 0usize..200,
-        ) {
-            let mut table = Table::new(settings(2, 8));
-            touch(&mut table, &[1, 2, 3], 1);
-            let mut bytes = bytes_of(&table);
-            bytes.truncate(keep);
-            bytes.extend(tail);
-            drop(Table::read_from(settings(2, 8), &bytes));
-        }
-    }
-}
+mod tests;

@@ -12,10 +12,10 @@ mod lookup;
 use rayon::prelude::*;
 
 use super::embedding::Table;
+use super::product::add_scaled;
 use super::statistics::{Scaling, Statistics};
 use crate::config::{Config, FeatureConfig, FeatureKind, Transform};
 use crate::stream::batch::Column;
-use lookup::Found;
 pub use lookup::Lookup;
 
 /// Slot of an entry whose id has no row (only where nothing is trained).
@@ -76,65 +76,6 @@ impl Encoder {
         let query = Side::new(&config.query.features, config, &tables, &mut statistics);
         let item = Side::new(&config.item.features, config, &tables, &mut statistics);
         Self { query, item, tables }
-    }
-
-    /// Finds or creates the rows of every id in the batch, at `step`.
-    pub fn touch(
-        &self,
-        query: &Encoded,
-        item: &Encoded,
-        tables: &mut [Table],
-        step: u64,
-    ) -> Lookup {
-        let sides = [(&self.query, query), (&self.item, item)];
-        let found: Vec<Found> = tables
-            .par_iter_mut()
-            .enumerate()
-            .map(|(index, table)| Found::new(&sides, index, table, step))
-            .collect();
-        let mut lookup = Lookup {
-            distinct: Vec::new(),
-            slots: Vec::new(),
-            query: vec![Vec::new(); self.query.parts.len()],
-            item: vec![Vec::new(); self.item.parts.len()],
-        };
-        for found in found {
-            lookup.distinct.push(found.distinct);
-            lookup.slots.push(found.slots);
-            for (side, part, places) in found.places {
-                let of_side = if side == 0 { &mut lookup.query } else { &mut lookup.item };
-                of_side[part] = places;
-            }
-        }
-        lookup
-    }
-
-    /// Row-wise update of every touched row from the gradients of both inputs
-    /// (`[batch, width]` each).
-    pub fn apply(
-        &self,
-        lookup: &Lookup,
-        query: (&Encoded, &[f32]),
-        item: (&Encoded, &[f32]),
-        tables: &mut [Table],
-    ) {
-        // Tables are independent, and within one the order of additions is fixed: the same bits
-        // for any number of threads.
-        tables.par_iter_mut().enumerate().for_each(|(index, table)| {
-            let dim = table.dim();
-            let mut gradients = vec![0.0f32; lookup.distinct[index].len() * dim];
-            for (side, (encoded, input), places) in
-                [(&self.query, query, &lookup.query), (&self.item, item, &lookup.item)]
-            {
-                for ((part, column), places) in side.parts.iter().zip(&encoded.columns).zip(places)
-                {
-                    if part.source.table() == Some(index) {
-                        part.scatter(column, places, input, side.width, &mut gradients);
-                    }
-                }
-            }
-            table.apply(&lookup.slots[index], &gradients);
-        });
     }
 }
 
@@ -215,22 +156,27 @@ impl Side {
                 }
             })
             .collect();
-        self.gather(encoded, &slots, tables)
+        let slots: Vec<&[u32]> = slots.iter().map(|slots| &slots[..]).collect();
+        let mut input = Vec::new();
+        self.gather(encoded, &slots, tables, &mut input);
+        input
     }
 
-    fn gather(&self, encoded: &Encoded, slots: &[Vec<u32>], tables: &[Table]) -> Vec<f32> {
-        let mut input = vec![0.0f32; encoded.events * self.width];
+    /// Makes `input` the tower's input, `[events, width]`; `slots` holds those of each part's entries.
+    fn gather(&self, encoded: &Encoded, slots: &[&[u32]], tables: &[Table], input: &mut Vec<f32>) {
+        input.resize(encoded.events * self.width, 0.0);
         input.par_chunks_mut(ROWS_A_TASK * self.width).enumerate().for_each(|(task, rows)| {
             let mut new_row = Vec::new();
             for (offset, row) in rows.chunks_exact_mut(self.width).enumerate() {
                 let event = task * ROWS_A_TASK + offset;
+                row.fill(0.0);
                 for ((part, column), slots) in self.parts.iter().zip(&encoded.columns).zip(slots) {
+                    part.prefetch(column, event + 1, slots, tables);
                     let out = &mut row[part.start..part.start + part.width];
                     part.gather(column, event, slots, tables, &mut new_row, out);
                 }
             }
         });
-        input
     }
 }
 
@@ -337,32 +283,16 @@ impl Part {
                 }
                 slot => table.row(slot),
             };
-            let weight = column.values[entry];
-            for (out, &value) in out.iter_mut().zip(row) {
-                *out += weight * value;
-            }
+            add_scaled(out, column.values[entry], row);
         }
     }
 
-    /// Adds `weight * input gradient` of each entry to its row's gradient.
-    fn scatter(
-        &self,
-        column: &Column,
-        places: &[u32],
-        input: &[f32],
-        input_width: usize,
-        gradients: &mut [f32],
-    ) {
-        for event in 0..column.ends.len() {
-            let start = event * input_width + self.start;
-            let gradient = &input[start..start + self.width];
-            for entry in column.range(event) {
-                let weight = column.values[entry];
-                let place = places[entry] as usize * self.width;
-                for (sum, &value) in gradients[place..place + self.width].iter_mut().zip(gradient) {
-                    *sum += weight * value;
-                }
-            }
+    /// Asks for the rows of `event` ahead of their use, if there is such an event.
+    fn prefetch(&self, column: &Column, event: usize, slots: &[u32], tables: &[Table]) {
+        let Some(table) = self.source.table() else { return };
+        if event < column.ends.len() {
+            let slots = slots[column.range(event)].iter().filter(|&&slot| slot != NO_SLOT);
+            slots.for_each(|&slot| tables[table].prefetch(slot));
         }
     }
 }

@@ -295,9 +295,8 @@ impl BatchSoftmax {
         }
         let masks = &self.masks;
         self.counts.clear();
-        self.counts.extend(
-            (0..input.log_q.len()).map(|j| if masks.counts(j) { u32::MAX } else { 0 }),
-        );
+        self.counts
+            .extend((0..input.log_q.len()).map(|j| if masks.counts(j) { u32::MAX } else { 0 }));
         self.row_losses.resize(batch, 0.0);
         self.output.ranks.resize(batch, 0);
         self.output.query_gradient.resize(batch * input.dim, 0.0);

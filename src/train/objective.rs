@@ -128,10 +128,9 @@ impl Objective {
             item: vectors.item,   // [trained, dim]
             trained,
             past: self.bank.vectors(), // [columns - trained, dim]
-            merged: self.merges.then_some(Merged {
-                places: &distinct.places,
-                copies: &distinct.copies,
-            }),
+            merged: self
+                .merges
+                .then_some(Merged { places: &distinct.places, copies: &distinct.copies }),
             log_q: &self.log_q,
             positive: match self.loss.correction {
                 Correction::CorrectedPositiveExcluded => Positive::Excluded { shift: &self.shift },

@@ -30,6 +30,7 @@ impl<T> Left<'_, T> {
 
 /// Dot product in a fixed number of lanes: it vectorises, and gives the same bits on every CPU,
 /// because the order of the additions is written down.
+#[inline(always)]
 pub(super) fn dot<const LANES: usize>(a: &[f32], b: &[f32]) -> f32 {
     let mut sums = [0.0f32; LANES];
     let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
@@ -40,6 +41,31 @@ pub(super) fn dot<const LANES: usize>(a: &[f32], b: &[f32]) -> f32 {
         }
     }
     sums.iter().sum::<f32>() + rest
+}
+
+/// `sum += factor * values`, the same bits on every CPU: each element is a product and an addition.
+#[inline]
+pub(super) fn add_scaled(sum: &mut [f32], factor: f32, values: &[f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        // SAFETY: the processor has what the function was compiled for.
+        unsafe { add_scaled_avx2(sum, factor, values) };
+        return;
+    }
+    add_scaled_lanes(sum, factor, values);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn add_scaled_avx2(sum: &mut [f32], factor: f32, values: &[f32]) {
+    add_scaled_lanes(sum, factor, values);
+}
+
+#[inline(always)]
+fn add_scaled_lanes(sum: &mut [f32], factor: f32, values: &[f32]) {
+    for (sum, value) in sum.iter_mut().zip(values) {
+        *sum += factor * value;
+    }
 }
 
 /// `out = left * right`, or `out += left * right`, of shape `(rows, inner, columns)`: `left` is

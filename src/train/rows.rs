@@ -22,7 +22,7 @@ pub enum Rows<'a> {
 }
 
 /// What there is one of for each tower. The towers may have different numbers of rows.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Vectors<T> {
     /// Of the query tower.
     pub query: T,

@@ -7,13 +7,12 @@ use std::sync::Arc;
 
 use super::capture::Capturing;
 use super::distinct::Distinct;
-use super::encoder::Encoded;
+use super::encoder::{Encoded, Lookup};
 use super::frequency::{Frequency, FrequencySettings, Mode, Rate};
 use super::history::Histories;
 use super::model::{Model, Placement, ReadSection};
 use super::negatives::Drawn;
 use super::objective::Objective;
-use super::rows::Vectors;
 use crate::config::{Alpha, Config};
 use crate::corpus::Corpus;
 use crate::stream::batch::Batch;
@@ -85,6 +84,7 @@ pub struct Trainer {
     pub(super) histories: Histories,
     pub(super) capturing: Option<Capturing>,
     pub(super) objective: Objective,
+    lookup: Lookup,
     config: Config,
 }
 
@@ -122,6 +122,7 @@ impl Trainer {
             histories,
             capturing: None,
             objective: Objective::new(config, placement),
+            lookup: Lookup::default(),
             config: config.clone(),
             model,
         }
@@ -185,10 +186,8 @@ impl Trainer {
         let (query, item) = self.encode(batch, &distinct, &drawn);
         enter(Phase::Gather);
         let model = &mut self.model;
-        let lookup = model.encoder.touch(&query, &item, &mut model.tables, self.step);
-        let query_input = lookup.query_input(&model.encoder, &query, &model.tables);
-        let item_input = lookup.item_input(&model.encoder, &item, &model.tables);
-        let inputs = Vectors { query: &query_input[..], item: &item_input[..] };
+        self.lookup.run(&model.encoder, &query, &item, &mut model.tables, self.step);
+        let inputs = self.lookup.inputs();
         enter(Phase::Forward);
         let vectors = model.towers.forward(&inputs);
         enter(Phase::Loss);
@@ -196,10 +195,9 @@ impl Trainer {
         let report = StepReport { loss: output.loss, ranks: output.ranks.to_vec() };
         if report.loss.is_finite() {
             enter(Phase::Backward);
-            let inputs = model.towers.backward(&inputs, &output.gradients);
+            let gradients = model.towers.backward(&inputs, &output.gradients);
             enter(Phase::Update);
-            let (query, item) = ((&query, inputs.query), (&item, inputs.item));
-            model.encoder.apply(&lookup, query, item, &mut model.tables);
+            self.lookup.update(&gradients, &mut model.tables);
             if self.step.is_multiple_of(EXPIRY_EVERY_STEPS) {
                 for table in &mut model.tables {
                     table.expire(self.step);
@@ -212,12 +210,7 @@ impl Trainer {
 
     /// Both sides' ids, ready to be looked up; the item side has the batch's distinct items and the
     /// drawn ones behind them.
-    fn encode(
-        &mut self,
-        batch: &Batch,
-        distinct: &Distinct,
-        drawn: &Drawn,
-    ) -> (Encoded, Encoded) {
+    fn encode(&mut self, batch: &Batch, distinct: &Distinct, drawn: &Drawn) -> (Encoded, Encoded) {
         let model = &mut self.model;
         model.encoder.query.observe(&batch.query, &mut model.statistics);
         model.encoder.item.observe(&batch.item, &mut model.statistics);

@@ -5,28 +5,28 @@
 //! a few milliseconds, and the bytes are those that [`Table::write_to`] would have given at the start.
 
 use super::state::write_rows;
-use super::{PAGE_ROWS, Page, RowState, Table, place};
+use super::{BLOCK_ROWS, PAGE_ROWS, Page, RowState, Table, place};
 
-/// Pages to copy for each step, over all tables: about 4 MB at 64 dimensions, some 2 ms.
-pub const CAPTURE_PAGES_A_STEP: usize = 4;
+/// Blocks to copy for each step, over all tables: about 4 MB at 64 dimensions, some 2 ms.
+pub const CAPTURE_BLOCKS_A_STEP: usize = 4;
 
 /// See the module's head.
 pub(super) struct Capture {
-    /// The section so far: header, free list, pages below `copied`.
+    /// The section so far: header, free list, blocks below `copied`.
     bytes: Vec<u8>,
     copied: usize,
     /// Slots there were at the start.
     allocated: usize,
     /// One bit a slot: its old row is kept.
     is_kept: Vec<u64>,
-    /// By page, until it is copied.
+    /// By block, until it is copied.
     kept: Vec<Kept>,
 }
 
-/// Old rows of one page.
+/// Old rows of one block.
 #[derive(Clone, Default)]
 struct Kept {
-    /// Their places in the page.
+    /// Their places in the block.
     rows: Vec<usize>,
     /// `[rows, dim]`
     values: Vec<f32>,
@@ -37,24 +37,30 @@ struct Kept {
 impl Capture {
     /// Keeps what `slot` holds, which is about to change, unless it was kept or copied already.
     pub(super) fn keep(&mut self, slot: u32, pages: &[Page], dim: usize) {
-        let (page, row) = place(slot);
+        let block = slot as usize / BLOCK_ROWS;
         let (word, bit) = (slot as usize / 64, 1 << (slot % 64));
-        if page < self.copied || slot as usize >= self.allocated || self.is_kept[word] & bit != 0 {
+        if block < self.copied || slot as usize >= self.allocated || self.is_kept[word] & bit != 0 {
             return;
         }
         self.is_kept[word] |= bit;
-        let (kept, page) = (&mut self.kept[page], &pages[page]);
-        kept.rows.push(row);
+        let (page, row) = place(slot);
+        let (kept, page) = (&mut self.kept[block], &pages[page]);
+        kept.rows.push(slot as usize % BLOCK_ROWS);
         kept.values.extend_from_slice(&page.values[row * dim..][..dim]);
         kept.states.push(page.states[row]);
     }
 
-    /// Copies the next page as it was at the start.
-    fn copy(&mut self, page: &Page, dim: usize) {
-        let rows = (self.allocated - self.copied * PAGE_ROWS).min(PAGE_ROWS);
+    /// Copies the next block as it was at the start.
+    fn copy(&mut self, pages: &[Page], dim: usize) {
+        let first = self.copied * BLOCK_ROWS;
+        let rows = (self.allocated - first).min(BLOCK_ROWS);
         let values = self.bytes.len();
         let states = values + 4 * rows * dim;
-        write_rows(&page.values[..rows * dim], &page.states[..rows], &mut self.bytes);
+        write_rows(
+            &pages[first / PAGE_ROWS],
+            first % PAGE_ROWS..first % PAGE_ROWS + rows,
+            &mut self.bytes,
+        );
         let kept = std::mem::take(&mut self.kept[self.copied]);
         let old = kept.values.chunks_exact(dim).zip(kept.states);
         for (row, (old_values, old_state)) in kept.rows.into_iter().zip(old) {
@@ -80,16 +86,16 @@ impl Table {
             copied: 0,
             allocated: self.allocated,
             is_kept: vec![0; self.allocated.div_ceil(64)],
-            kept: vec![Kept::default(); self.allocated.div_ceil(PAGE_ROWS)],
+            kept: vec![Kept::default(); self.allocated.div_ceil(BLOCK_ROWS)],
         });
     }
 
-    /// Copies up to `pages` more pages. The section once it is complete, and then no more.
-    pub fn advance_capture(&mut self, pages: &mut usize) -> Option<Vec<u8>> {
+    /// Copies up to `blocks` more blocks. The section once it is complete, and then no more.
+    pub fn advance_capture(&mut self, blocks: &mut usize) -> Option<Vec<u8>> {
         let capture = self.capture.as_mut()?;
-        while *pages > 0 && capture.copied < capture.kept.len() {
-            capture.copy(&self.pages[capture.copied], self.settings.dim);
-            *pages -= 1;
+        while *blocks > 0 && capture.copied < capture.kept.len() {
+            capture.copy(&self.pages, self.settings.dim);
+            *blocks -= 1;
         }
         if capture.copied < capture.kept.len() {
             return None;

@@ -2,7 +2,9 @@
 //!
 //! Owns the byte layout. Must never know: where the bytes go.
 
-use super::{FREE, PAGE_ROWS, Page, RowState, Table, TableSettings, take};
+use std::ops::Range;
+
+use super::{BLOCK_ROWS, FREE, PAGE_ROWS, Page, RowState, Table, TableSettings, take};
 
 const MAGIC: [u8; 4] = *b"MRET";
 const VERSION: u32 = 1;
@@ -12,9 +14,8 @@ impl Table {
     /// back.
     pub fn write_to(&self, out: &mut Vec<u8>) {
         self.write_header(out);
-        for (number, page) in self.pages.iter().enumerate() {
-            let rows = (self.allocated - number * PAGE_ROWS).min(PAGE_ROWS);
-            write_rows(&page.values[..rows * self.settings.dim], &page.states[..rows], out);
+        for (page, rows) in blocks(self.allocated) {
+            write_rows(&self.pages[page], rows, out);
         }
     }
 
@@ -57,18 +58,19 @@ impl Table {
         for _ in 0..free_count {
             table.free.push(u32::from_le_bytes(take(bytes)?));
         }
-        for first in (0..table.allocated).step_by(PAGE_ROWS) {
-            let rows = (table.allocated - first).min(PAGE_ROWS);
-            let mut page = Page::new(dim);
-            for value in &mut page.values[..rows * dim] {
+        for (page, rows) in blocks(table.allocated) {
+            if page == table.pages.len() {
+                table.pages.push(Page::new(&table.settings));
+            }
+            let page = &mut table.pages[page];
+            for value in &mut page.values[rows.start * dim..rows.end * dim] {
                 *value = f32::from_le_bytes(take(bytes)?);
             }
-            for state in &mut page.states[..rows] {
+            for state in &mut page.states[rows] {
                 state.id = u64::from_le_bytes(take(bytes)?);
                 state.last_step = u64::from_le_bytes(take(bytes)?);
                 state.accumulator = f32::from_le_bytes(take(bytes)?);
             }
-            table.pages.push(page);
         }
         table.rebuild_index()?;
         Ok(table)
@@ -105,9 +107,8 @@ impl Table {
 
     /// Fills the index from the rows and checks that the free list names exactly the others.
     fn rebuild_index(&mut self) -> Result<(), String> {
-        self.index.reserve(self.allocated.saturating_sub(self.free.len()));
         let mut free = Vec::with_capacity(self.free.len());
-        let states = self.pages.iter().flat_map(|page| &page.states).take(self.allocated);
+        let states = self.pages.iter().flat_map(|page| &page.states[..]).take(self.allocated);
         for (slot, state) in (0u32..).zip(states) {
             if state.last_step == FREE {
                 free.push(slot);
@@ -124,10 +125,19 @@ impl Table {
     }
 }
 
-/// Appends the rows of one page, values first.
-pub(super) fn write_rows(values: &[f32], states: &[RowState], out: &mut Vec<u8>) {
-    write_floats(values, out);
-    states.iter().for_each(|state| out.extend(state.to_bytes()));
+/// The blocks of so many slots: page, and rows in it.
+fn blocks(allocated: usize) -> impl Iterator<Item = (usize, Range<usize>)> {
+    (0..allocated).step_by(BLOCK_ROWS).map(move |first| {
+        let row = first % PAGE_ROWS;
+        (first / PAGE_ROWS, row..row + (allocated - first).min(BLOCK_ROWS))
+    })
+}
+
+/// Appends a block of rows of `page`, values first.
+pub(super) fn write_rows(page: &Page, rows: Range<usize>, out: &mut Vec<u8>) {
+    let dim = page.values.len() / page.states.len();
+    write_floats(&page.values[rows.start * dim..rows.end * dim], out);
+    page.states[rows].iter().for_each(|state| out.extend(state.to_bytes()));
 }
 
 impl RowState {

@@ -1,6 +1,7 @@
 use super::*;
 use crate::stream::event::FeatureValue;
 use crate::train::embedding::TableSettings;
+use crate::train::rows::Vectors;
 
 /// Every kind of feature; tables `a` (2 floats, shared by both sides) and `b` (1 float).
 fn config() -> Config {
@@ -85,11 +86,12 @@ fn inputs_are_pooled_rows_side_by_side() {
     let histories = [vec![7, 8, 9], vec![]];
     let query = encoder.query.encode(&queries(), 2, &histories, &statistics);
     let item = encoder.item.encode(&items(), 2, &[], &statistics);
-    let lookup = encoder.touch(&query, &item, &mut tables, 1);
+    let mut lookup = Lookup::default();
+    lookup.run(&encoder, &query, &item, &mut tables, 1);
     let row = |id| tables[0].row(tables[0].find(id).expect("touched"));
     let mean = |a: u64, b: u64| [0, 1].map(|i| 0.5 * row(a)[i] + 0.5 * row(b)[i]);
 
-    let input = lookup.query_input(&encoder, &query, &tables);
+    let input = lookup.inputs().query;
     let (first, second) = input.split_at(10);
     assert_eq!(first[..2], *row(1));
     assert_eq!(first[2..4], mean(2, 3));
@@ -99,7 +101,7 @@ fn inputs_are_pooled_rows_side_by_side() {
     assert_eq!(second[2..6], [0.0; 4], "an empty bag and an empty history are zeros");
     assert_ne!(first[6], second[6], "-1 and 10 fall into different buckets");
 
-    let input = lookup.item_input(&encoder, &item, &tables);
+    let input = lookup.inputs().item;
     assert_eq!(input[..3], [row(2)[0], row(2)[1], 9.0]);
     assert_eq!(input[3..], [row(4)[0], row(4)[1], 0.0], "an absent number is zero");
     // Reading the same without training gives the same bits.
@@ -114,7 +116,7 @@ fn unknown_ids_read_what_their_row_would_begin_with_and_leave_no_trace() {
     let before = encoder.item.input(&item, &tables);
     assert_eq!(tables[0].len(), 0);
     let query = encoder.query.encode(&queries(), 2, &[vec![], vec![]], &statistics);
-    encoder.touch(&query, &item, &mut tables, 1);
+    Lookup::default().run(&encoder, &query, &item, &mut tables, 1);
     assert_eq!(before, encoder.item.input(&item, &tables));
 }
 
@@ -124,7 +126,8 @@ fn gradients_of_shared_rows_add_up_over_features_sides_and_events() {
     let statistics = Statistics::default();
     let query = encoder.query.encode(&queries(), 2, &[vec![], vec![]], &statistics);
     let item = encoder.item.encode(&items(), 2, &[], &statistics);
-    let lookup = encoder.touch(&query, &item, &mut tables, 1);
+    let mut lookup = Lookup::default();
+    lookup.run(&encoder, &query, &item, &mut tables, 1);
     let row = |tables: &[Table], id| tables[0].row(tables[0].find(id).expect("touched")).to_vec();
     let before: Vec<Vec<f32>> = [1, 2, 3, 4].map(|id| row(&tables, id)).to_vec();
 
@@ -133,7 +136,8 @@ fn gradients_of_shared_rows_add_up_over_features_sides_and_events() {
     (query_gradient[2], query_gradient[3]) = (4.0, 0.0); // bag of 2 and 3, half each
     let mut item_gradient = vec![0.0; 6];
     item_gradient[0] = 6.0; // id 2, shared with the bag
-    encoder.apply(&lookup, (&query, &query_gradient), (&item, &item_gradient), &mut tables);
+    let gradients = Vectors { query: &query_gradient[..], item: &item_gradient[..] };
+    lookup.update(&gradients, &mut tables);
 
     // Row-wise Adagrad's first step: lr * g / sqrt(mean(g^2)), with g = (3, 0), (8, 0), (2, 0).
     let expected = 0.5 * 2.0f32.sqrt();

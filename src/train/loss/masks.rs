@@ -65,9 +65,7 @@ impl Masks {
         match input.positive {
             Positive::Sampled => 1.0,
             // Without a negative there are no odds, whatever the number.
-            Positive::Excluded { shift } => {
-                shift[i].exp() / self.negatives(i, input).max(1) as f32
-            }
+            Positive::Excluded { shift } => shift[i].exp() / self.negatives(i, input).max(1) as f32,
         }
     }
 

@@ -523,9 +523,7 @@ fn same_bits_with_used_scratch() {
 /// merged column has the sum of the gradients.
 #[test]
 fn merged_items_are_the_same_as_all_their_events() {
-    for (seed, (batch, dim)) in
-        [(1, 8), (7, 5), (130, 64), (1024, 16)].into_iter().enumerate()
-    {
+    for (seed, (batch, dim)) in [(1, 8), (7, 5), (130, 64), (1024, 16)].into_iter().enumerate() {
         println!("seed {seed}, batch {batch}, dim {dim}");
         let mut random = Random(seed as u64);
         let mut apart = Case::random(seed as u64, batch, dim);
@@ -559,7 +557,8 @@ fn merged_items_are_the_same_as_all_their_events() {
             let output = apart.run();
             let mut summed = vec![0.0; together.trained * dim];
             for (j, gradient) in output.item_gradient.chunks_exact(dim).enumerate() {
-                let place = places.get(j).map_or(j - (batch - events.len()).min(j), |&p| p as usize);
+                let place =
+                    places.get(j).map_or(j - (batch - events.len()).min(j), |&p| p as usize);
                 for (sum, g) in summed[place * dim..].iter_mut().zip(gradient) {
                     *sum += f64::from(*g);
                 }
@@ -569,7 +568,13 @@ fn merged_items_are_the_same_as_all_their_events() {
                 let mut softmax = BatchSoftmax::new(precision);
                 let tolerance = if softmax.precision() == Precision::F32 { 1e-5 } else { 2e-2 };
                 let merged = softmax.run(&LossInput { merged, ..together.input() });
-                assert_close_from(1.0, "loss", &[merged.loss], &[f64::from(output.loss)], tolerance);
+                assert_close_from(
+                    1.0,
+                    "loss",
+                    &[merged.loss],
+                    &[f64::from(output.loss)],
+                    tolerance,
+                );
                 let query = widen(&output.query_gradient);
                 assert_close("query gradient", &merged.query_gradient, &query, tolerance);
                 assert_close("item gradient", &merged.item_gradient, &summed, tolerance);
