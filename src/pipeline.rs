@@ -98,7 +98,7 @@ pub struct Summary {
     pub began_at_step: u64,
     /// Step at which it ended.
     pub step: u64,
-    /// Seconds from the first batch to the last snapshot.
+    /// Seconds from the first batch to the last update; the checkpoint after it is not in.
     pub seconds: f64,
     /// Mean loss of the last 50 steps; NaN without steps.
     pub loss: f64,
@@ -166,7 +166,6 @@ pub fn run(
         // Within a window (a fault, or a checkpoint thread that ended) the state has no offsets.
         let sent = if live.whole { snapshot_sender.send(trainer.capture()) } else { Ok(()) };
         drop(snapshot_sender);
-        let seconds = live.began.elapsed().as_secs_f64();
         let written = writer.join().map_err(|_| anyhow!("the checkpoint thread panicked"))?;
         let published = publisher.join().map_err(|_| anyhow!("the publisher panicked"))?;
         setting.health.set_ready(false);
@@ -181,7 +180,7 @@ pub fn run(
             rejected_by_reason,
             began_at_step: live.step_before,
             step: trainer.step,
-            seconds,
+            seconds: live.seconds(),
             loss: live.loss(),
             recall: live.recall,
             nonfinite_steps: live.nonfinite_steps,
@@ -288,10 +287,11 @@ fn train(
         let waiting = Instant::now();
         match batches.recv_timeout(TICK) {
             Ok(batch) => {
-                let waited = waiting.elapsed();
+                let came = Instant::now();
                 queue("batches").set(i64::try_from(batches.len()).unwrap_or(i64::MAX));
                 let batch = batch?;
-                let report = timed_step(setting, trainer, &batch, waited);
+                let report = timed_step(setting, trainer, &batch, came - waiting);
+                live.clock(came);
                 live.count(setting, &batch, report.as_ref());
                 observe(trainer, live);
             }

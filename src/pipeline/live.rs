@@ -59,7 +59,8 @@ pub struct Live {
     /// Records that this run will read; 0: it has no end.
     pub total: u64,
     evictions: Vec<u64>,
-    pub(super) began: Instant,
+    /// When the first batch came, and when the last one was trained on.
+    trained: Option<(Instant, Instant)>,
 }
 
 impl Live {
@@ -74,8 +75,19 @@ impl Live {
             records_before: trainer.events + trainer.rejected,
             total,
             evictions: trainer.model.tables.iter().map(|table| table.evictions()).collect(),
-            began: Instant::now(),
+            trained: None,
         }
+    }
+
+    /// A batch that was waited for until `came` has been trained on.
+    pub(super) fn clock(&mut self, came: Instant) {
+        let (began, _) = self.trained.unwrap_or((came, came));
+        self.trained = Some((began, Instant::now()));
+    }
+
+    /// Seconds from the first batch to the last update; 0 without any.
+    pub fn seconds(&self) -> f64 {
+        self.trained.map_or(0.0, |(began, ended)| (ended - began).as_secs_f64())
     }
 
     /// Mean loss of the last steps; NaN without any.

@@ -3,7 +3,7 @@
 //! Logs are skewed: of 1,024 clicks a few hundred items are left, and those of one item have the same
 //! vector and the same log q. What must never be merged: events whose features differ.
 
-use super::embedding::IdMap;
+use super::id_map::IdMap;
 use crate::stream::batch::{Batch, Column};
 
 /// Which events of a batch share an item.

@@ -11,11 +11,11 @@
 
 mod capture;
 mod index;
+mod initial;
 mod slab;
 mod state;
 
-use std::collections::{HashMap, HashSet};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::collections::HashSet;
 
 use rayon::prelude::*;
 
@@ -23,6 +23,7 @@ use super::product::dot;
 pub use capture::CAPTURE_BLOCKS_A_STEP;
 use capture::Capture;
 use index::{Index, MISSING};
+use initial::fill_initial;
 use slab::{Slab, Zeroed, prefetch};
 
 /// Rows a page of memory holds: 16 MiB of values at 64 dimensions, so that huge pages fit in. What is
@@ -454,68 +455,6 @@ fn descend_lanes(
     let rate = learning_rate / (accumulator.sqrt() + epsilon);
     for (value, g) in values.iter_mut().zip(gradient) {
         *value -= rate * g;
-    }
-}
-
-/// Uniform in `-scale..scale`, from the top 24 bits of a splitmix64 sequence of its own for every
-/// id: counter-based, so dimension `j` needs no other.
-fn fill_initial(seed: u64, id: u64, scale: f32, out: &mut [f32]) {
-    #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("avx512dq") {
-        // SAFETY: the processor has what the function was compiled for.
-        unsafe { fill_avx512(seed, id, scale, out) };
-        return;
-    }
-    fill(seed, id, scale, out);
-}
-
-/// The same loop, compiled for eight 64-bit products at once: a log full of new ids makes thousands
-/// of rows a step.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512dq")]
-fn fill_avx512(seed: u64, id: u64, scale: f32, out: &mut [f32]) {
-    fill(seed, id, scale, out);
-}
-
-#[inline(always)]
-fn fill(seed: u64, id: u64, scale: f32, out: &mut [f32]) {
-    const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
-    let start = mix(id ^ mix(seed.wrapping_add(GOLDEN)));
-    for (j, value) in (1u64..).zip(out) {
-        let bits = mix(start.wrapping_add(j.wrapping_mul(GOLDEN)));
-        let signed = (bits as i64 >> 40) as f32; // -2^23 .. 2^23
-        *value = signed * (scale / (1 << 23) as f32);
-    }
-}
-
-/// splitmix64's finaliser.
-#[inline(always)]
-fn mix(mut x: u64) -> u64 {
-    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
-}
-
-/// A map keyed by id. Ids are hashes already, so hashing them is one multiplication, which also
-/// keeps small integers (tests, unhashed ids) from sharing their high bits.
-pub(super) type IdMap<V> = HashMap<u64, V, BuildHasherDefault<IdHasher>>;
-
-/// The hasher of [`IdMap`]; takes exactly one `u64`.
-#[derive(Default)]
-pub(super) struct IdHasher(u64);
-
-impl Hasher for IdHasher {
-    fn write(&mut self, _: &[u8]) {
-        unreachable!("an id is hashed as one u64")
-    }
-
-    fn write_u64(&mut self, id: u64) {
-        let product = u128::from(id) * 0x9e37_79b9_7f4a_7c15;
-        self.0 = product as u64 ^ (product >> 64) as u64;
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
     }
 }
 

@@ -14,6 +14,7 @@ pub mod encoder;
 pub mod evaluation;
 pub mod frequency;
 pub mod history;
+mod id_map;
 pub mod loss;
 pub mod model;
 mod negatives;

@@ -1,3 +1,6 @@
+use std::collections::HashMap;
+
+use super::initial::mix;
 use super::*;
 use proptest::prelude::*;
 

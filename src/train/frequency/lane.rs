@@ -3,7 +3,7 @@
 //! Owns the working memory, which is reused, so that a step allocates nothing once it has grown.
 //! Lanes touch disjoint slots, so any number of threads gives the same bits.
 
-use super::super::embedding::IdMap;
+use super::super::id_map::IdMap;
 use super::rate::{LADDER, Ladder, Scores};
 use super::slot::{Rule, Slot};
 use super::slots::{Cell, Key, Shard};

@@ -5,7 +5,7 @@
 use std::sync::RwLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::super::embedding::IdMap;
+use super::super::id_map::IdMap;
 use super::super::random::SplitMix;
 use super::FrequencySettings;
 use super::slot::Slot;

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::RwLock;
 use std::sync::atomic::AtomicU64;
 
-use super::super::embedding::{IdMap, take};
+use super::super::embedding::take;
+use super::super::id_map::IdMap;
 use super::rate::{Followed, Ladder, Scores};
 use super::slots::{Key, shard_of};
 use super::{Frequency, FrequencySettings, Mode, Rate, Slot, Slots, Table};

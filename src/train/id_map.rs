@@ -1,0 +1,27 @@
+//! Maps keyed by ids.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+/// A map keyed by id. Ids are hashes already, so hashing them is one multiplication, which also
+/// keeps small integers (tests, unhashed ids) from sharing their high bits.
+pub(super) type IdMap<V> = HashMap<u64, V, BuildHasherDefault<IdHasher>>;
+
+/// The hasher of [`IdMap`]; takes exactly one `u64`.
+#[derive(Default)]
+pub(super) struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("an id is hashed as one u64")
+    }
+
+    fn write_u64(&mut self, id: u64) {
+        let product = u128::from(id) * 0x9e37_79b9_7f4a_7c15;
+        self.0 = product as u64 ^ (product >> 64) as u64;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
