@@ -24,9 +24,9 @@ const EXPIRY_EVERY_STEPS: u64 = 256;
 /// What a step is doing. The caller who has a clock measures the phases; the trainer has none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// The frequency estimator, histories and statistics.
+    /// Histories and statistics; which items are distinct.
     Estimate,
-    /// Rows are found or created and pooled.
+    /// Rows are found or created and pooled; beside it, the frequency estimator.
     Gather,
     /// Both towers.
     Forward,
@@ -34,7 +34,7 @@ pub enum Phase {
     Loss,
     /// Back through the towers, dense update included.
     Backward,
-    /// Row-wise update, corpus.
+    /// Row-wise update; beside it, the corpus.
     Update,
 }
 
@@ -194,15 +194,20 @@ impl Trainer {
     /// Algorithm 1.
     fn train(&mut self, batch: &Batch, enter: &mut (dyn FnMut(Phase) + Send)) -> StepReport {
         enter(Phase::Estimate);
-        self.frequency.update(self.step, &batch.item_ids);
         let config = &self.config;
         let drawn = Drawn::new(&self.corpus, config.negatives.mixed, config.seed, self.step);
         let distinct = self.objective.distinct(batch);
-        self.objective.prepare(batch, &distinct, &drawn, self.corpus.len(), &self.frequency);
         let (query, item) = self.encode(batch, &distinct, &drawn);
         enter(Phase::Gather);
-        let model = &mut self.model;
-        self.lookup.run(&model.encoder, &query, &item, &mut model.tables, self.step);
+        // The estimator fills what the lookup leaves of the threads.
+        let (step, model, frequency) = (self.step, &mut self.model, &mut self.frequency);
+        rayon::join(
+            || self.lookup.run(&model.encoder, &query, &item, &mut model.tables, step),
+            || {
+                frequency.update(step, &batch.item_ids);
+                self.objective.prepare(batch, &distinct, &drawn, self.corpus.len(), frequency);
+            },
+        );
         let inputs = self.lookup.inputs();
         enter(Phase::Forward);
         let vectors = model.towers.forward(&inputs);
@@ -213,14 +218,18 @@ impl Trainer {
             enter(Phase::Backward);
             let gradients = model.towers.backward(&inputs, &output.gradients);
             enter(Phase::Update);
-            self.lookup.update(&gradients, &mut model.tables);
+            rayon::join(
+                || self.lookup.update(&gradients, &mut model.tables),
+                || self.corpus.remember(batch, step),
+            );
             if self.step.is_multiple_of(EXPIRY_EVERY_STEPS) {
                 for table in &mut model.tables {
                     table.expire(self.step);
                 }
             }
+        } else {
+            self.corpus.remember(batch, step);
         }
-        self.corpus.remember(batch, self.step);
         report
     }
 

@@ -127,7 +127,7 @@ impl HostTower {
             .enumerate()
             .with_max_len(1)
             .for_each(|(group, (gradients, input_gradient))| {
-                gradients.clear(layers);
+                gradients.make_room(layers);
                 let first = group * rows;
                 for (chunk, input_gradient) in input_gradient.chunks_mut(ROWS * inputs).enumerate()
                 {
@@ -150,7 +150,7 @@ impl HostTower {
                         };
                         let into = (index == 0).then_some(&mut *input_gradient);
                         let transposed = &transposed[index];
-                        gradients.layer_backward(index, transposed, below, range.len(), into);
+                        gradients.layer_backward(index, transposed, below, chunk > 0, into);
                     }
                 }
             });
@@ -181,12 +181,10 @@ impl HostTower {
 }
 
 impl Gradients {
-    fn clear(&mut self, layers: &[Layer]) {
+    fn make_room(&mut self, layers: &[Layer]) {
         self.layers.resize(layers.len(), Default::default());
         for ((weight, bias), layer) in self.layers.iter_mut().zip(layers) {
-            weight.clear();
             weight.resize(layer.weight.values.len(), 0.0);
-            bias.clear();
             bias.resize(layer.outputs(), 0.0);
         }
         let widest = layers.iter().map(|layer| layer.inputs().max(layer.outputs())).max();
@@ -195,25 +193,32 @@ impl Gradients {
         self.below.resize(size, 0.0);
     }
 
-    /// Through one layer, down: `above` is the gradient of its `rows` outputs, `input` what it got,
-    /// `transposed` its weight. The gradient of that goes to `into`, or becomes `above` for the layer below.
+    /// Through one layer, down: `above` is the gradient of its outputs, `input` what it got,
+    /// `transposed` its weight. The weights' gradients are added to those of the chunk before
+    /// (`accumulate`) or overwrite them. The gradient of `input` goes to `into`, or becomes `above` for
+    /// the layer below.
     fn layer_backward(
         &mut self,
         index: usize,
         transposed: &[f32],
         input: &[f32],
-        rows: usize,
+        accumulate: bool,
         into: Option<&mut [f32]>,
     ) {
         let (weight, bias) = &mut self.layers[index];
-        let (inputs, outputs) = (input.len() / rows, bias.len());
+        let outputs = bias.len();
+        let inputs = weight.len() / outputs;
+        let rows = input.len() / inputs;
         let above = &self.above[..rows * outputs];
+        if !accumulate {
+            bias.fill(0.0);
+        }
         for row in above.chunks_exact(outputs) {
             bias.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
         }
         // [inputs, rows] x [rows, outputs]
         let left = Left { values: input, strides: (1, inputs) };
-        product(weight, left, above, (inputs, rows, outputs), true);
+        product(weight, left, above, (inputs, rows, outputs), accumulate);
         // [rows, outputs] x [outputs, inputs]
         let left = Left { values: above, strides: (outputs, 1) };
         let shape = (rows, outputs, inputs);

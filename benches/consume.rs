@@ -1,0 +1,106 @@
+//! Records consumed a second, without training: the source (decoded, merged, batched) beside a bare
+//! poll loop of librdkafka on the same topic, which is what `rdkafka_performance -C` does, and beside
+//! kcat where it is installed. In turns.
+//!
+//! `MILLRACE_TOPIC=bench MILLRACE_BROKERS=127.0.0.1:19092 MILLRACE_CONFIG=bench/model.toml cargo bench
+//! --bench consume`, on a topic that was filled by `millrace produce`.
+
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use millrace::config::Config;
+use millrace::stream::position::{self, Position, Range};
+use millrace::stream::source::{self, Next, Source};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+
+const ROUNDS: usize = 5;
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn main() -> anyhow::Result<()> {
+    let (Ok(brokers), Ok(topic)) =
+        (std::env::var("MILLRACE_BROKERS"), std::env::var("MILLRACE_TOPIC"))
+    else {
+        println!("skipped: MILLRACE_BROKERS and MILLRACE_TOPIC name no topic to read");
+        return Ok(());
+    };
+    let file = std::env::var("MILLRACE_CONFIG").unwrap_or_else(|_| "bench/model.toml".into());
+    let sets = [format!("kafka.brokers={brokers}"), format!("kafka.topic={topic}")];
+    let config =
+        Config::load(Some(file.as_ref()), &sets).map_err(|faults| anyhow::anyhow!("{faults}"))?;
+    let client = source::consumer(&config)?;
+    let resolve = |position| position::resolve(&client, &topic, &brokers, position);
+    let (from, to) = (resolve(Position::Earliest)?, resolve(Position::Latest)?);
+    let range = Range { from, to: Some(to) };
+    let records: i64 = {
+        let Range { from, to } = &range;
+        let ends = to.as_ref().expect("bounded").iter();
+        ends.map(|(partition, end)| end - from.next(partition).unwrap_or(0)).sum()
+    };
+    println!("{records} records of {topic}; records/s");
+    let mut rates: Vec<(&str, Vec<f64>)> = Vec::new();
+    for round in 0..ROUNDS {
+        let mut add = |name, seconds: f64| {
+            println!("round {}: {name:<28} {:>10.0}", round + 1, records as f64 / seconds);
+            match rates.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, all)) => all.push(records as f64 / seconds),
+                None => rates.push((name, vec![records as f64 / seconds])),
+            }
+        };
+        add("millrace, decoded in batches", millrace(&config, &range)?);
+        add("librdkafka, bare poll loop", bare(&brokers, &range, records)?);
+        if let Some(seconds) = kcat(&brokers, &topic) {
+            add("kcat", seconds);
+        }
+    }
+    let median = |all: &mut Vec<f64>| {
+        all.sort_by(f64::total_cmp);
+        all[all.len() / 2]
+    };
+    let ours = median(&mut rates[0].1);
+    for (name, all) in &mut rates {
+        let rate = median(all);
+        println!("{name:<28} median {rate:>10.0}, millrace is {:.2} of it", ours / rate);
+    }
+    Ok(())
+}
+
+/// Seconds from the first record to the last batch.
+fn millrace(config: &Config, range: &Range) -> anyhow::Result<f64> {
+    let range = Range { from: range.from.clone(), to: range.to.clone() };
+    let began = Instant::now();
+    let mut source = Source::open(config, range, 1)?;
+    loop {
+        if let Next::End = source.next(PATIENCE)? {
+            return Ok(began.elapsed().as_secs_f64());
+        }
+    }
+}
+
+fn bare(brokers: &str, range: &Range, records: i64) -> anyhow::Result<f64> {
+    let began = Instant::now();
+    let consumer: BaseConsumer =
+        ClientConfig::new().set("bootstrap.servers", brokers).set("group.id", "bare").create()?;
+    let mut list = TopicPartitionList::new();
+    for (partition, next) in range.from.iter() {
+        list.add_partition_offset(range.from.topic(), partition, Offset::Offset(next))?;
+    }
+    consumer.assign(&list)?;
+    let mut seen = 0;
+    while seen < records {
+        consumer.poll(PATIENCE).ok_or_else(|| anyhow::anyhow!("no record in {PATIENCE:?}"))??;
+        seen += 1;
+    }
+    Ok(began.elapsed().as_secs_f64())
+}
+
+/// Reads the topic to its end and throws the payloads away.
+fn kcat(brokers: &str, topic: &str) -> Option<f64> {
+    let began = Instant::now();
+    let done = Command::new("kcat")
+        .args(["-C", "-q", "-e", "-o", "beginning", "-b", brokers, "-t", topic])
+        .stdout(Stdio::null())
+        .status()
+        .ok()?;
+    done.success().then(|| began.elapsed().as_secs_f64())
+}
