@@ -1,10 +1,11 @@
-//! Loss and gradient of a batch in f32 and bf16, in examples/s and GFLOP/s.
+//! Loss and gradient of a batch, examples/s: `cargo bench --bench loss`.
 //!
-//! Three products of `2 * batch² * dim` operations each are counted; exponentials are not.
-use std::hint::black_box;
-use std::time::{Duration, Instant};
+//! Its products are three of `2 * batch² * dim` operations each: 0.4 GFLOP at 1,024, 26 at 8,192.
 
-use millrace::train::loss::{BatchSoftmax, LossInput, Positive, Precision};
+use std::hint::black_box;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use millrace::train::loss::{BatchSoftmax, LossInput, Merged, Positive, Precision};
 use millrace::train::rows::Rows;
 
 const DIM: usize = 64;
@@ -61,34 +62,45 @@ impl Batch {
     }
 }
 
-/// Wall-clock time of one run.
-fn time(softmax: &mut BatchSoftmax, batch: &Batch) -> Duration {
-    let start = Instant::now();
-    black_box(softmax.run(&batch.input()));
-    start.elapsed()
+/// The same batch with a quarter of the items, each of four events.
+fn merged(batch: &Batch) -> (Batch, Vec<u32>, Vec<u32>) {
+    let (events, items) = (batch.rewards.len(), batch.rewards.len() / 4);
+    let of_items = Batch {
+        query: batch.query.clone(),
+        item: batch.item[..items * DIM].to_vec(),
+        log_q: batch.log_q[..items].to_vec(),
+        ids: (0..items as u64).collect(),
+        rewards: batch.rewards.clone(),
+    };
+    (of_items, (0..events).map(|event| (event % items) as u32).collect(), vec![4; items])
 }
 
-fn main() {
-    let mut f32 = BatchSoftmax::new(Precision::F32);
-    let mut bf16 = BatchSoftmax::new(Precision::Bf16);
-    println!("asked for bf16, got {:?}", bf16.precision());
+fn losses(criterion: &mut Criterion) {
     for size in [1024, 4096, 8192] {
         let batch = Batch::random(size);
-        // In turns, and the best of many: on a shared machine the fastest is the least disturbed.
-        let [mut f32_best, mut bf16_best] = [Duration::MAX; 2];
-        for _ in 0..(160 * 1024 / size) {
-            f32_best = f32_best.min(time(&mut f32, &batch));
-            bf16_best = bf16_best.min(time(&mut bf16, &batch));
+        let mut group = criterion.benchmark_group(format!("loss/{size}"));
+        group.sample_size(20).throughput(Throughput::Elements(size as u64));
+        for precision in [Precision::F32, Precision::Bf16] {
+            let mut softmax = BatchSoftmax::new(precision);
+            if softmax.precision() != precision {
+                println!("skipped {precision:?}: this processor has no instructions for it");
+                continue;
+            }
+            group.bench_function(format!("{precision:?}"), |bencher| {
+                bencher.iter(|| black_box(softmax.run(&batch.input()).loss));
+            });
         }
-        for (name, best) in [("f32", f32_best), ("bf16", bf16_best)] {
-            let seconds = best.as_secs_f64();
-            println!(
-                "batch {size} {name:>4}: {:7.2} ms, {:7.0} examples/s, {:3.0} GFLOP/s",
-                seconds * 1e3,
-                size as f64 / seconds,
-                6.0 * (size * size * DIM) as f64 / seconds / 1e9,
-            );
-        }
-        println!("batch {size} ratio: {:.2}", f32_best.as_secs_f64() / bf16_best.as_secs_f64());
+        let (batch, places, copies) = merged(&batch);
+        let mut softmax = BatchSoftmax::default();
+        group.bench_function("F32, a quarter of the items distinct", |bencher| {
+            let merged = Some(Merged { places: &places, copies: &copies });
+            let trained = copies.len();
+            let input = LossInput { merged, trained, ..batch.input() };
+            bencher.iter(|| black_box(softmax.run(&input).loss));
+        });
+        group.finish();
     }
 }
+
+criterion_group!(benches, losses);
+criterion_main!(benches);

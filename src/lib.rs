@@ -38,3 +38,7 @@ pub mod stream;
 pub mod synthetic;
 pub mod telemetry;
 pub mod train;
+
+/// Events are made on one thread and freed on another.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

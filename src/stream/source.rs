@@ -53,7 +53,6 @@ pub struct Source {
     intake: Intake,
     flow: Flow,
     dead: DeadLetters,
-    decoders: rayon::ThreadPool,
 }
 
 impl std::fmt::Debug for Source {
@@ -65,9 +64,6 @@ impl std::fmt::Debug for Source {
 
 /// Records polled before batches are looked for: amortises the look, delays nothing noticeable.
 const RECORDS_PER_ROUND: usize = 512;
-/// Priority of decoding: a tenth of the processor's time against a step that wants all of it.
-#[cfg(target_os = "linux")]
-const NICENESS: libc::c_int = 10;
 /// librdkafka's callbacks are served at least this often.
 const POLL_MAX: Duration = Duration::from_millis(100);
 
@@ -93,7 +89,6 @@ impl Source {
             brokers: kafka.brokers.clone(),
             pass,
             dead: DeadLetters::new(config)?,
-            decoders: decoders()?,
             consumer,
         };
         source.assign()?;
@@ -157,32 +152,29 @@ impl Source {
         Ok(Next::Batch(batch))
     }
 
-    /// Takes records: waits for the first, then whatever is there. They are decoded together, and
-    /// taken in their order.
+    /// Takes records: waits for the first, then whatever is there.
     fn poll(&mut self, wait: Duration) -> anyhow::Result<()> {
         let mut wait = wait;
-        let mut messages = Vec::with_capacity(RECORDS_PER_ROUND);
-        let mut other = None;
-        while messages.len() < RECORDS_PER_ROUND && other.is_none() {
-            match self.consumer.poll(std::mem::take(&mut wait)) {
-                None => break,
-                Some(Ok(message)) => messages.push(message),
-                Some(Err(error)) => other = Some(error),
-            }
+        for _ in 0..RECORDS_PER_ROUND {
+            let Some(polled) = self.consumer.poll(wait) else { return Ok(()) };
+            wait = Duration::ZERO;
+            let partition = match polled {
+                Ok(message) => {
+                    self.intake.take(&message, &mut self.dead)?;
+                    message.partition()
+                }
+                Err(KafkaError::PartitionEOF(partition)) => {
+                    self.intake.reached_end(partition);
+                    partition
+                }
+                Err(error) => {
+                    self.trouble(&error)?;
+                    return Ok(());
+                }
+            };
+            self.flow.restrain(&self.consumer, &self.intake, partition)?;
         }
-        let decoded = self.decoders.install(|| self.intake.decode(&messages));
-        for (message, decoded) in messages.iter().zip(decoded) {
-            self.intake.take(message, decoded, &mut self.dead)?;
-            self.flow.restrain(&self.consumer, &self.intake, message.partition())?;
-        }
-        match other {
-            None => Ok(()),
-            Some(KafkaError::PartitionEOF(partition)) => {
-                self.intake.reached_end(partition);
-                self.flow.restrain(&self.consumer, &self.intake, partition)
-            }
-            Some(error) => self.trouble(&error),
-        }
+        Ok(())
     }
 
     /// Sorts the errors that pass from those that do not. (The former are logged by
@@ -289,27 +281,6 @@ impl Source {
         if let Err(error) = self.consumer.commit(&list, CommitMode::Async) {
             tracing::debug!(%error, "offsets not committed");
         }
-    }
-}
-
-/// Threads for decoding, as many as there are for training but behind them in the queue for the
-/// processor: decoding fills the gaps of a step, and holds up none of its passes.
-fn decoders() -> anyhow::Result<rayon::ThreadPool> {
-    rayon::ThreadPoolBuilder::new()
-        .num_threads(rayon::current_num_threads())
-        .thread_name(|number| format!("decode-{number}"))
-        .start_handler(|_| stand_back())
-        .build()
-        .context("cannot start threads for decoding")
-}
-
-/// Lowers the calling thread's priority.
-fn stand_back() {
-    // On Linux a priority is one of a thread, 0 being the caller; elsewhere it would be the process's.
-    #[cfg(target_os = "linux")]
-    // SAFETY: changes nothing but how the kernel schedules this thread; a refusal costs speed only.
-    unsafe {
-        libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS);
     }
 }
 

@@ -3,26 +3,18 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use rayon::prelude::*;
 use rdkafka::message::{BorrowedMessage, Message};
 
 use crate::config::Config;
 
 use super::super::batch::Batch;
 use super::super::dead_letter::{DeadLetters, Letter};
-use super::super::decode::{DecodeError, Mapping};
-use super::super::event::Event;
+use super::super::decode::Mapping;
 use super::super::merge::{Batcher, Entry, Merge, Outcome};
 use super::super::offsets::Offsets;
 use super::super::position::Range;
 use super::super::shuffle::Shuffle;
 use super::guard::Guard;
-
-/// Records that are worth handing to a thread (some 1 µs each).
-const RECORDS_A_TASK: usize = 64;
-
-/// What a record says.
-pub(super) type Decoded = Result<Event, DecodeError>;
 
 /// Decodes, merges, shuffles and batches; all of it but the letters is pure.
 pub(super) struct Intake {
@@ -77,19 +69,9 @@ impl Intake {
         }
     }
 
-    /// What the records say. Pure, thus on all threads of the current pool.
-    pub(super) fn decode(&self, messages: &[BorrowedMessage<'_>]) -> Vec<Decoded> {
-        let decode = |message: &BorrowedMessage<'_>| {
-            self.mapping.decode(message.payload(), message.timestamp().to_millis())
-        };
-        messages.par_iter().with_min_len(RECORDS_A_TASK).map(decode).collect()
-    }
-
-    /// Takes the next record of its partition, and what it says.
     pub(super) fn take(
         &mut self,
         message: &BorrowedMessage<'_>,
-        decoded: Decoded,
         dead: &mut DeadLetters,
     ) -> anyhow::Result<()> {
         let (partition, offset) = (message.partition(), message.offset());
@@ -99,7 +81,7 @@ impl Intake {
             return Ok(());
         }
         let time_ms = message.timestamp().to_millis();
-        let outcome = match decoded {
+        let outcome = match self.mapping.decode(message.payload(), time_ms) {
             Ok(event) => {
                 self.guard.accept();
                 Outcome::Event(event)

@@ -131,10 +131,10 @@ fn gradients_of_shared_rows_add_up_over_features_sides_and_events() {
     let row = |tables: &[Table], id| tables[0].row(tables[0].find(id).expect("touched")).to_vec();
     let before: Vec<Vec<f32>> = [1, 2, 3, 4].map(|id| row(&tables, id)).to_vec();
 
-    let mut query_gradient = vec![0.0; 20];
+    let mut query_gradient = [0.0; 20];
     (query_gradient[0], query_gradient[10]) = (1.0, 2.0); // id 1, first float, both events
     (query_gradient[2], query_gradient[3]) = (4.0, 0.0); // bag of 2 and 3, half each
-    let mut item_gradient = vec![0.0; 6];
+    let mut item_gradient = [0.0; 6];
     item_gradient[0] = 6.0; // id 2, shared with the bag
     let gradients = Vectors { query: &query_gradient[..], item: &item_gradient[..] };
     lookup.update(&gradients, &mut tables);
