@@ -1,9 +1,11 @@
 //! Training steps from memory, on the model of `bench/model.toml`: examples/s, time by phase, and
 //! the products' GFLOP/s beside this machine's sgemm peak. `cargo bench --bench step`
 //!
-//! Counted are the products of the towers (forward, and backward with respect to inputs and weights)
-//! and of the loss (three of `2 batch² dim` operations); everything else is their cost.
+//! Counted are the products that are made: of the towers (forward, and backward with respect to inputs
+//! and weights) over the batch's events and its distinct items, and of the loss (three of `2 events
+//! items dim` operations); everything else is their cost.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use gemm::{Parallelism, gemm};
@@ -31,12 +33,12 @@ fn main() {
     println!("memory at 10M rows of dim 64: {:.2} of rows and accumulators", memory());
     let peak = sgemm_peak();
     println!("sgemm peak {peak:.0} GFLOP/s, {} threads", rayon::current_num_threads());
-    println!("   batch  examples/s  GFLOP/s  of peak  ms a step, by phase");
+    println!("   batch  of items  examples/s  GFLOP/s  of peak  ms a step, by phase");
     for size in [1024, 4096, 8192] {
         run(size, peak);
     }
     println!(
-        "\n        rows  ms a step: mean    p99    max  while a snapshot is taken: mean    p99    max"
+        "\n        rows  ms a step: mean    p99    max    begin  while a snapshot is taken: mean    p99    max"
     );
     for rows in [100_000, 1_000_000, 10_000_000] {
         vocabulary(rows);
@@ -88,7 +90,7 @@ fn vocabulary(rows: u64) {
         let last = times.len() - 1;
         format!("{mean:>6.2} {:>6.2} {:>6.2}", times[last * 99 / 100], times[last])
     });
-    println!("{rows:>12}             {a}                            {b}");
+    println!("{rows:>12}             {a}   {begin:>6.1}                        {b}");
 }
 
 /// Bytes that the process takes for each byte of rows and accumulators, at 10M rows.
@@ -143,7 +145,8 @@ fn run(size: usize, peak: f64) {
     }
     let seconds = began.elapsed().as_secs_f64() / steps as f64;
     let (towers, loss) = (6.0 * 2.0 * (128.0 * 256.0 + 256.0 * 128.0 + 128.0 * 64.0), 6.0 * 64.0);
-    let operations = size as f64 * (towers + loss * size as f64);
+    let items = distinct(&batches);
+    let operations = 0.5 * towers * (size as f64 + items) + loss * size as f64 * items;
     let achieved = operations / seconds / 1e9;
     let by_phase: Vec<String> = phases
         .iter()
@@ -152,12 +155,18 @@ fn run(size: usize, peak: f64) {
         })
         .collect();
     println!(
-        "{size:>8}  {:>10.0}  {achieved:>7.0}  {:>6.0}%  {:.2}: {}",
+        "{size:>8} {items:>9.0}  {:>10.0}  {achieved:>7.0}  {:>6.0}%  {:.2}: {}",
         size as f64 / seconds,
         100.0 * achieved / peak,
         seconds * 1e3,
         by_phase.join(", ")
     );
+}
+
+/// Distinct items of a batch, on average.
+fn distinct(batches: &[Batch]) -> f64 {
+    let of_batch = |batch: &Batch| batch.item_ids.iter().collect::<HashSet<_>>().len();
+    batches.iter().map(of_batch).sum::<usize>() as f64 / batches.len() as f64
 }
 
 /// Users and items as logs have them: users evenly, items by Zipf's law.
