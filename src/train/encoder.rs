@@ -2,8 +2,8 @@
 //!
 //! Each side's input is the concatenation of its features: a pooled embedding for ids, bags,
 //! histories and bucketed numbers, the values themselves for numbers and vectors. Pooling happens
-//! here, on the host: the tower's leaf is `[batch, width]`, whose shape never changes, instead of
-//! `[unique rows, dim]`, whose shape changes every step.
+//! here, on the host: the tower's leaf is `[events, width]` (`[items, width]` where equal items are
+//! merged) instead of `[unique rows, dim]`, whose shape on a GPU would change every step.
 //!
 //! Knows the layout; the rows belong to [`super::embedding`].
 

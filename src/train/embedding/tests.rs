@@ -2,6 +2,7 @@ use std::collections::HashMap;
 
 use super::initial::mix;
 use super::*;
+use crate::train::product::dot;
 use proptest::prelude::*;
 
 fn settings(dim: usize, rows_max: usize) -> TableSettings {
