@@ -236,11 +236,11 @@ impl Table {
         if slots.get(claim as usize) == Some(&slot) {
             return claim;
         }
-        let state = self.state_mut(slot);
-        state.last_step = step;
-        state.place = u32::try_from(slots.len()).expect("a batch has under 2^32 ids");
+        let place = u32::try_from(slots.len()).expect("a batch has under 2^32 ids");
         slots.push(slot);
-        self.pages[page].states[row].place
+        let state = self.state_mut(slot);
+        (state.last_step, state.place) = (step, place);
+        place
     }
 
     /// The second half of [`touch`](Self::touch): rows for those of `ids` whose place is

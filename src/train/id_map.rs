@@ -3,9 +3,16 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-/// A map keyed by id. Ids are hashes already, so hashing them is one multiplication, which also
-/// keeps small integers (tests, unhashed ids) from sharing their high bits.
+/// A map keyed by id.
 pub(super) type IdMap<V> = HashMap<u64, V, BuildHasherDefault<IdHasher>>;
+
+/// Ids are hashes already, so hashing them is one multiplication, which also keeps small integers
+/// (tests, unhashed ids) from sharing their high bits.
+#[inline]
+pub(super) fn hash(id: u64) -> u64 {
+    let product = u128::from(id) * 0x9e37_79b9_7f4a_7c15;
+    product as u64 ^ (product >> 64) as u64
+}
 
 /// The hasher of [`IdMap`]; takes exactly one `u64`.
 #[derive(Default)]
@@ -17,8 +24,7 @@ impl Hasher for IdHasher {
     }
 
     fn write_u64(&mut self, id: u64) {
-        let product = u128::from(id) * 0x9e37_79b9_7f4a_7c15;
-        self.0 = product as u64 ^ (product >> 64) as u64;
+        self.0 = hash(id);
     }
 
     fn finish(&self) -> u64 {

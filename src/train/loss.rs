@@ -83,6 +83,12 @@ pub struct Merged<'a> {
     pub copies: &'a [u32],
 }
 
+/// What is subtracted from the logit of a negative that stands for `copies` events, nats: its log q,
+/// less the logarithm by which its exponential counts so many times.
+pub(super) fn offset_of(log_q: f32, copies: u32) -> f32 {
+    log_q - (copies as f32).ln()
+}
+
 /// How a positive enters its row's loss.
 #[derive(Clone, Copy, Debug)]
 pub enum Positive<'a> {
@@ -290,7 +296,7 @@ impl BatchSoftmax {
         self.offsets.extend_from_slice(input.log_q);
         if let Some(Merged { copies, .. }) = input.merged {
             for (offset, &copies) in self.offsets.iter_mut().zip(copies) {
-                *offset -= (copies as f32).ln();
+                *offset = offset_of(*offset, copies);
             }
         }
         let masks = &self.masks;

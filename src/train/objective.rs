@@ -5,7 +5,7 @@
 
 use super::distinct::Distinct;
 use super::frequency::{Frequency, Meaning};
-use super::loss::{LossInput, Merged, Outcome, Positive, Precision, Softmax};
+use super::loss::{LossInput, Merged, Outcome, Positive, Precision, Softmax, offset_of};
 use super::model::Placement;
 use super::negatives::{Bank, Drawn};
 use super::rows::{Rows, Vectors};
@@ -152,7 +152,7 @@ impl Objective {
             if self.bank.takes() && step > self.negatives.cross_batch_after_steps {
                 let vectors = read(vectors.item, own);
                 let log_q: Vec<f32> = (self.log_q.iter().zip(&distinct.copies))
-                    .map(|(log_q, &copies)| log_q - (copies as f32).ln())
+                    .map(|(&log_q, &copies)| offset_of(log_q, copies))
                     .collect();
                 self.bank.push(&self.item_ids[..own], &log_q, &vectors);
             }

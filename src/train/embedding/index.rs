@@ -7,6 +7,7 @@
 //! Open addressing with linear probing; a removal moves what follows into the gap, so there are no
 //! tombstones. Nothing depends on the order of anything in here.
 
+use super::super::id_map::hash;
 use super::slab::{Slab, Zeroed, prefetch};
 
 /// Shards, chosen by the hash's top bits. More: smaller pauses, but each shard's memory falls below a
@@ -164,13 +165,6 @@ impl Shard {
 
 fn shard(hash: u64) -> usize {
     (hash >> (u64::BITS - SHARD_BITS)) as usize
-}
-
-/// Ids are hashes already; one multiplication keeps small integers (tests, unhashed ids) from lying in
-/// a row.
-fn hash(id: u64) -> u64 {
-    let product = u128::from(id) * 0x9e37_79b9_7f4a_7c15;
-    product as u64 ^ (product >> 64) as u64
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@
 //! A log full of new ids makes thousands of rows a step, so the loop is compiled for the widest
 //! products there are. Elementwise whole numbers: the same bits on every CPU.
 
+use crate::train::random::mix;
+
 /// Uniform in `-scale..scale`, from the top 24 bits of a splitmix64 sequence of its own for every
 /// id: counter-based, so dimension `j` needs no other.
 pub(super) fn fill_initial(seed: u64, id: u64, scale: f32, out: &mut [f32]) {
@@ -40,14 +42,6 @@ fn fill(seed: u64, id: u64, scale: f32, out: &mut [f32]) {
         let signed = ((bits >> 32) as i32 >> 8) as f32;
         *value = signed * (scale / (1 << 23) as f32);
     }
-}
-
-/// splitmix64's finaliser.
-#[inline(always)]
-pub(super) fn mix(mut x: u64) -> u64 {
-    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 use std::collections::HashMap;
 
-use super::initial::mix;
 use super::*;
 use crate::train::product::dot;
+use crate::train::random::mix;
 use proptest::prelude::*;
 
 fn settings(dim: usize, rows_max: usize) -> TableSettings {
