@@ -10,6 +10,7 @@ use millrace::config::{Config, DeviceChoice};
 use millrace::pipeline;
 use millrace::stream::batch::Batch;
 use millrace::stream::event::{Event, FeatureValue};
+use millrace::stream::events::Events;
 use millrace::stream::offsets::Offsets;
 use millrace::train::random::SplitMix;
 use millrace::train::trainer::Trainer;
@@ -57,11 +58,11 @@ fn main() {
 
 /// Events of no meaning; a popular tenth of the items takes half of them.
 fn batch(size: u64, below: &mut impl FnMut(u64) -> u64) -> Batch {
-    let mut batch = Batch::new(2, 2, Offsets::new("bench"));
+    let mut batch = Batch::new(Events::new(2, 2), Offsets::new("bench"));
     for _ in 0..size {
         let query = below(QUERIES);
         let item = if below(2) == 0 { below(ITEMS / 10) } else { below(ITEMS) };
-        batch.push(Event {
+        batch.events.push(&Event {
             time_ms: 1,
             query_id: query,
             item_id: item,

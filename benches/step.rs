@@ -13,6 +13,7 @@ use millrace::config::Config;
 use millrace::pipeline;
 use millrace::stream::batch::Batch;
 use millrace::stream::event::{Event, FeatureValue};
+use millrace::stream::events::Events;
 use millrace::stream::offsets::Offsets;
 use millrace::train::embedding::Touched;
 use millrace::train::random::SplitMix;
@@ -165,20 +166,20 @@ fn run(size: usize, peak: f64) {
 
 /// Distinct items of a batch, on average.
 fn distinct(batches: &[Batch]) -> f64 {
-    let of_batch = |batch: &Batch| batch.item_ids.iter().collect::<HashSet<_>>().len();
+    let of_batch = |batch: &Batch| batch.events.item_ids.iter().collect::<HashSet<_>>().len();
     batches.iter().map(of_batch).sum::<usize>() as f64 / batches.len() as f64
 }
 
 /// Users and items as logs have them: users evenly, items by Zipf's law.
 fn batch(size: usize, users: f64, items: f64, random: &mut SplitMix) -> Batch {
     let mut unit = || (random.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
-    let mut batch = Batch::new(2, 2, Offsets::new("bench"));
+    let mut batch = Batch::new(Events::new(2, 2), Offsets::new("bench"));
     for _ in 0..size {
         let user = (unit() * users) as u64;
         let mut item = || items.powf(unit()) as u64;
         let item_id = item();
         let history = (0..HISTORY).map(|_| (item(), 1.0 / HISTORY as f32)).collect();
-        batch.push(Event {
+        batch.events.push(&Event {
             time_ms: 1,
             query_id: user,
             item_id,

@@ -19,7 +19,7 @@ use millrace::train::evaluation::metrics::{Band, Quality};
 use millrace::train::model::Placement;
 use serde_json::{Map, Value, json};
 
-use events::Events;
+use events::Log;
 use held_out::Protocol;
 use report::{Measured, Page};
 
@@ -115,7 +115,7 @@ fn start(config: &Config) -> anyhow::Result<Placement> {
 
 fn measure_held_out(dataset: &Dataset, seed: u64, data: &Path) -> anyhow::Result<Measured> {
     let config = load(dataset.name, seed, &[])?;
-    let events = Events::read(&config, &data.join(dataset.file))?;
+    let events = Log::read(&config, &data.join(dataset.file))?;
     let (train, test) = events.split(0.9);
     let mut measured = Measured::new(dataset.name, dataset.what);
     measured.cases = test.len();
@@ -139,7 +139,7 @@ fn measure_held_out(dataset: &Dataset, seed: u64, data: &Path) -> anyhow::Result
 
 fn measure_globo(seed: u64, data: &Path) -> anyhow::Result<Measured> {
     let config = load("globo", seed, &[])?;
-    let events = Events::read(&config, &data.join("globo/clicks.jsonl.gz"))?;
+    let events = Log::read(&config, &data.join("globo/clicks.jsonl.gz"))?;
     println!("\nglobo: {} events, each ranked before it is trained on", events.len());
     let of_mode = |set: &[&str]| load("globo", seed, set);
     let mut runs = 0;

@@ -64,22 +64,25 @@ impl Corpus {
 
     /// Remembers the items of `batch`, trained at `step`.
     pub fn remember(&self, batch: &Batch, step: u64) {
-        let names = batch.item_names.iter().zip(&batch.item_values);
-        for (&id, (name, values)) in batch.item_ids.iter().zip(names) {
+        let events = &batch.events;
+        for (event, &id) in events.item_ids.iter().enumerate() {
             if let Some(mut item) = self.items.get_mut(&id) {
                 let item = Arc::make_mut(&mut item);
                 item.count += 1;
                 item.last_step = step;
-                if item.values != *values {
-                    item.values.clone_from(values);
+                for (value, column) in item.values.iter_mut().zip(&events.item) {
+                    if !column.holds(event, value) {
+                        *value = column.value(event);
+                    }
                 }
                 continue;
             }
             if self.items.len() >= self.items_max {
                 self.sweep(step);
             }
-            self.expired().remove(name);
-            let (name, values) = (name.clone(), values.clone());
+            let name = events.item_names.get(event).into();
+            self.expired().remove(&name);
+            let values = events.item.iter().map(|column| column.value(event)).collect();
             self.items.insert(id, Arc::new(Item { name, values, count: 1, last_step: step }));
             self.order().push(id);
         }
@@ -208,13 +211,14 @@ impl CapturedCorpus {
 mod tests {
     use super::*;
     use crate::stream::event::{Event, id_key};
+    use crate::stream::events::Events;
     use crate::stream::offsets::Offsets;
 
     fn batch(names: &[&str]) -> Batch {
-        let mut batch = Batch::new(0, 1, Offsets::new("t"));
+        let mut batch = Batch::new(Events::new(0, 1), Offsets::new("t"));
         for name in names {
             let item_id = id_key(name.as_bytes());
-            batch.push(Event {
+            batch.events.push(&Event {
                 time_ms: 0,
                 query_id: 1,
                 item_id,

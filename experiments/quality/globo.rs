@@ -6,7 +6,7 @@ use millrace::train::evaluation::progressive::{Progressive, ProgressiveSettings,
 use millrace::train::model::Placement;
 use millrace::train::trainer::Trainer;
 
-use super::events::Events;
+use super::events::Log;
 
 /// The frozen model trains for so many days.
 const FROZEN_AFTER_DAYS: i64 = 3;
@@ -19,7 +19,7 @@ pub(super) type Named = (&'static str, &'static str, Ranking);
 pub(super) fn measure(
     load: &dyn Fn(&[&str]) -> anyhow::Result<Config>,
     placement: &Placement,
-    events: &Events,
+    events: &Log,
     mut done: impl FnMut(),
 ) -> anyhow::Result<Vec<Named>> {
     let mut run = |set: &[&str], weights: &[f32], days: Option<i64>| -> anyhow::Result<_> {
@@ -62,7 +62,7 @@ const WEIGHTS: [f32; 9] = [0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 4.0];
 fn pass(
     config: &Config,
     placement: &Placement,
-    events: &Events,
+    events: &Log,
     weights: &[f32],
     days: Option<i64>,
 ) -> Progressive {
@@ -74,7 +74,7 @@ fn pass(
     });
     let mut began = None;
     for batch in events.batches() {
-        let now = batch.times_ms[0];
+        let now = batch.events.times_ms[0];
         let day = (now - *began.get_or_insert(now)) / DAY_MS;
         progressive.add(&trainer, &batch);
         if days.is_some_and(|days| day >= days) {

@@ -7,7 +7,7 @@ use millrace::train::evaluation::metrics::Quality;
 use millrace::train::model::Placement;
 use millrace::train::trainer::Trainer;
 
-use super::events::Events;
+use super::events::Log;
 
 /// How a data set is trained and measured.
 pub(super) struct Protocol {
@@ -31,7 +31,7 @@ pub(super) fn measure(
     config: &Config,
     placement: &Placement,
     protocol: &Protocol,
-    (train, test): (&Events, &Events),
+    (train, test): (&Log, &Log),
 ) -> Outcome {
     let mut trainer = Trainer::new(config, placement, Offsets::new("file"));
     let mut seen = protocol.exclude_seen.then(Seen::default);

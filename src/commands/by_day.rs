@@ -18,6 +18,7 @@ use crate::config::{Config, Order};
 use crate::pipeline;
 use crate::progress::Progress;
 use crate::stream::batch::Batch;
+use crate::stream::events::Events;
 use crate::stream::position::{self, Position, Range};
 use crate::stream::shuffle::Shuffle;
 use crate::stream::source;
@@ -225,8 +226,7 @@ impl<'a> Protocol<'a> {
     }
 
     fn empty_batch(&self) -> Batch {
-        let (query, item) = (self.config.query.features.len(), self.config.item.features.len());
-        Batch::new(query, item, self.trainer.offsets.clone())
+        Batch::new(Events::of(self.config), self.trainer.offsets.clone())
     }
 }
 

@@ -20,6 +20,7 @@ use crate::progress::Progress;
 use crate::publish::read_back;
 use crate::stream::batch::Batch;
 use crate::stream::decode::Mapping;
+use crate::stream::events::Events;
 use crate::stream::offsets::Offsets;
 use crate::stream::position::Position;
 use crate::synthetic::{Interaction, World, WorldSettings};
@@ -310,18 +311,16 @@ impl Demo {
         let mut trainer = pipeline::restore(config, &self.placement, &summary.checkpoint)?;
         let items = trainer.corpus.sorted();
         let vectors = trainer.model.embed_items(&items); // [items, dim]
-        let mapping = Mapping::new(config);
-        let mut batch = Batch::new(
-            config.query.features.len(),
-            config.item.features.len(),
-            Offsets::new(config.kafka.topic.as_str()),
-        );
+        let mut mapping = Mapping::new(config);
+        let mut events = Events::of(config);
         for (time, &case) in (EPOCH_MS + self.events..).zip(cases) {
             let payload = payload(world, case, time);
-            batch.push(mapping.decode(Some(&payload), None)?);
+            mapping.decode(Some(&payload), None, &mut events)?;
         }
+        let batch = Batch::new(events, Offsets::new(config.kafka.topic.as_str()));
         let queries = trainer.embed_queries(&batch); // [cases, dim]
         let targets: Vec<Option<usize>> = batch
+            .events
             .item_ids
             .iter()
             .map(|id| items.binary_search_by_key(id, |(id, _)| *id).ok())

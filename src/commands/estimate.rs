@@ -16,6 +16,7 @@ use crate::config::{Alpha, Config};
 use crate::plot::{Marks, Plot, Series, svg};
 use crate::progress::Progress;
 use crate::stream::decode::Mapping;
+use crate::stream::events::Events;
 use crate::stream::position::{self, Position, Range};
 use crate::stream::produce::{Input, read_line};
 use crate::stream::source;
@@ -180,7 +181,8 @@ impl Trial {
     }
 
     /// One step: a batch's items, their names and times.
-    fn step<'a>(&mut self, ids: &[u64], named: impl Iterator<Item = (&'a str, i64)>) {
+    fn step(&mut self, events: &Events) {
+        let ids = &events.item_ids;
         if ids.is_empty() {
             return;
         }
@@ -192,7 +194,9 @@ impl Trial {
             contestant.busy += began.elapsed();
             contestant.collisions.add(contestant.frequency.collisions());
         }
-        for (&id, (name, time_ms)) in ids.iter().zip(named) {
+        for (&id, (name, &time_ms)) in
+            ids.iter().zip(events.item_names.iter().zip(&events.times_ms))
+        {
             self.recent.add(self.step, time_ms, id, name);
         }
         self.recent.slide(self.step);
@@ -236,8 +240,7 @@ fn read_topic(
     let range = Range { from: resolve(args.from)?, to: Some(resolve(args.to)?) };
     bounded::read(config, range, "estimate", stop, |batch| {
         trial.rejected += batch.rejected;
-        let names = batch.item_names.iter().map(|name| &**name);
-        trial.step(&batch.item_ids, names.zip(batch.times_ms.iter().copied()));
+        trial.step(&batch.events);
     })
 }
 
@@ -250,27 +253,21 @@ fn read_file(
     let mut input = Input::open(file)?;
     let read = Arc::clone(&input.read);
     let mut progress = Progress::new("estimate", input.total.unwrap_or(0), "bytes");
-    let mapping = Mapping::new(config);
-    let (mut line, mut ids, mut named) = (Vec::new(), Vec::new(), Vec::new());
+    let mut mapping = Mapping::new(config);
+    let (mut line, mut events) = (Vec::new(), Events::of(config));
     for number in 1.. {
         let ended = !read_line(&mut input.lines, &mut line, number)?;
         if !line.trim_ascii().is_empty() {
             // A file has no record time; where the config names no field, all events are of one.
-            match mapping.decode(Some(line.trim_ascii()), Some(0)) {
-                Ok(event) => {
-                    ids.push(event.item_id);
-                    named.push((event.item_name, event.time_ms));
-                }
-                Err(error) => {
-                    trial.rejected += 1;
-                    tracing::debug!("rejected: {error}");
-                }
+            let decoded = mapping.decode(Some(line.trim_ascii()), Some(0), &mut events);
+            if let Err(error) = decoded {
+                trial.rejected += 1;
+                tracing::debug!("rejected: {error}");
             }
         }
-        if ids.len() == config.batch.size || ended {
-            trial.step(&ids, named.iter().map(|(name, time_ms)| (&**name, *time_ms)));
-            ids.clear();
-            named.clear();
+        if events.len() == config.batch.size || ended {
+            trial.step(&events);
+            events = Events::of(config);
             progress.set(read.load(Ordering::Relaxed), || format!("step {}", trial.step));
         }
         if ended {

@@ -1,4 +1,4 @@
-//! A record's bytes become an [`Event`], by the config's field mapping.
+//! A record's bytes become an event in columns, by the config's field mapping.
 //!
 //! Owns: the mapping, compiled once, and every reason for which a record is rejected.
 //!
@@ -10,12 +10,14 @@ mod values;
 
 use crate::config::{Config, FeatureConfig, FeatureKind, RewardConfig, TimeUnit};
 
-use super::event::{Event, FeatureValue, id_key};
+use super::column::Column;
+use super::event::id_key;
+use super::events::Events;
 pub use error::DecodeError;
 
-pub(crate) use scan::{Fields, Place, Raw};
+pub(crate) use scan::{Fields, Found, Place, Raw};
 pub(crate) use values::time_ms;
-use values::{id, number, pooled, vector, weighted};
+use values::{Keep, id, key, number, pooled, vector, weighted};
 
 /// A larger record is rejected unread: an interaction is a few hundred bytes, a 4096-float vector
 /// in JSON is under 64 KiB, and a record of megabytes would hold up everything behind it.
@@ -25,6 +27,8 @@ pub const RECORD_BYTES_MAX: usize = 1 << 20;
 #[derive(Debug)]
 pub struct Mapping {
     fields: Fields,
+    /// Scratch: what the current record holds.
+    found: Found,
     query: Side,
     item: Side,
     reward: Option<Field>,
@@ -70,36 +74,44 @@ impl Mapping {
         let reward = Field::new(&mut fields, &config.reward.field);
         let time = Field::new(&mut fields, &config.timestamp.field);
         let (reward_rule, unit) = (config.reward.clone(), config.timestamp.unit);
-        Mapping { fields, query, item, reward, reward_rule, time, unit }
+        Mapping { fields, found: Found::default(), query, item, reward, reward_rule, time, unit }
     }
 
-    /// Reads one record. `record_time_ms` is Kafka's own timestamp, used where the config names
-    /// no field.
+    /// Appends the event of one record to `events`, whose features are those of the config.
+    /// `record_time_ms` is Kafka's own timestamp, used where the config names no field.
     ///
     /// # Errors
-    /// The first thing that makes the record unusable.
+    /// The first thing that makes the record unusable; `events` are then as they were.
     pub fn decode(
-        &self,
+        &mut self,
         payload: Option<&[u8]>,
         record_time_ms: Option<i64>,
-    ) -> Result<Event, DecodeError> {
+        events: &mut Events,
+    ) -> Result<(), DecodeError> {
+        let before = events.len();
         let text = text(payload)?;
-        let found = self.fields.scan(text).map_err(|failure| self.explain(&failure))?;
+        self.fields.scan(text, &mut self.found).map_err(|failure| self.explain(&failure))?;
+        self.append(record_time_ms, events).inspect_err(|_| events.truncate(before))
+    }
+
+    /// Appends what was found; where that fails, part of it.
+    fn append(&self, record_time_ms: Option<i64>, events: &mut Events) -> Result<(), DecodeError> {
+        let (query, item) = (&self.query, &self.item);
+        let found = &self.found;
+        events.query_ids.push(key(found.get(query.id.place), found, &query.id)?);
         let mut digits = itoa::Buffer::new();
-        let query_id = {
-            let raw = found.get(self.query.id.place);
-            id_key(id(raw, &self.query.id, &mut digits)?.as_bytes())
-        };
-        let item_name = id(found.get(self.item.id.place), &self.item.id, &mut digits)?;
-        Ok(Event {
-            time_ms: self.time(&found, record_time_ms)?,
-            query_id,
-            item_id: id_key(item_name.as_bytes()),
-            reward: self.reward(&found)?,
-            query: values(&self.query.features, &found)?,
-            item: values(&self.item.features, &found)?,
-            item_name: item_name.into(),
-        })
+        let name = id(found.get(item.id.place), found, &item.id, &mut digits)?;
+        events.item_ids.push(id_key(name.as_bytes()));
+        events.item_names.push(name);
+        events.times_ms.push(self.time(record_time_ms)?);
+        events.rewards.push(self.reward()?);
+        for (feature, column) in query.features.iter().zip(&mut events.query) {
+            value(feature, found, column)?;
+        }
+        for (feature, column) in item.features.iter().zip(&mut events.item) {
+            value(feature, found, column)?;
+        }
+        Ok(())
     }
 
     fn explain(&self, failure: &scan::ScanError) -> DecodeError {
@@ -122,22 +134,18 @@ impl Mapping {
         DecodeError::NotJson { reason }
     }
 
-    fn time(
-        &self,
-        found: &scan::Found<'_>,
-        record_time_ms: Option<i64>,
-    ) -> Result<i64, DecodeError> {
+    fn time(&self, record_time_ms: Option<i64>) -> Result<i64, DecodeError> {
         let Some(field) = &self.time else {
             let field = "timestamp of the Kafka record".to_owned();
             return record_time_ms.ok_or(DecodeError::MissingField { field });
         };
-        time_ms(found.get(field.place), &field.name, self.unit)
+        time_ms(self.found.get(field.place), &self.found, &field.name, self.unit)
     }
 
-    fn reward(&self, found: &scan::Found<'_>) -> Result<f32, DecodeError> {
+    fn reward(&self) -> Result<f32, DecodeError> {
         let rule = &self.reward_rule;
         let Some(field) = &self.reward else { return Ok(1.0_f32.clamp(rule.min, rule.max)) };
-        let raw = found.get(field.place);
+        let raw = self.found.get(field.place);
         let value = match raw {
             raw if raw.absent() => return Ok(1.0_f32.clamp(rule.min, rule.max)),
             raw => number(raw, &field.name)?,
@@ -187,36 +195,40 @@ fn text(payload: Option<&[u8]>) -> Result<&str, DecodeError> {
         .map_err(|error| DecodeError::InvalidUtf8 { at: error.valid_up_to() })
 }
 
-fn values(features: &[Feature], found: &scan::Found<'_>) -> Result<Vec<FeatureValue>, DecodeError> {
-    features.iter().map(|feature| value(feature, found)).collect()
+/// Appends one feature's value to its column.
+fn value(feature: &Feature, found: &Found, column: &mut Column) -> Result<(), DecodeError> {
+    if let Some(field) = &feature.field {
+        let raw = found.get(field.place);
+        // An empty id names nothing. An empty array is a bag of nothing, which is something else.
+        if raw.names_something() {
+            entries(feature, field, raw, found, column)?;
+        } else if !feature.optional {
+            return Err(field.missing());
+        }
+    }
+    column.end();
+    Ok(())
 }
 
-fn value(feature: &Feature, found: &scan::Found<'_>) -> Result<FeatureValue, DecodeError> {
-    let Some(field) = &feature.field else { return Ok(FeatureValue::Absent) };
-    let raw = found.get(field.place);
-    // An empty id names nothing. An empty array is a bag of nothing, which is something else.
-    let empty = matches!(raw, Raw::Text(text) if text.is_empty());
-    if raw.absent() || empty {
-        let absent = if feature.optional { Ok(FeatureValue::Absent) } else { Err(field.missing()) };
-        return absent;
-    }
-    match feature.kind {
-        FeatureKind::Id => {
-            let mut digits = itoa::Buffer::new();
-            Ok(FeatureValue::Id(id_key(id(raw, field, &mut digits)?.as_bytes())))
+fn entries(
+    feature: &Feature,
+    field: &Field,
+    raw: Raw,
+    found: &Found,
+    column: &mut Column,
+) -> Result<(), DecodeError> {
+    let length = feature.length;
+    match (feature.kind, &feature.weights) {
+        (FeatureKind::Id, _) => column.entry(key(raw, found, field)?, 1.0),
+        (FeatureKind::Number, _) => column.values.push(number(raw, &field.name)?),
+        (FeatureKind::Vector, _) => vector(raw, found, &field.name, length, column)?,
+        (FeatureKind::Bag, Some(weights)) => {
+            weighted(raw, found, field, weights, length, column)?;
         }
-        FeatureKind::Number => Ok(FeatureValue::Number(number(raw, &field.name)?)),
-        FeatureKind::Vector => vector(raw, &field.name, feature.length).map(FeatureValue::Vector),
-        FeatureKind::Bag => match &feature.weights {
-            Some(weights) => {
-                weighted(raw, field, found.get(weights.place), weights, feature.length)
-            }
-            None => pooled(raw, field, |keys| keys.truncate(feature.length)),
-        },
-        FeatureKind::History => pooled(raw, field, |keys| {
-            keys.drain(..keys.len().saturating_sub(feature.length));
-        }),
+        (FeatureKind::Bag, None) => pooled(raw, found, field, Keep::First(length), column)?,
+        (FeatureKind::History, _) => pooled(raw, found, field, Keep::Last(length), column)?,
     }
+    Ok(())
 }
 
 #[cfg(test)]

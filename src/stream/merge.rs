@@ -14,38 +14,19 @@ use std::time::Instant;
 use crate::config::Order;
 
 use super::batch::Batch;
-use super::event::Event;
+use super::events::Events;
 use super::offsets::Offsets;
+use super::queue::EventQueue;
 
-/// One record after decoding, and where it stood.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Entry {
+/// One record of the merged sequence, and where it stood.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry<'m> {
     /// Its partition.
     pub partition: i32,
     /// Its offset.
     pub offset: i64,
-    /// What became of it.
-    pub outcome: Outcome,
-}
-
-/// What became of a record.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Outcome {
-    /// It is an event.
-    Event(Event),
-    /// It was rejected; only its offset matters.
-    Rejected,
-}
-
-impl Entry {
-    /// The place among the heads of partitions. A rejected record has no time: it goes at once,
-    /// so that it holds nothing back.
-    fn time(&self) -> i64 {
-        match &self.outcome {
-            Outcome::Event(event) => event.time_ms,
-            Outcome::Rejected => i64::MIN,
-        }
-    }
+    /// Its event, by place; none: the record was rejected, and only its offset matters.
+    pub event: Option<(&'m Events, usize)>,
 }
 
 /// Merges partitions, each in its own order, by the event times of their heads.
@@ -68,8 +49,26 @@ pub struct Merge {
 
 #[derive(Debug)]
 struct Lane {
-    entries: VecDeque<Entry>,
+    partition: i32,
+    records: VecDeque<Record>,
+    /// Events of those records that have one.
+    events: EventQueue,
     state: State,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Record {
+    offset: i64,
+    /// Event time, ms; none: it was rejected.
+    time_ms: Option<i64>,
+}
+
+impl Record {
+    /// The place among the heads of partitions. A rejected record has no time: it goes at once,
+    /// so that it holds nothing back.
+    fn time(self) -> i64 {
+        self.time_ms.unwrap_or(i64::MIN)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,20 +83,26 @@ enum State {
 
 impl Lane {
     fn starved(&self) -> bool {
-        self.state == State::Active && self.entries.is_empty()
+        self.state == State::Active && self.records.is_empty()
     }
 }
 
 impl Merge {
-    /// Nothing buffered, every partition active.
-    pub fn new(partitions: impl IntoIterator<Item = i32>, order: Order) -> Merge {
+    /// Nothing buffered, every partition active. `empty`: events of the features to come, without
+    /// any.
+    pub fn new(partitions: impl IntoIterator<Item = i32>, order: Order, empty: &Events) -> Merge {
         // Sorted, so that lanes compare as their partitions do.
-        let sorted: BTreeMap<i32, ()> = partitions.into_iter().map(|id| (id, ())).collect();
-        let index: BTreeMap<i32, usize> = sorted.into_keys().zip(0..).collect();
-        let lane = |_| Lane { entries: VecDeque::new(), state: State::Active };
+        let index: BTreeMap<i32, usize> = partitions.into_iter().map(|id| (id, 0)).collect();
+        let index: BTreeMap<i32, usize> = index.into_keys().zip(0..).collect();
+        let lane = |&partition: &i32| Lane {
+            partition,
+            records: VecDeque::new(),
+            events: EventQueue::new(empty.clone()),
+            state: State::Active,
+        };
         Merge {
             order,
-            lanes: (0..index.len()).map(lane).collect(),
+            lanes: index.keys().map(lane).collect(),
             starved: index.len(),
             index,
             heads: BinaryHeap::new(),
@@ -110,27 +115,39 @@ impl Merge {
         *self.index.get(&partition).expect("only partitions named at the start are merged")
     }
 
-    /// Takes the next record of its partition.
+    /// Takes the next record of its partition: `decode` appends its event. Where that fails, the
+    /// record is a rejected one.
+    ///
+    /// # Errors
+    /// Those of `decode`, which then has appended nothing.
     ///
     /// # Panics
     /// If the partition was not named at the start or has finished, or if offsets go backwards.
-    pub fn push(&mut self, entry: Entry) {
-        let index = self.lane(entry.partition);
+    pub fn push<E>(
+        &mut self,
+        partition: i32,
+        offset: i64,
+        decode: impl FnOnce(&mut Events) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let index = self.lane(partition);
         let lane = &mut self.lanes[index];
         assert!(lane.state != State::Finished, "a record after the partition's end");
-        if let Some(last) = lane.entries.back() {
-            assert!(last.offset < entry.offset, "offsets of a partition ascend");
+        if let Some(last) = lane.records.back() {
+            assert!(last.offset < offset, "offsets of a partition ascend");
         }
+        let decoded = lane.events.push(decode);
+        let record = Record { offset, time_ms: decoded.as_ref().ok().copied() };
         self.starved -= usize::from(lane.starved());
         match self.order {
             Order::Arrival => self.arrivals.push_back(index),
-            Order::EventTime if lane.entries.is_empty() => {
-                self.heads.push(Reverse((entry.time(), index)));
+            Order::EventTime if lane.records.is_empty() => {
+                self.heads.push(Reverse((record.time(), index)));
             }
             Order::EventTime => {}
         }
-        lane.entries.push_back(entry);
+        lane.records.push_back(record);
         self.buffered += 1;
+        decoded.map(drop)
     }
 
     /// Says whether `partition` has caught up with the log's end: then it holds nothing back.
@@ -156,27 +173,28 @@ impl Merge {
     }
 
     /// The next record of the merged sequence, if it is certain yet.
-    pub fn pop(&mut self) -> Option<Entry> {
+    pub fn pop(&mut self) -> Option<Entry<'_>> {
         let index = match self.order {
             Order::Arrival => self.arrivals.pop_front()?,
             Order::EventTime if self.starved > 0 => return None,
             Order::EventTime => self.heads.pop()?.0.1,
         };
         let lane = &mut self.lanes[index];
-        let entry = lane.entries.pop_front().expect("a lane in order has an entry");
+        let record = lane.records.pop_front().expect("a lane in order has a record");
         self.buffered -= 1;
         self.starved += usize::from(lane.starved());
         if self.order == Order::EventTime
-            && let Some(head) = lane.entries.front()
+            && let Some(head) = lane.records.front()
         {
             self.heads.push(Reverse((head.time(), index)));
         }
-        Some(entry)
+        let event = record.time_ms.map(|_| lane.events.pop());
+        Some(Entry { partition: lane.partition, offset: record.offset, event })
     }
 
     /// Records of `partition` that wait.
     pub fn buffered(&self, partition: i32) -> usize {
-        self.lanes[self.lane(partition)].entries.len()
+        self.lanes[self.lane(partition)].records.len()
     }
 
     /// Records that wait, over all partitions.
@@ -192,7 +210,7 @@ impl Merge {
     /// True if `partition` has caught up (or finished) and nothing of it waits.
     pub fn drained(&self, partition: i32) -> bool {
         let lane = &self.lanes[self.lane(partition)];
-        lane.state != State::Active && lane.entries.is_empty()
+        lane.state != State::Active && lane.records.is_empty()
     }
 }
 
@@ -205,23 +223,24 @@ pub struct Batcher {
 }
 
 impl Batcher {
-    /// Batches of `size` events with `query` and `item` features, from `offsets` on.
-    pub fn new(size: usize, query: usize, item: usize, offsets: Offsets) -> Batcher {
+    /// Batches of `size` events, from `offsets` on. `empty`: events of the features to come,
+    /// without any.
+    pub fn new(size: usize, empty: Events, offsets: Offsets) -> Batcher {
         assert!(size > 0, "a batch has room for an event");
-        Batcher { size, batch: Batch::new(query, item, offsets), since: None }
+        Batcher { size, batch: Batch::new(empty, offsets), since: None }
     }
 
     /// Takes the next record of the sequence; `now` counts only for the first of a batch.
     ///
     /// # Panics
     /// If the batch is full: where a batch ends must not depend on when it is taken.
-    pub fn push(&mut self, entry: Entry, now: Instant) {
+    pub fn push(&mut self, entry: Entry<'_>, now: Instant) {
         assert!(!self.full(), "a full batch is taken before the next record");
         self.since.get_or_insert(now);
         self.batch.offsets.advance(entry.partition, entry.offset + 1);
-        match entry.outcome {
-            Outcome::Event(event) => self.batch.push(event),
-            Outcome::Rejected => self.batch.rejected += 1,
+        match entry.event {
+            Some((events, i)) => self.batch.events.push_from(events, i),
+            None => self.batch.rejected += 1,
         }
     }
 
@@ -243,8 +262,7 @@ impl Batcher {
     /// The batch as it is, if anything went in. It has no events where all were rejected.
     pub fn take(&mut self) -> Option<Batch> {
         self.since.take()?;
-        let next =
-            Batch::new(self.batch.query.len(), self.batch.item.len(), self.batch.offsets.clone());
+        let next = Batch::new(Events::like(&self.batch.events), self.batch.offsets.clone());
         Some(std::mem::replace(&mut self.batch, next))
     }
 }
@@ -254,38 +272,66 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::stream::event::FeatureValue;
+    use crate::stream::event::{Event, FeatureValue};
 
-    fn event(time_ms: i64, id: u64) -> Outcome {
-        Outcome::Event(Event {
-            time_ms,
+    /// A record of a log; without a time it is one to reject.
+    #[derive(Clone, Copy, Debug)]
+    struct Logged {
+        partition: i32,
+        offset: i64,
+        time_ms: Option<i64>,
+    }
+
+    impl Logged {
+        fn id(self) -> u64 {
+            (self.partition as u64) << 32 | self.offset as u64
+        }
+    }
+
+    fn entry(partition: i32, offset: i64, time_ms: i64) -> Logged {
+        Logged { partition, offset, time_ms: Some(time_ms) }
+    }
+
+    fn rejected(partition: i32, offset: i64) -> Logged {
+        Logged { partition, offset, time_ms: None }
+    }
+
+    fn merge(partitions: impl IntoIterator<Item = i32>, order: Order) -> Merge {
+        Merge::new(partitions, order, &Events::new(1, 0))
+    }
+
+    fn decode(record: Logged, events: &mut Events) -> Result<(), &'static str> {
+        let id = record.id();
+        events.push(&Event {
+            time_ms: record.time_ms.ok_or("bad")?,
             query_id: id,
             item_id: id,
             item_name: id.to_string().into(),
             reward: 1.0,
             query: vec![FeatureValue::Id(id)],
             item: Vec::new(),
-        })
+        });
+        Ok(())
     }
 
-    fn entry(partition: i32, offset: i64, time_ms: i64) -> Entry {
-        let id = (partition as u64) << 32 | offset as u64;
-        Entry { partition, offset, outcome: event(time_ms, id) }
-    }
-
-    fn rejected(partition: i32, offset: i64) -> Entry {
-        Entry { partition, offset, outcome: Outcome::Rejected }
+    fn push(merge: &mut Merge, record: Logged) {
+        let pushed = merge.push(record.partition, record.offset, |events| decode(record, events));
+        assert_eq!(pushed.is_ok(), record.time_ms.is_some());
     }
 
     fn places(merge: &mut Merge) -> Vec<(i32, i64)> {
-        std::iter::from_fn(|| merge.pop()).map(|entry| (entry.partition, entry.offset)).collect()
+        let mut places = Vec::new();
+        while let Some(entry) = merge.pop() {
+            places.push((entry.partition, entry.offset));
+        }
+        places
     }
 
     #[test]
     fn waits_for_every_partition_that_may_have_older_records() {
-        let mut merge = Merge::new([0, 1, 2], Order::EventTime);
-        merge.push(entry(0, 5, 100));
-        merge.push(entry(1, 9, 50));
+        let mut merge = merge([0, 1, 2], Order::EventTime);
+        push(&mut merge, entry(0, 5, 100));
+        push(&mut merge, entry(1, 9, 50));
         assert_eq!(places(&mut merge), []);
         merge.set_idle(2, true);
         assert_eq!(places(&mut merge), [(1, 9)], "then partition 1 holds back partition 0");
@@ -293,7 +339,7 @@ mod tests {
         assert_eq!(places(&mut merge), [(0, 5)]);
         assert!(!merge.finished() && merge.drained(1) && merge.drained(2) && !merge.drained(0));
         merge.set_idle(2, false);
-        merge.push(entry(0, 6, 100));
+        push(&mut merge, entry(0, 6, 100));
         assert_eq!(places(&mut merge), []);
         merge.finish(2);
         merge.finish(0);
@@ -304,12 +350,12 @@ mod tests {
 
     #[test]
     fn equal_times_go_by_partition_and_late_or_rejected_records_keep_their_place() {
-        let mut merge = Merge::new([7, 3], Order::EventTime);
+        let mut merge = merge([7, 3], Order::EventTime);
         for entry in [entry(7, 0, 10), entry(7, 1, 5), entry(7, 2, 20)] {
-            merge.push(entry);
+            push(&mut merge, entry);
         }
         for entry in [entry(3, 0, 10), rejected(3, 1), entry(3, 2, 15)] {
-            merge.push(entry);
+            push(&mut merge, entry);
         }
         merge.finish(7);
         merge.finish(3);
@@ -319,10 +365,10 @@ mod tests {
 
     #[test]
     fn arrival_order_holds_nothing_back() {
-        let mut merge = Merge::new([0, 1], Order::Arrival);
-        merge.push(entry(1, 3, 100));
-        merge.push(entry(1, 4, 1));
-        merge.push(entry(0, 8, 50));
+        let mut merge = merge([0, 1], Order::Arrival);
+        push(&mut merge, entry(1, 3, 100));
+        push(&mut merge, entry(1, 4, 1));
+        push(&mut merge, entry(0, 8, 50));
         assert_eq!(places(&mut merge), [(1, 3), (1, 4), (0, 8)]);
     }
 
@@ -331,17 +377,23 @@ mod tests {
         let now = Instant::now();
         let mut offsets = Offsets::new("t");
         offsets.advance(0, 4);
-        let mut batcher = Batcher::new(2, 1, 0, offsets);
+        let mut batcher = Batcher::new(2, Events::new(1, 0), offsets);
+        let push = |batcher: &mut Batcher, record: Logged, now| {
+            let mut events = Events::new(1, 0);
+            let event = decode(record, &mut events).is_ok().then_some((&events, 0));
+            let (partition, offset) = (record.partition, record.offset);
+            batcher.push(Entry { partition, offset, event }, now);
+        };
         assert!(batcher.take().is_none() && batcher.since().is_none());
-        batcher.push(rejected(0, 4), now);
-        batcher.push(entry(0, 6, 1), now + std::time::Duration::from_secs(1));
+        push(&mut batcher, rejected(0, 4), now);
+        push(&mut batcher, entry(0, 6, 1), now + std::time::Duration::from_secs(1));
         assert_eq!((batcher.full(), batcher.since()), (false, Some(now)));
-        batcher.push(entry(1, 0, 2), now);
+        push(&mut batcher, entry(1, 0, 2), now);
         assert!(batcher.full());
         let batch = batcher.take().expect("a full batch");
-        assert_eq!((batch.len(), batch.rejected, batch.query.len()), (2, 1, 1));
+        assert_eq!((batch.len(), batch.rejected, batch.events.query.len()), (2, 1, 1));
         assert_eq!((batch.offsets.next(0), batch.offsets.next(1)), (Some(7), Some(1)));
-        batcher.push(rejected(1, 1), now);
+        push(&mut batcher, rejected(1, 1), now);
         let batch = batcher.take().expect("offsets moved, though there is no event");
         assert_eq!((batch.len(), batch.rejected), (0, 1));
         assert_eq!((batch.offsets.next(0), batch.offsets.next(1)), (Some(7), Some(2)));
@@ -354,7 +406,7 @@ mod tests {
     }
 
     /// Partitions of records; offsets have gaps, times go back and forth.
-    fn log() -> impl Strategy<Value = Vec<Vec<Entry>>> {
+    fn log() -> impl Strategy<Value = Vec<Vec<Logged>>> {
         let record = (0..40_i64, 1..3_i64, prop::bool::weighted(0.1));
         prop::collection::vec(prop::collection::vec(record, 0..40), 1..5).prop_map(|partitions| {
             let partition = |(id, records): (usize, Vec<(i64, i64, bool)>)| {
@@ -370,17 +422,17 @@ mod tests {
     }
 
     /// Feeds the partitions in an order drawn from `choices`, from `from` on.
-    fn run(log: &[Vec<Entry>], choices: &[usize], from: &Offsets) -> Vec<Batch> {
+    fn run(log: &[Vec<Logged>], choices: &[usize], from: &Offsets) -> Vec<Batch> {
         let now = Instant::now();
-        let mut merge = Merge::new(0..log.len() as i32, Order::EventTime);
-        let mut batcher = Batcher::new(3, 1, 0, from.clone());
+        let mut merge = merge(0..log.len() as i32, Order::EventTime);
+        let mut batcher = Batcher::new(3, Events::new(1, 0), from.clone());
         let mut rest: Vec<_> = log
             .iter()
             .zip(0..)
             .map(|(entries, id)| {
                 let start = from.next(id).unwrap_or(0);
                 let unread = entries.iter().filter(move |entry| entry.offset >= start);
-                (id, unread.cloned().collect::<VecDeque<Entry>>())
+                (id, unread.cloned().collect::<VecDeque<Logged>>())
             })
             .collect();
         let mut batches = Vec::new();
@@ -389,7 +441,7 @@ mod tests {
             if !rest.is_empty() {
                 let choice = choices.next().expect("choices cycle") % rest.len();
                 match rest[choice].1.pop_front() {
-                    Some(entry) => merge.push(entry),
+                    Some(entry) => push(&mut merge, entry),
                     None => merge.finish(rest.swap_remove(choice).0),
                 }
             }
@@ -418,17 +470,17 @@ mod tests {
             prop_assert_eq!(digests(&batches), digests(&again));
 
             // Nothing lost, nothing twice, each partition in its own order.
-            let seen: Vec<u64> = batches.iter().flat_map(|batch| batch.item_ids.clone()).collect();
+            let seen: Vec<u64> = batches.iter().flat_map(|batch| batch.events.item_ids.clone()).collect();
             for (entries, partition) in log.iter().zip(0_u64..) {
                 let expected: Vec<u64> = entries
                     .iter()
-                    .filter(|entry| entry.outcome != Outcome::Rejected)
-                    .map(|entry| partition << 32 | entry.offset as u64)
+                    .filter(|entry| entry.time_ms.is_some())
+                    .map(|entry| entry.id())
                     .collect();
                 let own = |id: &&u64| **id >> 32 == partition;
                 prop_assert_eq!(seen.iter().filter(own).copied().collect::<Vec<_>>(), expected);
             }
-            let bad = log.iter().flatten().filter(|entry| entry.outcome == Outcome::Rejected);
+            let bad = log.iter().flatten().filter(|entry| entry.time_ms.is_none());
             prop_assert_eq!(batches.iter().map(|batch| batch.rejected).sum::<u64>(), bad.count() as u64);
         }
 

@@ -7,12 +7,15 @@
 //! Must never know: burn, files, metrics.
 
 pub mod batch;
+pub mod column;
 pub mod dead_letter;
 pub mod decode;
 pub mod event;
+pub mod events;
 pub mod merge;
 pub mod offsets;
 pub mod position;
 pub mod produce;
+mod queue;
 pub mod shuffle;
 pub mod source;

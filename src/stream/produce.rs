@@ -20,7 +20,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use crate::config::{Config, TimeUnit};
 
-use super::decode::{Fields, Place, Raw, time_ms};
+use super::decode::{Fields, Found, Place, Raw, time_ms};
 use super::source::client::{self, DELIVERY_WAIT_MAX, Deliveries};
 
 /// Lines that wait to be sent; beyond it reading waits.
@@ -131,7 +131,7 @@ pub fn produce(
 ) -> anyhow::Result<Produced> {
     let started = Instant::now();
     let mut sender = Sender::new(config)?;
-    let envelope = Envelope::new(config, key_field);
+    let mut envelope = Envelope::new(config, key_field);
     let mut done = Produced::default();
     let mut line = Vec::new();
     let mut number = 0_u64;
@@ -180,6 +180,7 @@ pub(crate) fn read_line(
 /// Finds a record's key and time in its line.
 struct Envelope {
     fields: Fields,
+    found: Found,
     key: Place,
     time: Option<Place>,
     unit: TimeUnit,
@@ -191,21 +192,24 @@ impl Envelope {
         let key = fields.add(key_field.unwrap_or(&config.query.id));
         let time = &config.timestamp.field;
         let time = (!time.is_empty()).then(|| fields.add(time));
-        Envelope { fields, key, time, unit: config.timestamp.unit }
+        Envelope { fields, found: Found::default(), key, time, unit: config.timestamp.unit }
     }
 
     /// Of a line that is no good both are none: it goes to any partition, with the present time.
-    fn of(&self, line: &[u8]) -> (Option<String>, Option<i64>) {
+    fn of(&mut self, line: &[u8]) -> (Option<String>, Option<i64>) {
         let Ok(text) = std::str::from_utf8(line) else { return (None, None) };
-        let Ok(found) = self.fields.scan(text) else { return (None, None) };
+        let found = &mut self.found;
+        if self.fields.scan(text, found).is_err() {
+            return (None, None);
+        }
         let key = match found.get(self.key) {
-            Raw::Text(text) => Some(text.as_ref().to_owned()),
+            Raw::Text(text) => Some(found.text(text).to_owned()),
             Raw::Signed(number) => Some(number.to_string()),
             Raw::Unsigned(number) => Some(number.to_string()),
             Raw::Bool(value) => Some(value.to_string()),
             _ => None,
         };
-        let time = self.time.and_then(|time| time_ms(found.get(time), "", self.unit).ok());
+        let time = self.time.and_then(|time| time_ms(found.get(time), found, "", self.unit).ok());
         // Kafka refuses records from before 1970, and 0 stands for the present time.
         (key, time.filter(|&ms| ms > 0))
     }

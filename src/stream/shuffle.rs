@@ -10,6 +10,7 @@
 use xxhash_rust::xxh3::Xxh3;
 
 use super::batch::Batch;
+use super::events::Events;
 use super::offsets::Offsets;
 use crate::train::random::SplitMix;
 
@@ -26,7 +27,7 @@ pub struct Shuffle {
 
 #[derive(Debug)]
 struct Window {
-    events: Batch,
+    batch: Batch,
     order: Vec<u32>,
     dealt: usize,
 }
@@ -42,33 +43,34 @@ impl Shuffle {
     ///
     /// # Panics
     /// If that one is not dealt out yet.
-    pub fn load(&mut self, events: Batch) {
+    pub fn load(&mut self, batch: Batch) {
         assert!(self.window.is_none(), "a window is dealt out before the next");
-        let count = u32::try_from(events.len()).expect("batch.shuffle_events is far below 2^32");
+        let count = u32::try_from(batch.len()).expect("batch.shuffle_events is far below 2^32");
         let mut order: Vec<u32> = (0..count).collect();
         let mut random = SplitMix::new(window_seed(self.seed, self.pass, &self.start));
         for last in (1..order.len()).rev() {
             order.swap(last, below(&mut random, last as u64 + 1));
         }
-        self.window = Some(Window { events, order, dealt: 0 });
+        self.window = Some(Window { batch, order, dealt: 0 });
     }
 
     /// The next batch of the window. The first one carries all rejected records, so that their
     /// letters are flushed while nothing of the window is trained; the last one the offsets.
     pub fn deal(&mut self) -> Option<Batch> {
         let window = self.window.as_mut()?;
-        let events = &mut window.events;
-        let mut batch = Batch::new(events.query.len(), events.item.len(), self.start.clone());
-        batch.rejected = std::mem::take(&mut events.rejected);
+        let whole = &mut window.batch;
+        let events = Events::new(whole.events.query.len(), whole.events.item.len());
+        let mut batch = Batch::new(events, self.start.clone());
+        batch.rejected = std::mem::take(&mut whole.rejected);
         let end = window.order.len().min(window.dealt + self.size);
         for &event in &window.order[window.dealt..end] {
-            batch.push_from(events, event as usize);
+            batch.events.push_from(&whole.events, event as usize);
         }
         window.dealt = end;
         batch.whole = end == window.order.len();
         if batch.whole {
-            self.start.clone_from(&events.offsets);
-            batch.offsets.clone_from(&events.offsets);
+            self.start.clone_from(&whole.offsets);
+            batch.offsets.clone_from(&whole.offsets);
             self.window = None;
         }
         Some(batch)
@@ -123,8 +125,8 @@ mod tests {
 
     /// The window of the log's events from `start` to `end`, after 3 rejected records.
     fn window(start: u16, end: u16) -> Batch {
-        let mut batch = Batch::new(2, 1, offsets(i64::from(end)));
-        (start..end).for_each(|id| batch.push(event(id)));
+        let mut batch = Batch::new(Events::new(2, 1), offsets(i64::from(end)));
+        (start..end).for_each(|id| batch.events.push(&event(id)));
         batch.rejected = 3;
         batch
     }
@@ -135,7 +137,7 @@ mod tests {
     }
 
     fn items(batches: &[Batch]) -> Vec<u64> {
-        batches.iter().flat_map(|batch| batch.item_ids.clone()).collect()
+        batches.iter().flat_map(|batch| batch.events.item_ids.clone()).collect()
     }
 
     #[test]
@@ -148,9 +150,9 @@ mod tests {
         items.sort_unstable();
         assert_eq!(items, (0..21).collect::<Vec<_>>());
         for batch in &batches {
-            let mut expected = Batch::new(2, 1, offsets(0));
-            let ids = batch.item_ids.iter().map(|&id| u16::try_from(id).expect("small"));
-            ids.for_each(|id| expected.push(event(id)));
+            let mut expected = Batch::new(Events::new(2, 1), offsets(0));
+            let ids = batch.events.item_ids.iter().map(|&id| u16::try_from(id).expect("small"));
+            ids.for_each(|id| expected.events.push(&event(id)));
             (expected.offsets, expected.rejected) = (batch.offsets.clone(), batch.rejected);
             expected.whole = batch.whole;
             assert_eq!(format!("{batch:?}"), format!("{expected:?}"));

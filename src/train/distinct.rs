@@ -4,7 +4,8 @@
 //! vector and the same log q. What must never be merged: events whose features differ.
 
 use super::id_map::IdMap;
-use crate::stream::batch::{Batch, Column};
+use crate::stream::batch::Batch;
+use crate::stream::column::Column;
 
 /// Which events of a batch share an item.
 #[derive(Debug, PartialEq)]
@@ -33,12 +34,12 @@ impl Distinct {
             places: Vec::with_capacity(batch.len()),
             copies: Vec::new(),
         };
-        for (event, &id) in batch.item_ids.iter().enumerate() {
+        for (event, &id) in batch.events.item_ids.iter().enumerate() {
             let next = distinct.events.len() as u32;
             let first = *seen.entry(id).or_insert(next);
             let known = first < next && {
                 let first = distinct.events[first as usize] as usize;
-                batch.item.iter().all(|column| column.equal(first, event))
+                batch.events.item.iter().all(|column| column.equal(first, event))
             };
             if known {
                 distinct.copies[first as usize] += 1;
@@ -67,12 +68,13 @@ impl Distinct {
 mod tests {
     use super::*;
     use crate::stream::event::{Event, FeatureValue};
+    use crate::stream::events::Events;
     use crate::stream::offsets::Offsets;
 
     fn batch(items: &[(u64, f32)]) -> Batch {
-        let mut batch = Batch::new(0, 2, Offsets::new("clicks"));
+        let mut batch = Batch::new(Events::new(0, 2), Offsets::new("clicks"));
         for &(item_id, price) in items {
-            batch.push(Event {
+            batch.events.push(&Event {
                 time_ms: 0,
                 query_id: 0,
                 item_id,
@@ -92,7 +94,7 @@ mod tests {
         assert_eq!(distinct.events, [0, 1, 3, 5]);
         assert_eq!(distinct.places, [0, 1, 0, 2, 1, 3]);
         assert_eq!(distinct.copies, [2, 2, 1, 1]);
-        let columns = distinct.columns(&batch.item);
+        let columns = distinct.columns(&batch.events.item);
         assert_eq!(columns[0].ids, [7, 8, 7, 7]);
         assert_eq!(columns[1].values, [1.0, 1.0, 2.0, 2.0]);
         assert_eq!(columns[1].ends, [1, 2, 3, 4]);
@@ -102,7 +104,7 @@ mod tests {
     fn values_that_are_absent_differ_from_all_others() {
         let mut batch = batch(&[(7, 0.0)]);
         for value in [FeatureValue::Absent, FeatureValue::Absent, FeatureValue::Number(-0.0)] {
-            batch.push(Event {
+            batch.events.push(&Event {
                 time_ms: 0,
                 query_id: 0,
                 item_id: 9,

@@ -15,7 +15,7 @@ use super::embedding::Table;
 use super::product::add_scaled;
 use super::statistics::{Scaling, Statistics};
 use crate::config::{Config, FeatureConfig, FeatureKind, Transform};
-use crate::stream::batch::Column;
+use crate::stream::column::Column;
 pub use lookup::Lookup;
 
 /// Slot of an entry whose id has no row (only where nothing is trained).

@@ -11,7 +11,7 @@ use super::statistics::Statistics;
 use super::two_tower::{DenseRule, DenseSettings, TowerSettings, TwoTower};
 use crate::config::{Config, DenseOptimizer};
 use crate::corpus::Item;
-use crate::stream::batch::Column;
+use crate::stream::column::Column;
 
 /// Where a model computes.
 #[derive(Clone, Debug)]

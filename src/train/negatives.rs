@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::random::SplitMix;
 use crate::corpus::Corpus;
-use crate::stream::batch::Column;
+use crate::stream::column::Column;
 
 /// Items drawn uniformly from the corpus, with replacement: what was never clicked in this batch
 /// becomes a negative too (Yang et al. 2020).

@@ -75,7 +75,8 @@ impl Objective {
         frequency: &Frequency,
     ) {
         self.item_ids.clear();
-        self.item_ids.extend(distinct.events.iter().map(|&event| batch.item_ids[event as usize]));
+        self.item_ids
+            .extend(distinct.events.iter().map(|&event| batch.events.item_ids[event as usize]));
         self.item_ids.extend_from_slice(&drawn.ids);
         self.log_q.clear();
         self.log_q.resize(self.item_ids.len(), 0.0);
@@ -137,8 +138,8 @@ impl Objective {
                 Correction::Plain | Correction::Corrected => Positive::Sampled,
             },
             item_ids: &self.item_ids,
-            query_ids: self.loss.mask_same_query.then_some(&batch.query_ids[..]),
-            rewards: &batch.rewards,
+            query_ids: self.loss.mask_same_query.then_some(&batch.events.query_ids[..]),
+            rewards: &batch.events.rewards,
             temperature: self.temperature.value(),
         });
         if output.loss.is_finite() {

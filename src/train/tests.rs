@@ -11,6 +11,7 @@ use super::trainer::Trainer;
 use crate::config::Config;
 use crate::stream::batch::Batch;
 use crate::stream::event::{Event, FeatureValue, id_key};
+use crate::stream::events::Events;
 use crate::stream::offsets::Offsets;
 
 fn config(set: &[&str]) -> Config {
@@ -55,10 +56,10 @@ fn trainer(config: &Config) -> Trainer {
 
 /// Events `(time_ms, query, item)`.
 fn batch(events: &[(i64, u64, &str)]) -> Batch {
-    let mut batch = Batch::new(2, 1, Offsets::new("t"));
+    let mut batch = Batch::new(Events::new(2, 1), Offsets::new("t"));
     for &(time_ms, query_id, item) in events {
         let item_id = id_key(item.as_bytes());
-        batch.push(Event {
+        batch.events.push(&Event {
             time_ms,
             query_id,
             item_id,

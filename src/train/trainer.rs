@@ -204,7 +204,7 @@ impl Trainer {
         rayon::join(
             || self.lookup.run(&model.encoder, &query, &item, &mut model.tables, step),
             || {
-                frequency.update(step, &batch.item_ids);
+                frequency.update(step, &batch.events.item_ids);
                 self.objective.prepare(batch, &distinct, &drawn, self.corpus.len(), frequency);
             },
         );
@@ -237,12 +237,16 @@ impl Trainer {
     /// drawn ones behind them.
     fn encode(&mut self, batch: &Batch, distinct: &Distinct, drawn: &Drawn) -> (Encoded, Encoded) {
         let model = &mut self.model;
-        model.encoder.query.observe(&batch.query, &mut model.statistics);
-        model.encoder.item.observe(&batch.item, &mut model.statistics);
-        let before = self.histories.take(&batch.query_ids, &batch.item_ids);
-        let query =
-            model.encoder.query.encode(&batch.query, batch.len(), &before, &model.statistics);
-        let columns = drawn.behind(distinct.columns(&batch.item));
+        model.encoder.query.observe(&batch.events.query, &mut model.statistics);
+        model.encoder.item.observe(&batch.events.item, &mut model.statistics);
+        let before = self.histories.take(&batch.events.query_ids, &batch.events.item_ids);
+        let query = model.encoder.query.encode(
+            &batch.events.query,
+            batch.len(),
+            &before,
+            &model.statistics,
+        );
+        let columns = drawn.behind(distinct.columns(&batch.events.item));
         let items = distinct.events.len() + drawn.ids.len();
         let item = model.encoder.item.encode(&columns, items, &[], &model.statistics);
         (query, item)
@@ -251,20 +255,20 @@ impl Trainer {
     /// Vectors of a batch's queries without training on it; histories still move on, since later
     /// events of the same query follow these.
     pub fn embed_queries(&mut self, batch: &Batch) -> Vec<f32> {
-        let before = self.histories.take(&batch.query_ids, &batch.item_ids);
-        self.model.embed_queries(&batch.query, batch.len(), &before)
+        let before = self.histories.take(&batch.events.query_ids, &batch.events.item_ids);
+        self.model.embed_queries(&batch.events.query, batch.len(), &before)
     }
 
     /// Vectors of a batch's queries, `[events, dim]`, as the next step will see them: each history
     /// has the items of the events before, those of this batch too. Changes nothing.
     pub fn queries(&self, batch: &Batch) -> Vec<f32> {
-        let before = self.histories.peek(&batch.query_ids, &batch.item_ids);
-        self.model.embed_queries(&batch.query, batch.len(), &before)
+        let before = self.histories.peek(&batch.events.query_ids, &batch.events.item_ids);
+        self.model.embed_queries(&batch.events.query, batch.len(), &before)
     }
 
     /// Histories and corpus move on past a batch; the model and the estimator do not.
     pub fn pass_over(&mut self, batch: &Batch) {
-        self.histories.take(&batch.query_ids, &batch.item_ids);
+        self.histories.take(&batch.events.query_ids, &batch.events.item_ids);
         self.corpus.remember(batch, self.step);
     }
 
@@ -277,9 +281,14 @@ impl Trainer {
     pub fn embed_queries_aside(&self, batch: &Batch) -> Vec<f32> {
         let before: Vec<Vec<u64>> = match self.model.encoder.query.history_length() {
             0 => Vec::new(),
-            _ => batch.query_ids.iter().map(|&query| self.histories.of(query).to_vec()).collect(),
+            _ => batch
+                .events
+                .query_ids
+                .iter()
+                .map(|&query| self.histories.of(query).to_vec())
+                .collect(),
         };
-        self.model.embed_queries(&batch.query, batch.len(), &before)
+        self.model.embed_queries(&batch.events.query, batch.len(), &before)
     }
 
     /// Queries whose history is kept.

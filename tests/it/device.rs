@@ -6,6 +6,7 @@ use millrace::config::{Config, Correction, DeviceChoice};
 use millrace::pipeline::placement;
 use millrace::stream::batch::Batch;
 use millrace::stream::decode::Mapping;
+use millrace::stream::events::Events;
 use millrace::stream::offsets::Offsets;
 use millrace::train::trainer::Trainer;
 
@@ -24,12 +25,13 @@ fn config() -> Config {
 /// Batches of these sizes.
 fn batches(config: &Config, sizes: impl Iterator<Item = usize>) -> Vec<Batch> {
     let sizes: Vec<usize> = sizes.collect();
-    let mapping = Mapping::new(config);
+    let mut mapping = Mapping::new(config);
     let mut lines = synthetic(sizes.iter().sum(), 31);
     let fill = |size: usize| {
-        let mut batch = Batch::new(2, 2, Offsets::new("none"));
+        let mut batch = Batch::new(Events::of(config), Offsets::new("none"));
         for line in lines.by_ref().take(size) {
-            batch.push(mapping.decode(Some(line.as_bytes()), None).expect("a good event"));
+            let decoded = mapping.decode(Some(line.as_bytes()), None, &mut batch.events);
+            decoded.expect("a good event");
         }
         batch
     };

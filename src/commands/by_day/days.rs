@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 use crate::commands::bounded::Reader;
 use crate::config::Config;
 use crate::stream::batch::Batch;
+use crate::stream::events::Events;
 use crate::stream::offsets::Offsets;
 use crate::stream::position::Range;
 
@@ -31,9 +32,9 @@ impl Split {
     }
 
     pub(super) fn holds_out(&self, batch: &Batch, i: usize) -> bool {
-        let time = batch.times_ms[i].to_le_bytes();
+        let time = batch.events.times_ms[i].to_le_bytes();
         let [seed, query, item] =
-            [self.seed, batch.query_ids[i], batch.item_ids[i]].map(u64::to_le_bytes);
+            [self.seed, batch.events.query_ids[i], batch.events.item_ids[i]].map(u64::to_le_bytes);
         let event = [seed, query, item, time].concat();
         xxhash_rust::xxh3::xxh3_64(&event) < self.below
     }
@@ -62,7 +63,7 @@ impl<'a> Days<'a> {
         range: Range,
         stop: &'a AtomicBool,
     ) -> anyhow::Result<Days<'a>> {
-        let batch = Batch::new(0, 0, Offsets::new(config.kafka.topic.as_str()));
+        let batch = Batch::new(Events::new(0, 0), Offsets::new(config.kafka.topic.as_str()));
         let reader = Reader::open(config, range, 1, "by day", stop)?;
         Ok(Days { reader, batch, at: 0, day: None, read: 0, rejected: 0, late: 0 })
     }
@@ -75,7 +76,7 @@ impl<'a> Days<'a> {
                 (self.read + batch.rejected, self.rejected + batch.rejected);
             (self.batch, self.at) = (batch, 0);
         }
-        Ok(Some(day_of(self.batch.times_ms[self.at])))
+        Ok(Some(day_of(self.batch.events.times_ms[self.at])))
     }
 
     /// Begins the day of the next event, after the one before has been read to its end; `None`
@@ -104,7 +105,7 @@ impl<'a> Days<'a> {
             }
             self.late += u64::from(Some(next) < self.day);
             if wanted(&self.batch, self.at) {
-                out.push_from(&mut self.batch, self.at);
+                out.events.push_from(&self.batch.events, self.at);
                 out.offsets.clone_from(&self.batch.offsets);
             }
             self.at += 1;
@@ -116,7 +117,7 @@ impl<'a> Days<'a> {
     /// Reads over a day.
     pub(super) fn skip_day(&mut self) -> anyhow::Result<()> {
         self.begin_day()?;
-        let mut nothing = Batch::new(0, 0, self.batch.offsets.clone());
+        let mut nothing = Batch::new(Events::new(0, 0), self.batch.offsets.clone());
         self.fill(&mut nothing, usize::MAX, |_, _| false).map(drop)
     }
 }
@@ -148,9 +149,9 @@ mod tests {
 
     /// Events of 100 users and 70 items, a second apart.
     fn batch(events: i64) -> Batch {
-        let mut batch = Batch::new(0, 0, Offsets::new("t"));
+        let mut batch = Batch::new(Events::new(0, 0), Offsets::new("t"));
         for n in 0..events {
-            batch.push(Event {
+            batch.events.push(&Event {
                 time_ms: 1_506_816_000_000 + 1000 * n,
                 query_id: n as u64 % 100,
                 item_id: n as u64 % 70,
@@ -179,9 +180,8 @@ mod tests {
         for (n, part) in tenth.chunks(10_000).enumerate() {
             assert!(count(part).abs_diff(1000) < 150, "{n}: {}", count(part));
         }
-        let mut moved = batch.clone();
-        let mut other = Batch::new(0, 0, Offsets::new("t"));
-        (0..batch.len()).rev().for_each(|i| other.push_from(&mut moved, i));
+        let mut other = Batch::new(Events::new(0, 0), Offsets::new("t"));
+        (0..batch.len()).rev().for_each(|i| other.events.push_from(&batch.events, i));
         let split = Split::new(0, 0.1);
         let reversed: Vec<bool> =
             (0..batch.len()).rev().map(|i| split.holds_out(&other, i)).collect();

@@ -1,28 +1,48 @@
 //! One pass over a JSON text that keeps the mapped fields and skips the rest unread.
+//!
+//! What it keeps goes into a scratch that the next record reuses: a record costs no allocation.
 
-use std::borrow::Cow;
 use std::fmt;
+use std::ops::Range;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-/// What stood at a mapped field. Strings borrow from the record unless they hold escapes.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Raw<'de> {
+/// What stood at a mapped field. Strings and elements of arrays stand in [`Found`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Raw {
     Missing,
     Null,
     Bool(bool),
     Signed(i64),
     Unsigned(u64),
     Float(f64),
-    Text(Cow<'de, str>),
-    List(Vec<Raw<'de>>),
+    Text(Span),
+    List(Span),
     /// An object, or an array within an array: no mapped field takes one, so its content is gone.
     Nested,
 }
 
-impl Raw<'_> {
+/// Where a string or an array stands. 32 bits: a record has under 2^20 bytes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Span {
+    start: u32,
+    end: u32,
+}
+
+impl Span {
+    fn new(start: usize, end: usize) -> Span {
+        let narrow = |at| u32::try_from(at).expect("a record is far below 4 GiB");
+        Span { start: narrow(start), end: narrow(end) }
+    }
+
+    fn range(self) -> Range<usize> {
+        self.start as usize..self.end as usize
+    }
+}
+
+impl Raw {
     /// What it is, for messages.
-    pub(crate) fn what(&self) -> &'static str {
+    pub(crate) fn what(self) -> &'static str {
         match self {
             Raw::Missing => "nothing",
             Raw::Null => "null",
@@ -36,8 +56,13 @@ impl Raw<'_> {
     }
 
     /// `null` means the same as no field at all.
-    pub(crate) fn absent(&self) -> bool {
+    pub(crate) fn absent(self) -> bool {
         matches!(self, Raw::Missing | Raw::Null)
+    }
+
+    /// Null and empty strings name nothing.
+    pub(crate) fn names_something(self) -> bool {
+        !self.absent() && !matches!(self, Raw::Text(text) if text.range().is_empty())
     }
 }
 
@@ -58,9 +83,26 @@ pub(crate) struct Place {
 
 #[derive(Debug, Default)]
 struct Node {
-    // A handful of keys: comparing lengths and bytes beats hashing.
-    children: Vec<(Box<str>, Node)>,
+    // A handful of keys: comparing numbers beats hashing.
+    children: Vec<Child>,
     slot: Option<usize>,
+}
+
+#[derive(Debug)]
+struct Child {
+    tail: u64,
+    name: Box<str>,
+    node: Node,
+}
+
+/// A key's last eight bytes. Keys of one log begin alike ("click_os", "click_region"), and seldom
+/// end so.
+fn tail(key: &str) -> u64 {
+    let bytes = key.as_bytes();
+    match bytes.last_chunk() {
+        Some(last) => u64::from_be_bytes(*last),
+        None => bytes.iter().fold(0, |tail, &byte| tail << 8 | u64::from(byte)),
+    }
 }
 
 /// Elements of arrays have no mapped fields within.
@@ -75,17 +117,17 @@ impl Fields {
         Place { literal, nested }
     }
 
-    /// Reads `text`, which must be one JSON object.
-    pub(crate) fn scan<'de>(&self, text: &'de str) -> Result<Found<'de>, ScanError> {
-        let mut found = Found { slots: vec![Raw::Missing; self.slots], at: None };
+    /// Reads `text`, which must be one JSON object, into `found`.
+    pub(crate) fn scan(&self, text: &str, found: &mut Found) -> Result<(), ScanError> {
+        found.slots.clear();
+        found.slots.resize(self.slots, Raw::Missing);
+        found.elements.clear();
+        found.text.clear();
+        found.at = None;
         let mut json = serde_json::Deserializer::from_str(text);
-        let read = json
-            .deserialize_map(Top { node: &self.root, found: &mut found })
-            .and_then(|()| json.end());
-        match read {
-            Ok(()) => Ok(found),
-            Err(error) => Err(ScanError { error, slot: found.at }),
-        }
+        json.deserialize_map(Top { node: &self.root, found })
+            .and_then(|()| json.end())
+            .map_err(|error| ScanError { error, slot: found.at })
     }
 }
 
@@ -104,19 +146,33 @@ impl ScanError {
 }
 
 /// Values of the mapped fields of one record.
-#[derive(Debug)]
-pub(crate) struct Found<'de> {
-    slots: Vec<Raw<'de>>,
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    slots: Vec<Raw>,
+    /// Elements of the mapped fields' arrays.
+    elements: Vec<Raw>,
+    /// Their strings, unescaped.
+    text: String,
     at: Option<usize>,
 }
 
-impl<'de> Found<'de> {
+impl Found {
     /// The value at `place`; a key spelt with dots goes before a path through objects.
-    pub(crate) fn get(&self, place: Place) -> &Raw<'de> {
-        match (&self.slots[place.literal], place.nested) {
-            (Raw::Missing, Some(nested)) => &self.slots[nested],
+    pub(crate) fn get(&self, place: Place) -> Raw {
+        match (self.slots[place.literal], place.nested) {
+            (Raw::Missing, Some(nested)) => self.slots[nested],
             (literal, _) => literal,
         }
+    }
+
+    /// A string.
+    pub(crate) fn text(&self, span: Span) -> &str {
+        &self.text[span.range()]
+    }
+
+    /// Elements of an array.
+    pub(crate) fn elements(&self, span: Span) -> &[Raw] {
+        &self.elements[span.range()]
     }
 }
 
@@ -128,31 +184,32 @@ impl Node {
                 *slots - 1
             });
         };
-        let known = self.children.iter().position(|(name, _)| **name == *key);
+        let known = self.children.iter().position(|child| *child.name == *key);
         let index = known.unwrap_or_else(|| {
-            self.children.push((key.into(), Node::default()));
+            let child = Child { tail: tail(key), name: key.into(), node: Node::default() };
+            self.children.push(child);
             self.children.len() - 1
         });
-        self.children[index].1.slot_at(path, slots)
+        self.children[index].node.slot_at(path, slots)
     }
 
     fn child(&self, key: &str) -> Option<&Node> {
-        self.children.iter().find(|(name, _)| **name == *key).map(|(_, node)| node)
+        let tail = tail(key);
+        let child = self.children.iter().find(|child| child.tail == tail && *child.name == *key);
+        child.map(|child| &child.node)
     }
 
     /// Of a key that stands twice the last one counts, with everything below it.
-    fn clear(&self, found: &mut Found<'_>) {
+    fn clear(&self, found: &mut Found) {
         if let Some(slot) = self.slot {
             found.slots[slot] = Raw::Missing;
         }
-        for (_, child) in &self.children {
-            child.clear(found);
-        }
+        self.children.iter().for_each(|child| child.node.clear(found));
     }
 
     fn read_map<'de, A: MapAccess<'de>>(
         &self,
-        found: &mut Found<'de>,
+        found: &mut Found,
         mut map: A,
     ) -> Result<(), A::Error> {
         while let Some(child) = map.next_key_seed(Key(self))? {
@@ -172,12 +229,12 @@ impl Node {
 }
 
 /// The record itself.
-struct Top<'f, 'de> {
+struct Top<'f> {
     node: &'f Node,
-    found: &'f mut Found<'de>,
+    found: &'f mut Found,
 }
 
-impl<'de> Visitor<'de> for Top<'_, 'de> {
+impl<'de> Visitor<'de> for Top<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -213,69 +270,67 @@ impl<'f> Visitor<'_> for Key<'f> {
 }
 
 /// The value of a mapped key, or an element of its array.
-struct Value<'f, 'de> {
+struct Value<'f> {
     node: &'f Node,
-    found: &'f mut Found<'de>,
+    found: &'f mut Found,
     in_list: bool,
 }
 
-impl<'de> DeserializeSeed<'de> for Value<'_, 'de> {
-    type Value = Raw<'de>;
+impl<'de> DeserializeSeed<'de> for Value<'_> {
+    type Value = Raw;
 
-    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Raw<'de>, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Raw, D::Error> {
         json.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for Value<'_, 'de> {
-    type Value = Raw<'de>;
+impl<'de> Visitor<'de> for Value<'_> {
+    type Value = Raw;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a value")
     }
 
-    fn visit_unit<E: Error>(self) -> Result<Raw<'de>, E> {
+    fn visit_unit<E: Error>(self) -> Result<Raw, E> {
         Ok(Raw::Null)
     }
 
-    fn visit_bool<E: Error>(self, value: bool) -> Result<Raw<'de>, E> {
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Raw, E> {
         Ok(Raw::Bool(value))
     }
 
-    fn visit_i64<E: Error>(self, value: i64) -> Result<Raw<'de>, E> {
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Raw, E> {
         Ok(Raw::Signed(value))
     }
 
-    fn visit_u64<E: Error>(self, value: u64) -> Result<Raw<'de>, E> {
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Raw, E> {
         Ok(i64::try_from(value).map_or(Raw::Unsigned(value), Raw::Signed))
     }
 
-    fn visit_f64<E: Error>(self, value: f64) -> Result<Raw<'de>, E> {
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Raw, E> {
         Ok(Raw::Float(value))
     }
 
-    fn visit_borrowed_str<E: Error>(self, value: &'de str) -> Result<Raw<'de>, E> {
-        Ok(Raw::Text(Cow::Borrowed(value)))
+    fn visit_str<E: Error>(self, value: &str) -> Result<Raw, E> {
+        let start = self.found.text.len();
+        self.found.text.push_str(value);
+        Ok(Raw::Text(Span::new(start, self.found.text.len())))
     }
 
-    fn visit_str<E: Error>(self, value: &str) -> Result<Raw<'de>, E> {
-        Ok(Raw::Text(Cow::Owned(value.to_owned())))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Raw<'de>, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Raw, A::Error> {
         if self.in_list {
             while list.next_element::<IgnoredAny>()?.is_some() {}
             return Ok(Raw::Nested);
         }
-        let mut elements = Vec::new();
         let found = self.found;
+        let start = found.elements.len();
         while let Some(raw) = list.next_element_seed(Value { node: &LEAF, found, in_list: true })? {
-            elements.push(raw);
+            found.elements.push(raw);
         }
-        Ok(Raw::List(elements))
+        Ok(Raw::List(Span::new(start, found.elements.len())))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Raw<'de>, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Raw, A::Error> {
         self.node.read_map(self.found, map)?;
         Ok(Raw::Nested)
     }

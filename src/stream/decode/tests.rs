@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 use serde_json::json;
 
+use super::super::event::FeatureValue;
 use super::*;
 
 /// A config with these `[query]`, `[item]` and other lines; never validated, which is on purpose.
@@ -8,8 +9,50 @@ fn mapping(toml: &str) -> Mapping {
     Mapping::new(&toml::from_str(toml).expect("a test's config parses"))
 }
 
-fn decode(mapping: &Mapping, record: &serde_json::Value) -> Result<Event, DecodeError> {
-    mapping.decode(Some(record.to_string().as_bytes()), Some(7))
+/// One event, taken out of its columns.
+#[derive(Debug, PartialEq)]
+struct One {
+    time_ms: i64,
+    query_id: u64,
+    item_id: u64,
+    item_name: String,
+    reward: f32,
+    query: Vec<Column>,
+    item: Vec<Column>,
+}
+
+/// Decodes into empty columns, which stay empty where that fails.
+fn read(
+    mapping: &mut Mapping,
+    payload: Option<&[u8]>,
+    record_time_ms: Option<i64>,
+) -> Result<One, DecodeError> {
+    let empty = Events::new(mapping.query.features.len(), mapping.item.features.len());
+    let mut events = empty.clone();
+    let decoded = mapping.decode(payload, record_time_ms, &mut events);
+    if decoded.is_err() {
+        assert_eq!(events, empty);
+    }
+    decoded.map(|()| One {
+        time_ms: events.times_ms[0],
+        query_id: events.query_ids[0],
+        item_id: events.item_ids[0],
+        item_name: events.item_names.get(0).to_owned(),
+        reward: events.rewards[0],
+        query: events.query,
+        item: events.item,
+    })
+}
+
+fn decode(mapping: &mut Mapping, record: &serde_json::Value) -> Result<One, DecodeError> {
+    read(mapping, Some(record.to_string().as_bytes()), Some(7))
+}
+
+/// A column of one event.
+fn column(value: &FeatureValue) -> Column {
+    let mut column = Column::default();
+    column.push(value);
+    column
 }
 
 fn key(text: &str) -> u64 {
@@ -23,7 +66,7 @@ fn one_feature(feature: &str) -> Mapping {
 }
 
 /// The value of the one feature `f`.
-fn feature(mapping: &Mapping, f: serde_json::Value) -> Result<FeatureValue, DecodeError> {
+fn feature(mapping: &mut Mapping, f: serde_json::Value) -> Result<Column, DecodeError> {
     decode(mapping, &json!({"u": 1, "i": 2, "f": f})).map(|event| event.query[0].clone())
 }
 
@@ -33,13 +76,13 @@ fn reason(result: Result<impl std::fmt::Debug, DecodeError>) -> &'static str {
 
 #[test]
 fn ids_are_strings_integers_or_booleans() {
-    let mapping = mapping(IDS);
-    let event = decode(&mapping, &json!({"u": "858", "i": 858})).expect("good");
+    let mut mapping = mapping(IDS);
+    let event = decode(&mut mapping, &json!({"u": "858", "i": 858})).expect("good");
     assert_eq!((event.query_id, event.item_id), (key("858"), key("858")));
     assert_eq!((&*event.item_name, event.time_ms, event.reward), ("858", 7, 1.0));
-    let large = decode(&mapping, &json!({"u": true, "i": u64::MAX})).expect("good");
+    let large = decode(&mut mapping, &json!({"u": true, "i": u64::MAX})).expect("good");
     assert_eq!((large.query_id, &*large.item_name), (key("true"), "18446744073709551615"));
-    let negative = decode(&mapping, &json!({"u": -3, "i": "é\n\"x"})).expect("good");
+    let negative = decode(&mut mapping, &json!({"u": -3, "i": "é\n\"x"})).expect("good");
     assert_eq!((negative.query_id, &*negative.item_name), (key("-3"), "é\n\"x"));
     for (u, expected) in [
         (json!(null), "missing_field"),
@@ -48,18 +91,18 @@ fn ids_are_strings_integers_or_booleans() {
         (json!([1]), "wrong_type"),
         (json!({"a": 1}), "wrong_type"),
     ] {
-        let result = decode(&mapping, &json!({"u": u, "i": 1}));
+        let result = decode(&mut mapping, &json!({"u": u, "i": 1}));
         assert!(result.as_ref().expect_err("bad").to_string().contains("`u`"));
         assert_eq!(reason(result), expected);
     }
-    assert_eq!(reason(decode(&mapping, &json!({"u": 1}))), "missing_field");
+    assert_eq!(reason(decode(&mut mapping, &json!({"u": 1}))), "missing_field");
 }
 
 #[test]
 fn what_is_no_object_is_rejected_by_reason() {
-    let mapping = mapping(IDS);
-    let reason_of = |bytes: &[u8]| reason(mapping.decode(Some(bytes), None));
-    assert_eq!(reason(mapping.decode(None, None)), "tombstone");
+    let mut mapping = mapping(IDS);
+    assert_eq!(reason(read(&mut mapping, None, None)), "tombstone");
+    let mut reason_of = |bytes: &[u8]| reason(read(&mut mapping, Some(bytes), None));
     assert_eq!(reason_of(b""), "empty");
     assert_eq!(reason_of(b" \n"), "empty");
     assert_eq!(reason_of(b"{\"u\":\"\xff\"}"), "invalid_utf8");
@@ -75,24 +118,24 @@ fn what_is_no_object_is_rejected_by_reason() {
     // Depth is bounded, not by our stack.
     let deep = format!("{{\"u\":{}", "[".repeat(500_000));
     assert_eq!(reason_of(deep.as_bytes()), "not_json");
-    assert_eq!(reason(mapping.decode(Some(b"{\"u\":1,\"i\":2}"), None)), "missing_field");
+    assert_eq!(reason(read(&mut mapping, Some(b"{\"u\":1,\"i\":2}"), None)), "missing_field");
 }
 
 #[test]
 fn dots_reach_into_objects_but_a_literal_key_goes_first() {
-    let mapping = mapping("query.id = \"user.id\"\nitem.id = \"ctx.item.id\"");
+    let mut mapping = mapping("query.id = \"user.id\"\nitem.id = \"ctx.item.id\"");
     let nested = json!({"ctx": {"item": {"id": "a"}}, "user": {"id": 5, "name": "n"}});
-    assert_eq!(&*decode(&mapping, &nested).expect("good").item_name, "a");
+    assert_eq!(&*decode(&mut mapping, &nested).expect("good").item_name, "a");
     let both = json!({"ctx": {"item": {"id": "a"}}, "ctx.item.id": "b", "user.id": 5});
-    assert_eq!(&*decode(&mapping, &both).expect("good").item_name, "b");
+    assert_eq!(&*decode(&mut mapping, &both).expect("good").item_name, "b");
     let scalar = json!({"ctx": 3, "user": {"id": 5}});
-    assert_eq!(reason(decode(&mapping, &scalar)), "missing_field");
+    assert_eq!(reason(decode(&mut mapping, &scalar)), "missing_field");
 }
 
 #[test]
 fn of_a_key_that_stands_twice_the_last_counts() {
-    let mapping = mapping("query.id = \"u\"\nitem.id = \"a.b\"");
-    let decode = |text: &str| mapping.decode(Some(text.as_bytes()), Some(0));
+    let mut mapping = mapping("query.id = \"u\"\nitem.id = \"a.b\"");
+    let mut decode = |text: &str| read(&mut mapping, Some(text.as_bytes()), Some(0));
     let event = decode(r#"{"u":1,"u":2,"a":{"b":"x"},"a":{"b":"y"}}"#).expect("good");
     assert_eq!((event.query_id, &*event.item_name), (key("2"), "y"));
     assert_eq!(reason(decode(r#"{"u":1,"a":{"b":"x"},"a":{"c":"y"}}"#)), "missing_field");
@@ -101,38 +144,45 @@ fn of_a_key_that_stands_twice_the_last_counts() {
 
 #[test]
 fn one_field_may_feed_several_features() {
-    let mapping = mapping(&format!(
+    let mut mapping = mapping(&format!(
         "{IDS}query.features = [{{name=\"a\",field=\"u\",kind=\"id\"}},\
          {{name=\"b\",field=\"x.y\",kind=\"number\"}}]\n\
          item.features = [{{name=\"c\",field=\"x.y\",kind=\"id\"}},\
          {{name=\"d\",field=\"x\",kind=\"id\",optional=true}}]"
     ));
-    let event = decode(&mapping, &json!({"u": 9, "i": 1, "x": {"y": 4}}));
+    let event = decode(&mut mapping, &json!({"u": 9, "i": 1, "x": {"y": 4}}));
     assert_eq!(reason(event), "wrong_type", "x itself is an object");
-    let event = decode(&mapping, &json!({"u": 9, "i": 1, "x.y": 4})).expect("good");
-    assert_eq!(event.query, [FeatureValue::Id(key("9")), FeatureValue::Number(4.0)]);
-    assert_eq!(event.item, [FeatureValue::Id(key("4")), FeatureValue::Absent]);
+    let event = decode(&mut mapping, &json!({"u": 9, "i": 1, "x.y": 4})).expect("good");
+    assert_eq!(
+        event.query,
+        [FeatureValue::Id(key("9")), FeatureValue::Number(4.0)].map(|value| column(&value))
+    );
+    assert_eq!(
+        event.item,
+        [FeatureValue::Id(key("4")), FeatureValue::Absent].map(|value| column(&value))
+    );
 }
 
 #[test]
 fn bags_are_means_or_weighted_sums() {
-    let bag = one_feature("kind = \"bag\", length = 3");
+    let mut bag = one_feature("kind = \"bag\", length = 3");
     let of = |entries: &[(&str, f32)]| {
-        FeatureValue::Bag(entries.iter().map(|(text, weight)| (key(text), *weight)).collect())
+        let entries = entries.iter().map(|(text, weight)| (key(text), *weight));
+        column(&FeatureValue::Bag(entries.collect()))
     };
     let third = 1.0 / 3.0;
     let kept = of(&[("a", third), ("a", third), ("7", third)]);
-    assert_eq!(feature(&bag, json!(["a", "a", 7, "cut"])), Ok(kept));
-    assert_eq!(feature(&bag, json!([null, "", "b"])), Ok(of(&[("b", 1.0)])));
-    assert_eq!(feature(&bag, json!("one")), Ok(of(&[("one", 1.0)])));
-    assert_eq!(feature(&bag, json!([])), Ok(of(&[])));
-    assert_eq!(reason(feature(&bag, json!(null))), "missing_field");
-    assert_eq!(reason(feature(&bag, json!([1.5]))), "wrong_type");
-    assert_eq!(reason(feature(&bag, json!([["a"]]))), "wrong_type");
+    assert_eq!(feature(&mut bag, json!(["a", "a", 7, "cut"])), Ok(kept));
+    assert_eq!(feature(&mut bag, json!([null, "", "b"])), Ok(of(&[("b", 1.0)])));
+    assert_eq!(feature(&mut bag, json!("one")), Ok(of(&[("one", 1.0)])));
+    assert_eq!(feature(&mut bag, json!([])), Ok(of(&[])));
+    assert_eq!(reason(feature(&mut bag, json!(null))), "missing_field");
+    assert_eq!(reason(feature(&mut bag, json!([1.5]))), "wrong_type");
+    assert_eq!(reason(feature(&mut bag, json!([["a"]]))), "wrong_type");
 
-    let weighted = one_feature("kind = \"bag\", length = 2, weights = \"w\"");
-    let of_weights = |f, w| {
-        let event = decode(&weighted, &json!({"u": 1, "i": 2, "f": f, "w": w}));
+    let mut weighted = one_feature("kind = \"bag\", length = 2, weights = \"w\"");
+    let mut of_weights = |f, w| {
+        let event = decode(&mut weighted, &json!({"u": 1, "i": 2, "f": f, "w": w}));
         event.map(|event| event.query[0].clone())
     };
     let expected = of(&[("a", 0.5), ("b", -2.0)]);
@@ -145,47 +195,54 @@ fn bags_are_means_or_weighted_sums() {
 
 #[test]
 fn a_history_keeps_its_newest_entries() {
-    let history = one_feature("kind = \"history\", length = 2");
-    let newest = FeatureValue::Bag(vec![(key("b"), 0.5), (key("c"), 0.5)]);
-    assert_eq!(feature(&history, json!(["a", "b", "c"])), Ok(newest));
-    let kept_by_trainer =
+    let mut history = one_feature("kind = \"history\", length = 2");
+    let newest = column(&FeatureValue::Bag(vec![(key("b"), 0.5), (key("c"), 0.5)]));
+    assert_eq!(feature(&mut history, json!(["a", "b", "c"])), Ok(newest));
+    let mut kept_by_trainer =
         mapping(&format!("{IDS}query.features = [{{name=\"h\",kind=\"history\",length=5}}]"));
-    let event = decode(&kept_by_trainer, &json!({"u": 1, "i": 2})).expect("good");
-    assert_eq!(event.query, [FeatureValue::Absent]);
+    let event = decode(&mut kept_by_trainer, &json!({"u": 1, "i": 2})).expect("good");
+    assert_eq!(event.query, [column(&FeatureValue::Absent)]);
 }
 
 #[test]
 fn numbers_and_vectors_are_finite() {
-    let number = one_feature("kind = \"number\"");
-    assert_eq!(feature(&number, json!(-2)), Ok(FeatureValue::Number(-2.0)));
-    assert_eq!(feature(&number, json!(true)), Ok(FeatureValue::Number(1.0)));
-    assert_eq!(reason(feature(&number, json!("2"))), "wrong_type");
-    assert_eq!(reason(feature(&number, json!(1e39))), "bad_number");
-    let huge = number.decode(Some(br#"{"u":1,"f":1e999,"i":2}"#), Some(0));
+    let mut number = one_feature("kind = \"number\"");
+    assert_eq!(feature(&mut number, json!(-2)), Ok(column(&FeatureValue::Number(-2.0))));
+    assert_eq!(feature(&mut number, json!(true)), Ok(column(&FeatureValue::Number(1.0))));
+    assert_eq!(reason(feature(&mut number, json!("2"))), "wrong_type");
+    assert_eq!(reason(feature(&mut number, json!(1e39))), "bad_number");
+    let huge = read(&mut number, Some(br#"{"u":1,"f":1e999,"i":2}"#), Some(0));
     assert_eq!(huge, Err(DecodeError::BadNumber { field: "f".into() }));
-    let vector = one_feature("kind = \"vector\", length = 2");
-    assert_eq!(feature(&vector, json!([1, 0.5])), Ok(FeatureValue::Vector(vec![1.0, 0.5])));
-    assert_eq!(reason(feature(&vector, json!([1]))), "wrong_length");
-    assert_eq!(reason(feature(&vector, json!([1, 2, 3]))), "wrong_length");
-    assert_eq!(reason(feature(&vector, json!([1, null]))), "wrong_type");
-    assert_eq!(reason(feature(&vector, json!("x"))), "wrong_type");
+    let mut vector = one_feature("kind = \"vector\", length = 2");
+    assert_eq!(
+        feature(&mut vector, json!([1, 0.5])),
+        Ok(column(&FeatureValue::Vector(vec![1.0, 0.5])))
+    );
+    assert_eq!(reason(feature(&mut vector, json!([1]))), "wrong_length");
+    assert_eq!(reason(feature(&mut vector, json!([1, 2, 3]))), "wrong_length");
+    assert_eq!(reason(feature(&mut vector, json!([1, null]))), "wrong_type");
+    assert_eq!(reason(feature(&mut vector, json!("x"))), "wrong_type");
 }
 
 #[test]
 fn optional_features_may_be_absent() {
     for kind in ["id", "bag", "number", "vector", "history"] {
-        let optional = one_feature(&format!("kind = \"{kind}\", optional = true, length = 2"));
-        assert_eq!(feature(&optional, json!(null)), Ok(FeatureValue::Absent), "{kind}");
-        let required = one_feature(&format!("kind = \"{kind}\", length = 2"));
-        assert_eq!(reason(feature(&required, json!(null))), "missing_field", "{kind}");
+        let mut optional = one_feature(&format!("kind = \"{kind}\", optional = true, length = 2"));
+        assert_eq!(
+            feature(&mut optional, json!(null)),
+            Ok(column(&FeatureValue::Absent)),
+            "{kind}"
+        );
+        let mut required = one_feature(&format!("kind = \"{kind}\", length = 2"));
+        assert_eq!(reason(feature(&mut required, json!(null))), "missing_field", "{kind}");
     }
 }
 
 #[test]
 fn rewards_are_scaled_and_clipped_or_cut_at_a_threshold() {
     let of = |rule: &str, r: serde_json::Value| {
-        let mapping = mapping(&format!("{IDS}[reward]\nfield = \"r\"\n{rule}"));
-        decode(&mapping, &json!({"u": 1, "i": 2, "r": r})).map(|event| event.reward)
+        let mut mapping = mapping(&format!("{IDS}[reward]\nfield = \"r\"\n{rule}"));
+        decode(&mut mapping, &json!({"u": 1, "i": 2, "r": r})).map(|event| event.reward)
     };
     let scaled = "scale = 0.2\nmin = 0.1\nmax = 0.9";
     assert_eq!(of(scaled, json!(3)), Ok(0.2_f32 * 3.0));
@@ -203,7 +260,7 @@ fn rewards_are_scaled_and_clipped_or_cut_at_a_threshold() {
 fn times_come_in_units() {
     let of = |unit: &str, t: serde_json::Value| {
         let text = format!("{IDS}[timestamp]\nfield = \"t\"\nunit = \"{unit}\"");
-        decode(&mapping(&text), &json!({"u": 1, "i": 2, "t": t})).map(|event| event.time_ms)
+        decode(&mut mapping(&text), &json!({"u": 1, "i": 2, "t": t})).map(|event| event.time_ms)
     };
     assert_eq!(of("s", json!(956_704_519)), Ok(956_704_519_000));
     assert_eq!(of("s", json!(956_704_519.25)), Ok(956_704_519_250));
@@ -253,7 +310,7 @@ fn json_value() -> impl Strategy<Value = serde_json::Value> {
 proptest! {
     #[test]
     fn any_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-        if let Err(error) = everything().decode(Some(&bytes), None) {
+        if let Err(error) = read(&mut everything(), Some(&bytes), None) {
             prop_assert!(!error.to_string().is_empty());
         }
     }
@@ -262,18 +319,36 @@ proptest! {
     fn any_json_never_panics_and_gives_finite_values(
         fields in prop::collection::hash_map("u|i|b|w|h|n|v|r|t|u\\.id", json_value(), 0..10),
     ) {
-        if let Ok(event) = decode(&everything(), &json!(fields)) {
+        if let Ok(event) = decode(&mut everything(), &json!(fields)) {
             prop_assert!((0.0..=1.0).contains(&event.reward));
-            for value in event.query.iter().chain(&event.item) {
-                let finite = match value {
-                    FeatureValue::Bag(keys) => keys.iter().all(|(_, weight)| weight.is_finite()),
-                    FeatureValue::Number(number) => number.is_finite(),
-                    FeatureValue::Vector(vector) => vector.iter().all(|value| value.is_finite()),
-                    FeatureValue::Absent | FeatureValue::Id(_) => true,
-                };
-                prop_assert!(finite, "{value:?}");
+            for column in event.query.iter().chain(&event.item) {
+                prop_assert_eq!(column.ends.len(), 1);
+                prop_assert!(column.ids.is_empty() || column.ids.len() == column.values.len());
+                prop_assert!(column.values.iter().all(|value| value.is_finite()), "{column:?}");
             }
         }
+    }
+
+    /// Whatever stood in the columns before, and whatever came between.
+    #[test]
+    fn a_rejected_record_leaves_the_columns_as_they_were(
+        records in prop::collection::vec(
+            prop::collection::hash_map("u|i|b|w|h|n|v|r|t|u\\.id", json_value(), 0..10), 1..6,
+        ),
+    ) {
+        let good = json!({"u": {"id": 1}, "i": 2, "t": 3, "b": ["x", "y"], "w": [1, 2], "v": [1, 2]});
+        let mut mapping = everything();
+        let (mut all, mut expected) = (Events::new(3, 2), Events::new(3, 2));
+        for record in records.iter().map(|fields| json!(fields)).chain([good]) {
+            let text = record.to_string();
+            let mut one = Events::new(3, 2);
+            let alone = everything().decode(Some(text.as_bytes()), None, &mut one);
+            prop_assert_eq!(mapping.decode(Some(text.as_bytes()), None, &mut all), alone.clone());
+            if alone.is_ok() {
+                expected.push_from(&one, 0);
+            }
+        }
+        prop_assert_eq!(all, expected);
     }
 
     #[test]
@@ -289,16 +364,15 @@ proptest! {
             "skipped": skipped, "u": {"x": 1, "id": user}, "i": item, "t": time, "b": names,
             "w": weights, "h": names, "n": number, "v": vector,
         });
-        let event = decode(&everything(), &record).expect("a good record");
+        let event = decode(&mut everything(), &record).expect("a good record");
         prop_assert_eq!(event.query_id, key(&user));
         prop_assert_eq!(&*event.item_name, &item.to_string());
         prop_assert_eq!(event.time_ms, time);
         let keys: Vec<(u64, f32)> = bag.iter().map(|(name, w)| (key(name), *w)).collect();
-        let FeatureValue::Bag(history) = &event.query[2] else { panic!("a history is a bag") };
         let last: Vec<u64> = keys.iter().rev().take(3).rev().map(|(key, _)| *key).collect();
-        prop_assert_eq!(history.iter().map(|(key, _)| *key).collect::<Vec<_>>(), last);
-        prop_assert_eq!(&event.query[1], &FeatureValue::Bag(keys));
-        prop_assert_eq!(&event.item[0], &FeatureValue::Number(number));
-        prop_assert_eq!(&event.item[1], &FeatureValue::Vector(vector.to_vec()));
+        prop_assert_eq!(&event.query[2].ids, &last);
+        prop_assert_eq!(&event.query[1], &column(&FeatureValue::Bag(keys)));
+        prop_assert_eq!(&event.item[0], &column(&FeatureValue::Number(number)));
+        prop_assert_eq!(&event.item[1], &column(&FeatureValue::Vector(vector.to_vec())));
     }
 }

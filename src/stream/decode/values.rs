@@ -2,26 +2,27 @@
 
 use crate::config::TimeUnit;
 
-use super::super::event::{FeatureValue, id_key};
+use super::super::column::Column;
+use super::super::event::id_key;
 use super::Field;
 use super::error::DecodeError;
-use super::scan::Raw;
+use super::scan::{Found, Raw};
 
 /// Event times must lie in the years 1 to 9999: what lies outside is a unit gone wrong.
 const TIMES_MS: std::ops::RangeInclusive<i64> = -62_135_596_800_000..=253_402_300_799_999;
 
 /// An id's text: strings as they are, integers in decimal.
 pub(super) fn id<'r>(
-    raw: &'r Raw<'_>,
+    raw: Raw,
+    found: &'r Found,
     field: &Field,
     digits: &'r mut itoa::Buffer,
 ) -> Result<&'r str, DecodeError> {
     Ok(match raw {
-        Raw::Missing | Raw::Null => return Err(field.missing()),
-        Raw::Text(text) if text.is_empty() => return Err(field.missing()),
-        Raw::Text(text) => text,
-        Raw::Signed(value) => digits.format(*value),
-        Raw::Unsigned(value) => digits.format(*value),
+        raw if !raw.names_something() => return Err(field.missing()),
+        Raw::Text(text) => found.text(text),
+        Raw::Signed(value) => digits.format(value),
+        Raw::Unsigned(value) => digits.format(value),
         Raw::Bool(true) => "true",
         Raw::Bool(false) => "false",
         // 858.0 is refused too: past 2^53 its digits are not those that the source meant.
@@ -29,121 +30,163 @@ pub(super) fn id<'r>(
     })
 }
 
+/// The key of an id.
+pub(super) fn key(raw: Raw, found: &Found, field: &Field) -> Result<u64, DecodeError> {
+    let mut digits = itoa::Buffer::new();
+    Ok(id_key(id(raw, found, field, &mut digits)?.as_bytes()))
+}
+
 /// Entries of an array, or a single scalar as an array of one.
-fn entries<'r, 'de>(raw: &'r Raw<'de>) -> &'r [Raw<'de>] {
+fn entries<'r>(raw: &'r Raw, found: &'r Found) -> &'r [Raw] {
     match raw {
-        Raw::List(list) => list,
+        Raw::List(list) => found.elements(*list),
         scalar => std::slice::from_ref(scalar),
     }
 }
 
-/// Null and empty entries name nothing and are passed over.
-fn names_something(raw: &Raw<'_>) -> bool {
-    !raw.absent() && !matches!(raw, Raw::Text(text) if text.is_empty())
+/// Which of a mean's entries count.
+#[derive(Clone, Copy)]
+pub(super) enum Keep {
+    First(usize),
+    Last(usize),
 }
 
-/// Keys of a bag or history, cut by `cut`, with weights that make their sum a mean.
+/// Appends the keys of a bag or history to the event's entries, with weights that make their sum a
+/// mean. Entries that name nothing are passed over.
 pub(super) fn pooled(
-    raw: &Raw<'_>,
+    raw: Raw,
+    found: &Found,
     field: &Field,
-    cut: impl FnOnce(&mut Vec<(u64, f32)>),
-) -> Result<FeatureValue, DecodeError> {
-    let mut digits = itoa::Buffer::new();
-    let mut keys = Vec::with_capacity(entries(raw).len());
-    for entry in entries(raw).iter().filter(|entry| names_something(entry)) {
-        keys.push((id_key(id(entry, field, &mut digits)?.as_bytes()), 0.0));
+    keep: Keep,
+    column: &mut Column,
+) -> Result<(), DecodeError> {
+    let start = column.ids.len();
+    for &entry in entries(&raw, found).iter().filter(|entry| entry.names_something()) {
+        column.ids.push(key(entry, found, field)?);
     }
-    cut(&mut keys);
-    let mean = 1.0 / keys.len().max(1) as f32;
-    keys.iter_mut().for_each(|(_, weight)| *weight = mean);
-    Ok(FeatureValue::Bag(keys))
+    match keep {
+        Keep::First(length) => column.ids.truncate(start + length),
+        Keep::Last(length) => {
+            let past = (column.ids.len() - start).saturating_sub(length);
+            column.ids.drain(start..start + past);
+        }
+    }
+    let mean = 1.0 / (column.ids.len() - start).max(1) as f32;
+    column.values.resize(column.ids.len(), mean);
+    Ok(())
 }
 
+/// Appends the keys of a bag and their weights to the event's entries.
 pub(super) fn weighted(
-    raw: &Raw<'_>,
+    raw: Raw,
+    found: &Found,
     field: &Field,
-    raw_weights: &Raw<'_>,
     weights: &Field,
     length: usize,
-) -> Result<FeatureValue, DecodeError> {
+    column: &mut Column,
+) -> Result<(), DecodeError> {
+    let raw_weights = found.get(weights.place);
     if raw_weights.absent() {
         return Err(weights.missing());
     }
-    let (ids, factors) = (entries(raw), entries(raw_weights));
+    let (ids, factors) = (entries(&raw, found), entries(&raw_weights, found));
     if ids.len() != factors.len() {
         let (expected, found) = (ids.len(), factors.len());
         return Err(DecodeError::WrongLength { field: weights.name.clone(), expected, found });
     }
-    let mut digits = itoa::Buffer::new();
-    let mut keys = Vec::with_capacity(ids.len().min(length));
-    let pairs = ids.iter().zip(factors).filter(|(id, _)| names_something(id));
-    for (entry, factor) in pairs.take(length) {
-        let key = id_key(id(entry, field, &mut digits)?.as_bytes());
-        keys.push((key, number(factor, &weights.name)?));
+    let pairs = ids.iter().zip(factors).filter(|(id, _)| id.names_something());
+    for (&entry, &factor) in pairs.take(length) {
+        column.entry(key(entry, found, field)?, number(factor, &weights.name)?);
     }
-    Ok(FeatureValue::Bag(keys))
+    Ok(())
 }
 
-pub(super) fn vector(raw: &Raw<'_>, field: &str, length: usize) -> Result<Vec<f32>, DecodeError> {
+/// Appends a given embedding to the event's entries.
+pub(super) fn vector(
+    raw: Raw,
+    found: &Found,
+    field: &str,
+    length: usize,
+    column: &mut Column,
+) -> Result<(), DecodeError> {
     let Raw::List(list) = raw else { return Err(wrong_type(field, "an array of numbers", raw)) };
+    let list = found.elements(list);
     if list.len() != length {
         let (expected, found) = (length, list.len());
         return Err(DecodeError::WrongLength { field: field.to_owned(), expected, found });
     }
-    list.iter().map(|entry| number(entry, field)).collect()
+    for &entry in list {
+        column.values.push(number(entry, field)?);
+    }
+    Ok(())
 }
 
-pub(super) fn number(raw: &Raw<'_>, field: &str) -> Result<f32, DecodeError> {
+pub(super) fn number(raw: Raw, field: &str) -> Result<f32, DecodeError> {
     let value = match raw {
-        Raw::Signed(value) => *value as f32,
-        Raw::Unsigned(value) => *value as f32,
-        Raw::Float(value) => *value as f32,
-        Raw::Bool(value) => f32::from(*value),
+        Raw::Signed(value) => value as f32,
+        Raw::Unsigned(value) => value as f32,
+        Raw::Float(value) => value as f32,
+        Raw::Bool(value) => f32::from(value),
         other => return Err(wrong_type(field, "a number", other)),
     };
     if value.is_finite() { Ok(value) } else { Err(DecodeError::BadNumber { field: field.into() }) }
 }
 
 /// Milliseconds since 1970 of a number or a numeric string in `unit`.
-pub(crate) fn time_ms(raw: &Raw<'_>, field: &str, unit: TimeUnit) -> Result<i64, DecodeError> {
+pub(crate) fn time_ms(
+    raw: Raw,
+    found: &Found,
+    field: &str,
+    unit: TimeUnit,
+) -> Result<i64, DecodeError> {
     let (name, per_unit_us) = match unit {
         TimeUnit::Seconds => ("seconds", 1_000_000),
         TimeUnit::Milliseconds => ("milliseconds", 1_000),
         TimeUnit::Microseconds => ("microseconds", 1),
     };
-    let whole = |value: i128| Some((value * per_unit_us).div_euclid(1000));
+    // What overflows lies outside of TIMES_MS as well.
+    let whole = |value: i64| Some(value.checked_mul(per_unit_us)?.div_euclid(1000));
     // A float's microseconds are exact up to the year 2255, and the cast saturates beyond.
     let fraction = |value: f64| {
-        value.is_finite().then(|| ((value * per_unit_us as f64).round() as i128).div_euclid(1000))
+        value.is_finite().then(|| ((value * per_unit_us as f64).round() as i64).div_euclid(1000))
     };
-    let (ms, value) = match raw {
-        raw if !names_something(raw) => {
+    let ms = match raw {
+        raw if !raw.names_something() => {
             return Err(DecodeError::MissingField { field: field.to_owned() });
         }
-        Raw::Signed(value) => (whole((*value).into()), value as &dyn std::fmt::Display),
-        Raw::Unsigned(value) => (whole((*value).into()), value as &dyn std::fmt::Display),
-        Raw::Float(value) => (fraction(*value), value as &dyn std::fmt::Display),
+        Raw::Signed(value) => whole(value),
+        Raw::Unsigned(_) => None,
+        Raw::Float(value) => fraction(value),
         Raw::Text(text) => {
-            let trimmed = text.trim();
-            let ms = match trimmed.parse::<i64>() {
-                Ok(value) => whole(value.into()),
-                Err(_) => trimmed.parse::<f64>().ok().and_then(fraction),
-            };
-            (ms, text as &dyn std::fmt::Display)
+            let text = found.text(text).trim();
+            match text.parse::<i64>() {
+                Ok(value) => whole(value),
+                Err(_) => text.parse::<f64>().ok().and_then(fraction),
+            }
         }
         other => return Err(wrong_type(field, "a time (a number or a numeric string)", other)),
     };
-    ms.and_then(|ms| i64::try_from(ms).ok()).filter(|ms| TIMES_MS.contains(ms)).ok_or_else(|| {
-        DecodeError::BadTimestamp { field: field.to_owned(), value: clip(value), unit: name }
+    ms.filter(|ms| TIMES_MS.contains(ms)).ok_or_else(|| DecodeError::BadTimestamp {
+        field: field.to_owned(),
+        value: quoted(raw, found),
+        unit: name,
     })
 }
 
-/// A message quotes at most this much of a record: it travels in a header and a log line.
-fn clip(value: &dyn std::fmt::Display) -> String {
+/// A scalar for a message, which quotes at most this much of a record: it travels in a header and
+/// a log line.
+fn quoted(raw: Raw, found: &Found) -> String {
     const CHARS_MAX: usize = 64;
-    value.to_string().chars().take(CHARS_MAX).collect()
+    let whole = match raw {
+        Raw::Signed(value) => value.to_string(),
+        Raw::Unsigned(value) => value.to_string(),
+        Raw::Float(value) => value.to_string(),
+        Raw::Text(text) => found.text(text).to_owned(),
+        other => other.what().to_owned(),
+    };
+    whole.chars().take(CHARS_MAX).collect()
 }
 
-fn wrong_type(field: &str, expected: &'static str, raw: &Raw<'_>) -> DecodeError {
+fn wrong_type(field: &str, expected: &'static str, raw: Raw) -> DecodeError {
     DecodeError::WrongType { field: field.to_owned(), expected, found: raw.what() }
 }

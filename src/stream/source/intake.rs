@@ -10,7 +10,8 @@ use crate::config::Config;
 use super::super::batch::Batch;
 use super::super::dead_letter::{DeadLetters, Letter};
 use super::super::decode::Mapping;
-use super::super::merge::{Batcher, Entry, Merge, Outcome};
+use super::super::events::Events;
+use super::super::merge::{Batcher, Merge};
 use super::super::offsets::Offsets;
 use super::super::position::Range;
 use super::super::shuffle::Shuffle;
@@ -31,17 +32,16 @@ pub(super) struct Intake {
 impl Intake {
     pub(super) fn new(config: &Config, range: Range, pass: u32) -> Intake {
         let partitions = range.from.iter().map(|(partition, _)| partition);
-        let (query, item) = (config.query.features.len(), config.item.features.len());
         let (size, window) = (config.batch.size, config.batch.shuffle_events);
         let shuffle =
             (window > 0).then(|| Shuffle::new(size, config.seed, pass, range.from.clone()));
         let mut intake = Intake {
             mapping: Mapping::new(config),
-            merge: Merge::new(partitions, config.kafka.order),
+            merge: Merge::new(partitions, config.kafka.order, &Events::of(config)),
             guard: Guard::new(config.kafka.rejected_window, config.kafka.rejected_share_max),
             ends: range.to,
             finished: BTreeSet::new(),
-            batcher: Batcher::new(size.max(window), query, item, range.from.clone()),
+            batcher: Batcher::new(size.max(window), Events::of(config), range.from.clone()),
             shuffle,
         };
         for (partition, next) in range.from.iter() {
@@ -81,11 +81,13 @@ impl Intake {
             return Ok(());
         }
         let time_ms = message.timestamp().to_millis();
-        let outcome = match self.mapping.decode(message.payload(), time_ms) {
-            Ok(event) => {
-                self.guard.accept();
-                Outcome::Event(event)
-            }
+        let mapping = &mut self.mapping;
+        self.merge.set_idle(partition, false);
+        let pushed = self
+            .merge
+            .push(partition, offset, |events| mapping.decode(message.payload(), time_ms, events));
+        match pushed {
+            Ok(()) => self.guard.accept(),
             Err(error) => {
                 let (reason, text) = (error.reason(), error.to_string());
                 let (key, payload) = (message.key(), message.payload());
@@ -94,11 +96,8 @@ impl Intake {
                 let example =
                     || format!("{}/{partition} offset {offset}: {error}", message.topic());
                 self.guard.reject(reason, example)?;
-                Outcome::Rejected
             }
-        };
-        self.merge.set_idle(partition, false);
-        self.merge.push(Entry { partition, offset, outcome });
+        }
         self.finish_at(partition, offset + 1);
         Ok(())
     }

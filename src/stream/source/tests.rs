@@ -133,7 +133,7 @@ fn next_batch(source: &mut Source) -> Batch {
 }
 
 fn items(batches: &[Batch]) -> Vec<&str> {
-    batches.iter().flat_map(|batch| batch.item_names.iter().map(|name| &**name)).collect()
+    batches.iter().flat_map(|batch| batch.events.item_names.iter()).collect()
 }
 
 fn error_of(source: &mut Source) -> String {
@@ -332,7 +332,7 @@ fn a_live_stream_lingers_idles_and_goes_on() {
     }
     broker.flush();
     let batch = next_batch(&mut source);
-    assert_eq!(batch.item_names.first().map(|name| &**name), Some("12"));
+    assert_eq!(batch.events.item_names.iter().next(), Some("12"));
     assert_eq!((batch.offsets.next(0), batch.offsets.next(1)), (Some(12), Some(10)));
     source.commit(&batch.offsets);
 }

@@ -72,7 +72,7 @@ pub struct Seen(HashMap<u64, HashSet<u64>>);
 impl Seen {
     /// Takes in a batch's events.
     pub fn add(&mut self, batch: &Batch) {
-        for (&query, &item) in batch.query_ids.iter().zip(&batch.item_ids) {
+        for (&query, &item) in batch.events.query_ids.iter().zip(&batch.events.item_ids) {
             self.0.entry(query).or_default().insert(item);
         }
     }
@@ -121,10 +121,11 @@ impl HeldOut {
     /// what a query has had is no candidate (its target excepted).
     pub fn add(&mut self, batch: &Batch, queries: &[f32], seen: Option<&Seen>) {
         let targets: Vec<Option<usize>> =
-            batch.item_ids.iter().map(|id| self.index.get(id).copied()).collect();
+            batch.events.item_ids.iter().map(|id| self.index.get(id).copied()).collect();
         let excluded = |event: usize| {
-            let places =
-                |seen: &Seen| seen.places(batch.query_ids[event], &self.index, targets[event]);
+            let places = |seen: &Seen| {
+                seen.places(batch.events.query_ids[event], &self.index, targets[event])
+            };
             seen.map_or_else(Vec::new, places)
         };
         let found = self.candidates.score(queries, |event, dots| {
@@ -146,7 +147,7 @@ impl HeldOut {
         for (event, (ranks, list)) in found.into_iter().enumerate() {
             let target = targets[event];
             let case = Case {
-                query: batch.query_ids[event],
+                query: batch.events.query_ids[event],
                 band: target.map_or(Band::Tail, |target| self.bands[target]),
                 cold: target.is_none_or(|target| self.counts[target] < COLD_EVENTS),
             };

@@ -170,7 +170,7 @@ impl Progressive {
     /// Candidates and scores are those of the batch's beginning; the baseline knows every event
     /// before the one it ranks.
     pub fn add(&mut self, trainer: &Trainer, batch: &Batch) {
-        let Some(&now) = batch.times_ms.first() else { return };
+        let Some(&now) = batch.events.times_ms.first() else { return };
         let began = *self.began_ms.get_or_insert(now);
         self.recent.advance(now, |_| {});
         let items = self.items(trainer);
@@ -180,12 +180,12 @@ impl Progressive {
         let counts: Vec<u64> = ids.iter().map(|id| self.recent.count(*id)).collect();
         let bands = Band::of_counts(&counts);
         let targets: Vec<Option<usize>> =
-            batch.item_ids.iter().map(|id| index.get(id).copied()).collect();
+            batch.events.item_ids.iter().map(|id| index.get(id).copied()).collect();
         let model_ranks = self.model_ranks(trainer, batch, &items, &ids, &targets);
         let popularity_ranks = self.popularity_ranks(batch, &index, &targets);
         let best = self.best();
         for event in 0..batch.len() {
-            let (query, item) = (batch.query_ids[event], batch.item_ids[event]);
+            let (query, item) = (batch.events.query_ids[event], batch.events.item_ids[event]);
             let first = *self.first_seen.entry(item).or_insert(self.events);
             self.events += 1;
             if self.settings.new_only && self.seen.has(query, item) {
@@ -196,7 +196,7 @@ impl Progressive {
                 band: targets[event].map_or(Band::Tail, |target| bands[target]),
                 cold: self.events - 1 - first < self.settings.cold_events,
             };
-            let day = (batch.times_ms[event] - began).div_euclid(DAY_MS);
+            let day = (batch.events.times_ms[event] - began).div_euclid(DAY_MS);
             self.popularity.add(day, case, popularity_ranks[event]);
             self.chosen.add(day, case, model_ranks[event].as_ref().map(|ranks| ranks[best]));
             self.candidates = (self.candidates.0 + ids.len() as u64, self.candidates.1 + 1);
@@ -209,7 +209,7 @@ impl Progressive {
         }
         let fade = (-(batch.len() as f64) / CASES_A_HALF_LIFE).exp2();
         self.gains.iter_mut().for_each(|gain| *gain *= fade);
-        for (&time, &item) in batch.times_ms.iter().zip(&batch.item_ids) {
+        for (&time, &item) in batch.events.times_ms.iter().zip(&batch.events.item_ids) {
             self.recent.push(time, item);
         }
         if self.settings.new_only {
@@ -266,7 +266,7 @@ impl Progressive {
                 counts[place] = u32::try_from(count).unwrap_or(u32::MAX);
             }
         }
-        let events = batch.times_ms.iter().zip(&batch.item_ids).zip(targets);
+        let events = batch.events.times_ms.iter().zip(&batch.events.item_ids).zip(targets);
         events
             .map(|((&time, &item), &target)| {
                 self.popular.advance(time, |gone| {

@@ -1,0 +1,133 @@
+//! Events in columns.
+
+use crate::config::Config;
+
+use super::column::Column;
+use super::event::Event;
+
+/// Events, one column a field. All columns have the same length.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Events {
+    /// Event times, ms since 1970.
+    pub times_ms: Vec<i64>,
+    /// Keys of the queries' ids.
+    pub query_ids: Vec<u64>,
+    /// Keys of the items' ids.
+    pub item_ids: Vec<u64>,
+    /// Item ids as the source wrote them.
+    pub item_names: Names,
+    /// Rewards.
+    pub rewards: Vec<f32>,
+    /// One column per entry of `query.features`.
+    pub query: Vec<Column>,
+    /// One column per entry of `item.features`.
+    pub item: Vec<Column>,
+}
+
+/// A column of texts.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Names {
+    ends: Vec<usize>,
+    text: String,
+}
+
+impl Events {
+    /// No events, of `query` and `item` features.
+    pub fn new(query: usize, item: usize) -> Events {
+        Events {
+            query: vec![Column::default(); query],
+            item: vec![Column::default(); item],
+            ..Events::default()
+        }
+    }
+
+    /// No events, of the features of `config`.
+    pub fn of(config: &Config) -> Events {
+        Events::new(config.query.features.len(), config.item.features.len())
+    }
+
+    /// No events, of the same features, with room for as much as `other` has.
+    pub(super) fn like(other: &Events) -> Events {
+        let names = &other.item_names;
+        Events {
+            times_ms: Vec::with_capacity(other.len()),
+            query_ids: Vec::with_capacity(other.len()),
+            item_ids: Vec::with_capacity(other.len()),
+            item_names: Names {
+                ends: Vec::with_capacity(other.len()),
+                text: String::with_capacity(names.text.len()),
+            },
+            rewards: Vec::with_capacity(other.len()),
+            query: other.query.iter().map(Column::like).collect(),
+            item: other.item.iter().map(Column::like).collect(),
+        }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.item_ids.len()
+    }
+
+    /// True without events.
+    pub fn is_empty(&self) -> bool {
+        self.item_ids.is_empty()
+    }
+
+    /// Appends `event`.
+    pub fn push(&mut self, event: &Event) {
+        self.times_ms.push(event.time_ms);
+        self.query_ids.push(event.query_id);
+        self.item_ids.push(event.item_id);
+        self.item_names.push(&event.item_name);
+        self.rewards.push(event.reward);
+        let query = self.query.iter_mut().zip(&event.query);
+        let item = self.item.iter_mut().zip(&event.item);
+        query.chain(item).for_each(|(column, value)| column.push(value));
+    }
+
+    /// Appends event `i` of `other`, events of the same features.
+    pub fn push_from(&mut self, other: &Events, i: usize) {
+        self.times_ms.push(other.times_ms[i]);
+        self.query_ids.push(other.query_ids[i]);
+        self.item_ids.push(other.item_ids[i]);
+        self.item_names.push(other.item_names.get(i));
+        self.rewards.push(other.rewards[i]);
+        let query = self.query.iter_mut().zip(&other.query);
+        let item = self.item.iter_mut().zip(&other.item);
+        query.chain(item).for_each(|(column, other)| column.push_from(other, i));
+    }
+
+    /// Keeps the first `events`, and drops what was written of an event that is not whole.
+    pub(super) fn truncate(&mut self, events: usize) {
+        self.times_ms.truncate(events);
+        self.query_ids.truncate(events);
+        self.item_ids.truncate(events);
+        self.item_names.truncate(events);
+        self.rewards.truncate(events);
+        self.query.iter_mut().chain(&mut self.item).for_each(|column| column.truncate(events));
+    }
+}
+
+impl Names {
+    /// Appends one.
+    pub fn push(&mut self, name: &str) {
+        self.text.push_str(name);
+        self.ends.push(self.text.len());
+    }
+
+    /// The `i`-th.
+    pub fn get(&self, i: usize) -> &str {
+        let start = if i == 0 { 0 } else { self.ends[i - 1] };
+        &self.text[start..self.ends[i]]
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        (0..self.ends.len()).map(|i| self.get(i))
+    }
+
+    fn truncate(&mut self, names: usize) {
+        self.ends.truncate(names);
+        self.text.truncate(self.ends.last().copied().unwrap_or(0));
+    }
+}
