@@ -18,6 +18,26 @@ use super::events::Events;
 use super::offsets::Offsets;
 use super::queue::EventQueue;
 
+/// Consecutive records of one partition, after decoding.
+#[derive(Debug)]
+pub struct Run {
+    /// Their partition.
+    pub partition: i32,
+    /// The records, in the order of the log.
+    pub records: Vec<Record>,
+    /// The events of those that have one.
+    pub events: Events,
+}
+
+/// One record after decoding.
+#[derive(Clone, Copy, Debug)]
+pub struct Record {
+    /// Its offset.
+    pub offset: i64,
+    /// Time of its event, ms; none: it was rejected.
+    pub time_ms: Option<i64>,
+}
+
 /// One record of the merged sequence, and where it stood.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry<'m> {
@@ -56,13 +76,6 @@ struct Lane {
     state: State,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Record {
-    offset: i64,
-    /// Event time, ms; none: it was rejected.
-    time_ms: Option<i64>,
-}
-
 impl Record {
     /// The place among the heads of partitions. A rejected record has no time: it goes at once,
     /// so that it holds nothing back.
@@ -88,16 +101,15 @@ impl Lane {
 }
 
 impl Merge {
-    /// Nothing buffered, every partition active. `empty`: events of the features to come, without
-    /// any.
-    pub fn new(partitions: impl IntoIterator<Item = i32>, order: Order, empty: &Events) -> Merge {
+    /// Nothing buffered, every partition active.
+    pub fn new(partitions: impl IntoIterator<Item = i32>, order: Order) -> Merge {
         // Sorted, so that lanes compare as their partitions do.
         let index: BTreeMap<i32, usize> = partitions.into_iter().map(|id| (id, 0)).collect();
         let index: BTreeMap<i32, usize> = index.into_keys().zip(0..).collect();
         let lane = |&partition: &i32| Lane {
             partition,
             records: VecDeque::new(),
-            events: EventQueue::new(empty.clone()),
+            events: EventQueue::default(),
             state: State::Active,
         };
         Merge {
@@ -115,39 +127,34 @@ impl Merge {
         *self.index.get(&partition).expect("only partitions named at the start are merged")
     }
 
-    /// Takes the next record of its partition: `decode` appends its event. Where that fails, the
-    /// record is a rejected one.
-    ///
-    /// # Errors
-    /// Those of `decode`, which then has appended nothing.
+    /// Takes the next records of a partition.
     ///
     /// # Panics
-    /// If the partition was not named at the start or has finished, or if offsets go backwards.
-    pub fn push<E>(
-        &mut self,
-        partition: i32,
-        offset: i64,
-        decode: impl FnOnce(&mut Events) -> Result<(), E>,
-    ) -> Result<(), E> {
+    /// If the partition was not named at the start or has finished, if offsets go backwards, or if
+    /// the run has other than one event for each record that was not rejected.
+    pub fn push(&mut self, run: Run) {
+        let Run { partition, records, events } = run;
         let index = self.lane(partition);
         let lane = &mut self.lanes[index];
         assert!(lane.state != State::Finished, "a record after the partition's end");
-        if let Some(last) = lane.records.back() {
-            assert!(last.offset < offset, "offsets of a partition ascend");
-        }
-        let decoded = lane.events.push(decode);
-        let record = Record { offset, time_ms: decoded.as_ref().ok().copied() };
+        assert!(
+            lane.records.iter().rev().take(1).chain(&records).is_sorted_by_key(|r| r.offset),
+            "offsets of a partition ascend"
+        );
+        let accepted = records.iter().filter(|record| record.time_ms.is_some()).count();
+        assert!(accepted == events.len(), "a record that was not rejected has one event");
+        let Some(first) = records.first() else { return };
         self.starved -= usize::from(lane.starved());
         match self.order {
-            Order::Arrival => self.arrivals.push_back(index),
+            Order::Arrival => self.arrivals.extend(std::iter::repeat_n(index, records.len())),
             Order::EventTime if lane.records.is_empty() => {
-                self.heads.push(Reverse((record.time(), index)));
+                self.heads.push(Reverse((first.time(), index)));
             }
             Order::EventTime => {}
         }
-        lane.records.push_back(record);
-        self.buffered += 1;
-        decoded.map(drop)
+        self.buffered += records.len();
+        lane.records.extend(records);
+        lane.events.push(events);
     }
 
     /// Says whether `partition` has caught up with the log's end: then it holds nothing back.
@@ -296,27 +303,27 @@ mod tests {
         Logged { partition, offset, time_ms: None }
     }
 
-    fn merge(partitions: impl IntoIterator<Item = i32>, order: Order) -> Merge {
-        Merge::new(partitions, order, &Events::new(1, 0))
-    }
-
-    fn decode(record: Logged, events: &mut Events) -> Result<(), &'static str> {
+    /// What becomes of it, and its event.
+    fn decoded(record: Logged) -> (Record, Events) {
+        let mut events = Events::new(1, 0);
         let id = record.id();
-        events.push(&Event {
-            time_ms: record.time_ms.ok_or("bad")?,
-            query_id: id,
-            item_id: id,
-            item_name: id.to_string().into(),
-            reward: 1.0,
-            query: vec![FeatureValue::Id(id)],
-            item: Vec::new(),
-        });
-        Ok(())
+        if let Some(time_ms) = record.time_ms {
+            events.push(&Event {
+                time_ms,
+                query_id: id,
+                item_id: id,
+                item_name: id.to_string().into(),
+                reward: 1.0,
+                query: vec![FeatureValue::Id(id)],
+                item: Vec::new(),
+            });
+        }
+        (Record { offset: record.offset, time_ms: record.time_ms }, events)
     }
 
     fn push(merge: &mut Merge, record: Logged) {
-        let pushed = merge.push(record.partition, record.offset, |events| decode(record, events));
-        assert_eq!(pushed.is_ok(), record.time_ms.is_some());
+        let (own, events) = decoded(record);
+        merge.push(Run { partition: record.partition, records: vec![own], events });
     }
 
     fn places(merge: &mut Merge) -> Vec<(i32, i64)> {
@@ -329,7 +336,7 @@ mod tests {
 
     #[test]
     fn waits_for_every_partition_that_may_have_older_records() {
-        let mut merge = merge([0, 1, 2], Order::EventTime);
+        let mut merge = Merge::new([0, 1, 2], Order::EventTime);
         push(&mut merge, entry(0, 5, 100));
         push(&mut merge, entry(1, 9, 50));
         assert_eq!(places(&mut merge), []);
@@ -350,7 +357,7 @@ mod tests {
 
     #[test]
     fn equal_times_go_by_partition_and_late_or_rejected_records_keep_their_place() {
-        let mut merge = merge([7, 3], Order::EventTime);
+        let mut merge = Merge::new([7, 3], Order::EventTime);
         for entry in [entry(7, 0, 10), entry(7, 1, 5), entry(7, 2, 20)] {
             push(&mut merge, entry);
         }
@@ -365,7 +372,7 @@ mod tests {
 
     #[test]
     fn arrival_order_holds_nothing_back() {
-        let mut merge = merge([0, 1], Order::Arrival);
+        let mut merge = Merge::new([0, 1], Order::Arrival);
         push(&mut merge, entry(1, 3, 100));
         push(&mut merge, entry(1, 4, 1));
         push(&mut merge, entry(0, 8, 50));
@@ -379,8 +386,8 @@ mod tests {
         offsets.advance(0, 4);
         let mut batcher = Batcher::new(2, Events::new(1, 0), offsets);
         let push = |batcher: &mut Batcher, record: Logged, now| {
-            let mut events = Events::new(1, 0);
-            let event = decode(record, &mut events).is_ok().then_some((&events, 0));
+            let (_, events) = decoded(record);
+            let event = record.time_ms.map(|_| (&events, 0));
             let (partition, offset) = (record.partition, record.offset);
             batcher.push(Entry { partition, offset, event }, now);
         };
@@ -424,7 +431,7 @@ mod tests {
     /// Feeds the partitions in an order drawn from `choices`, from `from` on.
     fn run(log: &[Vec<Logged>], choices: &[usize], from: &Offsets) -> Vec<Batch> {
         let now = Instant::now();
-        let mut merge = merge(0..log.len() as i32, Order::EventTime);
+        let mut merge = Merge::new(0..log.len() as i32, Order::EventTime);
         let mut batcher = Batcher::new(3, Events::new(1, 0), from.clone());
         let mut rest: Vec<_> = log
             .iter()

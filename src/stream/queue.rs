@@ -4,46 +4,21 @@ use std::collections::VecDeque;
 
 use super::events::Events;
 
-/// Events a block has room for: large enough that taking a new one is rare, small enough that a
-/// partition with little to say holds little.
-const BLOCK: usize = 256;
-
-/// Events in columns, first in, first out. Blocks are used again: where as many events leave as
-/// enter, nothing is allocated.
-#[derive(Debug)]
+/// Events in columns, first in, first out.
+#[derive(Debug, Default)]
 pub(super) struct EventQueue {
-    /// Events enter the last block and leave from the first.
+    /// Events enter at the back, a block at a time, and leave one by one from the front.
     blocks: VecDeque<Events>,
     /// Events of the first block that have left.
     left: usize,
-    spare: Option<Events>,
-    /// What a new block is.
-    empty: Events,
 }
 
 impl EventQueue {
-    /// Nothing waits. `empty`: events of the same features, without any.
-    pub(super) fn new(empty: Events) -> EventQueue {
-        EventQueue { blocks: VecDeque::new(), left: 0, spare: None, empty }
-    }
-
-    /// Lets `decode` append one event, and gives its time, ms.
-    ///
-    /// # Errors
-    /// Those of `decode`, which then has appended nothing.
-    pub(super) fn push<E>(
-        &mut self,
-        decode: impl FnOnce(&mut Events) -> Result<(), E>,
-    ) -> Result<i64, E> {
-        if self.blocks.back().is_none_or(|last| last.len() >= BLOCK) {
-            let spare = self.spare.take();
-            self.blocks.push_back(spare.unwrap_or_else(|| self.empty.clone()));
+    /// Appends `events`.
+    pub(super) fn push(&mut self, events: Events) {
+        if !events.is_empty() {
+            self.blocks.push_back(events);
         }
-        let last = self.blocks.back_mut().expect("just pushed");
-        let before = last.len();
-        decode(last)?;
-        assert!(last.len() == before + 1, "a record is one event");
-        Ok(last.times_ms[before])
     }
 
     /// The next event, as a place among events.
@@ -51,11 +26,8 @@ impl EventQueue {
     /// # Panics
     /// If there is none.
     pub(super) fn pop(&mut self) -> (&Events, usize) {
-        if self.blocks.front().is_some_and(|first| first.len() == self.left)
-            && let Some(mut first) = self.blocks.pop_front()
-        {
-            first.truncate(0);
-            self.spare = Some(first);
+        if self.blocks.front().is_some_and(|first| first.len() == self.left) {
+            self.blocks.pop_front();
             self.left = 0;
         }
         let first = self.blocks.front().expect("an event waits");
@@ -83,20 +55,14 @@ mod tests {
 
     #[test]
     fn events_leave_as_they_entered() {
-        let mut queue = EventQueue::new(Events::new(1, 0));
+        let mut queue = EventQueue::default();
         let (mut entered, mut left) = (0, 0);
         let (mut out, mut expected) = (Events::new(1, 0), Events::new(1, 0));
-        // Grows over several blocks and shrinks to nothing, twice.
-        for (enter, leave) in [(700, 100), (3, 3), (500, 1100), (1, 0), (900, 901)] {
-            for _ in 0..enter {
-                let pushed = queue.push(|events| {
-                    events.push(&event(entered));
-                    Ok::<(), ()>(())
-                });
-                assert_eq!(pushed, Ok(entered.cast_signed()));
-                assert_eq!(queue.push(|_| Err("bad")), Err("bad"));
-                entered += 1;
-            }
+        for (enter, leave) in [(70, 10), (3, 3), (0, 0), (50, 110), (1, 0), (90, 91)] {
+            let mut events = Events::new(1, 0);
+            (entered..entered + enter).for_each(|n| events.push(&event(n)));
+            queue.push(events);
+            entered += enter;
             for _ in 0..leave {
                 let (events, i) = queue.pop();
                 out.push_from(events, i);
@@ -104,8 +70,8 @@ mod tests {
                 left += 1;
             }
         }
-        assert_eq!((entered, left), (2104, 2104));
+        assert_eq!((entered, left), (214, 214));
         assert_eq!(out, expected);
-        assert!(queue.blocks.len() <= 1 && queue.spare.is_some());
+        assert!(queue.blocks.len() <= 1, "what has left is let go");
     }
 }

@@ -11,6 +11,7 @@ pub mod client;
 mod flow;
 mod guard;
 mod intake;
+mod round;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -62,8 +63,9 @@ impl std::fmt::Debug for Source {
     }
 }
 
-/// Records polled before batches are looked for: amortises the look, delays nothing noticeable.
-const RECORDS_PER_ROUND: usize = 512;
+/// Records polled before they are decoded and batches are looked for: amortises the look and the
+/// start of a thread, delays nothing noticeable.
+const RECORDS_PER_ROUND: usize = 2048;
 /// librdkafka's callbacks are served at least this often.
 const POLL_MAX: Duration = Duration::from_millis(100);
 
@@ -154,27 +156,32 @@ impl Source {
 
     /// Takes records: waits for the first, then whatever is there.
     fn poll(&mut self, wait: Duration) -> anyhow::Result<()> {
-        let mut wait = wait;
-        for _ in 0..RECORDS_PER_ROUND {
-            let Some(polled) = self.consumer.poll(wait) else { return Ok(()) };
-            wait = Duration::ZERO;
-            let partition = match polled {
-                Ok(message) => {
-                    self.intake.take(&message, &mut self.dead)?;
-                    message.partition()
+        let mut round = Vec::new();
+        let mut stopped = None;
+        while round.len() < RECORDS_PER_ROUND && stopped.is_none() {
+            let wait = if round.is_empty() { wait } else { Duration::ZERO };
+            match self.consumer.poll(wait) {
+                None => break,
+                Some(Ok(message)) if self.intake.past_end(&message) => {
+                    stopped = Some(KafkaError::PartitionEOF(message.partition()));
                 }
-                Err(KafkaError::PartitionEOF(partition)) => {
-                    self.intake.reached_end(partition);
-                    partition
-                }
-                Err(error) => {
-                    self.trouble(&error)?;
-                    return Ok(());
-                }
-            };
-            self.flow.restrain(&self.consumer, &self.intake, partition)?;
+                Some(Ok(message)) => round.push(message),
+                Some(Err(error)) => stopped = Some(error),
+            }
         }
-        Ok(())
+        // What came before an end or an error is taken before that.
+        self.intake.take(&round, &mut self.dead)?;
+        for run in round.chunk_by(|a, b| a.partition() == b.partition()) {
+            self.flow.restrain(&self.consumer, &self.intake, run[0].partition())?;
+        }
+        match stopped {
+            None => Ok(()),
+            Some(KafkaError::PartitionEOF(partition)) => {
+                self.intake.reached_end(partition);
+                self.flow.restrain(&self.consumer, &self.intake, partition)
+            }
+            Some(error) => self.trouble(&error),
+        }
     }
 
     /// Sorts the errors that pass from those that do not. (The former are logged by

@@ -9,17 +9,18 @@ use crate::config::Config;
 
 use super::super::batch::Batch;
 use super::super::dead_letter::{DeadLetters, Letter};
-use super::super::decode::Mapping;
+use super::super::decode::DecodeError;
 use super::super::events::Events;
-use super::super::merge::{Batcher, Merge};
+use super::super::merge::{Batcher, Merge, Record};
 use super::super::offsets::Offsets;
 use super::super::position::Range;
 use super::super::shuffle::Shuffle;
 use super::guard::Guard;
+use super::round::{Decoded, Decoders};
 
 /// Decodes, merges, shuffles and batches; all of it but the letters is pure.
 pub(super) struct Intake {
-    mapping: Mapping,
+    decoders: Decoders,
     pub(super) merge: Merge,
     /// Collects a batch, or a window where there is a shuffle.
     pub(super) batcher: Batcher,
@@ -36,8 +37,8 @@ impl Intake {
         let shuffle =
             (window > 0).then(|| Shuffle::new(size, config.seed, pass, range.from.clone()));
         let mut intake = Intake {
-            mapping: Mapping::new(config),
-            merge: Merge::new(partitions, config.kafka.order, &Events::of(config)),
+            decoders: Decoders::new(config),
+            merge: Merge::new(partitions, config.kafka.order),
             guard: Guard::new(config.kafka.rejected_window, config.kafka.rejected_share_max),
             ends: range.to,
             finished: BTreeSet::new(),
@@ -69,36 +70,62 @@ impl Intake {
         }
     }
 
+    /// True for a record that is not of the range: past the end there may be one where the last
+    /// ones before it are gone.
+    pub(super) fn past_end(&self, message: &BorrowedMessage<'_>) -> bool {
+        let (partition, offset) = (message.partition(), message.offset());
+        let end = self.ends.as_ref().and_then(|ends| ends.next(partition));
+        self.finished.contains(&partition) || end.is_some_and(|end| offset >= end)
+    }
+
+    /// Takes records of the range.
     pub(super) fn take(
         &mut self,
-        message: &BorrowedMessage<'_>,
+        messages: &[BorrowedMessage<'_>],
         dead: &mut DeadLetters,
     ) -> anyhow::Result<()> {
-        let (partition, offset) = (message.partition(), message.offset());
-        // Past the end there may be a record where the last ones before it are gone.
-        self.finish_at(partition, offset);
-        if self.finished.contains(&partition) {
-            return Ok(());
+        let mut rest = messages;
+        for Decoded { run, errors } in self.decoders.decode(messages) {
+            let (own, others) = rest.split_at(run.records.len());
+            rest = others;
+            self.judge(&run.records, own, errors, dead)?;
+            let partition = run.partition;
+            self.merge.set_idle(partition, false);
+            self.merge.push(run);
+            self.finish_at(partition, own.last().map_or(0, |last| last.offset() + 1));
         }
-        let time_ms = message.timestamp().to_millis();
-        let mapping = &mut self.mapping;
-        self.merge.set_idle(partition, false);
-        let pushed = self
-            .merge
-            .push(partition, offset, |events| mapping.decode(message.payload(), time_ms, events));
-        match pushed {
-            Ok(()) => self.guard.accept(),
-            Err(error) => {
-                let (reason, text) = (error.reason(), error.to_string());
-                let (key, payload) = (message.key(), message.payload());
-                let error = text.as_str();
-                dead.send(&Letter { key, payload, time_ms, partition, offset, reason, error })?;
-                let example =
-                    || format!("{}/{partition} offset {offset}: {error}", message.topic());
-                self.guard.reject(reason, example)?;
+        Ok(())
+    }
+
+    /// Counts the records, and sends letters for those that are rejected.
+    fn judge(
+        &mut self,
+        records: &[Record],
+        messages: &[BorrowedMessage<'_>],
+        errors: Vec<DecodeError>,
+        dead: &mut DeadLetters,
+    ) -> anyhow::Result<()> {
+        let mut errors = errors.into_iter();
+        for (record, message) in records.iter().zip(messages) {
+            if record.time_ms.is_some() {
+                self.guard.accept();
+                continue;
             }
+            let error = errors.next().expect("a rejected record has a reason");
+            let (reason, text) = (error.reason(), error.to_string());
+            let (partition, offset) = (message.partition(), message.offset());
+            dead.send(&Letter {
+                key: message.key(),
+                payload: message.payload(),
+                time_ms: message.timestamp().to_millis(),
+                partition,
+                offset,
+                reason,
+                error: &text,
+            })?;
+            let example = || format!("{}/{partition} offset {offset}: {text}", message.topic());
+            self.guard.reject(reason, example)?;
         }
-        self.finish_at(partition, offset + 1);
         Ok(())
     }
 
