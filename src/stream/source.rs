@@ -63,9 +63,6 @@ impl std::fmt::Debug for Source {
     }
 }
 
-/// Records polled before they are decoded and batches are looked for: amortises the look and the
-/// start of a thread, delays nothing noticeable.
-const RECORDS_PER_ROUND: usize = 2048;
 /// librdkafka's callbacks are served at least this often.
 const POLL_MAX: Duration = Duration::from_millis(100);
 
@@ -157,8 +154,9 @@ impl Source {
     /// Takes records: waits for the first, then whatever is there.
     fn poll(&mut self, wait: Duration) -> anyhow::Result<()> {
         let mut round = Vec::new();
+        let room = self.flow.room(&self.intake.merge);
         let mut stopped = None;
-        while round.len() < RECORDS_PER_ROUND && stopped.is_none() {
+        while round.len() < room && stopped.is_none() {
             let wait = if round.is_empty() { wait } else { Duration::ZERO };
             match self.consumer.poll(wait) {
                 None => break,

@@ -19,6 +19,10 @@ const FETCH_BYTES_MIN: usize = 64 << 10;
 /// would make the stream crawl.
 pub(super) const SHARE_MIN: usize = 1024;
 
+/// Most records of a round: amortises the look at the partitions and the start of a thread that
+/// decodes, delays nothing noticeable.
+const ROUND_MAX: usize = 2048;
+
 /// Keeps the partitions' buffers bounded. Pausing throws away what librdkafka has fetched ahead,
 /// so it starts late and ends at half.
 pub(super) struct Flow {
@@ -40,6 +44,13 @@ impl Flow {
     /// A fetch should bring at most half of a partition's share.
     pub(super) fn fetch_bytes(&self) -> usize {
         (self.share / 2 * RECORD_BYTES).max(FETCH_BYTES_MIN)
+    }
+
+    /// Records that may come before the partitions are looked at again.
+    pub(super) fn room(&self, merge: &Merge) -> usize {
+        let room = self.budget.saturating_sub(merge.buffered_total());
+        // Some record must come, even so, or nothing would ever leave.
+        room.clamp(1, (self.share / 2).min(ROUND_MAX))
     }
 
     /// Pauses `partition` if it is far ahead of those that the merge waits for, or finished (then
