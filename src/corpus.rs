@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::stream::batch::Batch;
 use crate::stream::event::FeatureValue;
+use crate::train::copying::Copying;
 
 /// Share of the items that goes at once when the bound is reached.
 const SWEEP: usize = 16;
@@ -39,6 +40,8 @@ pub struct Corpus {
     /// Items that went, by name, with the step at which they did. Each publish repeats their
     /// tombstones until they are this old, so that a publish that failed loses none.
     expired: Mutex<BTreeMap<Box<str>, u64>>,
+    /// A copy that is under way.
+    capturing: Mutex<Option<Capturing>>,
     items_max: usize,
     tombstone_steps: u64,
 }
@@ -57,6 +60,7 @@ impl Corpus {
             items: DashMap::new(),
             order: Mutex::new(Vec::new()),
             expired: Mutex::new(BTreeMap::new()),
+            capturing: Mutex::new(None),
             items_max,
             tombstone_steps,
         }
@@ -65,8 +69,12 @@ impl Corpus {
     /// Remembers the items of `batch`, trained at `step`.
     pub fn remember(&self, batch: &Batch, step: u64) {
         let events = &batch.events;
+        let mut capturing = self.capturing();
         for (event, &id) in events.item_ids.iter().enumerate() {
             if let Some(mut item) = self.items.get_mut(&id) {
+                if let Some(capturing) = &mut *capturing {
+                    capturing.items.keep(id, &item);
+                }
                 let item = Arc::make_mut(&mut item);
                 item.count += 1;
                 item.last_step = step;
@@ -78,7 +86,7 @@ impl Corpus {
                 continue;
             }
             if self.items.len() >= self.items_max {
-                self.sweep(step);
+                self.sweep(step, capturing.as_mut());
             }
             let name = events.item_names.get(event).into();
             self.expired().remove(&name);
@@ -88,7 +96,7 @@ impl Corpus {
         }
     }
 
-    fn sweep(&self, step: u64) {
+    fn sweep(&self, step: u64, mut capturing: Option<&mut Capturing>) {
         let mut ages: Vec<(u64, u64)> =
             self.items.iter().map(|item| (item.last_step, *item.key())).collect();
         let drop = (ages.len() / SWEEP).max(1);
@@ -97,6 +105,9 @@ impl Corpus {
         expired.retain(|_, at| step - *at <= self.tombstone_steps);
         for (_, id) in &ages[..drop] {
             if let Some((_, item)) = self.items.remove(id) {
+                if let Some(capturing) = &mut capturing {
+                    capturing.items.keep(*id, &item);
+                }
                 expired.insert(item.name.clone(), step);
             }
         }
@@ -119,6 +130,10 @@ impl Corpus {
             (id, Arc::clone(&item))
         };
         (0..count).map(draw).collect()
+    }
+
+    fn capturing(&self) -> std::sync::MutexGuard<'_, Option<Capturing>> {
+        self.capturing.lock().expect("no holder of this lock can panic")
     }
 
     fn expired(&self) -> std::sync::MutexGuard<'_, BTreeMap<Box<str>, u64>> {
@@ -152,6 +167,35 @@ impl Corpus {
         CapturedCorpus { items: items.collect(), order, expired }
     }
 
+    /// Begins to copy what there is now.
+    ///
+    /// # Panics
+    /// If a copy is under way.
+    pub fn begin_capture(&self) {
+        let mut capturing = self.capturing();
+        assert!(capturing.is_none(), "one capture at a time");
+        let items = Copying::new(self.order().clone());
+        *capturing = Some(Capturing { items, expired: self.expired().clone() });
+    }
+
+    /// Copies up to `pointers` more. What [`capture`](Self::capture) would have given at the
+    /// beginning, once that is complete, and then no more.
+    pub fn advance_capture(&self, pointers: &mut usize) -> Option<CapturedCorpus> {
+        let mut capturing = self.capturing();
+        let get = |id| self.items.get(&id).map(|item| Arc::clone(&item));
+        if !capturing.as_mut()?.items.advance(pointers, get) {
+            return None;
+        }
+        let Capturing { items, expired } = capturing.take()?;
+        let (order, items) = items.finish();
+        Some(CapturedCorpus { items: order.iter().copied().zip(items).collect(), order, expired })
+    }
+
+    /// Gives up a copy that is under way.
+    pub fn cancel_capture(&self) {
+        *self.capturing() = None;
+    }
+
     /// Names of items that went not long ago.
     pub fn tombstones(&self) -> Vec<Box<str>> {
         self.expired().keys().cloned().collect()
@@ -181,6 +225,12 @@ impl Corpus {
         *self.expired() = saved.expired;
         Ok(())
     }
+}
+
+/// A copy that is under way.
+struct Capturing {
+    items: Copying<Item>,
+    expired: BTreeMap<Box<str>, u64>,
 }
 
 /// A corpus as it was at one step.
@@ -273,6 +323,30 @@ mod tests {
             drawn.into_iter().map(|(_, item)| item.name.clone()).collect()
         };
         assert_eq!(names(&corpus), names(&restored));
+    }
+
+    #[test]
+    fn a_capture_is_the_corpus_as_it_was() {
+        let corpus = Corpus::new(20, 100);
+        let mut random = crate::train::random::SplitMix::new(5);
+        let mut remember = |step| {
+            let names: Vec<String> =
+                (0..3).map(|_| format!("item {}", random.next_u64() % 40)).collect();
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            corpus.remember(&batch(&names), step);
+        };
+        (0..30).for_each(&mut remember);
+        let want = corpus.to_bytes();
+        corpus.begin_capture();
+        let captured = (30..60).find_map(|step| {
+            remember(step);
+            corpus.advance_capture(&mut 1)
+        });
+        assert_eq!(captured.expect("20 items in 30 turns").to_bytes(), want);
+        assert_ne!(corpus.to_bytes(), want);
+        corpus.begin_capture();
+        corpus.cancel_capture();
+        assert!(corpus.advance_capture(&mut 9).is_none());
     }
 
     #[test]

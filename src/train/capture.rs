@@ -1,9 +1,10 @@
 //! The trainer's state as of one step, as a whole or copied over the steps that follow.
 //!
-//! Owns the order of the sections, and who encodes what: the tables, which are nearly all of it, are
-//! copied in shares (see [`super::embedding`]); towers, statistics and estimator at once; histories
-//! and corpus are shared by pointer and encoded by whoever writes the checkpoint.
+//! Owns the order of the sections, and who encodes what: tables, estimator, histories and corpus,
+//! which are nearly all of it, are copied in shares; towers and statistics at once. Histories and
+//! corpus are shared by pointer and encoded by whoever writes the checkpoint.
 
+use super::copying::CAPTURE_POINTERS_A_STEP;
 use super::embedding::CAPTURE_BLOCKS_A_STEP;
 use super::history::CapturedHistories;
 use super::model::section_of_table;
@@ -20,11 +21,15 @@ pub struct Captured {
     corpus: CapturedCorpus,
 }
 
-/// A capture whose tables are still being copied.
+/// A capture under way: each part is `None` until it is complete.
 pub(super) struct Capturing {
-    captured: Captured,
-    /// By table; `None` until it is complete.
+    counters: Counters,
+    small: Vec<(String, Vec<u8>)>,
+    frequency: Option<Vec<u8>>,
+    /// By table.
     tables: Vec<Option<Vec<u8>>>,
+    histories: Option<CapturedHistories>,
+    corpus: Option<CapturedCorpus>,
 }
 
 impl Captured {
@@ -38,47 +43,88 @@ impl Captured {
     }
 }
 
+impl Capturing {
+    fn is_complete(&self) -> bool {
+        self.frequency.is_some()
+            && self.tables.iter().all(Option::is_some)
+            && self.histories.is_some()
+            && self.corpus.is_some()
+    }
+}
+
 impl Trainer {
     /// The state as it is now, all of it at once.
     pub fn capture(&self) -> Captured {
-        let mut captured = self.without_tables();
+        let mut sections = self.small_sections();
+        let mut frequency = Vec::new();
+        self.frequency.write_to(&mut frequency);
+        sections.push(("frequency".into(), frequency));
         for (table, name) in self.model.tables.iter().zip(&self.model.encoder.tables) {
             let mut bytes = Vec::new();
             table.write_to(&mut bytes);
-            captured.sections.push((section_of_table(name), bytes));
+            sections.push((section_of_table(name), bytes));
         }
-        captured
+        Captured {
+            counters: self.counters(),
+            sections,
+            histories: self.histories.capture(),
+            corpus: self.corpus.capture(),
+        }
     }
 
     /// Begins to copy the state as it is now; [`advance_capture`](Self::advance_capture) after each
     /// of the following steps goes on with it. Panics if a copy is under way.
     pub fn begin_capture(&mut self) {
+        self.frequency.begin_capture();
         self.model.tables.iter_mut().for_each(|table| table.begin_capture());
-        let tables = vec![None; self.model.tables.len()];
-        self.capturing = Some(Capturing { captured: self.without_tables(), tables });
+        self.histories.begin_capture();
+        self.corpus.begin_capture();
+        self.capturing = Some(Capturing {
+            counters: self.counters(),
+            small: self.small_sections(),
+            frequency: None,
+            tables: vec![None; self.model.tables.len()],
+            histories: None,
+            corpus: None,
+        });
     }
 
     /// Copies a step's share; the state as of the beginning once it is complete.
     pub fn advance_capture(&mut self) -> Option<Captured> {
         let capturing = self.capturing.as_mut()?;
-        let mut blocks = CAPTURE_BLOCKS_A_STEP;
+        let (mut blocks, mut pointers) = (CAPTURE_BLOCKS_A_STEP, CAPTURE_POINTERS_A_STEP);
+        if capturing.frequency.is_none() {
+            capturing.frequency = self.frequency.advance_capture(&mut blocks);
+        }
         for (table, bytes) in self.model.tables.iter_mut().zip(&mut capturing.tables) {
             if bytes.is_none() {
                 *bytes = table.advance_capture(&mut blocks);
             }
         }
-        if capturing.tables.iter().any(Option::is_none) {
+        if capturing.histories.is_none() {
+            capturing.histories = self.histories.advance_capture(&mut pointers);
+        }
+        if capturing.corpus.is_none() {
+            capturing.corpus = self.corpus.advance_capture(&mut pointers);
+        }
+        if !capturing.is_complete() {
             return None;
         }
-        let Capturing { mut captured, tables } = self.capturing.take()?;
+        let whole = self.capturing.take()?;
+        let mut sections = whole.small;
+        sections.push(("frequency".into(), whole.frequency?));
         let names = self.model.encoder.tables.iter().map(|name| section_of_table(name));
-        captured.sections.extend(names.zip(tables.into_iter().flatten()));
-        Some(captured)
+        sections.extend(names.zip(whole.tables.into_iter().flatten()));
+        let (histories, corpus) = (whole.histories?, whole.corpus?);
+        Some(Captured { counters: whole.counters, sections, histories, corpus })
     }
 
     /// Gives up a copy that is under way.
     pub fn cancel_capture(&mut self) {
+        self.frequency.cancel_capture();
         self.model.tables.iter_mut().for_each(|table| table.cancel_capture());
+        self.histories.cancel_capture();
+        self.corpus.cancel_capture();
         self.capturing = None;
     }
 
@@ -87,17 +133,10 @@ impl Trainer {
         self.capturing.is_some()
     }
 
-    fn without_tables(&self) -> Captured {
-        let mut frequency = Vec::new();
-        self.frequency.write_to(&mut frequency);
+    /// Sections that cost little.
+    fn small_sections(&self) -> Vec<(String, Vec<u8>)> {
         let mut sections = self.model.small_sections();
-        sections.push(("frequency".into(), frequency));
         sections.extend(self.objective.sections());
-        Captured {
-            counters: self.counters(),
-            sections,
-            histories: self.histories.capture(),
-            corpus: self.corpus.capture(),
-        }
+        sections
     }
 }

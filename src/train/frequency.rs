@@ -36,6 +36,7 @@
 //! rayon pool and gives the same bits on any number of threads. A [`Reader`] may be asked by other
 //! threads at any time.
 
+mod capture;
 mod lane;
 mod rate;
 mod slot;
@@ -49,6 +50,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rayon::prelude::*;
 
+use capture::Capture;
 use lane::Lane;
 use rate::{Ladder, Scores};
 use slot::{Rule, Slot};
@@ -172,6 +174,8 @@ pub struct Frequency {
     /// counts.
     occurrences: u64,
     collided: u64,
+    /// A copy of the state that is under way.
+    capture: Option<Capture>,
 }
 
 impl Frequency {
@@ -184,7 +188,7 @@ impl Frequency {
         let lanes = (0..shards).map(|_| Lane::new(ladder())).collect();
         let slots = Slots::new(&settings);
         let table = Arc::new(Table { settings, slots, step: AtomicU64::new(0) });
-        Self { table, lanes, scores: Scores::default(), occurrences: 0, collided: 0 }
+        Self { table, lanes, scores: Scores::default(), occurrences: 0, collided: 0, capture: None }
     }
 
     /// Takes in one step's batch: `ids` are its item ids, duplicates included. Steps start at 1 and

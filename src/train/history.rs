@@ -3,10 +3,12 @@
 //! Owns the histories. Bounded in queries (the longest unseen go) and in length. Everything here
 //! is a function of the events in their order, so a restored trainer goes on with the same bits.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+
+use super::copying::Copying;
+use super::id_map::IdMap;
 
 /// Share of the histories that goes at once when the bound is reached: one sweep over all of them
 /// pays for this many insertions.
@@ -17,8 +19,10 @@ pub struct Histories {
     queries_max: usize,
     length: usize,
     /// Shared with a snapshot that is being written; one that changes meanwhile is copied.
-    by_query: HashMap<u64, Arc<History>>,
+    by_query: IdMap<Arc<History>>,
     clock: u64,
+    /// A copy that is under way, and the clock at its beginning.
+    capturing: Option<(Copying<History>, u64)>,
 }
 
 /// Histories as they were at one step.
@@ -44,7 +48,7 @@ struct Saved {
 impl Histories {
     /// Up to `length` items for each of up to `queries_max` queries.
     pub fn new(queries_max: usize, length: usize) -> Self {
-        Self { queries_max, length, by_query: HashMap::new(), clock: 0 }
+        Self { queries_max, length, by_query: IdMap::default(), clock: 0, capturing: None }
     }
 
     /// The items of `query` so far, oldest first.
@@ -73,7 +77,7 @@ impl Histories {
         if self.length == 0 {
             return Vec::new();
         }
-        let mut moved: HashMap<u64, Vec<u64>> = HashMap::new();
+        let mut moved: IdMap<Vec<u64>> = IdMap::default();
         let events = queries.iter().zip(items);
         events
             .map(|(&query, &item)| {
@@ -98,6 +102,9 @@ impl Histories {
             .by_query
             .entry(query)
             .or_insert_with(|| Arc::new(History { items: Vec::new(), touched: 0 }));
+        if let Some((copying, _)) = &mut self.capturing {
+            copying.keep(query, history);
+        }
         let history = Arc::make_mut(history);
         append(&mut history.items, item, self.length);
         history.touched = self.clock;
@@ -118,7 +125,14 @@ impl Histories {
         let drop = (touched.len() / SWEEP).max(1);
         // `touched` values are distinct, so the cut is exact.
         let (_, &mut newest_dropped, _) = touched.select_nth_unstable(drop - 1);
-        self.by_query.retain(|_, history| history.touched > newest_dropped);
+        let capturing = &mut self.capturing;
+        self.by_query.retain(|&query, history| {
+            let stays = history.touched > newest_dropped;
+            if let Some((copying, _)) = capturing.as_mut().filter(|_| !stays) {
+                copying.keep(query, history);
+            }
+            stays
+        });
     }
 
     /// All there is now, to be written elsewhere while this goes on: costs a pointer a query.
@@ -127,7 +141,31 @@ impl Histories {
         CapturedHistories { clock: self.clock, histories: histories.collect() }
     }
 
-    /// Takes over what [`Histories::to_bytes`] gave.
+    /// Begins to copy what there is now. Panics if a copy is under way.
+    pub fn begin_capture(&mut self) {
+        assert!(self.capturing.is_none(), "one capture at a time");
+        let queries = self.by_query.keys().copied().collect();
+        self.capturing = Some((Copying::new(queries), self.clock));
+    }
+
+    /// Copies up to `pointers` more. What [`capture`](Self::capture) would have given at the
+    /// beginning, once that is complete, and then no more.
+    pub fn advance_capture(&mut self, pointers: &mut usize) -> Option<CapturedHistories> {
+        let get = |query| self.by_query.get(&query).cloned();
+        if !self.capturing.as_mut()?.0.advance(pointers, get) {
+            return None;
+        }
+        let (copying, clock) = self.capturing.take()?;
+        let (queries, histories) = copying.finish();
+        Some(CapturedHistories { clock, histories: queries.into_iter().zip(histories).collect() })
+    }
+
+    /// Gives up a copy that is under way.
+    pub fn cancel_capture(&mut self) {
+        self.capturing = None;
+    }
+
+    /// Takes over what [`CapturedHistories::to_bytes`] gave.
     ///
     /// # Errors
     /// Damaged bytes.
@@ -184,6 +222,27 @@ mod tests {
         assert_eq!(histories.len(), 4);
         assert!(histories.of(2).is_empty(), "query 2 was touched longest ago");
         assert_eq!(histories.of(1), [100, 100]);
+    }
+
+    #[test]
+    fn a_capture_is_the_histories_as_they_were() {
+        let mut random = super::super::random::SplitMix::new(9);
+        let mut histories = Histories::new(50, 4);
+        let mut push = |histories: &mut Histories| {
+            histories.push(random.next_u64() % 80, random.next_u64());
+        };
+        (0..1000).for_each(|_| push(&mut histories));
+        let want = histories.capture().to_bytes();
+        histories.begin_capture();
+        let captured = (0..80).find_map(|_| {
+            push(&mut histories);
+            histories.advance_capture(&mut 1)
+        });
+        assert_eq!(captured.expect("50 queries in 80 turns").to_bytes(), want);
+        assert_ne!(histories.capture().to_bytes(), want);
+        histories.begin_capture();
+        histories.cancel_capture();
+        assert!(histories.advance_capture(&mut 9).is_none());
     }
 
     #[test]

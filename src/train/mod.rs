@@ -7,6 +7,7 @@
 //! Must never know: rdkafka, tokio, files, the clock.
 
 pub mod capture;
+pub mod copying;
 mod dense;
 mod distinct;
 pub mod embedding;

@@ -1,5 +1,7 @@
 //! The trainer as a whole, in every mode of the loss; evaluations on worlds small enough to count.
 
+use std::collections::BTreeMap;
+
 use burn::tensor::Device;
 
 use super::evaluation::held_out::{HeldOut, Seen};
@@ -128,6 +130,37 @@ fn every_mode_learns_and_goes_on_from_a_checkpoint_with_the_same_bits() {
         // Two items of thirty are right for a query; chance alone gives a mean reciprocal rank of .13.
         let mrr = held_out.model.all.mrr();
         assert!(mrr > 0.5, "{mode:?}: {mrr}");
+    }
+}
+
+#[test]
+fn a_capture_over_steps_is_the_state_as_it_was() {
+    for mode in MODES {
+        let mut trainer = trainer(&config(mode));
+        let step = |trainer: &mut Trainer, seed| {
+            trainer.step(&world(seed, 64), &mut |_| {}).expect("there are events");
+        };
+        (0..10).for_each(|seed| step(&mut trainer, seed));
+        let want = trainer.capture();
+        trainer.begin_capture();
+        assert!(trainer.is_capturing());
+        // Everything changes before the first share is copied.
+        (10..13).for_each(|seed| step(&mut trainer, seed));
+        let got = (13..80).find_map(|seed| {
+            step(&mut trainer, seed);
+            trainer.advance_capture()
+        });
+        let got = got.expect("it is copied in 67 steps");
+        assert!(!trainer.is_capturing());
+        assert_eq!((got.counters.step, want.counters.step), (10, 10));
+        let by_name = |captured: super::capture::Captured| -> BTreeMap<String, Vec<u8>> {
+            captured.into_sections().into_iter().collect()
+        };
+        let (got, want) = (by_name(got), by_name(want));
+        assert_eq!(got.keys().collect::<Vec<_>>(), want.keys().collect::<Vec<_>>());
+        for (name, bytes) in &want {
+            assert!(got[name] == *bytes, "{mode:?}: {name}");
+        }
     }
 }
 

@@ -31,11 +31,21 @@ pub(super) struct Lane {
     pub(super) scores: Scores,
     /// Ids that found every one of their buckets last written by another id.
     pub(super) collided: u64,
+    /// While the slots are copied: the place from which on they are not yet.
+    pub(super) keep_from: Option<usize>,
+    /// What such slots held before they changed, oldest first; a slot may stand here twice.
+    kept: Vec<(usize, Slot)>,
 }
 
 impl Lane {
     pub(super) fn new(ladder: Option<Ladder>) -> Self {
         Self { ladder, ..Self::default() }
+    }
+
+    /// Ends the keeping, and gives what was kept.
+    pub(super) fn stop_keeping(&mut self) -> Vec<(usize, Slot)> {
+        self.keep_from = None;
+        std::mem::take(&mut self.kept)
     }
 
     /// Brings `cells`, of which this lane owns `shard`, up to `step`.
@@ -60,6 +70,7 @@ impl Lane {
         });
         let mut ahead = self.places.iter().skip(AHEAD);
         self.collided = 0;
+        let keep_from = self.keep_from.unwrap_or(usize::MAX);
         for (&(key, copies), places) in self.distinct.iter().zip(self.places.chunks(hashes)) {
             let mut cut = true;
             for &place in places {
@@ -67,6 +78,9 @@ impl Lane {
                     cells[next].prefetch();
                 }
                 let mut slot = cells[place].get();
+                if place >= keep_from {
+                    self.kept.push((place, slot));
+                }
                 cut &= slot.claim(key.fingerprint());
                 slot.observe(rule, step, copies);
                 cells[place].set(slot);

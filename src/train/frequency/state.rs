@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicU64;
 use super::super::embedding::take;
 use super::super::id_map::IdMap;
 use super::rate::{Followed, Ladder, Scores};
-use super::slots::{Key, shard_of};
+use super::slots::{Cell, Key, shard_of};
 use super::{Frequency, FrequencySettings, Mode, Rate, Slot, Slots, Table};
 
 const MAGIC: [u8; 4] = *b"MRFQ";
@@ -34,6 +34,15 @@ impl Frequency {
     /// Appends the whole state to `out`, little-endian: 16 bytes a slot (24 an id in exact mode),
     /// and with [`Rate::Auto`] its sample.
     pub fn write_to(&self, out: &mut Vec<u8>) {
+        self.write_header(out);
+        match &self.table.slots {
+            Slots::Hashed(cells) => write_slots(cells, out),
+            Slots::Exact(maps) => write_maps(maps, out),
+        }
+        self.write_ladders(out);
+    }
+
+    pub(super) fn write_header(&self, out: &mut Vec<u8>) {
         let s = &self.table.settings;
         out.extend(MAGIC);
         out.extend(VERSION.to_le_bytes());
@@ -43,20 +52,10 @@ impl Frequency {
         for number in numbers.into_iter().chain([self.occurrences, self.collided]) {
             out.extend(number.to_le_bytes());
         }
-        match &self.table.slots {
-            Slots::Hashed(cells) => {
-                out.reserve(cells.len() * Slot::BYTES);
-                // A block at a time: growing `out` slot by slot checks its capacity each time.
-                let mut block = [[0; Slot::BYTES]; 256];
-                for cells in cells.chunks(block.len()) {
-                    for (bytes, cell) in block.iter_mut().zip(cells) {
-                        *bytes = slot_bytes(cell.get());
-                    }
-                    out.extend_from_slice(block[..cells.len()].as_flattened());
-                }
-            }
-            Slots::Exact(maps) => write_maps(maps, out),
-        }
+    }
+
+    /// Scores and samples of the rates, after their number.
+    pub(super) fn write_ladders(&self, out: &mut Vec<u8>) {
         let ladders: Vec<&Ladder> =
             self.lanes.iter().filter_map(|lane| lane.ladder.as_ref()).collect();
         out.extend((ladders.len() as u64).to_le_bytes());
@@ -113,7 +112,19 @@ impl Frequency {
     }
 }
 
-fn slot_bytes(slot: Slot) -> [u8; Slot::BYTES] {
+pub(super) fn write_slots(cells: &[Cell], out: &mut Vec<u8>) {
+    out.reserve(cells.len() * Slot::BYTES);
+    // A block at a time: growing `out` slot by slot checks its capacity each time.
+    let mut block = [[0; Slot::BYTES]; 256];
+    for cells in cells.chunks(block.len()) {
+        for (bytes, cell) in block.iter_mut().zip(cells) {
+            *bytes = slot_bytes(cell.get());
+        }
+        out.extend_from_slice(block[..cells.len()].as_flattened());
+    }
+}
+
+pub(super) fn slot_bytes(slot: Slot) -> [u8; Slot::BYTES] {
     let [first, second] = slot.to_words().map(u128::from);
     (first | second << 64).to_le_bytes()
 }

@@ -597,6 +597,35 @@ fn any_settings() -> impl Strategy<Value = FrequencySettings> {
 }
 
 /// Batches with the step each comes at; steps leap, so that large gaps occur.
+#[test]
+fn a_capture_is_the_estimator_as_it_was() {
+    // Sharded, of three blocks, with and without the rates' samples; and one that is exact.
+    let large = FrequencySettings { hashes: 2, buckets: 80_000, ..settings() };
+    let auto = FrequencySettings { alpha: Rate::Auto, ..large.clone() };
+    for settings in [large, auto, exact()] {
+        let mut random = SplitMix::new(11);
+        let mut frequency = Frequency::new(settings);
+        let mut update = |frequency: &mut Frequency, step| {
+            let ids: Vec<u64> = (0..3000).map(|_| random.next_u64() % 20_000).collect();
+            frequency.update(step, &ids);
+        };
+        (1..=20).for_each(|step| update(&mut frequency, step));
+        let want = bytes_of(&frequency);
+        frequency.begin_capture();
+        let captured = (21..30).find_map(|step| {
+            update(&mut frequency, step);
+            frequency.advance_capture(&mut usize::from(step % 2 == 0))
+        });
+        assert!(captured.expect("three blocks in nine turns") == want);
+        assert!(bytes_of(&frequency) != want);
+        frequency.begin_capture();
+        update(&mut frequency, 40);
+        frequency.cancel_capture();
+        assert!(frequency.advance_capture(&mut 9).is_none());
+        assert!(frequency.lanes.iter_mut().all(|lane| lane.stop_keeping().is_empty()));
+    }
+}
+
 fn any_batches() -> impl Strategy<Value = Vec<(u64, Vec<u64>)>> {
     let leap = prop_oneof![4 => 1u64..4, 1 => 1u64..1 << 31];
     let batch = (leap, prop::collection::vec(0u64..50, 0..20));
