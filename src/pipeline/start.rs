@@ -108,11 +108,15 @@ pub fn restore(
     if manifest.config_digest != config.digest() {
         let saved = Config::from_toml(&checkpoint.config()?)
             .map_err(|faults| anyhow!("the config in {path} is not valid here: {faults}"))?;
-        bail!(
-            "{path} was trained with another config; these lines differ (- checkpoint, + now):\n\
-             {}\ngo back to the old values, or start over in another checkpoint.directory",
-            difference(&saved.state_keys(), &config.state_keys())
-        );
+        // A key that came with a later version has its default in both, and only the digest differs.
+        let (old, new) = (saved.state_keys(), config.state_keys());
+        if old != new {
+            bail!(
+                "{path} was trained with another config; these lines differ (- checkpoint, + now):\n\
+                 {}\ngo back to the old values, or start over in another checkpoint.directory",
+                difference(&old, &new)
+            );
+        }
     }
     let counters = Counters {
         step: manifest.step,
@@ -205,4 +209,49 @@ pub fn distance(from: &Offsets, to: &Offsets) -> u64 {
         u64::try_from(end - begin).unwrap_or(0)
     });
     partitions.sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::{Section, Snapshot};
+
+    /// A checkpoint of an untrained model, with this for its digest of the config.
+    fn checkpoint(config: &Config, directory: &Path, digest: &str) -> Checkpoint {
+        let placement = Placement { device: Device::flex(), gpu: false };
+        let trainer = Trainer::new(config, &placement, Offsets::new("demo"));
+        let section = |(name, bytes)| Section { name, bytes, digested: true };
+        let sections = trainer.capture().into_sections().into_iter().map(section).collect();
+        let snapshot = Snapshot {
+            step: 1,
+            offsets: Offsets::new("demo"),
+            pass: 1,
+            event_time_ms: 0,
+            events_trained: 0,
+            events_rejected: 0,
+            config_digest: digest.to_owned(),
+            config_toml: config.to_toml(),
+            sections,
+        };
+        let store = Store::open(directory, 1).expect("a directory of its own");
+        store.write(&snapshot).expect("written")
+    }
+
+    #[test]
+    fn a_checkpoint_goes_on_under_the_same_keys_only() {
+        let config = Config::from_toml(include_str!("../../config/demo.toml")).expect("valid");
+        let directory = tempfile::tempdir().expect("a directory");
+        // The digest of a version that had fewer keys.
+        let checkpoint = checkpoint(&config, directory.path(), "0123456789abcdef");
+        let placement = Placement { device: Device::flex(), gpu: false };
+        restore(&config, &placement, &checkpoint).expect("the keys have the same values");
+        let mut other = config.clone();
+        other.model.dim += 1;
+        other.kafka.topic = "another".into();
+        let error = restore(&other, &placement, &checkpoint).err().expect("another shape");
+        let (old, new) = (config.model.dim, other.model.dim);
+        let text = error.to_string();
+        assert!(text.contains(&format!("  - dim = {old}\n  + dim = {new}\n")), "{text}");
+        assert!(!text.contains("topic"), "{text}");
+    }
 }

@@ -24,7 +24,8 @@ pub struct Captured {
 /// A capture under way: each part is `None` until it is complete.
 pub(super) struct Capturing {
     counters: Counters,
-    small: Vec<(String, Vec<u8>)>,
+    model: Vec<(String, Vec<u8>)>,
+    objective: Vec<(String, Vec<u8>)>,
     frequency: Option<Vec<u8>>,
     /// By table.
     tables: Vec<Option<Vec<u8>>>,
@@ -55,10 +56,11 @@ impl Capturing {
 impl Trainer {
     /// The state as it is now, all of it at once.
     pub fn capture(&self) -> Captured {
-        let mut sections = self.small_sections();
+        let mut sections = self.model.small_sections();
         let mut frequency = Vec::new();
         self.frequency.write_to(&mut frequency);
         sections.push(("frequency".into(), frequency));
+        sections.extend(self.objective.sections());
         for (table, name) in self.model.tables.iter().zip(&self.model.encoder.tables) {
             let mut bytes = Vec::new();
             table.write_to(&mut bytes);
@@ -81,7 +83,8 @@ impl Trainer {
         self.corpus.begin_capture();
         self.capturing = Some(Capturing {
             counters: self.counters(),
-            small: self.small_sections(),
+            model: self.model.small_sections(),
+            objective: self.objective.sections(),
             frequency: None,
             tables: vec![None; self.model.tables.len()],
             histories: None,
@@ -111,8 +114,9 @@ impl Trainer {
             return None;
         }
         let whole = self.capturing.take()?;
-        let mut sections = whole.small;
+        let mut sections = whole.model;
         sections.push(("frequency".into(), whole.frequency?));
+        sections.extend(whole.objective);
         let names = self.model.encoder.tables.iter().map(|name| section_of_table(name));
         sections.extend(names.zip(whole.tables.into_iter().flatten()));
         let (histories, corpus) = (whole.histories?, whole.corpus?);
@@ -131,12 +135,5 @@ impl Trainer {
     /// Whether a copy is under way.
     pub fn is_capturing(&self) -> bool {
         self.capturing.is_some()
-    }
-
-    /// Sections that cost little.
-    fn small_sections(&self) -> Vec<(String, Vec<u8>)> {
-        let mut sections = self.model.small_sections();
-        sections.extend(self.objective.sections());
-        sections
     }
 }
