@@ -1,5 +1,6 @@
 //! How a run begins: the device, the newest good checkpoint, and where in the log to read on.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, anyhow, bail};
@@ -112,7 +113,7 @@ pub fn restore(
         let (old, new) = (saved.state_keys(), config.state_keys());
         if old != new {
             bail!(
-                "{path} was trained with another config; these lines differ (- checkpoint, + now):\n\
+                "{path} was trained with another config; these keys differ (- checkpoint, + now):\n\
                  {}\ngo back to the old values, or start over in another checkpoint.directory",
                 difference(&old, &new)
             );
@@ -132,15 +133,31 @@ pub fn restore(
         .with_context(|| format!("cannot restore {path}"))
 }
 
-/// Lines that only one of two texts has.
+/// Keys whose values differ between two texts in TOML, with their paths.
 fn difference(old: &str, new: &str) -> String {
-    let only = |a: &str, b: &str, mark: &str| -> Vec<String> {
-        let missing = a.lines().filter(|line| !b.lines().any(|other| other == *line));
-        missing.map(|line| format!("  {mark} {line}")).collect()
+    let [old, new] = [old, new].map(|text| {
+        let mut values = BTreeMap::new();
+        let table: toml::Table = toml::from_str(text).expect("a config of our own is TOML");
+        flatten("", &table, &mut values);
+        values
+    });
+    let only = |a: &BTreeMap<String, String>, b: &BTreeMap<String, String>, mark: &str| {
+        let differs = a.iter().filter(|(key, value)| b.get(*key) != Some(*value));
+        differs.map(|(key, value)| format!("  {mark} {key} = {value}")).collect()
     };
-    let mut lines = only(old, new, "-");
-    lines.extend(only(new, old, "+"));
+    let mut lines: Vec<String> = only(&old, &new, "-");
+    lines.extend(only(&new, &old, "+"));
     lines.join("\n")
+}
+
+fn flatten(path: &str, table: &toml::Table, out: &mut BTreeMap<String, String>) {
+    for (key, value) in table {
+        let path = format!("{path}{key}");
+        match value {
+            toml::Value::Table(table) => flatten(&format!("{path}."), table, out),
+            value => drop(out.insert(path, value.to_string())),
+        }
+    }
 }
 
 /// The device that `choice` means on this machine.
@@ -251,7 +268,10 @@ mod tests {
         let error = restore(&other, &placement, &checkpoint).err().expect("another shape");
         let (old, new) = (config.model.dim, other.model.dim);
         let text = error.to_string();
-        assert!(text.contains(&format!("  - dim = {old}\n  + dim = {new}\n")), "{text}");
+        assert!(
+            text.contains(&format!("  - model.dim = {old}\n  + model.dim = {new}\n")),
+            "{text}"
+        );
         assert!(!text.contains("topic"), "{text}");
     }
 }

@@ -40,12 +40,14 @@ impl Column {
     }
 
     /// Appends an id and its weight to the current event's entries.
+    #[inline]
     pub(super) fn entry(&mut self, id: u64, weight: f32) {
         self.ids.push(id);
         self.values.push(weight);
     }
 
     /// Ends the current event's entries.
+    #[inline]
     pub fn end(&mut self) {
         let end = u32::try_from(self.values.len()).expect("a batch has under 2^32 feature entries");
         self.ends.push(end);
@@ -61,6 +63,7 @@ impl Column {
     }
 
     /// Appends event `i` of `other`, a column of the same feature.
+    #[inline]
     pub fn push_from(&mut self, other: &Column, i: usize) {
         let range = other.range(i);
         self.ids.extend_from_slice(other.ids_of(&range));
@@ -114,12 +117,14 @@ impl Column {
     }
 
     /// Where event `i`'s entries stand in `ids` and `values`.
+    #[inline]
     pub fn range(&self, i: usize) -> Range<usize> {
         let start = if i == 0 { 0 } else { self.ends[i - 1] as usize };
         start..self.ends[i] as usize
     }
 
     /// Numbers and vectors have no ids beside their values.
+    #[inline]
     fn ids_of(&self, range: &Range<usize>) -> &[u64] {
         if self.ids.is_empty() { &[] } else { &self.ids[range.clone()] }
     }

@@ -2,6 +2,7 @@
 
 /// 64-bit key of an id: xxh3 of its text, an integer's being its decimal digits, so that `858`
 /// and `"858"` are one id. Two of ten million ids share a key with probability 3e-6.
+#[inline]
 pub fn id_key(text: &[u8]) -> u64 {
     xxhash_rust::xxh3::xxh3_64(text)
 }

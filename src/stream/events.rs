@@ -116,6 +116,7 @@ impl Names {
     }
 
     /// The `i`-th.
+    #[inline]
     pub fn get(&self, i: usize) -> &str {
         let start = if i == 0 { 0 } else { self.ends[i - 1] };
         &self.text[start..self.ends[i]]

@@ -35,6 +35,7 @@ impl Span {
         Span { start: narrow(start), end: narrow(end) }
     }
 
+    #[inline]
     fn range(self) -> Range<usize> {
         self.start as usize..self.end as usize
     }
@@ -56,11 +57,13 @@ impl Raw {
     }
 
     /// `null` means the same as no field at all.
+    #[inline]
     pub(crate) fn absent(self) -> bool {
         matches!(self, Raw::Missing | Raw::Null)
     }
 
     /// Null and empty strings name nothing.
+    #[inline]
     pub(crate) fn names_something(self) -> bool {
         !self.absent() && !matches!(self, Raw::Text(text) if text.range().is_empty())
     }
@@ -97,6 +100,7 @@ struct Child {
 
 /// A key's last eight bytes. Keys of one log begin alike ("click_os", "click_region"), and seldom
 /// end so.
+#[inline]
 fn tail(key: &str) -> u64 {
     let bytes = key.as_bytes();
     match bytes.last_chunk() {
@@ -158,6 +162,7 @@ pub(crate) struct Found {
 
 impl Found {
     /// The value at `place`; a key spelt with dots goes before a path through objects.
+    #[inline]
     pub(crate) fn get(&self, place: Place) -> Raw {
         match (self.slots[place.literal], place.nested) {
             (Raw::Missing, Some(nested)) => self.slots[nested],
@@ -166,11 +171,13 @@ impl Found {
     }
 
     /// A string.
+    #[inline]
     pub(crate) fn text(&self, span: Span) -> &str {
         &self.text[span.range()]
     }
 
     /// Elements of an array.
+    #[inline]
     pub(crate) fn elements(&self, span: Span) -> &[Raw] {
         &self.elements[span.range()]
     }
@@ -193,6 +200,7 @@ impl Node {
         self.children[index].node.slot_at(path, slots)
     }
 
+    #[inline]
     fn child(&self, key: &str) -> Option<&Node> {
         let tail = tail(key);
         let child = self.children.iter().find(|child| child.tail == tail && *child.name == *key);

@@ -12,6 +12,7 @@ use super::scan::{Found, Raw};
 const TIMES_MS: std::ops::RangeInclusive<i64> = -62_135_596_800_000..=253_402_300_799_999;
 
 /// An id's text: strings as they are, integers in decimal.
+#[inline]
 pub(super) fn id<'r>(
     raw: Raw,
     found: &'r Found,
@@ -31,12 +32,14 @@ pub(super) fn id<'r>(
 }
 
 /// The key of an id.
+#[inline]
 pub(super) fn key(raw: Raw, found: &Found, field: &Field) -> Result<u64, DecodeError> {
     let mut digits = itoa::Buffer::new();
     Ok(id_key(id(raw, found, field, &mut digits)?.as_bytes()))
 }
 
 /// Entries of an array, or a single scalar as an array of one.
+#[inline]
 fn entries<'r>(raw: &'r Raw, found: &'r Found) -> &'r [Raw] {
     match raw {
         Raw::List(list) => found.elements(*list),
