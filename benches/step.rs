@@ -32,14 +32,13 @@ fn main() {
     }
     // Before anything is freed that it could reuse.
     println!("memory at 10M rows of dim 64: {:.2} of rows and accumulators", memory());
-    let peak = sgemm_peak();
-    println!("sgemm peak {peak:.0} GFLOP/s, {} threads", rayon::current_num_threads());
-    println!("   batch  of items  examples/s  GFLOP/s  of peak  ms a step, by phase");
+    println!("{} threads", rayon::current_num_threads());
+    println!("   batch  of items  examples/s  GFLOP/s  of sgemm's  ms a step, by phase");
     for size in [1024, 4096, 8192] {
-        run(size, peak);
+        run(size);
     }
     println!(
-        "\n        rows  ms a step: mean    p99    max    begin  while a snapshot is taken: mean    p99    max"
+        "\n        rows  of items  ms a step: mean    p99    max    begin  while a snapshot is taken: mean    p99    max"
     );
     for rows in [100_000, 1_000_000, 10_000_000] {
         vocabulary(rows);
@@ -63,9 +62,9 @@ fn vocabulary(rows: u64) {
         }
     }
     let mut random = SplitMix::new(1);
-    let spread = if large { 1_000_000.0 } else { rows as f64 };
+    let users = if large { 1_000_000.0 } else { rows as f64 };
     let batches: Vec<Batch> =
-        (0..256).map(|_| batch(1024, spread, rows as f64, &mut random)).collect();
+        (0..256).map(|_| batch(1024, users, spread(rows as f64), &mut random)).collect();
     let step = |trainer: &mut Trainer, number: usize| {
         let began = Instant::now();
         trainer.step(&batches[number % batches.len()], &mut |_| {});
@@ -91,7 +90,8 @@ fn vocabulary(rows: u64) {
         let last = times.len() - 1;
         format!("{mean:>6.2} {:>6.2} {:>6.2}", times[last * 99 / 100], times[last])
     });
-    println!("{rows:>12}             {a}   {begin:>6.1}                        {b}");
+    let items = distinct(&batches);
+    println!("{rows:>12} {items:>9.0}             {a}   {begin:>6.1}                        {b}");
 }
 
 /// Bytes that the process takes for each byte of rows and accumulators, at 10M rows.
@@ -117,16 +117,19 @@ fn resident() -> f64 {
     pages.map_or(f64::NAN, |pages| pages * 4096.0)
 }
 
-fn run(size: usize, peak: f64) {
+fn run(size: usize) {
     let set = format!("batch.size={size}");
     let config = Config::load(Some("bench/model.toml".as_ref()), &[set]).expect("a valid config");
     let placement = pipeline::placement(config.device).expect("the CPU");
     let mut trainer = Trainer::new(&config, &placement, Offsets::new("bench"));
     let mut random = SplitMix::new(1);
-    let batches: Vec<Batch> = (0..BATCHES).map(|_| batch(size, ROWS, ROWS, &mut random)).collect();
+    let batches: Vec<Batch> =
+        (0..BATCHES).map(|_| batch(size, ROWS, zipf(ROWS), &mut random)).collect();
     for batch in &batches[..BATCHES / 4] {
         trainer.step(batch, &mut |_| {});
     }
+    // A machine that is shared has another pace by the minute: the better of before and after.
+    let before = sgemm_peak();
     let mut phases: Vec<(Phase, Duration)> = Vec::new();
     let (began, mut steps) = (Instant::now(), 0);
     while began.elapsed().as_secs_f64() < SECONDS {
@@ -145,6 +148,7 @@ fn run(size: usize, peak: f64) {
         steps += 1;
     }
     let seconds = began.elapsed().as_secs_f64() / steps as f64;
+    let peak = before.max(sgemm_peak());
     let (towers, loss) = (6.0 * 2.0 * (128.0 * 256.0 + 256.0 * 128.0 + 128.0 * 64.0), 6.0 * 64.0);
     let items = distinct(&batches);
     let operations = 0.5 * towers * (size as f64 + items) + loss * size as f64 * items;
@@ -156,7 +160,7 @@ fn run(size: usize, peak: f64) {
         })
         .collect();
     println!(
-        "{size:>8} {items:>9.0}  {:>10.0}  {achieved:>7.0}  {:>6.0}%  {:.2}: {}",
+        "{size:>8} {items:>9.0}  {:>10.0}  {achieved:>7.0}  {peak:>4.0} {:>4.0}%  {:.2}: {}",
         size as f64 / seconds,
         100.0 * achieved / peak,
         seconds * 1e3,
@@ -170,15 +174,38 @@ fn distinct(batches: &[Batch]) -> f64 {
     batches.iter().map(of_batch).sum::<usize>() as f64 / batches.len() as f64
 }
 
-/// Users and items as logs have them: users evenly, items by Zipf's law.
-fn batch(size: usize, users: f64, items: f64, random: &mut SplitMix) -> Batch {
-    let mut unit = || (random.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
+/// Items as logs have them: by Zipf's law.
+fn zipf(items: f64) -> impl Fn(&mut SplitMix) -> u64 {
+    move |random| items.powf(unit(random)) as u64
+}
+
+/// As many distinct items to a batch whatever `items` is, and rows all over the table: the heads of a
+/// Zipf's law of 100,000, and any items for the rest of it.
+fn spread(items: f64) -> impl Fn(&mut SplitMix) -> u64 {
+    const HEADS: u64 = 1000;
+    let law = zipf(1e5);
+    move |random| match law(random) {
+        head if head < HEADS => head,
+        _ => (unit(random) * items) as u64,
+    }
+}
+
+fn unit(random: &mut SplitMix) -> f64 {
+    (random.next_u64() >> 11) as f64 / (1u64 << 53) as f64
+}
+
+/// Users evenly, items by `item`.
+fn batch(
+    size: usize,
+    users: f64,
+    item: impl Fn(&mut SplitMix) -> u64,
+    random: &mut SplitMix,
+) -> Batch {
     let mut batch = Batch::new(Events::new(2, 2), Offsets::new("bench"));
     for _ in 0..size {
-        let user = (unit() * users) as u64;
-        let mut item = || items.powf(unit()) as u64;
-        let item_id = item();
-        let history = (0..HISTORY).map(|_| (item(), 1.0 / HISTORY as f32)).collect();
+        let user = (unit(random) * users) as u64;
+        let item_id = item(random);
+        let history = (0..HISTORY).map(|_| (item(random), 1.0 / HISTORY as f32)).collect();
         batch.events.push(&Event {
             time_ms: 1,
             query_id: user,
