@@ -3,6 +3,8 @@
 //! The parts are put together in the order of the records, so that how many threads there are
 //! changes nothing but the time it takes.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use rdkafka::message::{BorrowedMessage, Message};
 
 use super::super::decode::{DecodeError, Mapping};
@@ -10,8 +12,9 @@ use super::super::events::Events;
 use super::super::merge::{Record, Run};
 use crate::config::Config;
 
-/// Fewer records than this take less time than a thread to start (30 us to 250).
-const RECORDS_PER_THREAD: usize = 256;
+/// Records that a thread takes at a time: it takes longer to decode them (150 us) than to start a
+/// thread (30 to 60), and one that starts late, since librdkafka is busy too, leaves little undone.
+const PART: usize = 256;
 /// Polling, merging and batching stay on one thread, and take as long as decoding on three.
 const THREADS_MAX: usize = 4;
 
@@ -34,22 +37,31 @@ impl Decoders {
         Decoders { mappings, empty: Events::of(config) }
     }
 
-    /// One run for each stretch of records of one partition; a stretch may be cut in two.
+    /// One run for each stretch of records of one partition; a stretch may be cut in several.
     pub(super) fn decode(&mut self, messages: &[BorrowedMessage<'_>]) -> Vec<Decoded> {
-        let threads = (messages.len() / RECORDS_PER_THREAD).clamp(1, self.mappings.len());
-        let parts = messages.chunks(messages.len().div_ceil(threads).max(1));
-        let empty = &self.empty;
-        let mut parts = parts.zip(&mut self.mappings);
-        let Some((first, mapping)) = parts.next() else { return Vec::new() };
-        std::thread::scope(|scope| {
-            let spawn = |(part, mapping)| scope.spawn(move || runs(mapping, empty, part));
-            let others: Vec<_> = parts.map(spawn).collect();
-            let mut decoded = runs(mapping, empty, first);
-            for other in others {
-                decoded.extend(other.join().expect("decoding does not panic"));
+        let parts: Vec<_> = messages.chunks(PART).collect();
+        let (next, empty) = (AtomicUsize::new(0), &self.empty);
+        let decode = |mapping: &mut Mapping| {
+            let mut decoded = Vec::new();
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                let Some(part) = parts.get(number) else { return decoded };
+                decoded.push((number, runs(mapping, empty, part)));
+            }
+        };
+        let (own, others) = self.mappings.split_first_mut().expect("there is one");
+        let helpers = parts.len().saturating_sub(1).min(others.len());
+        let mut decoded = std::thread::scope(|scope| {
+            let spawn = |mapping| scope.spawn(|| decode(mapping));
+            let spawned: Vec<_> = others[..helpers].iter_mut().map(spawn).collect();
+            let mut decoded = decode(own);
+            for thread in spawned {
+                decoded.extend(thread.join().expect("decoding does not panic"));
             }
             decoded
-        })
+        });
+        decoded.sort_unstable_by_key(|(number, _)| *number);
+        decoded.into_iter().flat_map(|(_, runs)| runs).collect()
     }
 }
 
