@@ -1,4 +1,4 @@
-//! One decoded interaction.
+//! One interaction by itself, and the values of its features.
 
 /// 64-bit key of an id: xxh3 of its text, an integer's being its decimal digits, so that `858`
 /// and `"858"` are one id. Two of ten million ids share a key with probability 3e-6.
@@ -7,7 +7,7 @@ pub fn id_key(text: &[u8]) -> u64 {
     xxhash_rust::xxh3::xxh3_64(text)
 }
 
-/// What one record said, after the config's field mapping.
+/// One interaction, made by hand (tests, benches): decoding writes [`super::events::Events`] at once.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
     /// Event time, ms since 1970.

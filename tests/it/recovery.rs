@@ -168,5 +168,8 @@ fn another_config_is_refused_with_the_keys_that_differ() {
     let output = other.output().expect("millrace can be run");
     assert_eq!(output.status.code(), Some(1));
     let log = String::from_utf8_lossy(&output.stderr);
-    assert!(log.contains("- hidden = [64]") && log.contains("+ hidden = [32]"), "{log}");
+    assert!(
+        log.contains("- model.hidden = [64]") && log.contains("+ model.hidden = [32]"),
+        "{log}"
+    );
 }
