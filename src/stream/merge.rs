@@ -8,7 +8,7 @@
 //! Must never know: the clock (`now` is an argument), the consumer.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::time::Instant;
 
 use crate::config::Order;
@@ -104,8 +104,8 @@ impl Merge {
     /// Nothing buffered, every partition active.
     pub fn new(partitions: impl IntoIterator<Item = i32>, order: Order) -> Merge {
         // Sorted, so that lanes compare as their partitions do.
-        let index: BTreeMap<i32, usize> = partitions.into_iter().map(|id| (id, 0)).collect();
-        let index: BTreeMap<i32, usize> = index.into_keys().zip(0..).collect();
+        let sorted: BTreeSet<i32> = partitions.into_iter().collect();
+        let index: BTreeMap<i32, usize> = sorted.into_iter().zip(0..).collect();
         let lane = |&partition: &i32| Lane {
             partition,
             records: VecDeque::new(),
