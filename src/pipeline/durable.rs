@@ -58,7 +58,7 @@ pub(super) fn write_checkpoints(
 }
 
 /// The state as of one step, with what a checkpoint says of it.
-fn snapshot(config: &Config, captured: Captured) -> Snapshot {
+pub(super) fn snapshot(config: &Config, captured: Captured) -> Snapshot {
     let counters = captured.counters.clone();
     let section = |(name, bytes)| Section { name, bytes, digested: true };
     Snapshot {

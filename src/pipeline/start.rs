@@ -231,25 +231,13 @@ pub fn distance(from: &Offsets, to: &Offsets) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::{Section, Snapshot};
 
     /// A checkpoint of an untrained model, with this for its digest of the config.
     fn checkpoint(config: &Config, directory: &Path, digest: &str) -> Checkpoint {
         let placement = Placement { device: Device::flex(), gpu: false };
         let trainer = Trainer::new(config, &placement, Offsets::new("demo"));
-        let section = |(name, bytes)| Section { name, bytes, digested: true };
-        let sections = trainer.capture().into_sections().into_iter().map(section).collect();
-        let snapshot = Snapshot {
-            step: 1,
-            offsets: Offsets::new("demo"),
-            pass: 1,
-            event_time_ms: 0,
-            events_trained: 0,
-            events_rejected: 0,
-            config_digest: digest.to_owned(),
-            config_toml: config.to_toml(),
-            sections,
-        };
+        let mut snapshot = super::super::durable::snapshot(config, trainer.capture());
+        snapshot.config_digest = digest.to_owned();
         let store = Store::open(directory, 1).expect("a directory of its own");
         store.write(&snapshot).expect("written")
     }

@@ -105,10 +105,9 @@ impl Mapping {
         events.item_names.push(name);
         events.times_ms.push(self.time(record_time_ms)?);
         events.rewards.push(self.reward()?);
-        for (feature, column) in query.features.iter().zip(&mut events.query) {
-            value(feature, found, column)?;
-        }
-        for (feature, column) in item.features.iter().zip(&mut events.item) {
+        let query = query.features.iter().zip(&mut events.query);
+        let item = item.features.iter().zip(&mut events.item);
+        for (feature, column) in query.chain(item) {
             value(feature, found, column)?;
         }
         Ok(())

@@ -58,19 +58,19 @@ impl Shuffle {
     /// letters are flushed while nothing of the window is trained; the last one the offsets.
     pub fn deal(&mut self) -> Option<Batch> {
         let window = self.window.as_mut()?;
-        let whole = &mut window.batch;
-        let events = Events::new(whole.events.query.len(), whole.events.item.len());
+        let all = &mut window.batch;
+        let events = Events::new(all.events.query.len(), all.events.item.len());
         let mut batch = Batch::new(events, self.start.clone());
-        batch.rejected = std::mem::take(&mut whole.rejected);
+        batch.rejected = std::mem::take(&mut all.rejected);
         let end = window.order.len().min(window.dealt + self.size);
         for &event in &window.order[window.dealt..end] {
-            batch.events.push_from(&whole.events, event as usize);
+            batch.events.push_from(&all.events, event as usize);
         }
         window.dealt = end;
         batch.whole = end == window.order.len();
         if batch.whole {
-            self.start.clone_from(&whole.offsets);
-            batch.offsets.clone_from(&whole.offsets);
+            self.start.clone_from(&all.offsets);
+            batch.offsets.clone_from(&all.offsets);
             self.window = None;
         }
         Some(batch)

@@ -236,17 +236,13 @@ impl Trainer {
     /// Both sides' ids, ready to be looked up; the item side has the batch's distinct items and the
     /// drawn ones behind them.
     fn encode(&mut self, batch: &Batch, distinct: &Distinct, drawn: &Drawn) -> (Encoded, Encoded) {
-        let model = &mut self.model;
-        model.encoder.query.observe(&batch.events.query, &mut model.statistics);
-        model.encoder.item.observe(&batch.events.item, &mut model.statistics);
-        let before = self.histories.take(&batch.events.query_ids, &batch.events.item_ids);
-        let query = model.encoder.query.encode(
-            &batch.events.query,
-            batch.len(),
-            &before,
-            &model.statistics,
-        );
-        let columns = drawn.behind(distinct.columns(&batch.events.item));
+        let (model, events) = (&mut self.model, &batch.events);
+        model.encoder.query.observe(&events.query, &mut model.statistics);
+        model.encoder.item.observe(&events.item, &mut model.statistics);
+        let before = self.histories.take(&events.query_ids, &events.item_ids);
+        let query =
+            model.encoder.query.encode(&events.query, events.len(), &before, &model.statistics);
+        let columns = drawn.behind(distinct.columns(&events.item));
         let items = distinct.events.len() + drawn.ids.len();
         let item = model.encoder.item.encode(&columns, items, &[], &model.statistics);
         (query, item)
@@ -279,16 +275,12 @@ impl Trainer {
 
     /// Vectors of a batch's queries, each with its history as it is now, which stays so.
     pub fn embed_queries_aside(&self, batch: &Batch) -> Vec<f32> {
+        let events = &batch.events;
         let before: Vec<Vec<u64>> = match self.model.encoder.query.history_length() {
             0 => Vec::new(),
-            _ => batch
-                .events
-                .query_ids
-                .iter()
-                .map(|&query| self.histories.of(query).to_vec())
-                .collect(),
+            _ => events.query_ids.iter().map(|&query| self.histories.of(query).to_vec()).collect(),
         };
-        self.model.embed_queries(&batch.events.query, batch.len(), &before)
+        self.model.embed_queries(&events.query, events.len(), &before)
     }
 
     /// Queries whose history is kept.

@@ -22,7 +22,7 @@ pub(crate) enum Raw {
     Nested,
 }
 
-/// Where a string or an array stands. 32 bits: a record has under 2^20 bytes.
+/// Where a string or an array stands. 32 bits: no record or line is larger than 10 MiB.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Span {
     start: u32,

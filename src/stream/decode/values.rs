@@ -40,7 +40,7 @@ pub(super) fn key(raw: Raw, found: &Found, field: &Field) -> Result<u64, DecodeE
 
 /// Entries of an array, or a single scalar as an array of one.
 #[inline]
-fn entries<'r>(raw: &'r Raw, found: &'r Found) -> &'r [Raw] {
+fn as_list<'r>(raw: &'r Raw, found: &'r Found) -> &'r [Raw] {
     match raw {
         Raw::List(list) => found.elements(*list),
         scalar => std::slice::from_ref(scalar),
@@ -64,7 +64,7 @@ pub(super) fn pooled(
     column: &mut Column,
 ) -> Result<(), DecodeError> {
     let start = column.ids.len();
-    for &entry in entries(&raw, found).iter().filter(|entry| entry.names_something()) {
+    for &entry in as_list(&raw, found).iter().filter(|entry| entry.names_something()) {
         column.ids.push(key(entry, found, field)?);
     }
     match keep {
@@ -92,7 +92,7 @@ pub(super) fn weighted(
     if raw_weights.absent() {
         return Err(weights.missing());
     }
-    let (ids, factors) = (entries(&raw, found), entries(&raw_weights, found));
+    let (ids, factors) = (as_list(&raw, found), as_list(&raw_weights, found));
     if ids.len() != factors.len() {
         let (expected, found) = (ids.len(), factors.len());
         return Err(DecodeError::WrongLength { field: weights.name.clone(), expected, found });

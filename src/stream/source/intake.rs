@@ -92,7 +92,7 @@ impl Intake {
             let partition = run.partition;
             self.merge.set_idle(partition, false);
             self.merge.push(run);
-            self.finish_at(partition, own.last().map_or(0, |last| last.offset() + 1));
+            self.finish_at(partition, own[own.len() - 1].offset() + 1);
         }
         Ok(())
     }
