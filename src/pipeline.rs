@@ -29,7 +29,7 @@ use crate::publish::{Published, Publisher};
 use crate::stream::batch::Batch;
 use crate::stream::offsets::Offsets;
 use crate::stream::position::Position;
-use crate::stream::source::{Next, Source};
+use crate::stream::source::Next;
 use crate::telemetry::{Health, Metrics};
 use crate::train::capture::Captured;
 use crate::train::evaluation::Recall;
@@ -46,9 +46,6 @@ pub const RECALL_KS: [u32; 3] = [10, 50, 100];
 
 /// How long a stage waits before it looks at the stop flag again.
 const TICK: Duration = Duration::from_millis(100);
-
-/// A queue that stays full this long is worth telling the brokers: fetching pauses.
-const BACK_PRESSURE: Duration = Duration::from_secs(5);
 
 /// What a run works with.
 pub struct Setting {
@@ -219,7 +216,7 @@ fn read(
         }
         let failed = message.is_err();
         let whole = message.as_ref().is_ok_and(|batch| batch.whole);
-        if !hand_over(setting, source, &batches, message, inside) || failed {
+        if !hand_over(setting, &batches, message, inside) || failed {
             break;
         }
         inside = !whole;
@@ -237,35 +234,20 @@ fn take(durable: &Mutex<Option<Offsets>>) -> Option<Offsets> {
 /// all the same, the run stops.
 fn hand_over(
     setting: &Setting,
-    source: &mut Source,
     batches: &Sender<anyhow::Result<Batch>>,
     mut message: anyhow::Result<Batch>,
     needed: bool,
 ) -> bool {
-    let waiting = Instant::now();
-    let mut paused = false;
-    let sent = loop {
+    loop {
         if !needed && setting.stop.load(Ordering::Relaxed) {
-            break false;
+            return false;
         }
         match batches.send_timeout(message, TICK) {
-            Ok(()) => break true,
-            Err(SendTimeoutError::Disconnected(_)) => break false,
+            Ok(()) => return true,
+            Err(SendTimeoutError::Disconnected(_)) => return false,
             Err(SendTimeoutError::Timeout(returned)) => message = returned,
         }
-        if !paused && waiting.elapsed() >= BACK_PRESSURE {
-            paused = true;
-            if let Err(error) = source.pause_all() {
-                tracing::warn!("cannot pause fetching: {error:#}");
-            }
-        }
-    };
-    if paused && let Err(error) = source.resume_all() {
-        // The trainer is told, and stops; where it is gone already there is nobody to tell.
-        drop(batches.send(Err(error)));
-        return false;
     }
-    sent
 }
 
 /// The trainer: steps until the source is done, the run stops (at the end of a window), or the

@@ -1,22 +1,22 @@
 //! The consumer: records in, batches out.
 //!
-//! Owns: the assignment, the pauses that keep the partitions' buffers bounded, rejected records
-//! on their way to the dead-letter topic, and the decision which of the broker's errors pass by
-//! themselves. This is the stream's edge: the clock and the log are read here and nowhere deeper.
+//! Owns: the assignment, the bounds of the partitions' buffers, rejected records on their way to the
+//! dead-letter topic, and the decision which of the broker's errors pass by themselves. This is the stream's edge: the clock and the log are read here and nowhere deeper.
 //!
 //! Must never know: what happens to a batch. It is told where to start, and hands out offsets
 //! with the data.
 
 pub mod client;
-mod flow;
 mod guard;
 mod intake;
+mod lanes;
 mod round;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
@@ -29,8 +29,9 @@ use super::dead_letter::DeadLetters;
 use super::offsets::Offsets;
 use super::position::{self, Range};
 pub use client::{Watch, consumer};
-use flow::Flow;
 use intake::Intake;
+use lanes::Lanes;
+use round::Decoders;
 
 /// What [`Source::next`] found.
 #[derive(Debug)]
@@ -46,13 +47,15 @@ pub enum Next {
 
 /// Reads a topic's partitions from given offsets on.
 pub struct Source {
-    consumer: BaseConsumer<Watch>,
+    lanes: Lanes,
+    consumer: Arc<BaseConsumer<Watch>>,
+    topic: String,
     brokers: String,
     pass: u32,
     /// An incomplete batch or window waits this long; none: until the range ends.
     linger: Option<Duration>,
+    decoders: Decoders,
     intake: Intake,
-    flow: Flow,
     dead: DeadLetters,
 }
 
@@ -75,34 +78,24 @@ impl Source {
     /// librdkafka refuses the config.
     pub fn open(config: &Config, range: Range, pass: u32) -> anyhow::Result<Source> {
         let kafka = &config.kafka;
-        let flow = Flow::new(&kafka.topic, kafka.buffer_events, range.from.iter().len());
-        let consumer = client::consumer_of(config, flow.fetch_bytes())?;
+        let consumer = client::consumer_of(config, range.from.iter().len())?;
         let there = position::partitions(&consumer, &kafka.topic, &kafka.brokers)?;
         check_range(&range, &kafka.topic, &there)?;
+        let consumer = Arc::new(consumer);
         let bounded = range.to.is_some();
         let linger = Duration::from_millis(config.batch.linger_ms);
-        let source = Source {
-            intake: Intake::new(config, range, pass),
-            flow,
+        let intake = Intake::new(config, range.clone(), pass);
+        Ok(Source {
+            lanes: Lanes::open(&consumer, &range, &intake.finished, kafka.buffer_events)?,
+            decoders: Decoders::new(config),
+            intake,
             linger: (!bounded && !linger.is_zero()).then_some(linger),
+            topic: kafka.topic.clone(),
             brokers: kafka.brokers.clone(),
             pass,
             dead: DeadLetters::new(config)?,
             consumer,
-        };
-        source.assign()?;
-        Ok(source)
-    }
-
-    fn assign(&self) -> anyhow::Result<()> {
-        let topic = self.flow.topic.as_str();
-        let mut list = TopicPartitionList::new();
-        for (partition, next) in self.intake.batcher.offsets().iter() {
-            if !self.intake.finished.contains(&partition) {
-                list.add_partition_offset(topic, partition, Offset::Offset(next))?;
-            }
-        }
-        self.consumer.assign(&list).with_context(|| format!("cannot assign {topic}"))
+        })
     }
 
     /// Waits for the next batch, at most `wait`. Must be called often, also while the trainer is
@@ -116,7 +109,7 @@ impl Source {
         let mut polled = false;
         loop {
             let now = Instant::now();
-            if let Some(batch) = self.intake.assemble(now) {
+            if let Some(batch) = self.intake.ready.pop_front() {
                 return self.hand_out(batch);
             }
             if self.intake.merge.finished() {
@@ -136,7 +129,6 @@ impl Source {
                 return Ok(Next::Idle);
             }
             let until = due.map_or(deadline, |due| due.min(deadline));
-            self.flow.relieve(&self.consumer, &self.intake.merge)?;
             self.poll(until.saturating_duration_since(now).min(POLL_MAX))?;
             polled = true;
         }
@@ -151,34 +143,42 @@ impl Source {
         Ok(Next::Batch(batch))
     }
 
-    /// Takes records: waits for the first, then whatever is there.
+    /// Takes the records that are there, and makes batches of those that were taken before; where
+    /// there is neither, waits for some.
     fn poll(&mut self, wait: Duration) -> anyhow::Result<()> {
-        let mut round = Vec::new();
-        let room = self.flow.room(&self.intake.merge);
-        let mut stopped = None;
-        while round.len() < room && stopped.is_none() {
-            let wait = if round.is_empty() { wait } else { Duration::ZERO };
-            match self.consumer.poll(wait) {
-                None => break,
-                Some(Ok(message)) if self.intake.past_end(&message) => {
-                    stopped = Some(KafkaError::PartitionEOF(message.partition()));
-                }
-                Some(Ok(message)) => round.push(message),
-                Some(Err(error)) => stopped = Some(error),
-            }
+        self.serve()?;
+        let waiting = self.intake.merge.buffered_total();
+        let mut round = self.lanes.round(&self.intake.merge);
+        let assemble = || self.intake.assemble(Instant::now());
+        let parts = self.decoders.decode(|| round.part(), assemble);
+        let stopped = round.stopped;
+        let assembled =
+            !self.intake.ready.is_empty() || self.intake.merge.buffered_total() < waiting;
+        if parts.is_empty() && stopped.is_none() && !assembled {
+            self.lanes.wait(wait);
+            return Ok(());
         }
         // What came before an end or an error is taken before that.
-        self.intake.take(&round, &mut self.dead)?;
-        for run in round.chunk_by(|a, b| a.partition() == b.partition()) {
-            self.flow.restrain(&self.consumer, &self.intake, run[0].partition())?;
+        for part in parts {
+            self.intake.take(part, &mut self.dead)?;
         }
         match stopped {
+            None => {}
+            Some(KafkaError::PartitionEOF(partition)) => self.intake.reached_end(partition),
+            Some(error) => self.trouble(&error)?,
+        }
+        self.lanes.close(&self.consumer, &self.intake.finished)
+    }
+
+    /// Takes what is about no partition.
+    fn serve(&self) -> anyhow::Result<()> {
+        match self.consumer.poll(Duration::ZERO) {
             None => Ok(()),
-            Some(KafkaError::PartitionEOF(partition)) => {
-                self.intake.reached_end(partition);
-                self.flow.restrain(&self.consumer, &self.intake, partition)
+            Some(Err(error)) => self.trouble(&error),
+            Some(Ok(message)) => {
+                let (partition, offset) = (message.partition(), message.offset());
+                bail!("{}/{partition} offset {offset} came out of turn", self.topic)
             }
-            Some(error) => self.trouble(&error),
         }
     }
 
@@ -186,7 +186,7 @@ impl Source {
     /// [`client::Watch`], and librdkafka retries.)
     fn trouble(&self, error: &KafkaError) -> anyhow::Result<()> {
         use RDKafkaErrorCode as Code;
-        let (topic, brokers) = (&self.flow.topic, &self.brokers);
+        let (topic, brokers) = (&self.topic, &self.brokers);
         let fatal = matches!(error, KafkaError::MessageConsumptionFatal(_));
         match error.rdkafka_error_code() {
             Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => bail!(
@@ -236,23 +236,6 @@ impl Source {
         }
     }
 
-    /// Stops fetching, for as long as nobody wants batches. `next` may still be called, and gives
-    /// what is buffered.
-    ///
-    /// # Errors
-    /// If librdkafka does not know the partitions, which would be a fault of ours.
-    pub fn pause_all(&mut self) -> anyhow::Result<()> {
-        self.flow.hold(&self.consumer, &self.intake, true)
-    }
-
-    /// Fetches again.
-    ///
-    /// # Errors
-    /// As [`Source::pause_all`].
-    pub fn resume_all(&mut self) -> anyhow::Result<()> {
-        self.flow.hold(&self.consumer, &self.intake, false)
-    }
-
     /// Records between what was handed out and the log's end, for partitions whose end is known.
     pub fn lag(&self) -> Vec<(i32, i64)> {
         let offsets = self.intake.batcher.offsets();
@@ -261,7 +244,7 @@ impl Source {
             if self.intake.merge.drained(partition) && !self.intake.finished.contains(&partition) {
                 return Some((partition, 0));
             }
-            let high = cached_high(&self.consumer, &self.flow.topic, partition)?;
+            let high = cached_high(&self.consumer, &self.topic, partition)?;
             Some((partition, (high - next).max(0)))
         };
         offsets.iter().filter_map(lag).collect()

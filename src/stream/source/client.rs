@@ -29,18 +29,24 @@ const WARN_EVERY: Duration = Duration::from_secs(5);
 /// # Errors
 /// A property that librdkafka does not know, or a value that it does not take.
 pub fn consumer(config: &Config) -> anyhow::Result<BaseConsumer<Watch>> {
-    consumer_of(config, FETCH_BYTES_MAX)
+    consumer_of(config, 1)
 }
 
+/// What is fetched ahead of us, over all partitions: a tenth of a second of a fast reader, and stays
+/// in the processor's cache.
+const AHEAD_BYTES: usize = 16 << 20;
+/// Below this a fetch costs more in requests than it saves in memory.
+const AHEAD_BYTES_MIN: usize = 128 << 10;
 /// A fetch brings at most about this many bytes of one partition (a single larger record still
-/// comes, KIP-74). Larger fetches make the partitions run further apart before they are merged.
+/// comes, KIP-74).
 const FETCH_BYTES_MAX: usize = 1 << 20;
 
-/// As [`consumer`], with fetches of at most `fetch_bytes` a partition.
+/// As [`consumer`], to read `partitions` partitions, each from a queue of its own.
 pub(crate) fn consumer_of(
     config: &Config,
-    fetch_bytes: usize,
+    partitions: usize,
 ) -> anyhow::Result<BaseConsumer<Watch>> {
+    let ahead = (AHEAD_BYTES / partitions.max(1)).max(AHEAD_BYTES_MIN);
     let mut client = base(config);
     // Only offset commits need a group, and they only feed dashboards: nothing is ever read back.
     client.set("group.id", "millrace");
@@ -58,10 +64,9 @@ pub(crate) fn consumer_of(
     client.set("fetch.queue.backoff.ms", "5");
     // A caught-up partition says so at latest after this long; meanwhile it holds back the merge.
     client.set("fetch.wait.max.ms", "100");
-    // Bounds what is fetched ahead of us, over all partitions (we never split queues). It is
-    // thrown away whenever a partition pauses, so more is waste.
-    client.set("queued.max.messages.kbytes", "16384");
-    client.set("fetch.message.max.bytes", fetch_bytes.min(FETCH_BYTES_MAX).to_string());
+    // Of each queue.
+    client.set("queued.max.messages.kbytes", (ahead >> 10).to_string());
+    client.set("fetch.message.max.bytes", (ahead / 2).min(FETCH_BYTES_MAX).to_string());
     // A response must hold the largest record beside the fetches of many partitions.
     client.set("fetch.max.bytes", (5 * MESSAGE_BYTES_MAX).to_string());
     client.set("receive.message.max.bytes", (6 * MESSAGE_BYTES_MAX).to_string());

@@ -1,6 +1,6 @@
 //! From records to batches: everything about a record but where it comes from.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Instant;
 
 use rdkafka::message::{BorrowedMessage, Message};
@@ -11,20 +11,22 @@ use super::super::batch::Batch;
 use super::super::dead_letter::{DeadLetters, Letter};
 use super::super::decode::DecodeError;
 use super::super::events::Events;
-use super::super::merge::{Batcher, Merge, Record};
+use super::super::merge::{Batcher, Merge, Record, Run};
 use super::super::offsets::Offsets;
 use super::super::position::Range;
 use super::super::shuffle::Shuffle;
 use super::guard::Guard;
-use super::round::{Decoded, Decoders};
+use super::lanes::ROUND;
+use super::round::Part;
 
-/// Decodes, merges, shuffles and batches; all of it but the letters is pure.
+/// Merges, shuffles and batches; all of it but the letters is pure.
 pub(super) struct Intake {
-    decoders: Decoders,
     pub(super) merge: Merge,
     /// Collects a batch, or a window where there is a shuffle.
     pub(super) batcher: Batcher,
     shuffle: Option<Shuffle>,
+    /// Batches to hand out, at most what [`Intake::assemble`] makes at a time.
+    pub(super) ready: VecDeque<Batch>,
     pub(super) guard: Guard,
     ends: Option<Offsets>,
     pub(super) finished: BTreeSet<i32>,
@@ -37,13 +39,13 @@ impl Intake {
         let shuffle =
             (window > 0).then(|| Shuffle::new(size, config.seed, pass, range.from.clone()));
         let mut intake = Intake {
-            decoders: Decoders::new(config),
             merge: Merge::new(partitions, config.kafka.order),
             guard: Guard::new(config.kafka.rejected_window, config.kafka.rejected_share_max),
             ends: range.to,
             finished: BTreeSet::new(),
             batcher: Batcher::new(size.max(window), Events::of(config), range.from.clone()),
             shuffle,
+            ready: VecDeque::new(),
         };
         for (partition, next) in range.from.iter() {
             intake.finish_at(partition, next);
@@ -70,30 +72,15 @@ impl Intake {
         }
     }
 
-    /// True for a record that is not of the range: past the end there may be one where the last
-    /// ones before it are gone.
-    pub(super) fn past_end(&self, message: &BorrowedMessage<'_>) -> bool {
-        let (partition, offset) = (message.partition(), message.offset());
-        let end = self.ends.as_ref().and_then(|ends| ends.next(partition));
-        self.finished.contains(&partition) || end.is_some_and(|end| offset >= end)
-    }
-
     /// Takes records of the range.
-    pub(super) fn take(
-        &mut self,
-        messages: &[BorrowedMessage<'_>],
-        dead: &mut DeadLetters,
-    ) -> anyhow::Result<()> {
-        let mut rest = messages;
-        for Decoded { run, errors } in self.decoders.decode(messages) {
-            let (own, others) = rest.split_at(run.records.len());
-            rest = others;
-            self.judge(&run.records, own, errors, dead)?;
-            let partition = run.partition;
-            self.merge.set_idle(partition, false);
-            self.merge.push(run);
-            self.finish_at(partition, own[own.len() - 1].offset() + 1);
-        }
+    pub(super) fn take(&mut self, part: Part<'_>, dead: &mut DeadLetters) -> anyhow::Result<()> {
+        let Part { messages, run, errors } = part;
+        self.judge(&run.records, &messages, errors, dead)?;
+        let Run { partition, .. } = run;
+        let next = run.records.last().map(|record| record.offset + 1);
+        self.merge.set_idle(partition, false);
+        self.merge.push(run);
+        next.into_iter().for_each(|next| self.finish_at(partition, next));
         Ok(())
     }
 
@@ -129,9 +116,20 @@ impl Intake {
         Ok(())
     }
 
+    /// Makes batches of what is certain, of a round's events or a batch more.
+    pub(super) fn assemble(&mut self, now: Instant) {
+        let mut events = 0;
+        while events < ROUND
+            && let Some(batch) = self.fill(now)
+        {
+            events += batch.len();
+            self.ready.push_back(batch);
+        }
+    }
+
     /// Moves what is certain into the batch; gives it when it is full. A window is dealt out
     /// before the next one begins: `batch.shuffle_events` bounds both together.
-    pub(super) fn assemble(&mut self, now: Instant) -> Option<Batch> {
+    fn fill(&mut self, now: Instant) -> Option<Batch> {
         if let Some(batch) = self.shuffle.as_mut().and_then(Shuffle::deal) {
             return Some(batch);
         }

@@ -3,7 +3,7 @@
 //! The parts are put together in the order of the records, so that how many threads there are
 //! changes nothing but the time it takes.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, mpsc};
 
 use rdkafka::message::{BorrowedMessage, Message};
 
@@ -12,9 +12,6 @@ use super::super::events::Events;
 use super::super::merge::{Record, Run};
 use crate::config::Config;
 
-/// Records that a thread takes at a time: it takes longer to decode them (150 us) than to start a
-/// thread (30 to 60), and one that starts late, since librdkafka is busy too, leaves little undone.
-const PART: usize = 256;
 /// Polling, merging and batching stay on one thread, and take as long as decoding on three.
 const THREADS_MAX: usize = 4;
 
@@ -24,9 +21,11 @@ pub(super) struct Decoders {
     empty: Events,
 }
 
-/// A run, and why its rejected records are, in their order.
-pub(super) struct Decoded {
+/// Consecutive records of one partition, and what became of them.
+pub(super) struct Part<'m> {
+    pub(super) messages: Vec<BorrowedMessage<'m>>,
     pub(super) run: Run,
+    /// Why the rejected ones are, in their order.
     pub(super) errors: Vec<DecodeError>,
 }
 
@@ -37,42 +36,52 @@ impl Decoders {
         Decoders { mappings, empty: Events::of(config) }
     }
 
-    /// One run for each stretch of records of one partition; a stretch may be cut in several.
-    pub(super) fn decode(&mut self, messages: &[BorrowedMessage<'_>]) -> Vec<Decoded> {
-        let parts: Vec<_> = messages.chunks(PART).collect();
-        let (next, empty) = (AtomicUsize::new(0), &self.empty);
-        let decode = |mapping: &mut Mapping| {
-            let mut decoded = Vec::new();
-            loop {
-                let number = next.fetch_add(1, Ordering::Relaxed);
-                let Some(part) = parts.get(number) else { return decoded };
-                decoded.push((number, runs(mapping, empty, part)));
-            }
-        };
+    /// Takes parts until there is no more, does what there is to do `meanwhile`, and decodes what
+    /// the other threads have left. A part has records, all of one partition.
+    pub(super) fn decode<'m>(
+        &mut self,
+        mut next: impl FnMut() -> Option<Vec<BorrowedMessage<'m>>>,
+        meanwhile: impl FnOnce(),
+    ) -> Vec<Part<'m>> {
         let (own, others) = self.mappings.split_first_mut().expect("there is one");
-        let helpers = parts.len().saturating_sub(1).min(others.len());
-        let mut decoded = std::thread::scope(|scope| {
-            let spawn = |mapping| scope.spawn(|| decode(mapping));
-            let spawned: Vec<_> = others[..helpers].iter_mut().map(spawn).collect();
-            let mut decoded = decode(own);
-            for thread in spawned {
-                decoded.extend(thread.join().expect("decoding does not panic"));
+        let (sender, receiver) = mpsc::channel();
+        let (receiver, empty) = (Mutex::new(receiver), &self.empty);
+        let receive = || receiver.lock().expect("nobody panics with it").recv().ok();
+        let work = |mapping: &mut Mapping| -> Vec<(usize, Part<'m>)> {
+            let decode = |(number, messages)| (number, part(mapping, empty.clone(), messages));
+            std::iter::from_fn(receive).map(decode).collect()
+        };
+        let mut parts = std::thread::scope(|scope| {
+            let mut others = others.iter_mut();
+            let mut threads = Vec::new();
+            for number in 0.. {
+                let Some(messages) = next() else { break };
+                // The first one is for this thread, unless another is done before.
+                if number > 0 {
+                    threads.extend(others.next().map(|other| scope.spawn(|| work(other))));
+                }
+                sender.send((number, messages)).expect("the receiver is ours");
             }
-            decoded
+            drop(sender);
+            meanwhile();
+            let mut parts = work(own);
+            for thread in threads {
+                parts.extend(thread.join().expect("decoding does not panic"));
+            }
+            parts
         });
-        decoded.sort_unstable_by_key(|(number, _)| *number);
-        decoded.into_iter().flat_map(|(_, runs)| runs).collect()
+        parts.sort_unstable_by_key(|(number, _)| *number);
+        parts.into_iter().map(|(_, part)| part).collect()
     }
 }
 
-fn runs(mapping: &mut Mapping, empty: &Events, messages: &[BorrowedMessage<'_>]) -> Vec<Decoded> {
-    let stretches = messages.chunk_by(|a, b| a.partition() == b.partition());
-    stretches.map(|stretch| run(mapping, empty.clone(), stretch)).collect()
-}
-
-fn run(mapping: &mut Mapping, mut events: Events, messages: &[BorrowedMessage<'_>]) -> Decoded {
+fn part<'m>(
+    mapping: &mut Mapping,
+    mut events: Events,
+    messages: Vec<BorrowedMessage<'m>>,
+) -> Part<'m> {
     let mut errors = Vec::new();
-    let mut record = |message: &BorrowedMessage<'_>| {
+    let record = |message: &BorrowedMessage<'_>| {
         let time_ms = message.timestamp().to_millis();
         let decoded = mapping.decode(message.payload(), time_ms, &mut events);
         let time_ms = match decoded {
@@ -84,6 +93,7 @@ fn run(mapping: &mut Mapping, mut events: Events, messages: &[BorrowedMessage<'_
         };
         Record { offset: message.offset(), time_ms }
     };
-    let records = messages.iter().map(&mut record).collect();
-    Decoded { run: Run { partition: messages[0].partition(), records, events }, errors }
+    let records = messages.iter().map(record).collect();
+    let run = Run { partition: messages[0].partition(), records, events };
+    Part { messages, run, errors }
 }

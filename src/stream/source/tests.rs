@@ -180,7 +180,7 @@ fn a_bounded_range_is_merged_by_time_whatever_the_buffers() {
 }
 
 #[test]
-fn a_partition_far_ahead_is_paused_and_loses_nothing() {
+fn a_partition_far_ahead_waits_and_loses_nothing() {
     let mut broker = Broker::new(2);
     broker.config.kafka.buffer_events = 1;
     for item in 0..20_000 {
@@ -188,7 +188,7 @@ fn a_partition_far_ahead_is_paused_and_loses_nothing() {
     }
     broker.flush();
     let mut source = broker.open(broker.all());
-    let (mut batches, mut most, mut pauses) = (Vec::new(), 0, 0);
+    let (mut batches, mut most) = (Vec::new(), 0);
     loop {
         match source.next(PATIENCE).expect("no trouble") {
             Next::Batch(batch) => batches.push(batch),
@@ -196,11 +196,10 @@ fn a_partition_far_ahead_is_paused_and_loses_nothing() {
             Next::End => break,
         }
         most = most.max(source.intake.merge.buffered_total());
-        pauses += usize::from(source.flow.paused.contains(&0));
     }
     let expected: Vec<String> = (0..20_000).map(|item| item.to_string()).collect();
     assert_eq!(items(&batches), expected);
-    assert!(pauses > 0 && most <= 2 * flow::SHARE_MIN, "{pauses} pauses, {most} buffered");
+    assert!(most > lanes::PART / 2 && most <= 2 * lanes::PART, "{most} buffered");
 }
 
 #[test]
@@ -335,20 +334,6 @@ fn a_live_stream_lingers_idles_and_goes_on() {
     assert_eq!(batch.events.item_names.iter().next(), Some("12"));
     assert_eq!((batch.offsets.next(0), batch.offsets.next(1)), (Some(12), Some(10)));
     source.commit(&batch.offsets);
-}
-
-#[test]
-fn nothing_comes_while_paused() {
-    let broker = Broker::new(1);
-    let from = broker.offsets(Position::Earliest);
-    let mut source = broker.open(Range { from, to: None });
-    assert!(matches!(source.next(Duration::from_millis(300)), Ok(Next::Idle)));
-    source.pause_all().expect("paused");
-    (0..10).for_each(|item| broker.event(0, item, item));
-    broker.flush();
-    assert!(matches!(source.next(Duration::from_millis(500)), Ok(Next::Idle)));
-    source.resume_all().expect("resumed");
-    assert_eq!(next_batch(&mut source).len(), 10);
 }
 
 #[test]

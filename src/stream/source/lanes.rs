@@ -1,0 +1,168 @@
+//! The partitions' queues: which of them is read next, and how far.
+//!
+//! librdkafka fetches each partition ahead into a queue of its own, up to a bound, and what the merge
+//! has no room for stays there. (With one queue for all, a partition far ahead must be paused, which
+//! throws away what was fetched of it: four partitions were fetched twice.)
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use crossbeam_channel::Receiver;
+use rdkafka::consumer::base_consumer::PartitionQueue;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::super::merge::Merge;
+use super::super::position::Range;
+use super::client::Watch;
+
+/// Records that a thread decodes at a time: takes longer (150 us) than to wake or start the thread.
+pub(super) const PART: usize = 256;
+/// Most records of a round: amortises its threads' start, and keeps what is decoded in the cache.
+pub(super) const ROUND: usize = 2048;
+
+/// The partitions that are read.
+pub(super) struct Lanes {
+    topic: String,
+    lanes: Vec<Lane>,
+    /// Whose turn it is.
+    turn: usize,
+    /// Records of one partition that may wait in the merge.
+    share: usize,
+    /// Rings when a queue is no longer empty.
+    bell: Receiver<()>,
+}
+
+struct Lane {
+    partition: i32,
+    queue: PartitionQueue<Watch>,
+    end: Option<i64>,
+    /// False: there is nothing in the queue until the bell has rung.
+    ready: Arc<AtomicBool>,
+}
+
+impl Lanes {
+    /// Assigns those partitions of `range` that are not `finished`. At most `budget` of their
+    /// records wait in the merge, or one part of each if that is more.
+    pub(super) fn open(
+        consumer: &Arc<BaseConsumer<Watch>>,
+        range: &Range,
+        finished: &BTreeSet<i32>,
+        budget: usize,
+    ) -> anyhow::Result<Lanes> {
+        let topic = range.from.topic().to_owned();
+        let (ring, bell) = crossbeam_channel::bounded(1);
+        let mut list = TopicPartitionList::new();
+        let mut lanes = Vec::new();
+        for (partition, next) in range.from.iter().filter(|(id, _)| !finished.contains(id)) {
+            // Split before it is assigned: from then on its records would go to the common queue.
+            let queue = consumer.split_partition_queue(&topic, partition);
+            let mut queue = queue.with_context(|| format!("no queue for {topic}/{partition}"))?;
+            let ready = Arc::new(AtomicBool::new(true));
+            let (full, ring) = (Arc::clone(&ready), ring.clone());
+            queue.set_nonempty_callback(move || {
+                full.store(true, Ordering::Release);
+                // One that rings already is enough.
+                drop(ring.try_send(()));
+            });
+            let end = range.to.as_ref().and_then(|to| to.next(partition));
+            lanes.push(Lane { partition, queue, end, ready });
+            list.add_partition_offset(&topic, partition, Offset::Offset(next))?;
+        }
+        consumer.assign(&list).with_context(|| format!("cannot assign {topic}"))?;
+        let share = (budget / lanes.len().max(1)).max(PART);
+        Ok(Lanes { topic, lanes, turn: 0, share, bell })
+    }
+
+    /// What may be read now, given what waits in the merge.
+    pub(super) fn round(&mut self, merge: &Merge) -> Round<'_> {
+        let room = |lane: &Lane| self.share.saturating_sub(merge.buffered(lane.partition));
+        Round {
+            rooms: self.lanes.iter().map(room).collect(),
+            lanes: &self.lanes,
+            turn: &mut self.turn,
+            left: ROUND,
+            stopped: None,
+        }
+    }
+
+    /// Until a queue is no longer empty, at most `wait`.
+    pub(super) fn wait(&self, wait: Duration) {
+        // A timeout is no more than a reason to look again.
+        drop(self.bell.recv_timeout(wait));
+    }
+
+    /// Stops reading those that are finished.
+    pub(super) fn close(
+        &mut self,
+        consumer: &BaseConsumer<Watch>,
+        finished: &BTreeSet<i32>,
+    ) -> anyhow::Result<()> {
+        let mut list = TopicPartitionList::new();
+        for lane in self.lanes.extract_if(.., |lane| finished.contains(&lane.partition)) {
+            list.add_partition(&self.topic, lane.partition);
+        }
+        if list.count() == 0 {
+            return Ok(());
+        }
+        consumer.pause(&list).context("cannot stop reading a partition")
+    }
+}
+
+/// Records taken in one go, part by part, each partition in its turn.
+pub(super) struct Round<'l> {
+    lanes: &'l [Lane],
+    turn: &'l mut usize,
+    rooms: Vec<usize>,
+    left: usize,
+    /// The end of a partition or the error that ended the round.
+    pub(super) stopped: Option<KafkaError>,
+}
+
+impl<'l> Round<'l> {
+    /// The next records of a partition. None: there are no more at present, there is no room, or
+    /// the round was stopped.
+    pub(super) fn part(&mut self) -> Option<Vec<BorrowedMessage<'l>>> {
+        for _ in 0..self.lanes.len() {
+            if self.stopped.is_some() || self.left == 0 {
+                return None;
+            }
+            let turn = *self.turn % self.lanes.len();
+            *self.turn = turn + 1;
+            let (lane, most) = (&self.lanes[turn], self.rooms[turn].min(self.left).min(PART));
+            if most == 0 || !lane.ready.swap(false, Ordering::AcqRel) {
+                continue;
+            }
+            let part = self.drain(lane, most);
+            self.rooms[turn] -= part.len();
+            self.left -= part.len();
+            if !part.is_empty() {
+                return Some(part);
+            }
+        }
+        None
+    }
+
+    fn drain(&mut self, lane: &'l Lane, most: usize) -> Vec<BorrowedMessage<'l>> {
+        let mut part = Vec::with_capacity(most);
+        while part.len() < most && self.stopped.is_none() {
+            match lane.queue.poll(Duration::ZERO) {
+                None => return part,
+                // Past the end there may be a record where the last ones before it are gone.
+                Some(Ok(message)) if lane.end.is_some_and(|end| message.offset() >= end) => {
+                    self.stopped = Some(KafkaError::PartitionEOF(lane.partition));
+                }
+                Some(Ok(message)) => part.push(message),
+                Some(Err(error)) => self.stopped = Some(error),
+            }
+        }
+        // It was not seen empty, so it need not ring.
+        lane.ready.store(true, Ordering::Release);
+        part
+    }
+}
