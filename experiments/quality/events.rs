@@ -64,7 +64,9 @@ impl Log {
 /// A part of the events, as far as there are any.
 fn part(all: &Events, range: Range<usize>) -> Events {
     let mut part = Events::new(all.query.len(), all.item.len());
-    (range.start..all.len().min(range.end)).for_each(|event| part.push_from(all, event));
+    let places: Vec<_> =
+        (range.start..all.len().min(range.end)).map(|event| (all, event)).collect();
+    part.gather(&places);
     part
 }
 

@@ -66,9 +66,20 @@ impl Column {
     #[inline]
     pub fn push_from(&mut self, other: &Column, i: usize) {
         let range = other.range(i);
-        self.ids.extend_from_slice(other.ids_of(&range));
-        self.values.extend_from_slice(&other.values[range]);
+        match (other.ids_of(&range), &other.values[range]) {
+            // Most are like this, and cost less than a copy of unknown length.
+            ([id], [value]) => self.entry(*id, *value),
+            (ids, values) => {
+                self.ids.extend_from_slice(ids);
+                self.values.extend_from_slice(values);
+            }
+        }
         self.end();
+    }
+
+    /// Appends events of columns of the same feature.
+    pub(super) fn gather<'c>(&mut self, places: impl Iterator<Item = (&'c Column, usize)>) {
+        places.for_each(|(from, i)| self.push_from(from, i));
     }
 
     /// Keeps the first `events` events, and drops entries that no event's end follows.

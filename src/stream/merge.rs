@@ -16,7 +16,7 @@ use crate::config::Order;
 use super::batch::Batch;
 use super::events::Events;
 use super::offsets::Offsets;
-use super::queue::EventQueue;
+use super::queue::{EventQueue, Place};
 
 /// Consecutive records of one partition, after decoding.
 #[derive(Debug)]
@@ -40,13 +40,13 @@ pub struct Record {
 
 /// One record of the merged sequence, and where it stood.
 #[derive(Clone, Copy, Debug)]
-pub struct Entry<'m> {
+pub struct Entry {
     /// Its partition.
     pub partition: i32,
     /// Its offset.
     pub offset: i64,
     /// Its event, by place; none: the record was rejected, and only its offset matters.
-    pub event: Option<(&'m Events, usize)>,
+    event: Option<(usize, Place)>,
 }
 
 /// Merges partitions, each in its own order, by the event times of their heads.
@@ -180,7 +180,7 @@ impl Merge {
     }
 
     /// The next record of the merged sequence, if it is certain yet.
-    pub fn pop(&mut self) -> Option<Entry<'_>> {
+    pub fn pop(&mut self) -> Option<Entry> {
         let index = match self.order {
             Order::Arrival => self.arrivals.pop_front()?,
             Order::EventTime if self.starved > 0 => return None,
@@ -195,8 +195,13 @@ impl Merge {
         {
             self.heads.push(Reverse((head.time(), index)));
         }
-        let event = record.time_ms.map(|_| lane.events.pop());
+        let event = record.time_ms.map(|_| (index, lane.events.pop()));
         Some(Entry { partition: lane.partition, offset: record.offset, event })
+    }
+
+    /// Lets go of the events that have left.
+    fn release(&mut self) {
+        self.lanes.iter_mut().for_each(|lane| lane.events.release());
     }
 
     /// Records of `partition` that wait.
@@ -237,18 +242,25 @@ impl Batcher {
         Batcher { size, batch: Batch::new(empty, offsets), since: None }
     }
 
-    /// Takes the next record of the sequence; `now` counts only for the first of a batch.
-    ///
-    /// # Panics
-    /// If the batch is full: where a batch ends must not depend on when it is taken.
-    pub fn push(&mut self, entry: Entry<'_>, now: Instant) {
-        assert!(!self.full(), "a full batch is taken before the next record");
-        self.since.get_or_insert(now);
-        self.batch.offsets.advance(entry.partition, entry.offset + 1);
-        match entry.event {
-            Some((events, i)) => self.batch.events.push_from(events, i),
-            None => self.batch.rejected += 1,
+    /// Takes what is certain of the sequence, until the batch is full; `now` counts only for the
+    /// first record of a batch.
+    pub fn fill(&mut self, merge: &mut Merge, now: Instant) {
+        let room = self.size - self.batch.len();
+        let mut places = Vec::new();
+        while places.len() < room
+            && let Some(entry) = merge.pop()
+        {
+            self.since.get_or_insert(now);
+            self.batch.offsets.advance(entry.partition, entry.offset + 1);
+            match entry.event {
+                Some(place) => places.push(place),
+                None => self.batch.rejected += 1,
+            }
         }
+        let event = |&(lane, place): &(usize, Place)| merge.lanes[lane].events.get(place);
+        let events: Vec<_> = places.iter().map(event).collect();
+        self.batch.events.gather(&events);
+        merge.release();
     }
 
     /// True if it has all its events.
@@ -384,23 +396,23 @@ mod tests {
         let now = Instant::now();
         let mut offsets = Offsets::new("t");
         offsets.advance(0, 4);
+        let mut merge = Merge::new([0, 1], Order::Arrival);
         let mut batcher = Batcher::new(2, Events::new(1, 0), offsets);
-        let push = |batcher: &mut Batcher, record: Logged, now| {
-            let (_, events) = decoded(record);
-            let event = record.time_ms.map(|_| (&events, 0));
-            let (partition, offset) = (record.partition, record.offset);
-            batcher.push(Entry { partition, offset, event }, now);
+        let mut fill = |batcher: &mut Batcher, record: Option<Logged>, now| {
+            record.into_iter().for_each(|record| push(&mut merge, record));
+            batcher.fill(&mut merge, now);
         };
         assert!(batcher.take().is_none() && batcher.since().is_none());
-        push(&mut batcher, rejected(0, 4), now);
-        push(&mut batcher, entry(0, 6, 1), now + std::time::Duration::from_secs(1));
+        fill(&mut batcher, Some(rejected(0, 4)), now);
+        fill(&mut batcher, Some(entry(0, 6, 1)), now + std::time::Duration::from_secs(1));
         assert_eq!((batcher.full(), batcher.since()), (false, Some(now)));
-        push(&mut batcher, entry(1, 0, 2), now);
+        fill(&mut batcher, Some(entry(1, 0, 2)), now);
         assert!(batcher.full());
+        fill(&mut batcher, Some(rejected(1, 1)), now);
         let batch = batcher.take().expect("a full batch");
         assert_eq!((batch.len(), batch.rejected, batch.events.query.len()), (2, 1, 1));
         assert_eq!((batch.offsets.next(0), batch.offsets.next(1)), (Some(7), Some(1)));
-        push(&mut batcher, rejected(1, 1), now);
+        fill(&mut batcher, None, now);
         let batch = batcher.take().expect("offsets moved, though there is no event");
         assert_eq!((batch.len(), batch.rejected), (0, 1));
         assert_eq!((batch.offsets.next(0), batch.offsets.next(1)), (Some(7), Some(2)));
@@ -452,11 +464,12 @@ mod tests {
                     None => merge.finish(rest.swap_remove(choice).0),
                 }
             }
-            while let Some(entry) = merge.pop() {
-                batcher.push(entry, now);
-                if batcher.full() {
-                    batches.extend(batcher.take());
+            loop {
+                batcher.fill(&mut merge, now);
+                if !batcher.full() {
+                    break;
                 }
+                batches.extend(batcher.take());
             }
         }
         batches.extend(batcher.take());

@@ -7,10 +7,17 @@ use super::events::Events;
 /// Events in columns, first in, first out.
 #[derive(Debug, Default)]
 pub(super) struct EventQueue {
-    /// Events enter at the back, a block at a time, and leave one by one from the front.
+    /// Events enter at the back, a block at a time.
     blocks: VecDeque<Events>,
-    /// Events of the first block that have left.
-    left: usize,
+    /// The one to leave next.
+    next: Place,
+}
+
+/// Where an event stands in its queue, until that lets go of what has left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Place {
+    block: usize,
+    event: usize,
 }
 
 impl EventQueue {
@@ -21,18 +28,28 @@ impl EventQueue {
         }
     }
 
-    /// The next event, as a place among events.
+    /// The next event leaves, and stays where it stands until [`EventQueue::release`].
     ///
     /// # Panics
     /// If there is none.
-    pub(super) fn pop(&mut self) -> (&Events, usize) {
-        if self.blocks.front().is_some_and(|first| first.len() == self.left) {
-            self.blocks.pop_front();
-            self.left = 0;
-        }
-        let first = self.blocks.front().expect("an event waits");
-        self.left += 1;
-        (first, self.left - 1)
+    pub(super) fn pop(&mut self) -> Place {
+        let place = self.next;
+        let rest = self.blocks[place.block].len() - place.event;
+        self.next = match rest {
+            1 => Place { block: place.block + 1, event: 0 },
+            _ => Place { block: place.block, event: place.event + 1 },
+        };
+        place
+    }
+
+    /// The event at `place`, as one of a block.
+    pub(super) fn get(&self, place: Place) -> (&Events, usize) {
+        (&self.blocks[place.block], place.event)
+    }
+
+    /// Lets go of the blocks that have left.
+    pub(super) fn release(&mut self) {
+        self.blocks.drain(..std::mem::take(&mut self.next.block));
     }
 }
 
@@ -64,14 +81,16 @@ mod tests {
             queue.push(events);
             entered += enter;
             for _ in 0..leave {
-                let (events, i) = queue.pop();
+                let place = queue.pop();
+                let (events, i) = queue.get(place);
                 out.push_from(events, i);
                 expected.push(&event(left));
                 left += 1;
             }
+            queue.release();
         }
         assert_eq!((entered, left), (214, 214));
         assert_eq!(out, expected);
-        assert!(queue.blocks.len() <= 1, "what has left is let go");
+        assert!(queue.blocks.is_empty(), "what has left is let go");
     }
 }

@@ -63,9 +63,9 @@ impl Shuffle {
         let mut batch = Batch::new(events, self.start.clone());
         batch.rejected = std::mem::take(&mut all.rejected);
         let end = window.order.len().min(window.dealt + self.size);
-        for &event in &window.order[window.dealt..end] {
-            batch.events.push_from(&all.events, event as usize);
-        }
+        let order = &window.order[window.dealt..end];
+        let places: Vec<_> = order.iter().map(|&event| (&all.events, event as usize)).collect();
+        batch.events.gather(&places);
         window.dealt = end;
         batch.whole = end == window.order.len();
         if batch.whole {

@@ -112,18 +112,15 @@ impl Source {
             if let Some(batch) = self.intake.ready.pop_front() {
                 return self.hand_out(batch);
             }
-            if self.intake.merge.finished() {
-                return match self.intake.close() {
-                    Some(batch) => self.hand_out(batch),
-                    None => Ok(Next::End),
-                };
-            }
+            let finished = self.intake.merge.finished();
             let lingers = self.linger.zip(self.intake.batcher.since());
             let due = lingers.map(|(linger, since)| since + linger);
-            if due.is_some_and(|due| due <= now)
-                && let Some(batch) = self.intake.close()
-            {
-                return self.hand_out(batch);
+            if finished || due.is_some_and(|due| due <= now) {
+                match self.intake.rest(now) {
+                    Some(batch) => return self.hand_out(batch),
+                    None if finished => return Ok(Next::End),
+                    None => {}
+                }
             }
             if polled && now >= deadline {
                 return Ok(Next::Idle);
@@ -236,7 +233,7 @@ impl Source {
         }
     }
 
-    /// Records between what was handed out and the log's end, for partitions whose end is known.
+    /// Records between the last batch that was made and the log's end, for partitions whose end is known.
     pub fn lag(&self) -> Vec<(i32, i64)> {
         let offsets = self.intake.batcher.offsets();
         let lag = |(partition, next): (i32, i64)| {

@@ -127,20 +127,24 @@ impl Intake {
         }
     }
 
+    /// The next batch of what is certain, even if it is not full.
+    pub(super) fn rest(&mut self, now: Instant) -> Option<Batch> {
+        self.assemble(now);
+        self.ready.pop_front().or_else(|| self.close())
+    }
+
     /// Moves what is certain into the batch; gives it when it is full. A window is dealt out
     /// before the next one begins: `batch.shuffle_events` bounds both together.
     fn fill(&mut self, now: Instant) -> Option<Batch> {
         if let Some(batch) = self.shuffle.as_mut().and_then(Shuffle::deal) {
             return Some(batch);
         }
-        while !self.batcher.full() {
-            self.batcher.push(self.merge.pop()?, now);
-        }
-        self.close()
+        self.batcher.fill(&mut self.merge, now);
+        if self.batcher.full() { self.close() } else { None }
     }
 
     /// The batch as it is, or the first one of the window as that is, if anything went in.
-    pub(super) fn close(&mut self) -> Option<Batch> {
+    fn close(&mut self) -> Option<Batch> {
         let taken = self.batcher.take()?;
         match &mut self.shuffle {
             None => Some(taken),

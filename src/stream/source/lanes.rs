@@ -68,7 +68,7 @@ impl Lanes {
             queue.set_nonempty_callback(move || {
                 full.store(true, Ordering::Release);
                 // One that rings already is enough.
-                drop(ring.try_send(()));
+                ring.try_send(()).ok();
             });
             let end = range.to.as_ref().and_then(|to| to.next(partition));
             lanes.push(Lane { partition, queue, end, ready });
@@ -94,7 +94,7 @@ impl Lanes {
     /// Until a queue is no longer empty, at most `wait`.
     pub(super) fn wait(&self, wait: Duration) {
         // A timeout is no more than a reason to look again.
-        drop(self.bell.recv_timeout(wait));
+        self.bell.recv_timeout(wait).ok();
     }
 
     /// Stops reading those that are finished.

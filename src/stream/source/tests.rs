@@ -236,6 +236,16 @@ fn reading_on_from_a_window_gives_the_windows_that_followed() {
 }
 
 #[test]
+fn a_window_larger_than_a_round_is_dealt_out_to_its_end() {
+    let mut broker = Broker::new(3);
+    broker.config.batch.shuffle_events = 3000;
+    interleaved(&broker);
+    let batches = until_end(&mut broker.open(broker.all()));
+    assert_eq!(batches.len(), 300);
+    assert!(batches.iter().zip(1..).all(|(batch, n)| batch.whole == (n == 300)));
+}
+
+#[test]
 fn a_window_that_lingers_is_dealt_out_as_it_is() {
     let mut broker = Broker::new(1);
     broker.config.batch.shuffle_events = 1000;
