@@ -34,8 +34,9 @@ fn main() -> anyhow::Result<()> {
     let resolve = |position| position::resolve(&client, &topic, &brokers, position);
     let (from, to) = (resolve(Position::Earliest)?, resolve(Position::Latest)?);
     let records = pipeline::distance(&from, &to);
+    let partitions = from.iter().len();
     let range = Range { from, to: Some(to) };
-    println!("{records} records of {topic}; records/s");
+    println!("{records} records of {topic}, {partitions} partitions; records/s");
     let mut rates: Vec<(&str, Vec<f64>)> = Vec::new();
     for round in 0..ROUNDS {
         let mut add = |name, seconds: f64| {

@@ -8,6 +8,8 @@ use std::ops::Range;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 /// What stood at a mapped field. Strings and elements of arrays stand in [`Found`].
+// It is returned through memory. A tag of a byte is stored as one and loaded with its neighbours,
+// which waits for the store to reach the cache: a tenth of decoding.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[repr(u64)]
 pub(crate) enum Raw {

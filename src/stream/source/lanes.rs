@@ -81,7 +81,12 @@ impl Lanes {
 
     /// What may be read now, given what waits in the merge.
     pub(super) fn round(&mut self, merge: &Merge) -> Round<'_> {
-        let room = |lane: &Lane| self.share.saturating_sub(merge.buffered(lane.partition));
+        // Whole parts: of many partitions each would have room for as little as the last batch took
+        // of it, and a part costs as much as decoding ten records.
+        let room = |lane: &Lane| match self.share.saturating_sub(merge.buffered(lane.partition)) {
+            room if room < PART => 0,
+            room => room,
+        };
         Round {
             rooms: self.lanes.iter().map(room).collect(),
             lanes: &self.lanes,
