@@ -1,7 +1,8 @@
 //! The consumer: records in, batches out.
 //!
-//! Owns: the assignment, the bounds of the partitions' buffers, rejected records on their way to the
-//! dead-letter topic, and the decision which of the broker's errors pass by themselves. This is the stream's edge: the clock and the log are read here and nowhere deeper.
+//! Owns: the assignment, the bounds of the partitions' buffers, rejected records on their way to
+//! the dead-letter topic, and the decision which of the broker's errors pass by themselves. This is
+//! the stream's edge: the clock and the log are read here and nowhere deeper.
 //!
 //! Must never know: what happens to a batch. It is told where to start, and hands out offsets
 //! with the data.
@@ -47,6 +48,7 @@ pub enum Next {
 
 /// Reads a topic's partitions from given offsets on.
 pub struct Source {
+    /// Dropped before the consumer: librdkafka frees a queue through its client.
     lanes: Lanes,
     consumer: Arc<BaseConsumer<Watch>>,
     topic: String,
@@ -144,13 +146,13 @@ impl Source {
     /// there is neither, waits for some.
     fn poll(&mut self, wait: Duration) -> anyhow::Result<()> {
         self.serve()?;
-        let waiting = self.intake.merge.buffered_total();
+        let before = self.intake.merge.buffered_total();
         let mut round = self.lanes.round(&self.intake.merge);
         let assemble = || self.intake.assemble(Instant::now());
         let parts = self.decoders.decode(|| round.part(), assemble);
         let stopped = round.stopped;
-        let assembled =
-            !self.intake.ready.is_empty() || self.intake.merge.buffered_total() < waiting;
+        let left = self.intake.merge.buffered_total();
+        let assembled = left < before || !self.intake.ready.is_empty();
         if parts.is_empty() && stopped.is_none() && !assembled {
             self.lanes.wait(wait);
             return Ok(());
@@ -233,7 +235,8 @@ impl Source {
         }
     }
 
-    /// Records between the last batch that was made and the log's end, for partitions whose end is known.
+    /// Records between the last batch that was made and the log's end, for partitions whose end is
+    /// known.
     pub fn lag(&self) -> Vec<(i32, i64)> {
         let offsets = self.intake.batcher.offsets();
         let lag = |(partition, next): (i32, i64)| {

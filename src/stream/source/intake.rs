@@ -11,7 +11,7 @@ use super::super::batch::Batch;
 use super::super::dead_letter::{DeadLetters, Letter};
 use super::super::decode::DecodeError;
 use super::super::events::Events;
-use super::super::merge::{Batcher, Merge, Record, Run};
+use super::super::merge::{Batcher, Merge, Record};
 use super::super::offsets::Offsets;
 use super::super::position::Range;
 use super::super::shuffle::Shuffle;
@@ -76,11 +76,10 @@ impl Intake {
     pub(super) fn take(&mut self, part: Part<'_>, dead: &mut DeadLetters) -> anyhow::Result<()> {
         let Part { messages, run, errors } = part;
         self.judge(&run.records, &messages, errors, dead)?;
-        let Run { partition, .. } = run;
-        let next = run.records.last().map(|record| record.offset + 1);
+        let (partition, last) = (run.partition, messages[messages.len() - 1].offset());
         self.merge.set_idle(partition, false);
         self.merge.push(run);
-        next.into_iter().for_each(|next| self.finish_at(partition, next));
+        self.finish_at(partition, last + 1);
         Ok(())
     }
 
