@@ -50,8 +50,9 @@ impl Progress {
             self.logged = Instant::now();
             let rate = done as f64 / self.began.elapsed().as_secs_f64();
             let percent = 100.0 * done as f64 / self.total.max(1) as f64;
-            let what = self.what;
-            tracing::info!("{what}: {done} ({percent:.0}%), {rate:.0}/s, {}", message());
+            let (what, message) = (self.what, message());
+            let comma = if message.is_empty() { "" } else { ", " };
+            tracing::info!("{what}: {done} ({percent:.0}%), {rate:.0}/s{comma}{message}");
         }
     }
 
