@@ -77,11 +77,6 @@ impl Column {
         self.end();
     }
 
-    /// Appends events of columns of the same feature.
-    pub(super) fn gather<'c>(&mut self, places: impl Iterator<Item = (&'c Column, usize)>) {
-        places.for_each(|(from, i)| self.push_from(from, i));
-    }
-
     /// Keeps the first `events` events, and drops entries that no event's end follows.
     pub(super) fn truncate(&mut self, events: usize) {
         self.ends.truncate(events);

@@ -100,10 +100,10 @@ impl Events {
         places().for_each(|(from, i)| self.item_names.push(from.item_names.get(i)));
         self.rewards.extend(places().map(|(from, i)| from.rewards[i]));
         for (number, column) in self.query.iter_mut().enumerate() {
-            column.gather(places().map(|(from, i)| (&from.query[number], i)));
+            places().for_each(|(from, i)| column.push_from(&from.query[number], i));
         }
         for (number, column) in self.item.iter_mut().enumerate() {
-            column.gather(places().map(|(from, i)| (&from.item[number], i)));
+            places().for_each(|(from, i)| column.push_from(&from.item[number], i));
         }
     }
 

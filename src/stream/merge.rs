@@ -40,11 +40,9 @@ pub struct Record {
 
 /// One record of the merged sequence, and where it stood.
 #[derive(Clone, Copy, Debug)]
-pub struct Entry {
-    /// Its partition.
-    pub partition: i32,
-    /// Its offset.
-    pub offset: i64,
+struct Entry {
+    partition: i32,
+    offset: i64,
     /// Its event, by place; none: the record was rejected, and only its offset matters.
     event: Option<(usize, Place)>,
 }
@@ -180,7 +178,7 @@ impl Merge {
     }
 
     /// The next record of the merged sequence, if it is certain yet.
-    pub fn pop(&mut self) -> Option<Entry> {
+    fn pop(&mut self) -> Option<Entry> {
         let index = match self.order {
             Order::Arrival => self.arrivals.pop_front()?,
             Order::EventTime if self.starved > 0 => return None,

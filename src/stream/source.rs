@@ -8,10 +8,10 @@
 //! with the data.
 
 pub mod client;
+mod decoders;
 mod guard;
 mod intake;
 mod lanes;
-mod round;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,9 +30,9 @@ use super::dead_letter::DeadLetters;
 use super::offsets::Offsets;
 use super::position::{self, Range};
 pub use client::{Watch, consumer};
+use decoders::Decoders;
 use intake::Intake;
 use lanes::Lanes;
-use round::Decoders;
 
 /// What [`Source::next`] found.
 #[derive(Debug)]

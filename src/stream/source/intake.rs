@@ -15,9 +15,9 @@ use super::super::merge::{Batcher, Merge, Record};
 use super::super::offsets::Offsets;
 use super::super::position::Range;
 use super::super::shuffle::Shuffle;
+use super::decoders::Part;
 use super::guard::Guard;
 use super::lanes::ROUND;
-use super::round::Part;
 
 /// Merges, shuffles and batches; all of it but the letters is pure.
 pub(super) struct Intake {
