@@ -117,6 +117,7 @@ fn estimator<'a>(name: &'static str, hashes: usize, threads: usize, alpha: Rate)
         initial_gap: 100.0,
         exact_ids_max: 1,
         seed: 1,
+        batch: 1,
     });
     contestant(name, threads, move |step, ids| frequency.update(step, ids))
 }

@@ -49,6 +49,7 @@ impl Batch {
             dim: DIM,
             query: Rows::Host(&self.query),
             item: Rows::Host(&self.item),
+            candidates: self.rewards.len(),
             trained: self.rewards.len(),
             past: &[],
             merged: None,
@@ -58,6 +59,7 @@ impl Batch {
             query_ids: None,
             rewards: &self.rewards,
             temperature: 0.05,
+            full_batch: self.rewards.len(),
         }
     }
 }
@@ -94,8 +96,8 @@ fn losses(criterion: &mut Criterion) {
         let mut softmax = BatchSoftmax::default();
         group.bench_function("F32, a quarter of the items distinct", |bencher| {
             let merged = Some(Merged { places: &places, copies: &copies });
-            let trained = copies.len();
-            let input = LossInput { merged, trained, ..batch.input() };
+            let (candidates, trained) = (copies.len(), copies.len());
+            let input = LossInput { merged, candidates, trained, ..batch.input() };
             bencher.iter(|| black_box(softmax.run(&input).loss));
         });
         group.finish();

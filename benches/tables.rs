@@ -25,7 +25,8 @@ fn settings() -> TableSettings {
         learning_rate: 0.05,
         epsilon: 1e-6,
         decay: 1.0,
-        expiry_steps: None,
+        batch: 1,
+        expiry_events: None,
     }
 }
 

@@ -28,7 +28,7 @@ pub struct Item {
     /// Events it was the item of.
     pub count: u64,
     /// Step of the last of them.
-    pub last_step: u64,
+    pub touched: u64,
 }
 
 /// All items.
@@ -37,13 +37,13 @@ pub struct Corpus {
     items: DashMap<u64, Arc<Item>>,
     /// Their keys by first appearance: what a uniform draw chooses from.
     order: Mutex<Vec<u64>>,
-    /// Items that went, by name, with the step at which they did. Each publish repeats their
+    /// Items that went, by name, with the event at which they did. Each publish repeats their
     /// tombstones until they are this old, so that a publish that failed loses none.
     expired: Mutex<BTreeMap<Box<str>, u64>>,
     /// A copy that is under way.
     capturing: Mutex<Option<Capturing>>,
     items_max: usize,
-    tombstone_steps: u64,
+    tombstone_events: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -54,20 +54,20 @@ struct Saved {
 }
 
 impl Corpus {
-    /// A corpus of at most `items_max` items, whose tombstones live for `tombstone_steps`.
-    pub fn new(items_max: usize, tombstone_steps: u64) -> Self {
+    /// A corpus of at most `items_max` items, whose tombstones live for `tombstone_events`.
+    pub fn new(items_max: usize, tombstone_events: u64) -> Self {
         Self {
             items: DashMap::new(),
             order: Mutex::new(Vec::new()),
             expired: Mutex::new(BTreeMap::new()),
             capturing: Mutex::new(None),
             items_max,
-            tombstone_steps,
+            tombstone_events,
         }
     }
 
-    /// Remembers the items of `batch`, trained at `step`.
-    pub fn remember(&self, batch: &Batch, step: u64) {
+    /// Remembers the items of `batch`, `now` being the events so far, these included.
+    pub fn remember(&self, batch: &Batch, now: u64) {
         let events = &batch.events;
         let mut capturing = self.capturing();
         for (event, &id) in events.item_ids.iter().enumerate() {
@@ -77,7 +77,7 @@ impl Corpus {
                 }
                 let item = Arc::make_mut(&mut item);
                 item.count += 1;
-                item.last_step = step;
+                item.touched = now;
                 for (value, column) in item.values.iter_mut().zip(&events.item) {
                     if !column.holds(event, value) {
                         *value = column.value(event);
@@ -86,29 +86,29 @@ impl Corpus {
                 continue;
             }
             if self.items.len() >= self.items_max {
-                self.sweep(step, capturing.as_mut());
+                self.sweep(now, capturing.as_mut());
             }
             let name = events.item_names.get(event).into();
             self.expired().remove(&name);
             let values = events.item.iter().map(|column| column.value(event)).collect();
-            self.items.insert(id, Arc::new(Item { name, values, count: 1, last_step: step }));
+            self.items.insert(id, Arc::new(Item { name, values, count: 1, touched: now }));
             self.order().push(id);
         }
     }
 
-    fn sweep(&self, step: u64, mut capturing: Option<&mut Capturing>) {
+    fn sweep(&self, now: u64, mut capturing: Option<&mut Capturing>) {
         let mut ages: Vec<(u64, u64)> =
-            self.items.iter().map(|item| (item.last_step, *item.key())).collect();
+            self.items.iter().map(|item| (item.touched, *item.key())).collect();
         let drop = (ages.len() / SWEEP).max(1);
         ages.select_nth_unstable(drop - 1);
         let mut expired = self.expired();
-        expired.retain(|_, at| step - *at <= self.tombstone_steps);
+        expired.retain(|_, at| now - *at <= self.tombstone_events);
         for (_, id) in &ages[..drop] {
             if let Some((_, item)) = self.items.remove(id) {
                 if let Some(capturing) = &mut capturing {
                     capturing.items.keep(*id, &item);
                 }
-                expired.insert(item.name.clone(), step);
+                expired.insert(item.name.clone(), now);
             }
         }
         self.order().retain(|id| self.items.contains_key(id));
@@ -287,7 +287,7 @@ mod tests {
         corpus.remember(&batch(&["a", "b", "a"]), 1);
         let items = corpus.sorted();
         let a = items.iter().find(|(_, item)| &*item.name == "a").expect("remembered");
-        assert_eq!((a.1.count, a.1.last_step, items.len()), (2, 1, 2));
+        assert_eq!((a.1.count, a.1.touched, items.len()), (2, 1, 2));
     }
 
     #[test]

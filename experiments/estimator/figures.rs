@@ -29,6 +29,7 @@ pub(super) fn hashed(mode: Mode, alpha: Rate) -> FrequencySettings {
         initial_gap: 100.0,
         exact_ids_max: 1 << 20,
         seed: 0,
+        batch: 1,
     }
 }
 

@@ -190,7 +190,7 @@ impl Trial {
         self.events += ids.len() as u64;
         for contestant in &mut self.contestants {
             let began = Instant::now();
-            contestant.frequency.update(self.step, ids);
+            contestant.frequency.update(self.events, ids);
             contestant.busy += began.elapsed();
             contestant.collisions.add(contestant.frequency.collisions());
         }

@@ -48,7 +48,7 @@ impl Default for EmbeddingConfig {
             learning_rate: 0.05,
             epsilon: 1e-8,
             accumulator_decay: 0.95,
-            expiry_steps: 0,
+            expiry_events: 0,
         }
     }
 }
@@ -105,7 +105,7 @@ impl Default for HistoryConfig {
 
 impl Default for CorpusConfig {
     fn default() -> Self {
-        Self { items_max: 1_000_000, tombstone_steps: 100_000 }
+        Self { items_max: 1_000_000, tombstone_events: 100_000_000 }
     }
 }
 

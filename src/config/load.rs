@@ -5,7 +5,7 @@ use std::path::Path;
 
 use toml::{Table, Value};
 
-use super::Config;
+use super::{BatchConfig, Config};
 
 /// One thing wrong with a config.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +66,9 @@ impl Config {
                 faults.add(format!("--set {text}"), reason);
             }
         }
+        for renamed in rename(&mut table) {
+            tracing::warn!("{renamed}");
+        }
         let config = parse(table, &mut faults);
         config.validate(&mut faults);
         if faults.0.is_empty() { Ok(config) } else { Err(faults) }
@@ -78,7 +81,10 @@ impl Config {
     pub fn from_toml(text: &str) -> Result<Config, Faults> {
         let mut faults = Faults::default();
         let config = match text.parse::<Table>() {
-            Ok(table) => parse(table, &mut faults),
+            Ok(mut table) => {
+                rename(&mut table);
+                parse(table, &mut faults)
+            }
             Err(error) => {
                 faults.add("", format!("not valid TOML: {error}"));
                 return Err(faults);
@@ -87,6 +93,39 @@ impl Config {
         config.validate(&mut faults);
         if faults.0.is_empty() { Ok(config) } else { Err(faults) }
     }
+}
+
+/// Keys of old that counted steps, each with the one that counts events instead.
+const RENAMED: [(&str, &str, &str); 3] = [
+    ("embedding", "expiry_steps", "expiry_events"),
+    ("corpus", "tombstone_steps", "tombstone_events"),
+    ("negatives", "cross_batch_after_steps", "cross_batch_after_events"),
+];
+
+/// Turns the old keys into the new, a step being a full batch; a line for each of them. A number that
+/// is none, or that stands beside the new key, is left for the parser to refuse.
+fn rename(table: &mut Table) -> Vec<String> {
+    let batch = table.get("batch").and_then(|batch| batch.get("size")).and_then(Value::as_integer);
+    let batch = batch.unwrap_or(BatchConfig::default().size as i64);
+    let mut lines = Vec::new();
+    for (section, old, new) in RENAMED {
+        let Some(Value::Table(keys)) = table.get_mut(section) else { continue };
+        if keys.contains_key(new) {
+            continue;
+        }
+        let Some(events) =
+            keys.get(old).and_then(Value::as_integer).and_then(|steps| steps.checked_mul(batch))
+        else {
+            continue;
+        };
+        keys.remove(old);
+        keys.insert(new.to_owned(), Value::Integer(events));
+        lines.push(format!(
+            "{section}.{old} is {section}.{new} now, and counts events: read as {events}, with \
+             {batch} events a step"
+        ));
+    }
+    lines
 }
 
 /// serde stops at the first wrong type. Taking the offending key out and parsing again finds the

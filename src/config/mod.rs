@@ -147,7 +147,7 @@ pub enum Order {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct BatchConfig {
-    /// Events a step.
+    /// Events of a full batch, and of the window that supplies every step's columns.
     pub size: usize,
     /// An incomplete batch is trained after this long without a full one, in ms; 0: never.
     pub linger_ms: u64,
@@ -212,8 +212,8 @@ pub struct HistoryConfig {
 pub struct CorpusConfig {
     /// Items held; beyond it the longest unseen go.
     pub items_max: usize,
-    /// For this many steps each publish repeats the tombstone of an item that went.
-    pub tombstone_steps: u64,
+    /// For this many events each publish repeats the tombstone of an item that went.
+    pub tombstone_events: u64,
 }
 
 /// `[checkpoint]`
@@ -282,6 +282,7 @@ impl Config {
     pub fn state_keys(&self) -> String {
         let state = Config {
             seed: self.seed,
+            batch: BatchConfig { size: self.batch.size, ..BatchConfig::default() },
             timestamp: self.timestamp.clone(),
             reward: self.reward.clone(),
             query: self.query.clone(),

@@ -165,3 +165,30 @@ fn a_saved_config_reads_back_equal() {
     let config = Config::load(Some(&path), &[]).expect("right");
     assert_eq!(Config::from_toml(&config.to_toml()).expect("just written"), config);
 }
+
+#[test]
+fn keys_that_counted_steps_are_read_as_events() {
+    let text = r#"
+        [batch]
+        size = 512
+        [query]
+        id = "q"
+        features = [{ name = "q", kind = "id", field = "q", table = "q" }]
+        [item]
+        id = "i"
+        features = [{ name = "i", kind = "id", field = "i", table = "i" }]
+        [embedding]
+        expiry_steps = 100
+        [corpus]
+        tombstone_steps = 7
+        [negatives]
+        cross_batch_after_steps = 3
+    "#;
+    let config = Config::from_toml(text).expect("old names are fine");
+    assert_eq!(config.embedding.expiry_events, 51_200);
+    assert_eq!(config.corpus.tombstone_events, 3584);
+    assert_eq!(config.negatives.cross_batch_after_events, 1536);
+    let both = text.replace("expiry_steps = 100", "expiry_steps = 100\nexpiry_events = 5");
+    let faults = Config::from_toml(&both).expect_err("which of the two?");
+    assert!(faults.to_string().contains("embedding.expiry_steps: unknown key"), "{faults}");
+}

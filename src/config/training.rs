@@ -18,10 +18,10 @@ pub struct EmbeddingConfig {
     pub learning_rate: f32,
     /// Row-wise Adagrad's epsilon.
     pub epsilon: f32,
-    /// What is left of a row's sum of squares at its next update; 1: all.
+    /// What is left of a row's sum of squares a full batch later; 1: all.
     pub accumulator_decay: f32,
-    /// Rows untouched for this many steps go; 0: never.
-    pub expiry_steps: u64,
+    /// Rows untouched for this many events go; 0: never.
+    pub expiry_events: u64,
 }
 
 /// `[tables.NAME]`: departures from `[embedding]`.
@@ -95,8 +95,8 @@ pub struct NegativesConfig {
     pub mixed: usize,
     /// Item vectors of past batches that serve as negatives (Wang et al. 2021).
     pub cross_batch: usize,
-    /// Steps before the first vectors are kept for that.
-    pub cross_batch_after_steps: u64,
+    /// Events before the first vectors are kept for that.
+    pub cross_batch_after_events: u64,
 }
 
 /// `[optimizer]`: the towers' dense weights.
@@ -109,7 +109,7 @@ pub struct OptimizerConfig {
     pub learning_rate: f32,
     /// Its epsilon.
     pub epsilon: f32,
-    /// Adagrad: what is left of the sums of squares a step later; 1: all.
+    /// Adagrad: what is left of the sums of squares a full batch later; 1: all.
     pub accumulator_decay: f32,
 }
 
@@ -145,7 +145,7 @@ pub struct FrequencyConfig {
     pub buckets: usize,
     /// Rate of the moving average, per hit of a bucket.
     pub alpha: Alpha,
-    /// Gap of an item never seen, in steps.
+    /// Gap of an item never seen, in full batches, until other items' first gaps say better.
     pub initial_gap: f32,
     /// `exact`: ids held; beyond it the longest unseen go.
     pub exact_ids_max: usize,

@@ -117,7 +117,7 @@ impl Config {
         at_least(faults, "frequency.buckets", frequency.buckets as u64, 1);
         at_least(faults, "frequency.exact_ids_max", frequency.exact_ids_max as u64, 1);
         if frequency.initial_gap < 1.0 || !frequency.initial_gap.is_finite() {
-            let reason = format!("is {}; a gap is at least 1 step", frequency.initial_gap);
+            let reason = format!("is {}; a gap is at least 1 batch", frequency.initial_gap);
             faults.add("frequency.initial_gap", reason);
         }
         at_least(faults, "corpus.items_max", self.corpus.items_max as u64, 1);

@@ -25,6 +25,14 @@ impl Batch {
         Self { offsets, whole: true, pass: 1, rejected: 0, events }
     }
 
+    /// These of its events, by place, with all else it says.
+    pub fn part(&self, events: &[u32]) -> Self {
+        let mut part = Events::new(self.events.query.len(), self.events.item.len());
+        let places: Vec<_> = events.iter().map(|&event| (&self.events, event as usize)).collect();
+        part.gather(&places);
+        Self { events: part, offsets: self.offsets.clone(), ..*self }
+    }
+
     /// Events in it.
     pub fn len(&self) -> usize {
         self.events.len()

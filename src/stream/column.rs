@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::event::FeatureValue;
 
 /// One feature's values, event after event.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Column {
     /// Where each event's entries end: event `i` has `ends[i - 1]..ends[i]`.
     pub ends: Vec<u32>,
@@ -75,6 +75,20 @@ impl Column {
             }
         }
         self.end();
+    }
+
+    /// Drops the first `events` events.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    pub fn drop_front(&mut self, events: usize) {
+        let Some(last) = events.checked_sub(1) else { return };
+        let entries = self.ends[last];
+        self.ends.drain(..events);
+        self.ends.iter_mut().for_each(|end| *end -= entries);
+        // A column of numbers has no ids.
+        self.ids.drain(..self.ids.len().min(entries as usize));
+        self.values.drain(..entries as usize);
     }
 
     /// Keeps the first `events` events, and drops entries that no event's end follows.

@@ -15,6 +15,8 @@ use crate::corpus::CapturedCorpus;
 pub struct Captured {
     /// For the manifest.
     pub counters: Counters,
+    /// Every weight and every row is a number. What is not must never replace what is.
+    pub finite: bool,
     /// Name and bytes of the sections that are encoded.
     sections: Vec<(String, Vec<u8>)>,
     histories: CapturedHistories,
@@ -24,8 +26,11 @@ pub struct Captured {
 /// A capture under way: each part is `None` until it is complete.
 pub(super) struct Capturing {
     counters: Counters,
+    /// All that is known of it so far.
+    finite: bool,
     model: Vec<(String, Vec<u8>)>,
     objective: Vec<(String, Vec<u8>)>,
+    window: Vec<u8>,
     frequency: Option<Vec<u8>>,
     /// By table.
     tables: Vec<Option<Vec<u8>>>,
@@ -61,6 +66,7 @@ impl Trainer {
         self.frequency.write_to(&mut frequency);
         sections.push(("frequency".into(), frequency));
         sections.extend(self.objective.sections());
+        sections.push(("window".into(), self.window.to_bytes()));
         for (table, name) in self.model.tables.iter().zip(&self.model.encoder.tables) {
             let mut bytes = Vec::new();
             table.write_to(&mut bytes);
@@ -68,6 +74,7 @@ impl Trainer {
         }
         Captured {
             counters: self.counters(),
+            finite: self.model.is_finite(),
             sections,
             histories: self.histories.capture(),
             corpus: self.corpus.capture(),
@@ -83,8 +90,10 @@ impl Trainer {
         self.corpus.begin_capture();
         self.capturing = Some(Capturing {
             counters: self.counters(),
+            finite: self.model.towers.is_finite(),
             model: self.model.small_sections(),
             objective: self.objective.sections(),
+            window: self.window.to_bytes(),
             frequency: None,
             tables: vec![None; self.model.tables.len()],
             histories: None,
@@ -102,6 +111,7 @@ impl Trainer {
         for (table, bytes) in self.model.tables.iter_mut().zip(&mut capturing.tables) {
             if bytes.is_none() {
                 *bytes = table.advance_capture(&mut blocks);
+                capturing.finite &= table.captured_finite();
             }
         }
         if capturing.histories.is_none() {
@@ -117,10 +127,12 @@ impl Trainer {
         let mut sections = whole.model;
         sections.push(("frequency".into(), whole.frequency?));
         sections.extend(whole.objective);
+        sections.push(("window".into(), whole.window));
         let names = self.model.encoder.tables.iter().map(|name| section_of_table(name));
         sections.extend(names.zip(whole.tables.into_iter().flatten()));
         let (histories, corpus) = (whole.histories?, whole.corpus?);
-        Some(Captured { counters: whole.counters, sections, histories, corpus })
+        let Capturing { counters, finite, .. } = whole;
+        Some(Captured { counters, finite, sections, histories, corpus })
     }
 
     /// Gives up a copy that is under way.

@@ -8,6 +8,8 @@
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::portion::Portion;
+
 /// Adam's decay of both moments, as published (Kingma and Ba 2015).
 const ADAM_DECAYS: (f32, f32) = (0.9, 0.999);
 /// Values a task of an update: below some ten thousand a second thread costs more than it does.
@@ -32,7 +34,7 @@ pub struct DenseSettings {
     pub learning_rate: f32,
     /// Added to the root of the sum.
     pub epsilon: f32,
-    /// Adagrad: what is left of the sums a step later, in (0, 1].
+    /// Adagrad: what is left of the sums a full batch later, in (0, 1].
     pub decay: f32,
 }
 
@@ -46,8 +48,8 @@ pub(super) struct Parameter {
     squares: Vec<f32>,
     /// Means of gradients (Adam).
     means: Vec<f32>,
-    /// Updates so far.
-    updates: u64,
+    /// Events that the updates so far were made of.
+    events: u64,
 }
 
 /// Everything dense, by name, in a fixed order: the form in which it is saved.
@@ -58,13 +60,13 @@ pub(super) struct DenseRecord {
     parameters: Vec<(String, Parameter)>,
 }
 
-/// Version 1 were burn's optimizers.
-const VERSION: u8 = 2;
+/// Version 1 were burn's optimizers, version 2 counted updates where this counts events.
+const VERSION: u8 = 3;
 
 impl Parameter {
     pub(super) fn new(values: Vec<f32>, shape: [usize; 2]) -> Self {
         assert_eq!(values.len(), shape[0] * shape[1], "values are not of this shape");
-        Self { values, shape, squares: Vec::new(), means: Vec::new(), updates: 0 }
+        Self { values, shape, squares: Vec::new(), means: Vec::new(), events: 0 }
     }
 
     /// `[inputs, outputs]`
@@ -72,43 +74,62 @@ impl Parameter {
         self.shape
     }
 
-    /// One step against `gradient`, of the values' shape.
-    pub(super) fn update(&mut self, gradient: &[f32], settings: &DenseSettings) {
+    /// Whether every value is a number.
+    pub(super) fn is_finite(&self) -> bool {
+        self.values.iter().chain(&self.squares).chain(&self.means).all(|value| value.is_finite())
+    }
+
+    /// One step against `gradient`, of the values' shape: the sum over the step's events, divided by
+    /// the events of a full batch. All else that a step does is scaled by its `portion`. Sums of
+    /// squares take small steps as they come: where events disagree, theirs add up to what the full
+    /// batch's gradient has.
+    pub(super) fn update(&mut self, gradient: &[f32], settings: &DenseSettings, portion: Portion) {
         let length = self.values.len();
         assert_eq!(gradient.len(), length, "the gradient is not of the values' shape");
-        self.updates += 1;
+        self.events += portion.events;
         self.squares.resize(length, 0.0);
+        match settings.rule {
+            DenseRule::Adagrad => self.adagrad(gradient, settings, portion),
+            DenseRule::Adam => self.adam(gradient, settings, portion),
+        }
+    }
+
+    fn adagrad(&mut self, gradient: &[f32], settings: &DenseSettings, portion: Portion) {
+        let DenseSettings { learning_rate, epsilon, decay, .. } = *settings;
+        let decay = portion.left(decay);
         let values = self.values.par_chunks_mut(VALUES_A_TASK);
         let squares = self.squares.par_chunks_mut(VALUES_A_TASK);
-        let gradients = gradient.par_chunks(VALUES_A_TASK);
-        let DenseSettings { rule, learning_rate, epsilon, decay } = *settings;
-        match rule {
-            DenseRule::Adagrad => {
-                values.zip(squares).zip(gradients).for_each(|((values, squares), gradients)| {
-                    for ((value, square), g) in values.iter_mut().zip(squares).zip(gradients) {
-                        *square = *square * decay + g * g;
-                        *value -= learning_rate * g / (square.sqrt() + epsilon);
-                    }
-                });
+        let chunks = values.zip(squares).zip(gradient.par_chunks(VALUES_A_TASK));
+        chunks.for_each(|((values, squares), gradients)| {
+            for ((value, square), g) in values.iter_mut().zip(squares).zip(gradients) {
+                *square = *square * decay + g * g;
+                *value -= learning_rate * g / (square.sqrt() + epsilon);
             }
-            DenseRule::Adam => {
-                self.means.resize(length, 0.0);
-                let (first, second) = ADAM_DECAYS;
-                let updates = i32::try_from(self.updates).unwrap_or(i32::MAX);
-                let (bias, bias_squares) = (1.0 - first.powi(updates), 1.0 - second.powi(updates));
-                let means = self.means.par_chunks_mut(VALUES_A_TASK);
-                let chunks = values.zip(squares).zip(means).zip(gradients);
-                chunks.for_each(|(((values, squares), means), gradients)| {
-                    let states = values.iter_mut().zip(squares).zip(means);
-                    for (((value, square), mean), g) in states.zip(gradients) {
-                        *mean = first * *mean + (1.0 - first) * g;
-                        *square = second * *square + (1.0 - second) * g * g;
-                        let root = (*square / bias_squares).sqrt();
-                        *value -= learning_rate * (*mean / bias) / (root + epsilon);
-                    }
-                });
+        });
+    }
+
+    fn adam(&mut self, gradient: &[f32], settings: &DenseSettings, portion: Portion) {
+        let DenseSettings { learning_rate, epsilon, .. } = *settings;
+        self.means.resize(self.values.len(), 0.0);
+        let rate = learning_rate * portion.share();
+        let so_far = Portion { events: self.events, ..portion }.share();
+        // The first decay is of the mean, the second of the squares.
+        let (first, second) = ADAM_DECAYS;
+        let (bias, bias_squares) = (1.0 - first.powf(so_far), 1.0 - second.powf(so_far));
+        let (left, left_squares) = (portion.left(first), portion.left(second));
+        let values = self.values.par_chunks_mut(VALUES_A_TASK);
+        let squares = self.squares.par_chunks_mut(VALUES_A_TASK);
+        let means = self.means.par_chunks_mut(VALUES_A_TASK);
+        let chunks = values.zip(squares).zip(means).zip(gradient.par_chunks(VALUES_A_TASK));
+        chunks.for_each(|(((values, squares), means), gradients)| {
+            let states = values.iter_mut().zip(squares).zip(means);
+            for (((value, square), mean), g) in states.zip(gradients) {
+                *mean = left * *mean + (1.0 - first) * g;
+                *square = left_squares * *square + (1.0 - second) * g * g;
+                let root = (*square / bias_squares).sqrt();
+                *value -= rate * (*mean / bias) / (root + epsilon);
             }
-        }
+        });
     }
 }
 
@@ -187,9 +208,9 @@ mod tests {
     fn adagrad_by_hand() {
         for (decay, sum) in [(1.0, 25.0f32), (0.5, 20.5)] {
             let mut parameter = Parameter::new(vec![1.0, 1.0], [1, 2]);
-            parameter.update(&[3.0, -3.0], &settings(DenseRule::Adagrad, decay));
+            parameter.update(&[3.0, -3.0], &settings(DenseRule::Adagrad, decay), Portion::WHOLE);
             assert_eq!(parameter.values, [0.9, 1.1]);
-            parameter.update(&[4.0, -4.0], &settings(DenseRule::Adagrad, decay));
+            parameter.update(&[4.0, -4.0], &settings(DenseRule::Adagrad, decay), Portion::WHOLE);
             let step = 0.1 * 4.0 / sum.sqrt();
             assert!((parameter.values[0] - (0.9 - step)).abs() < 1e-6);
             assert!((parameter.values[1] - (1.1 + step)).abs() < 1e-6);
@@ -201,10 +222,35 @@ mod tests {
     #[test]
     fn adam_by_hand() {
         let mut parameter = Parameter::new(vec![0.0], [1, 1]);
-        parameter.update(&[1.0], &settings(DenseRule::Adam, 1.0));
+        parameter.update(&[1.0], &settings(DenseRule::Adam, 1.0), Portion::WHOLE);
         assert!((parameter.values[0] + 0.1).abs() < 1e-6);
-        parameter.update(&[3.0], &settings(DenseRule::Adam, 1.0));
+        parameter.update(&[3.0], &settings(DenseRule::Adam, 1.0), Portion::WHOLE);
         let step = 0.1 * (0.39 / 0.19) / (0.009_999_f64 / 0.001_999).sqrt();
         assert!((f64::from(parameter.values[0]) + 0.1 + step).abs() < 1e-5);
+    }
+
+    /// One full batch, and the same in halves that agree: the sums of halves are smaller, so the steps
+    /// are longer, by no more than the root of 2.
+    #[test]
+    fn halves_of_a_batch_move_as_far() {
+        for rule in [DenseRule::Adagrad, DenseRule::Adam] {
+            let settings = settings(rule, 0.9);
+            let (mut whole, mut halves) =
+                (Parameter::new(vec![0.0], [1, 1]), Parameter::new(vec![0.0], [1, 1]));
+            let length = |parameter: &mut Parameter, events: u64| {
+                let before = parameter.values[0];
+                for _ in 0..64 / events {
+                    let part = Portion { events, batch: 64 };
+                    parameter.update(&[part.share()], &settings, part);
+                }
+                before - parameter.values[0]
+            };
+            for _ in 0..50 {
+                length(&mut whole, 64);
+                length(&mut halves, 32);
+            }
+            let ratio = length(&mut halves, 32) / length(&mut whole, 64);
+            assert!((1.0..1.45).contains(&ratio), "{rule:?}: {ratio}");
+        }
     }
 }

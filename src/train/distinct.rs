@@ -1,18 +1,21 @@
-//! The items of a batch, each once: the loss, the item tower and the rows pay for distinct items.
+//! The items of a step's traffic, each once: the loss, the item tower and the rows pay for distinct
+//! items.
 //!
 //! Logs are skewed: of 1,024 clicks a few hundred items are left, and those of one item have the same
 //! vector and the same log q. What must never be merged: events whose features differ.
 
 use super::id_map::IdMap;
-use crate::stream::batch::Batch;
+use super::window::Traffic;
 use crate::stream::column::Column;
 
-/// Which events of a batch share an item.
+/// Which events of a step share an item.
 #[derive(Debug, PartialEq)]
 pub(super) struct Distinct {
-    /// `[items]`, the first event of each, ascending.
+    /// `[items]`, the first event of each, ascending: the batch's own items come first.
     pub(super) events: Vec<u32>,
-    /// `[batch]`, index into `events` of each event's item.
+    /// How many of the items are of the batch.
+    pub(super) own: usize,
+    /// `[events]`, index into `events` of each event's item.
     pub(super) places: Vec<u32>,
     /// `[items]`, how many events each has.
     pub(super) copies: Vec<u32>,
@@ -20,26 +23,29 @@ pub(super) struct Distinct {
 
 impl Distinct {
     /// Events apart, whatever their items.
-    pub(super) fn each(batch: usize) -> Self {
-        let events: Vec<u32> = (0..batch as u32).collect();
-        Self { places: events.clone(), events, copies: vec![1; batch] }
+    pub(super) fn each(traffic: &Traffic<'_>) -> Self {
+        let events: Vec<u32> = (0..traffic.len() as u32).collect();
+        let (own, copies) = (traffic.own, vec![1; traffic.len()]);
+        Self { places: events.clone(), events, own, copies }
     }
 
     /// Events together that have the item and all its features in common with the item's first event.
     /// Another value of a feature stands apart, with each of its repetitions.
-    pub(super) fn merged(batch: &Batch) -> Self {
-        let mut seen: IdMap<u32> = IdMap::with_capacity_and_hasher(batch.len(), Default::default());
+    pub(super) fn merged(traffic: &Traffic<'_>) -> Self {
+        let count = traffic.len();
+        let mut seen: IdMap<u32> = IdMap::with_capacity_and_hasher(count, Default::default());
         let mut distinct = Self {
             events: Vec::new(),
-            places: Vec::with_capacity(batch.len()),
+            own: 0,
+            places: Vec::with_capacity(count),
             copies: Vec::new(),
         };
-        for (event, &id) in batch.events.item_ids.iter().enumerate() {
+        for (event, &id) in traffic.item_ids.iter().enumerate() {
             let next = distinct.events.len() as u32;
             let first = *seen.entry(id).or_insert(next);
             let known = first < next && {
                 let first = distinct.events[first as usize] as usize;
-                batch.events.item.iter().all(|column| column.equal(first, event))
+                traffic.columns.iter().all(|column| column.equal(first, event))
             };
             if known {
                 distinct.copies[first as usize] += 1;
@@ -48,12 +54,13 @@ impl Distinct {
                 distinct.places.push(next);
                 distinct.events.push(event as u32);
                 distinct.copies.push(1);
+                distinct.own += usize::from(event < traffic.own);
             }
         }
         distinct
     }
 
-    /// The items' features: `columns` are those of the batch.
+    /// The items' features: `columns` are those of the events.
     pub(super) fn columns(&self, columns: &[Column]) -> Vec<Column> {
         let of_items = |column: &Column| {
             let mut out = Column::default();
@@ -66,7 +73,9 @@ impl Distinct {
 
 #[cfg(test)]
 mod tests {
+    use super::super::window::Window;
     use super::*;
+    use crate::stream::batch::Batch;
     use crate::stream::event::{Event, FeatureValue};
     use crate::stream::events::Events;
     use crate::stream::offsets::Offsets;
@@ -90,14 +99,25 @@ mod tests {
     #[test]
     fn equal_items_are_one_and_other_features_stand_apart() {
         let batch = batch(&[(7, 1.0), (8, 1.0), (7, 1.0), (7, 2.0), (8, 1.0), (7, 2.0)]);
-        let distinct = Distinct::merged(&batch);
-        assert_eq!(distinct.events, [0, 1, 3, 5]);
+        let distinct = Distinct::merged(&Window::new(6).fill_up(&batch));
+        assert_eq!((distinct.own, &distinct.events[..]), (4, &[0, 1, 3, 5][..]));
         assert_eq!(distinct.places, [0, 1, 0, 2, 1, 3]);
         assert_eq!(distinct.copies, [2, 2, 1, 1]);
         let columns = distinct.columns(&batch.events.item);
         assert_eq!(columns[0].ids, [7, 8, 7, 7]);
         assert_eq!(columns[1].values, [1.0, 1.0, 2.0, 2.0]);
         assert_eq!(columns[1].ends, [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn the_batchs_own_items_come_first() {
+        let mut window = Window::new(6);
+        window.push(&batch(&[(5, 1.0), (7, 1.0), (6, 1.0), (5, 1.0)]));
+        let batch = batch(&[(7, 1.0), (8, 1.0)]);
+        let distinct = Distinct::merged(&window.fill_up(&batch));
+        assert_eq!((distinct.own, &distinct.events[..]), (2, &[0, 1, 2, 4][..]));
+        assert_eq!(distinct.places, [0, 1, 2, 0, 3, 2]);
+        assert_eq!(distinct.copies, [2, 1, 2, 1]);
     }
 
     #[test]
@@ -114,6 +134,7 @@ mod tests {
                 item: vec![FeatureValue::Id(9), value],
             });
         }
-        assert_eq!(Distinct::merged(&batch).places, [0, 1, 1, 2]);
+        let distinct = Distinct::merged(&Window::new(4).fill_up(&batch));
+        assert_eq!(distinct.places, [0, 1, 1, 2]);
     }
 }

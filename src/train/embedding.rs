@@ -20,7 +20,7 @@ use std::collections::HashSet;
 
 use rayon::prelude::*;
 
-use adagrad::descend;
+use adagrad::{Decay, descend};
 pub use capture::CAPTURE_BLOCKS_A_STEP;
 use capture::Capture;
 use index::{Index, MISSING};
@@ -51,7 +51,7 @@ const AHEAD: usize = 8;
 /// Bytes of a cache line.
 const LINE: usize = 64;
 
-/// Last step of a slot that holds no row.
+/// Last touch of a slot that holds no row.
 const FREE: u64 = u64::MAX;
 
 /// What a [`Table`] is built from.
@@ -70,11 +70,13 @@ pub struct TableSettings {
     pub learning_rate: f32,
     /// Added to the root of the accumulator; above 0, so that an all-zero gradient is harmless.
     pub epsilon: f32,
-    /// What is left of a row's accumulator at its next update, in (0, 1]. Below 1 the steps of a row
-    /// do not shrink for ever.
+    /// What is left of a row's accumulator at an update a batch or more after the last, in (0, 1]; the
+    /// power of this for a part of a batch. Below 1 the steps of a row do not shrink for ever.
     pub decay: f32,
-    /// Rows untouched for this many steps are dropped by [`Table::expire`]; `None` keeps them.
-    pub expiry_steps: Option<u64>,
+    /// Events a batch, above 0.
+    pub batch: u64,
+    /// Rows untouched for this many events are dropped by [`Table::expire`]; `None` keeps them.
+    pub expiry_events: Option<u64>,
 }
 
 /// What the table knows of one row besides its values. One struct, so that touching a row and
@@ -82,7 +84,8 @@ pub struct TableSettings {
 #[derive(Clone, Copy, Debug)]
 struct RowState {
     id: u64,
-    last_step: u64,
+    /// Events of the stream when it was last touched.
+    touched: u64,
     accumulator: f32,
     /// Where the row stands in [`Touched::slots`] if it stands there: a claim that is checked. Not
     /// saved.
@@ -95,7 +98,7 @@ unsafe impl Zeroed for RowState {}
 impl RowState {
     /// In a checkpoint.
     const BYTES: usize = 20;
-    const NONE: Self = Self { id: 0, last_step: FREE, accumulator: 0.0, place: 0 };
+    const NONE: Self = Self { id: 0, touched: FREE, accumulator: 0.0, place: 0 };
 }
 
 /// [`PAGE_ROWS`] rows, or as many as the table will ever have.
@@ -117,6 +120,8 @@ impl Page {
 pub struct Touched {
     /// Distinct: only [`Table::touch`] writes them, and threads rely on it.
     slots: Vec<u32>,
+    /// `[slots]`, events since each row was last touched, at most a batch.
+    waits: Vec<u32>,
     /// `[ids]`, index into `slots`.
     places: Vec<u32>,
 }
@@ -138,7 +143,8 @@ impl Touched {
 ///
 /// A *slot* is a row's place. It stays the same until its row is evicted or expires, which only
 /// [`touch`](Self::touch) and [`expire`](Self::expire) do; rows touched at the current step are
-/// never evicted, so the slots of one step stay valid through it.
+/// never evicted, so the slots of one step stay valid through it. Time is counted in events: `now` is
+/// how many there have been, those of the step included.
 ///
 /// Memory per row: `4 * dim + 24` bytes, and 21 to 43 more in the index.
 pub struct Table {
@@ -152,6 +158,8 @@ pub struct Table {
     free: Vec<u32>,
     evictions: u64,
     capture: Option<Capture>,
+    /// See [`Table::captured_finite`].
+    captured_finite: bool,
 }
 
 impl Table {
@@ -172,6 +180,7 @@ impl Table {
             free: Vec::new(),
             evictions: 0,
             capture: None,
+            captured_finite: true,
         }
     }
 
@@ -195,14 +204,15 @@ impl Table {
         self.evictions
     }
 
-    /// Finds the rows of `ids`, which may repeat, and marks them as touched at `step`. Ids without a
+    /// Finds the rows of `ids`, which may repeat, and marks them as touched `now`. Ids without a
     /// row get one, in the order in which they first come, evicting the oldest-touched rows if the
     /// table is full: at least a sixteenth of it at once, ties by id.
     ///
     /// Panics if more distinct ids are touched at one step than `rows_max`.
-    pub fn touch(&mut self, ids: &[u64], step: u64, touched: &mut Touched) {
-        let Touched { slots, places } = touched;
+    pub fn touch(&mut self, ids: &[u64], now: u64, touched: &mut Touched) {
+        let Touched { slots, waits, places } = touched;
         slots.clear();
+        waits.clear();
         places.resize(ids.len(), MISSING);
         // In a large table each lookup waits for memory: let all threads wait at once.
         ids.par_chunks(LOOKUPS_A_TASK)
@@ -220,17 +230,17 @@ impl Table {
             }
             match places[at] {
                 MISSING => missing += 1,
-                slot => places[at] = self.mark(slot, step, slots),
+                slot => places[at] = self.mark(slot, now, slots, waits),
             }
         }
         if missing > 0 {
-            self.create_missing(ids, step, missing, touched);
+            self.create_missing(ids, now, missing, touched);
         }
     }
 
     /// Marks the row in `slot` as touched and gives its place in `slots`, which it joins unless it is
     /// there.
-    fn mark(&mut self, slot: u32, step: u64, slots: &mut Vec<u32>) -> u32 {
+    fn mark(&mut self, slot: u32, now: u64, slots: &mut Vec<u32>, waits: &mut Vec<u32>) -> u32 {
         let (page, row) = place(slot);
         let claim = self.pages[page].states[row].place;
         if slots.get(claim as usize) == Some(&slot) {
@@ -238,28 +248,31 @@ impl Table {
         }
         let place = u32::try_from(slots.len()).expect("a batch has under 2^32 ids");
         slots.push(slot);
+        let batch = self.settings.batch;
         let state = self.state_mut(slot);
-        (state.last_step, state.place) = (step, place);
+        let wait = now.saturating_sub(state.touched).min(batch);
+        waits.push(u32::try_from(wait).expect("a batch has under 2^32 events"));
+        (state.touched, state.place) = (now, place);
         place
     }
 
     /// The second half of [`touch`](Self::touch): rows for those of `ids` whose place is
     /// [`MISSING`], which are so many, repetitions included.
-    fn create_missing(&mut self, ids: &[u64], step: u64, missing: usize, touched: &mut Touched) {
-        let Touched { slots, places } = touched;
+    fn create_missing(&mut self, ids: &[u64], now: u64, missing: usize, touched: &mut Touched) {
+        let Touched { slots, waits, places } = touched;
         let room = self.settings.rows_max - self.len();
         if missing > room {
             let without = ids.iter().zip(&*places).filter(|&(_, &place)| place == MISSING);
             let distinct: HashSet<u64> = without.map(|(&id, _)| id).collect();
             if distinct.len() > room {
-                self.evict(step, distinct.len() - room);
+                self.evict(now, distinct.len() - room);
             }
         }
         let existing = slots.len();
         for (&id, place) in ids.iter().zip(places) {
             if *place == MISSING {
                 let slot = self.create(id);
-                *place = self.mark(slot, step, slots);
+                *place = self.mark(slot, now, slots, waits);
             }
         }
         // Two thirds of a creation are the row's values; no thread needs another's.
@@ -274,6 +287,12 @@ impl Table {
                 fill_initial(settings.seed, id, settings.init_scale, values);
             }
         });
+    }
+
+    /// Whether every value is a number.
+    pub fn is_finite(&self) -> bool {
+        let pages = self.pages.iter();
+        pages.flat_map(|page| page.values.chunks(BLOCK_ROWS)).all(all_finite)
     }
 
     /// The slot of `id`, without touching or creating its row.
@@ -304,19 +323,29 @@ impl Table {
         fill_initial(self.settings.seed, id, self.settings.init_scale, out);
     }
 
-    /// One step of row-wise Adagrad: `accumulator = decay * accumulator + mean(g²)`,
-    /// `row -= learning_rate * g / (sqrt(accumulator) + epsilon)`.
+    /// One step of row-wise Adagrad: `accumulator = decay^w * accumulator + mean(g²)`,
+    /// `row -= learning_rate * g / (sqrt(accumulator) + epsilon)`, `w` being the batches since the row
+    /// was last touched, at most 1. A row without a gradient stays as it is, its accumulator too: a
+    /// quiet night must not make it forget. So does one whose gradient is not finite; returns how many
+    /// such there were.
     ///
     /// `gradient` adds to its second argument, `[dim]` zeros, the gradient of the row whose number in
     /// [`Touched::slots`] is its first, of the summed loss of the step. Rows are independent, so the
     /// bits do not depend on the number of threads. `touched` is of this table, at this step.
-    pub fn apply(&mut self, touched: &Touched, gradient: impl Fn(usize, &mut [f32]) + Sync) {
+    pub fn apply(
+        &mut self,
+        touched: &Touched,
+        gradient: impl Fn(usize, &mut [f32]) + Sync,
+    ) -> usize {
         let (pages, settings, allocated) = (&self.pages, &self.settings, self.allocated);
         let dim = settings.dim;
-        let tasks = touched.slots.par_chunks(ROWS_A_TASK).enumerate();
-        tasks.for_each(|(task, slots)| {
+        let waits = touched.waits.par_chunks(ROWS_A_TASK);
+        let tasks = touched.slots.par_chunks(ROWS_A_TASK).zip(waits).enumerate();
+        let nonfinite = tasks.map(|(task, (slots, waits))| {
             let mut sum = vec![0.0; dim];
-            for (number, &slot) in slots.iter().enumerate() {
+            let mut decay = Decay::new(settings);
+            let mut nonfinite = 0;
+            for (number, (&slot, &wait)) in slots.iter().zip(waits).enumerate() {
                 if let Some(&slot) = slots.get(number + AHEAD) {
                     self.prefetch(slot);
                     let (page, row) = place(slot);
@@ -332,16 +361,20 @@ impl Table {
                     let values = pages[page].values.part(row * dim..(row + 1) * dim);
                     (values, &mut pages[page].states.part(row..row + 1)[0])
                 };
-                descend(values, &mut state.accumulator, &sum, settings);
+                let decay = decay.after(wait);
+                let finite = descend(values, &mut state.accumulator, &sum, decay, settings);
+                nonfinite += usize::from(!finite);
             }
+            nonfinite
         });
+        nonfinite.sum()
     }
 
-    /// Drops the rows last touched at `step - expiry_steps` or before and returns how many. Does
-    /// nothing without `expiry_steps`. Time is counted in steps, never by the clock, so a replay
+    /// Drops the rows last touched `expiry_events` or more before `now` and returns how many. Does
+    /// nothing without `expiry_events`. Time is counted in events, never by the clock, so a replay
     /// expires the same rows.
-    pub fn expire(&mut self, step: u64) -> usize {
-        let Some(newest) = self.settings.expiry_steps.and_then(|steps| step.checked_sub(steps))
+    pub fn expire(&mut self, now: u64) -> usize {
+        let Some(newest) = self.settings.expiry_events.and_then(|events| now.checked_sub(events))
         else {
             return 0;
         };
@@ -378,19 +411,19 @@ impl Table {
         slot
     }
 
-    /// `(last step, id)` of the rows last touched before `step`.
-    fn touched_before(&self, step: u64) -> Vec<(u64, u64)> {
+    /// `(last touch, id)` of the rows last touched before `now`.
+    fn touched_before(&self, now: u64) -> Vec<(u64, u64)> {
         let states = self.pages.iter().flat_map(|page| &page.states[..]).take(self.allocated);
-        let old = states.filter(|state| state.last_step < step && state.last_step != FREE);
-        old.map(|state| (state.last_step, state.id)).collect()
+        let old = states.filter(|state| state.touched < now && state.touched != FREE);
+        old.map(|state| (state.touched, state.id)).collect()
     }
 
     /// Drops the oldest-touched rows, at least `needed` of them.
-    fn evict(&mut self, step: u64, needed: usize) {
-        let mut victims = self.touched_before(step);
+    fn evict(&mut self, now: u64, needed: usize) {
+        let mut victims = self.touched_before(now);
         assert!(
             victims.len() >= needed,
-            "rows_max = {} is below the distinct ids of step {step}: {} rows are in use by it and \
+            "rows_max = {} is below the distinct ids of the step at event {now}: {} rows are in use by it and \
              {needed} more do not fit; raise rows_max or lower the batch size",
             self.settings.rows_max,
             self.len() - victims.len()
@@ -403,7 +436,7 @@ impl Table {
         self.release(victims);
     }
 
-    /// Frees the rows of `(last step, id)` pairs; the oldest row's slot is reused first.
+    /// Frees the rows of `(last touch, id)` pairs; the oldest row's slot is reused first.
     fn release(&mut self, mut rows: Vec<(u64, u64)>) {
         rows.sort_unstable();
         for (_, id) in rows.iter().rev() {
@@ -414,6 +447,11 @@ impl Table {
         }
         self.evictions += rows.len() as u64;
     }
+}
+
+/// Whether all are numbers. Without a way out in the middle, so that it vectorises.
+fn all_finite(values: &[f32]) -> bool {
+    values.iter().fold(true, |finite, value| finite & value.is_finite())
 }
 
 /// Page and row in it of a slot.

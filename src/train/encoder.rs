@@ -13,7 +13,7 @@ use rayon::prelude::*;
 
 use super::embedding::Table;
 use super::product::add_scaled;
-use super::statistics::{Scaling, Statistics};
+use super::statistics::{RAW_MAX, Scaling, Statistics};
 use crate::config::{Config, FeatureConfig, FeatureKind, Transform};
 use crate::stream::column::Column;
 pub use lookup::Lookup;
@@ -228,7 +228,11 @@ impl Part {
     ) -> Column {
         let mut out = Column::default();
         match &self.source {
-            Source::Rows { .. } | Source::Vector => return column.clone(),
+            Source::Rows { .. } => return column.clone(),
+            Source::Vector => {
+                out = column.clone();
+                out.values.iter_mut().for_each(|x| *x = x.clamp(-RAW_MAX, RAW_MAX));
+            }
             Source::Kept { length, .. } => {
                 for history in histories {
                     let last = &history[history.len().saturating_sub(*length)..];

@@ -4,8 +4,8 @@
 //! Owns a fixed-size array of slots (or, in exact mode, bounded maps) that is a function of the
 //! updates made so far, and nothing else.
 //!
-//! Must never know: the model, the loss that uses `log q`, configuration files, the clock (time is
-//! the step).
+//! Must never know: the model, the loss that uses `log q`, configuration files, the clock. Time is
+//! counted in events, so it does not matter where the stream was cut into updates.
 //!
 //! # What the estimate is worth
 //! With gaps of mean `d` and variance `s²`, a moving average of rate `a` that starts at `d0` has,
@@ -37,6 +37,7 @@
 //! threads at any time.
 
 mod capture;
+mod first;
 mod lane;
 mod rate;
 mod slot;
@@ -46,14 +47,15 @@ mod state;
 mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use rayon::prelude::*;
 
 use capture::Capture;
+use first::FirstGaps;
 use lane::Lane;
 use rate::{Ladder, Scores};
-use slot::{Rule, Slot};
+use slot::{Now, Rule, Slot, TICKS};
 use slots::{Key, Slots};
 
 /// Most hash functions. Each costs a cache miss per id; past a handful they gain nothing.
@@ -66,11 +68,12 @@ const PARALLEL_IDS_MIN: usize = 2048;
 /// Which rules an update follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// A step updates each slot once, so a gap is at least 1; the first hit only sets the last
-    /// step (and the count); the rate is `max(alpha, 1 / hits)`, and the drift guard sets the hits
-    /// back; items absent from the batch are read with their open gap.
+    /// An update moves each slot once; the first hit only sets its time (and the count), and stands
+    /// for the gap that others' first gaps turned out to be; the rate is `max(alpha, 1 / hits)`, and
+    /// the drift guard sets the hits back; items that have been away for a batch or more are read
+    /// with their open gap.
     Default,
-    /// Algorithms 2 and 3 to the letter, for comparison: every slot starts with last step 0, every
+    /// Algorithms 2 and 3 to the letter, for comparison, at full batches: every slot starts with last step 0, every
     /// occurrence in a batch updates it (the second copy has gap 0), and `p = 1 / max B` is the
     /// only reading. Departs only where `B` would divide by zero.
     Paper,
@@ -79,10 +82,10 @@ pub enum Mode {
 /// What a number read from the estimator stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Meaning {
-    /// Copies of the item in a batch, `C / B`; may exceed 1. Right when duplicates stay in the
+    /// Copies of the item in a full batch, `C / B`; may exceed 1. Right when duplicates stay in the
     /// softmax.
     ExpectedCount,
-    /// Probability that the item is in a batch, `1 / B`. Right when duplicates are merged.
+    /// Probability that the item is in a full batch, `1 / B`. Right when duplicates are merged.
     Probability,
 }
 
@@ -112,13 +115,17 @@ pub struct FrequencySettings {
     pub buckets: usize,
     /// The paper's alpha.
     pub alpha: Rate,
-    /// The paper's B0, in steps: gap of an item until its first gap is known; at least 1.
+    /// The paper's B0, in batches: gap of an item until its first gap is known; at least 1. In default
+    /// mode the gap until other items' first gaps say better.
     pub initial_gap: f32,
     /// Exact mode: ids kept (about 40 bytes each). Past it the longest unseen are dropped, so the
     /// maps hold at most this many or, if that is more, the distinct ids of one batch.
     pub exact_ids_max: usize,
     /// Seed of the hash functions.
     pub seed: u64,
+    /// Events a full batch: the unit of gaps and of expected counts, above 0. At 1 the clock that
+    /// [`Frequency::update`] is given counts batches.
+    pub batch: u64,
 }
 
 impl FrequencySettings {
@@ -127,6 +134,7 @@ impl FrequencySettings {
             Rate::Fixed(alpha) => assert!(alpha > 0.0 && alpha <= 1.0, "alpha must be in (0, 1]"),
             Rate::Auto => assert!(self.mode == Mode::Default, "paper mode has no auto rate"),
         }
+        assert!(self.batch > 0, "a batch has events");
         assert!(self.initial_gap >= 1.0 && self.initial_gap.is_finite(), "initial_gap is under 1");
         if self.exact {
             assert!(self.exact_ids_max > 0, "exact_ids_max must be above 0");
@@ -141,18 +149,50 @@ impl FrequencySettings {
 struct Table {
     settings: FrequencySettings,
     slots: Slots,
-    /// Step of the last update.
-    step: AtomicU64,
+    /// Of the stream up to the last update, that included.
+    events: AtomicU64,
+    /// Bits of [`Now::span`] and of [`Now::first_gap`].
+    span: AtomicU32,
+    first_gap: AtomicU32,
 }
 
 impl Table {
-    fn step(&self) -> u64 {
-        self.step.load(Ordering::Relaxed)
+    fn new(settings: FrequencySettings, slots: Slots) -> Self {
+        let number = |value: f32| AtomicU32::new(value.to_bits());
+        let (span, first_gap) = (number(1.0), number(settings.initial_gap));
+        Self { settings, slots, events: AtomicU64::new(0), span, first_gap }
     }
 
-    fn estimate(&self, id: u64, meaning: Meaning) -> f32 {
+    fn events(&self) -> u64 {
+        self.events.load(Ordering::Relaxed)
+    }
+
+    fn span(&self) -> f32 {
+        f32::from_bits(self.span.load(Ordering::Relaxed))
+    }
+
+    fn now(&self) -> Now {
+        let first_gap = f32::from_bits(self.first_gap.load(Ordering::Relaxed));
+        Now { tick: self.tick(self.events()), span: self.span(), first_gap }
+    }
+
+    /// The slots' clock after so many events.
+    fn tick(&self, events: u64) -> u64 {
+        let batch = self.settings.batch;
+        // Whole batches first: the product of all events would overflow some day.
+        events / batch * TICKS + events % batch * TICKS / batch
+    }
+
+    /// Readers see the new time.
+    fn advance(&self, events: u64, span: f32, first_gap: f32) {
+        self.span.store(span.to_bits(), Ordering::Relaxed);
+        self.first_gap.store(first_gap.to_bits(), Ordering::Relaxed);
+        self.events.store(events, Ordering::Relaxed);
+    }
+
+    fn estimate(&self, now: Now, id: u64, meaning: Meaning) -> f32 {
         let key = Key::new(id, self.settings.seed);
-        let (gap, count) = self.slots.reading(&self.settings, self.step(), key);
+        let (gap, count) = self.slots.reading(&self.settings, now, key);
         match meaning {
             Meaning::ExpectedCount => count / gap,
             Meaning::Probability => 1.0 / gap,
@@ -160,7 +200,7 @@ impl Table {
     }
 }
 
-/// The streaming frequency estimator. Call [`update`](Self::update) with a step's batch, then read
+/// The streaming frequency estimator. Call [`update`](Self::update) with a step's events, then read
 /// with [`log_q`](Self::log_q).
 ///
 /// Deterministic: equal update sequences give equal bits, on any number of threads.
@@ -170,6 +210,7 @@ pub struct Frequency {
     lanes: Vec<Lane>,
     /// With [`Rate::Auto`]: what its rates were worth lately.
     scores: Scores,
+    first_gaps: FirstGaps,
     /// Occurrences in the last update, and those of them that [`collisions`](Self::collisions)
     /// counts.
     occurrences: u64,
@@ -187,54 +228,76 @@ impl Frequency {
         let ladder = || (settings.alpha == Rate::Auto).then(|| Ladder::new(shards));
         let lanes = (0..shards).map(|_| Lane::new(ladder())).collect();
         let slots = Slots::new(&settings);
-        let table = Arc::new(Table { settings, slots, step: AtomicU64::new(0) });
-        Self { table, lanes, scores: Scores::default(), occurrences: 0, collided: 0, capture: None }
+        let first_gaps = FirstGaps::new(settings.initial_gap);
+        Self {
+            table: Arc::new(Table::new(settings, slots)),
+            lanes,
+            scores: Scores::default(),
+            first_gaps,
+            occurrences: 0,
+            collided: 0,
+            capture: None,
+        }
     }
 
-    /// Takes in one step's batch: `ids` are its item ids, duplicates included. Steps start at 1 and
-    /// must increase; an empty batch is a step too. Large batches run on the current rayon pool.
+    /// Takes in a run of the stream: `ids` are its items, duplicates included, and `events` is how
+    /// many events there have been with it, which must increase. Time may pass without an id. Large
+    /// runs use the current rayon pool.
     ///
-    /// Steps are stored modulo 2^32. A gap of 2^32 steps or more is read modulo 2^32, which in the
-    /// default mode makes a gap of exactly a multiple of it look like a copy in the same batch.
-    pub fn update(&mut self, step: u64, ids: &[u64]) {
-        let last = self.table.step();
-        assert!(step > last, "step {step} after {last}: steps must increase");
+    /// Times are stored in 64ths of a batch, modulo 2^32. A longer gap is read modulo 2^32, which in
+    /// the default mode makes a gap of exactly a multiple of it look like a copy in the same update.
+    pub fn update(&mut self, events: u64, ids: &[u64]) {
+        let last = self.table.events();
+        assert!(events > last, "event {events} after {last}: the clock must go forward");
         let (rule, table) = (self.rule(), &*self.table);
+        let tick = table.tick(events);
         let threads = if ids.len() < PARALLEL_IDS_MIN { 1 } else { rayon::current_num_threads() };
         let share = self.lanes.len().div_ceil(threads);
         if threads == 1 {
-            table.bring(0, &mut self.lanes, &rule, step, ids);
+            table.bring(0, &mut self.lanes, &rule, tick, ids);
         } else {
             self.lanes.par_chunks_mut(share).enumerate().for_each(|(group, lanes)| {
-                table.bring(group * share, lanes, &rule, step, ids);
+                table.bring(group * share, lanes, &rule, tick, ids);
             });
         }
-        self.finish(step, ids.len());
+        self.finish(events, ids.len());
     }
 
     /// Sums up the lanes, in their order, since sums of floats depend on it.
-    fn finish(&mut self, step: u64, occurrences: usize) {
-        self.table.step.store(step, Ordering::Relaxed);
+    fn finish(&mut self, events: u64, occurrences: usize) {
         self.occurrences = occurrences as u64;
         self.collided = self.lanes.iter().map(|lane| lane.collided).sum();
         self.lanes.iter().for_each(|lane| self.scores.add(&lane.scores));
+        let table = &self.table;
+        let (tick, last) = (table.tick(events), table.events());
+        if table.settings.mode == Mode::Default {
+            self.first_gaps.update(tick, self.lanes.iter().map(|lane| &lane.sights));
+        }
+        let span = (events - last) as f32 / table.settings.batch as f32;
+        table.advance(events, span.min(1.0), self.first_gaps.gap());
     }
 
     /// Natural logarithm of the frequency of each id; `out` is as long as `ids`. As
     /// [`Reader::estimate`], on the current rayon pool.
     pub fn log_q(&self, ids: &[u64], meaning: Meaning, out: &mut [f32]) {
         assert_eq!(ids.len(), out.len(), "log_q writes one value per id");
+        let now = self.table.now();
         let chunks = out.par_chunks_mut(PARALLEL_IDS_MIN).zip(ids.par_chunks(PARALLEL_IDS_MIN));
         chunks.for_each(|(out, ids)| {
             for (out, &id) in out.iter_mut().zip(ids) {
-                *out = self.estimate(id, meaning).ln();
+                *out = self.table.estimate(now, id, meaning).ln();
             }
         });
     }
 
     /// As [`Reader::estimate`].
     pub fn estimate(&self, id: u64, meaning: Meaning) -> f32 {
-        self.table.estimate(id, meaning)
+        self.table.estimate(self.table.now(), id, meaning)
+    }
+
+    /// Batches from an item's first sight to its second, as those of late turned out.
+    pub fn first_gap(&self) -> f32 {
+        self.first_gaps.gap()
     }
 
     /// For other threads to read from while this one is updated.
@@ -270,14 +333,14 @@ impl Frequency {
 
     fn rule(&self) -> Rule {
         let settings = &self.table.settings;
-        Rule::new(settings.mode, self.alpha(), settings.initial_gap)
+        Rule::new(settings.mode, self.alpha(), self.first_gaps.gap())
     }
 }
 
 impl Table {
-    /// Brings the shards `first..` up to `step`, one a lane. Every thread looks at all ids for its
+    /// Brings the shards `first..` up to `tick`, one a lane. Every thread looks at all ids for its
     /// shards': that costs less than to wait for one that deals them out.
-    fn bring(&self, first: usize, lanes: &mut [Lane], rule: &Rule, step: u64, ids: &[u64]) {
+    fn bring(&self, first: usize, lanes: &mut [Lane], rule: &Rule, tick: u64, ids: &[u64]) {
         let settings = &self.settings;
         lanes.iter_mut().for_each(|lane| lane.keys.clear());
         for &id in ids {
@@ -291,12 +354,12 @@ impl Table {
             match &self.slots {
                 Slots::Hashed(cells) => {
                     let shard = slots::shard_at(settings, shard);
-                    lane.update_hashed(cells, shard, settings.hashes, rule, step);
+                    lane.update_hashed(cells, shard, settings.hashes, rule, tick);
                 }
                 Slots::Exact(maps) => {
                     let ids_max = settings.exact_ids_max / maps.len();
                     let mut map = maps[shard].write().expect("no update panicked");
-                    lane.update_exact(&mut map, ids_max, rule, step);
+                    lane.update_exact(&mut map, ids_max, rule, tick);
                 }
             }
         }
@@ -312,16 +375,16 @@ impl Reader {
     /// Frequency of any id, seen or not, as of the last update: above 0. Of the hashes it reads the
     /// one with the largest mean gap, since a collision can only shorten it.
     ///
-    /// In default mode an item that is not in the last batch is read with its open gap, so it fades
-    /// while it stays away, the sooner the fewer gaps are known of it, and for all once eight copies
-    /// were due and none came. One never seen is as rare as the initial gap and the steps without
-    /// it say together. Paper mode reads `1 / B` whatever the `meaning`.
+    /// In default mode an item that has been away for a batch or more is read with its open gap, so it
+    /// fades while it stays away, the sooner the fewer gaps are known of it, and for all once eight
+    /// copies were due and none came. One never seen is as rare as others' first gaps and the batches
+    /// without it say together. Paper mode reads `1 / B` whatever the `meaning`.
     pub fn estimate(&self, id: u64, meaning: Meaning) -> f32 {
-        self.0.estimate(id, meaning)
+        self.0.estimate(self.0.now(), id, meaning)
     }
 
-    /// Step of the last finished update.
-    pub fn step(&self) -> u64 {
-        self.0.step()
+    /// Events up to the last finished update.
+    pub fn events(&self) -> u64 {
+        self.0.events()
     }
 }

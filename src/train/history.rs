@@ -110,6 +110,14 @@ impl Histories {
         history.touched = self.clock;
     }
 
+    /// Forgets all of them.
+    pub fn clear(&mut self) {
+        if let Some((copying, _)) = &mut self.capturing {
+            self.by_query.iter().for_each(|(&query, history)| copying.keep(query, history));
+        }
+        self.by_query.clear();
+    }
+
     /// Queries held.
     pub fn len(&self) -> usize {
         self.by_query.len()

@@ -41,7 +41,8 @@ const GROUP_BLOCKS_MIN: usize = 2;
 ///
 /// Row `i` of `query` and row `i` of `item` (that of its place, where items are merged) are a positive
 /// pair; every other row of `item` (a column of the logits) is a negative for query `i` unless an id
-/// masks it.
+/// masks it. Columns are the batch's items, then those of the events before it in the window, then
+/// drawn ones; what a row is compared with need not depend on the batch.
 #[derive(Clone, Copy, Debug)]
 pub struct LossInput<'a> {
     /// Floats per row of `query` and `item`.
@@ -50,7 +51,9 @@ pub struct LossInput<'a> {
     pub query: Rows<'a>,
     /// `[trained, dim]`, rows L2-normalised (not relied upon): the columns that get a gradient.
     pub item: Rows<'a>,
-    /// `batch <= trained <= columns`
+    /// Columns of traffic, the first ones: ranks are among them.
+    pub candidates: usize,
+    /// `batch <= candidates <= trained <= columns`, but that merged batches may have fewer columns.
     pub trained: usize,
     /// `[columns - trained, dim]`, the columns behind them, which do not learn.
     pub past: &'a [f32],
@@ -64,22 +67,25 @@ pub struct LossInput<'a> {
     pub positive: Positive<'a>,
     /// `[columns]`, accidental hits: columns `j != i` of the same item are masked for row `i`.
     pub item_ids: &'a [u64],
-    /// `[batch]`, if given: columns `j != i` of the same query are masked for row `i` as well. Not
+    /// `[candidates]`, if given: columns `j != i` of the same query are masked for row `i` as well. Not
     /// together with `merged`.
     pub query_ids: Option<&'a [u64]>,
     /// `[batch]`, the weight `r_i` of each example.
     pub rewards: &'a [f32],
     /// τ; dot products are divided by it before the correction is subtracted.
     pub temperature: f32,
+    /// Events of a full batch: what the gradients are divided by, so that an event moves the model as
+    /// far in a small batch as in a full one.
+    pub full_batch: usize,
 }
 
 /// Equal items of a batch as one column. The softmax over columns with `n` equal ones among them is
 /// that with a single one whose exponential counts `n` times.
 #[derive(Clone, Copy, Debug)]
 pub struct Merged<'a> {
-    /// `[batch]`, the column of each row's positive; every column below the greatest occurs.
+    /// `[batch]`, the column of each row's positive.
     pub places: &'a [u32],
-    /// How many rows each of these columns is the positive of.
+    /// `[candidates]`, how many events each column stands for.
     pub copies: &'a [u32],
 }
 
@@ -108,17 +114,17 @@ pub enum Positive<'a> {
 /// What one batch gave. The buffers belong to [`BatchSoftmax`] and are overwritten by its next run.
 #[derive(Clone, Debug, Default)]
 pub struct LossOutput {
-    /// Mean over the batch, nats: `-(1/batch) * Σ r_i log P_i` for [`Positive::Sampled`]. NaN if anything in the input was not finite; then the
-    /// gradients are of no use either.
+    /// Mean over the batch, nats: `-(1/batch) * Σ r_i log P_i` for [`Positive::Sampled`]. NaN if anything
+    /// in the input was not finite; then the gradients are of no use either.
     pub loss: f32,
-    /// `[batch, dim]`, gradient of `loss` with respect to `query`.
+    /// `[batch, dim]`, gradient of `loss * batch / full_batch` with respect to `query`.
     pub query_gradient: Vec<f32>,
-    /// `[trained, dim]`, gradient of `loss` with respect to the first columns of `item`.
+    /// `[trained, dim]`, the same with respect to the first columns of `item`.
     pub item_gradient: Vec<f32>,
-    /// `[batch]`, 1 + the number of other items whose dot product with the query, uncorrected, is
-    /// strictly greater than the positive's. An item counts once, through its first column in the
-    /// batch (columns behind the batch do not count), and not at all where that column is masked for
-    /// the row. Meaningless if `loss` is NaN.
+    /// `[batch]`, 1 + the number of other candidates whose dot product with the query, uncorrected, is
+    /// not below the positive's: a tower that tells nothing apart ranks last. An item counts once,
+    /// through its first column, and not at all where that column is masked for the row. Meaningless
+    /// if `loss` is NaN.
     pub ranks: Vec<u32>,
 }
 
@@ -191,7 +197,7 @@ pub struct BatchSoftmax {
     /// `[columns]`, nats, subtracted from the logits of negatives: log q less the logarithm of the
     /// events that the column stands for.
     offsets: Vec<f32>,
-    /// `[columns]`, all ones where the column is its item's first and in the batch, else 0: counts
+    /// `[columns]`, all ones where the column is its item's first and a candidate, else 0: counts
     /// towards ranks.
     counts: Vec<u32>,
     /// `[batch]`, each row's share of the loss.
@@ -257,7 +263,6 @@ impl BatchSoftmax {
                 input,
                 query: input.query.host(),
                 item,
-                batch,
                 columns: input.log_q.len(),
                 lanes: self.lanes,
                 offsets: &self.offsets,
@@ -326,16 +331,18 @@ fn assert_shapes(input: &LossInput<'_>) -> usize {
     let (batch, columns) = (input.rewards.len(), input.log_q.len());
     assert!(input.dim > 0, "dim must be positive");
     assert!(u32::try_from(columns).is_ok(), "too many columns for 32-bit numbers");
-    let own = match input.merged {
-        None => batch,
+    match input.merged {
+        None => assert!(batch <= input.candidates, "candidates is not in batch.."),
         Some(Merged { places, copies }) => {
             assert_eq!(places.len(), batch, "places is not [batch]");
             assert!(places.iter().all(|&place| (place as usize) < copies.len()), "no such place");
             assert!(input.query_ids.is_none(), "rows of one query mask single events");
-            copies.len()
+            assert_eq!(copies.len(), input.candidates, "copies is not [candidates]");
         }
-    };
-    assert!((own..=columns).contains(&input.trained), "trained is not in positives..=columns");
+    }
+    let trained = input.candidates..=columns;
+    assert!(trained.contains(&input.trained), "trained is not in candidates..=columns");
+    assert!(input.full_batch > 0, "a full batch has events");
     assert!(input.query.has_shape(batch, input.dim), "query is not [batch, dim]");
     assert!(input.item.has_shape(input.trained, input.dim), "item is not [trained, dim]");
     let past = columns - input.trained;
@@ -344,7 +351,8 @@ fn assert_shapes(input: &LossInput<'_>) -> usize {
     if let Positive::Excluded { shift } = input.positive {
         assert_eq!(shift.len(), batch, "shift is not [batch]");
     }
-    assert!(input.query_ids.is_none_or(|ids| ids.len() == batch), "query_ids is not [batch]");
+    let named = input.query_ids.is_none_or(|ids| ids.len() == input.candidates);
+    assert!(named, "query_ids is not [candidates]");
     batch
 }
 

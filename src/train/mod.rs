@@ -21,6 +21,7 @@ pub mod model;
 mod negatives;
 mod objective;
 pub mod popularity;
+pub mod portion;
 mod product;
 pub mod random;
 pub mod rows;
@@ -28,6 +29,7 @@ pub mod statistics;
 mod temperature;
 pub mod trainer;
 pub mod two_tower;
+mod window;
 
 #[cfg(test)]
 mod tests;

@@ -89,6 +89,11 @@ impl Model {
         Ok(model)
     }
 
+    /// Whether every weight and every row is a number.
+    pub fn is_finite(&self) -> bool {
+        self.towers.is_finite() && self.tables.iter().all(Table::is_finite)
+    }
+
     /// Name and bytes of every section but the tables'.
     pub fn small_sections(&self) -> Vec<(String, Vec<u8>)> {
         let statistics = postcard::to_stdvec(&self.statistics).expect("plain numbers encode");
@@ -144,6 +149,7 @@ fn table_settings(config: &Config, name: &str) -> TableSettings {
         learning_rate: table.learning_rate,
         epsilon: table.epsilon,
         decay: table.accumulator_decay,
-        expiry_steps: (table.expiry_steps > 0).then_some(table.expiry_steps),
+        batch: config.batch.size as u64,
+        expiry_events: (table.expiry_events > 0).then_some(table.expiry_events),
     }
 }

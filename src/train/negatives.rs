@@ -1,7 +1,9 @@
-//! Negatives beside the batch's own items: items drawn from the corpus, vectors of past batches.
+//! Negatives beside the items of traffic: items drawn from the corpus, vectors of past events.
 //!
 //! Owns the bank of past vectors. Both kinds are functions of the batches in their order and of the
 //! seed. Must never know: the loss, the towers.
+
+use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
@@ -44,8 +46,9 @@ impl Drawn {
     }
 }
 
-/// Vectors of the items of past batches, with the log q they had, first in first out (Wang et al.
-/// 2021). They have moved on since, so no gradient flows to them.
+/// Vectors of the items of past events, with the log q they had, first in first out (Wang et al.
+/// 2021). They have moved on since, so no gradient flows to them. A vector waits until its event has
+/// left the window of columns: no event is a negative twice.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Bank {
     capacity: usize,
@@ -56,30 +59,54 @@ pub(super) struct Bank {
     vectors: Vec<f32>,
     /// Where the next vector goes once the bank is full.
     next: usize,
+    /// Those whose events are still in the window, oldest first: at most a full batch.
+    waiting: VecDeque<Waiting>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Waiting {
+    /// Events of the stream when it was pushed.
+    at: u64,
+    id: u64,
+    log_q: f32,
+    vector: Vec<f32>, // [dim]
 }
 
 impl Bank {
     /// An empty bank of up to `capacity` vectors of `dim` floats.
     pub(super) fn new(capacity: usize, dim: usize) -> Self {
         let (ids, log_q, vectors) = (Vec::new(), Vec::new(), Vec::new());
-        Self { capacity, dim, ids, log_q, vectors, next: 0 }
+        Self { capacity, dim, ids, log_q, vectors, next: 0, waiting: VecDeque::new() }
     }
 
-    /// Adds the items of a batch: `ids` and `log_q` are `[batch]`, `vectors` is `[batch, dim]`.
-    pub(super) fn push(&mut self, ids: &[u64], log_q: &[f32], vectors: &[f32]) {
+    /// Takes the items of a batch, after which the stream has had `at` events: `ids` and `log_q` are
+    /// `[batch]`, `vectors` is `[batch, dim]`.
+    pub(super) fn push(&mut self, at: u64, ids: &[u64], log_q: &[f32], vectors: &[f32]) {
         // Of a batch greater than the bank the last items stay.
         let skip = ids.len().saturating_sub(self.capacity);
         let rows = ids.iter().zip(log_q).zip(vectors.chunks_exact(self.dim)).skip(skip);
-        for ((&id, &log_q), vector) in rows {
+        let waiting = |((&id, &log_q), vector): ((&u64, &f32), &[f32])| Waiting {
+            at,
+            id,
+            log_q,
+            vector: vector.to_vec(),
+        };
+        self.waiting.extend(rows.map(waiting));
+    }
+
+    /// Lets those in whose events came before the window, which begins after `start` events.
+    pub(super) fn settle(&mut self, start: u64) {
+        while self.waiting.front().is_some_and(|waiting| waiting.at <= start) {
+            let Some(Waiting { id, log_q, vector, .. }) = self.waiting.pop_front() else { return };
             if self.ids.len() < self.capacity {
                 self.ids.push(id);
                 self.log_q.push(log_q);
-                self.vectors.extend_from_slice(vector);
+                self.vectors.extend_from_slice(&vector);
                 continue;
             }
             self.ids[self.next] = id;
             self.log_q[self.next] = log_q;
-            self.vectors[self.next * self.dim..][..self.dim].copy_from_slice(vector);
+            self.vectors[self.next * self.dim..][..self.dim].copy_from_slice(&vector);
             self.next = (self.next + 1) % self.capacity;
         }
     }
@@ -113,7 +140,9 @@ impl Bank {
         let saved: Self = postcard::from_bytes(bytes)
             .map_err(|error| format!("the bank of negatives does not decode: {error}"))?;
         let length = saved.ids.len();
-        let whole = saved.log_q.len() == length && saved.vectors.len() == length * saved.dim;
+        let whole = saved.log_q.len() == length
+            && saved.vectors.len() == length * saved.dim
+            && saved.waiting.iter().all(|waiting| waiting.vector.len() == saved.dim);
         if !whole || length > saved.capacity || saved.next >= saved.capacity.max(1) {
             return Err("the bank of negatives is damaged".into());
         }
@@ -128,29 +157,47 @@ impl Bank {
 mod tests {
     use super::*;
 
+    /// As if the events left the window at once.
+    fn push(bank: &mut Bank, ids: &[u64], log_q: &[f32], vectors: &[f32]) {
+        bank.push(1, ids, log_q, vectors);
+        bank.settle(1);
+    }
+
     #[test]
     fn the_bank_keeps_the_newest() {
         let mut bank = Bank::new(3, 2);
-        bank.push(&[1, 2], &[0.1, 0.2], &[1.0, 1.0, 2.0, 2.0]);
-        bank.push(&[3, 4], &[0.3, 0.4], &[3.0, 3.0, 4.0, 4.0]);
+        push(&mut bank, &[1, 2], &[0.1, 0.2], &[1.0, 1.0, 2.0, 2.0]);
+        push(&mut bank, &[3, 4], &[0.3, 0.4], &[3.0, 3.0, 4.0, 4.0]);
         assert_eq!(bank.ids(), [4, 2, 3]);
         assert_eq!(bank.log_q(), [0.4, 0.2, 0.3]);
         assert_eq!(bank.vectors(), [4.0, 4.0, 2.0, 2.0, 3.0, 3.0]);
-        bank.push(&[5, 6, 7, 8], &[0.0; 4], &[9.0; 8]);
+        push(&mut bank, &[5, 6, 7, 8], &[0.0; 4], &[9.0; 8]);
         let mut ids = bank.ids().to_vec();
         ids.sort_unstable();
         assert_eq!(ids, [6, 7, 8]);
     }
 
     #[test]
+    fn what_is_still_in_the_window_waits() {
+        let mut bank = Bank::new(3, 1);
+        bank.push(4, &[1, 2], &[0.0; 2], &[1.0, 2.0]);
+        bank.push(6, &[3], &[0.0], &[3.0]);
+        for (start, ids) in [(3, &[][..]), (4, &[1, 2]), (5, &[1, 2]), (6, &[1, 2, 3])] {
+            bank.settle(start);
+            assert_eq!(bank.ids(), ids, "the window begins after {start}");
+        }
+    }
+
+    #[test]
     fn a_restored_bank_goes_on_alike_and_another_shape_starts_empty() {
         let mut bank = Bank::new(3, 1);
-        bank.push(&[1, 2, 3, 4], &[0.0; 4], &[1.0, 2.0, 3.0, 4.0]);
-        bank.push(&[5], &[0.0], &[5.0]);
+        push(&mut bank, &[1, 2, 3, 4], &[0.0; 4], &[1.0, 2.0, 3.0, 4.0]);
+        bank.push(9, &[5], &[0.0], &[5.0]);
         let mut restored = Bank::new(3, 1);
         restored.load(&bank.to_bytes()).expect("just written");
         for bank in [&mut bank, &mut restored] {
-            bank.push(&[6, 7], &[0.0; 2], &[6.0, 7.0]);
+            bank.push(10, &[6, 7], &[0.0; 2], &[6.0, 7.0]);
+            bank.settle(9);
         }
         assert_eq!(bank.to_bytes(), restored.to_bytes());
         let mut other = Bank::new(4, 1);
@@ -161,7 +208,7 @@ mod tests {
     #[test]
     fn no_bank_holds_nothing() {
         let mut bank = Bank::new(0, 1);
-        bank.push(&[1], &[0.0], &[1.0]);
+        push(&mut bank, &[1], &[0.0], &[1.0]);
         assert!(bank.ids().is_empty());
     }
 }

@@ -10,6 +10,7 @@ use super::model::Placement;
 use super::negatives::{Bank, Drawn};
 use super::rows::{Rows, Vectors};
 use super::temperature::Temperature;
+use super::window::Traffic;
 use crate::config::{self, Config, Correction, LossConfig, NegativesConfig};
 use crate::stream::batch::Batch;
 
@@ -31,6 +32,8 @@ pub(super) struct Objective {
     /// `[columns]`
     item_ids: Vec<u64>,
     dim: usize,
+    /// Events of a full batch.
+    full_batch: usize,
 }
 
 impl Objective {
@@ -51,6 +54,7 @@ impl Objective {
             shift: Vec::new(),
             item_ids: Vec::new(),
             dim: config.model.dim,
+            full_batch: config.batch.size,
         }
     }
 
@@ -59,24 +63,29 @@ impl Objective {
         self.temperature.value()
     }
 
-    /// The items of a batch as the loss wants them: each once, or an event each.
-    pub(super) fn distinct(&self, batch: &Batch) -> Distinct {
-        if self.merges { Distinct::merged(batch) } else { Distinct::each(batch.len()) }
+    /// The items of a step's traffic as the loss wants them: each once, or an event each.
+    pub(super) fn distinct(&self, traffic: &Traffic<'_>) -> Distinct {
+        if self.merges { Distinct::merged(traffic) } else { Distinct::each(traffic) }
     }
 
-    /// Takes the columns of a step, the batch's `distinct` items and the `drawn` ones from a corpus
+    /// Items to draw beside so many events: in proportion, so that both halves of the softmax keep
+    /// their weight while the first window fills.
+    pub(super) fn to_draw(&self, traffic: &Traffic<'_>) -> usize {
+        self.negatives.mixed * traffic.len() / self.full_batch
+    }
+
+    /// Takes the columns of a step, the traffic's `distinct` items and the `drawn` ones from a corpus
     /// of `items` items, and their log q from estimates that include this batch.
     pub(super) fn prepare(
         &mut self,
-        batch: &Batch,
+        traffic: &Traffic<'_>,
         distinct: &Distinct,
         drawn: &Drawn,
         items: usize,
         frequency: &Frequency,
     ) {
         self.item_ids.clear();
-        self.item_ids
-            .extend(distinct.events.iter().map(|&event| batch.events.item_ids[event as usize]));
+        self.item_ids.extend(distinct.events.iter().map(|&event| traffic.item_ids[event as usize]));
         self.item_ids.extend_from_slice(&drawn.ids);
         self.log_q.clear();
         self.log_q.resize(self.item_ids.len(), 0.0);
@@ -84,8 +93,14 @@ impl Objective {
         if self.loss.correction == Correction::Plain {
             return;
         }
-        // Each event counts in the sums, those of one item too: expected occurrences.
+        // Each event counts in the sums, those of one item too: expected occurrences, in a full batch
+        // and thus in a full window.
         frequency.log_q(&self.item_ids, Meaning::ExpectedCount, &mut self.log_q);
+        if traffic.len() != self.full_batch {
+            #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
+            let filled = (traffic.len() as f32 / self.full_batch as f32).ln();
+            self.log_q.iter_mut().for_each(|log_q| *log_q += filled);
+        }
         #[expect(clippy::cast_precision_loss, reason = "counts of columns and items, as shares")]
         if !drawn.ids.is_empty() {
             // Q* = B q + B' / |C| (Yang et al. 2020).
@@ -97,65 +112,72 @@ impl Objective {
         let strength = self.loss.strength;
         if self.loss.correction == Correction::CorrectedPositiveExcluded {
             #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
-            let columns = (batch.len() + drawn.ids.len()) as f32;
+            let columns = (traffic.len() + drawn.ids.len()) as f32;
             // log q - log Q', with Q' = (q / columns) / (1 - q_positive / columns).
             let shift = |log_q: &f32| {
                 let share = (log_q.exp() / columns).min(POSITIVE_SHARE_MAX);
                 strength * (columns.ln() + (-share).ln_1p())
             };
-            let of_items: Vec<f32> =
-                self.log_q[..distinct.events.len()].iter().map(shift).collect();
-            self.shift.extend(distinct.places.iter().map(|&place| of_items[place as usize]));
+            let of_items: Vec<f32> = self.log_q[..distinct.own].iter().map(shift).collect();
+            let own = &distinct.places[..traffic.own];
+            self.shift.extend(own.iter().map(|&place| of_items[place as usize]));
         }
         self.log_q.iter_mut().for_each(|log_q| *log_q *= strength);
     }
 
-    /// Loss and gradients of the columns last [prepared](Self::prepare); `vectors` are the towers'
-    /// outputs for them. Past vectors come behind them. Unless the loss is not finite the temperature
-    /// learns, and the batch's item vectors are kept as negatives of the steps to come.
+    /// Loss and gradients of the columns last [prepared](Self::prepare), after which the stream has had
+    /// `events` events; `vectors` are the towers' outputs for them. Past vectors come behind them.
+    /// Unless the loss is not finite the temperature learns, and the batch's item vectors are kept as
+    /// negatives of the steps to come.
     pub(super) fn run(
         &mut self,
         batch: &Batch,
+        traffic: &Traffic<'_>,
         distinct: &Distinct,
         vectors: &Vectors<Rows<'_>>,
-        step: u64,
+        events: u64,
     ) -> Outcome<'_> {
         let trained = self.item_ids.len();
+        self.bank.settle(events - traffic.len() as u64);
         self.item_ids.extend_from_slice(self.bank.ids());
         self.log_q.extend_from_slice(self.bank.log_q());
+        let places = &distinct.places[..traffic.own];
         let output = self.softmax.run(&LossInput {
             dim: self.dim,
             query: vectors.query, // [batch, dim]
             item: vectors.item,   // [trained, dim]
+            candidates: distinct.events.len(),
             trained,
             past: self.bank.vectors(), // [columns - trained, dim]
-            merged: self
-                .merges
-                .then_some(Merged { places: &distinct.places, copies: &distinct.copies }),
+            merged: self.merges.then_some(Merged { places, copies: &distinct.copies }),
             log_q: &self.log_q,
             positive: match self.loss.correction {
                 Correction::CorrectedPositiveExcluded => Positive::Excluded { shift: &self.shift },
                 Correction::Plain | Correction::Corrected => Positive::Sampled,
             },
             item_ids: &self.item_ids,
-            query_ids: self.loss.mask_same_query.then_some(&batch.events.query_ids[..]),
+            query_ids: self.loss.mask_same_query.then_some(&traffic.query_ids[..]),
             rewards: &batch.events.rewards,
             temperature: self.temperature.value(),
+            full_batch: self.full_batch,
         });
         if output.loss.is_finite() {
             // What a GPU holds is read back only where it is needed.
-            let (dim, own) = (self.dim, distinct.events.len());
+            let dim = self.dim;
             let read = |rows: Rows<'_>, count| rows.read(count, dim).into_owned();
             if self.temperature.learns() {
                 let gradient = read(output.gradients.query, batch.len());
                 self.temperature.learn(&read(vectors.query, batch.len()), &gradient);
             }
-            if self.bank.takes() && step > self.negatives.cross_batch_after_steps {
-                let vectors = read(vectors.item, own);
-                let log_q: Vec<f32> = (self.log_q.iter().zip(&distinct.copies))
+            if self.bank.takes() && events > self.negatives.cross_batch_after_events {
+                let own = distinct.own;
+                let mut copies = vec![0; own];
+                places.iter().for_each(|&place| copies[place as usize] += 1);
+                let log_q: Vec<f32> = (self.log_q.iter().zip(&copies))
                     .map(|(&log_q, &copies)| offset_of(log_q, copies))
                     .collect();
-                self.bank.push(&self.item_ids[..own], &log_q, &vectors);
+                let vectors = read(vectors.item, own);
+                self.bank.push(events, &self.item_ids[..own], &log_q, &vectors);
             }
         }
         output

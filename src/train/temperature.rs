@@ -87,6 +87,7 @@ mod tests {
                 dim,
                 query: Rows::Host(&query),
                 item: Rows::Host(&item),
+                candidates: batch,
                 trained: batch,
                 past: &[],
                 merged: None,
@@ -96,6 +97,7 @@ mod tests {
                 query_ids: None,
                 rewards: &vec![1.0; batch],
                 temperature,
+                full_batch: batch,
             });
             (output.loss, output.query_gradient.clone())
         };

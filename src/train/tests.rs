@@ -25,6 +25,8 @@ fn config(set: &[&str]) -> Config {
         [item]
         id = "i"
         features = [{ name = "item", kind = "id", field = "i", table = "item" }]
+        [batch]
+        size = 64
         [embedding]
         dim = 8
         [model]
@@ -84,6 +86,26 @@ fn world(seed: u64, events: usize) -> Batch {
     batch(&(0..events).map(event).collect::<Vec<_>>())
 }
 
+/// As from a checkpoint.
+fn copy(trainer: &Trainer, config: &Config) -> Trainer {
+    let counters = trainer.counters();
+    let sections = trainer.capture().into_sections();
+    let read = |name: &str| {
+        let found = sections.iter().find(|(own, _)| own == name);
+        found.map(|(_, bytes)| bytes.clone()).ok_or_else(|| format!("no {name}"))
+    };
+    let placement = Placement { device: Device::flex(), gpu: false };
+    Trainer::restore(config, &placement, counters, &read).expect("just captured")
+}
+
+/// Mean reciprocal rank on 400 events that nobody trains on.
+fn quality(trainer: &Trainer) -> f64 {
+    let mut held_out = HeldOut::new(trainer, 0.0);
+    let test = world(1000, 400);
+    held_out.add(&test, &trainer.queries(&test), None);
+    held_out.model.all.mrr()
+}
+
 const MODES: [&[&str]; 7] = [
     &["plain"],
     &[],
@@ -99,22 +121,16 @@ fn every_mode_learns_and_goes_on_from_a_checkpoint_with_the_same_bits() {
     for mode in MODES {
         let config = config(mode);
         let mut original = trainer(&config);
-        let step = |trainer: &mut Trainer, seed| {
-            let report = trainer.step(&world(seed, 64), &mut |_| {}).expect("there are events");
+        let step = |trainer: &mut Trainer, seed, events| {
+            let report = trainer.step(&world(seed, events), &mut |_| {}).expect("there are events");
             assert!(report.loss.is_finite(), "{mode:?}");
         };
-        (0..60).for_each(|seed| step(&mut original, seed));
-        let counters = original.counters();
-        let sections = original.capture().into_sections();
-        let read = |name: &str| {
-            let found = sections.iter().find(|(own, _)| own == name);
-            found.map(|(_, bytes)| bytes.clone()).ok_or_else(|| format!("no {name}"))
-        };
-        let placement = Placement { device: Device::flex(), gpu: false };
-        let mut restored =
-            Trainer::restore(&config, &placement, counters, &read).expect("just captured");
+        (0..60).for_each(|seed| step(&mut original, seed, 64));
+        // Within a trickle, when the window has events of before.
+        (100..105).for_each(|seed| step(&mut original, seed, 3));
+        let mut restored = copy(&original, &config);
         for trainer in [&mut original, &mut restored] {
-            (60..70).for_each(|seed| step(trainer, seed));
+            (60..70).for_each(|seed| step(trainer, seed, 64 - 7 * (seed as usize % 9)));
         }
         let bytes = |trainer: &Trainer| trainer.capture().into_sections();
         assert!(bytes(&original) == bytes(&restored), "{mode:?}");
@@ -232,4 +248,115 @@ fn queries_change_nothing() {
     assert_eq!(first, second);
     assert_eq!(first, trainer.embed_queries(&next));
     assert_ne!(first, trainer.queries(&next), "histories have moved on");
+}
+
+/// However a stream is cut, it teaches what it teaches in full batches; and a long night of single
+/// events takes nothing away.
+#[test]
+fn a_trickle_teaches_what_full_batches_teach() {
+    for mode in [&[][..], &["plain"], &["excluded", "mixed"], &["mixed", "cross_batch", "adam"]] {
+        let config = config(mode);
+        let mut begun = trainer(&config);
+        (0..25).for_each(|seed| drop(begun.step(&world(seed, 64), &mut |_| {})));
+        let then = |cut: usize, batches: u64| {
+            let mut trainer = copy(&begun, &config);
+            for batch in (100..100 + batches).map(|seed| world(seed, 64)) {
+                let events: Vec<u32> = (0..64).collect();
+                for part in events.chunks(cut) {
+                    let report = trainer.step(&batch.part(part), &mut |_| {});
+                    assert!(report.expect("there are events").loss.is_finite());
+                }
+            }
+            quality(&trainer)
+        };
+        let (before, full) = (quality(&begun), then(64, 30));
+        assert!(full > before, "{mode:?}: there is something to learn: {before} {full}");
+        for cut in [16, 3, 1] {
+            let found = then(cut, 30);
+            println!(
+                "{mode:?}: {before:.3} before, {full:.3} in full batches, {found:.3} by {cut}"
+            );
+            assert!(found >= 0.95 * full, "{mode:?}, cut by {cut}: {found} where {full} is had");
+        }
+        assert!(then(1, 100) >= 0.95 * full, "{mode:?}: after a night of single events");
+    }
+}
+
+/// Events that are worth nothing, and events with nothing to be told apart from, move no weight, and
+/// make none forget.
+#[test]
+fn without_a_gradient_nothing_moves() {
+    let config = config(&[]);
+    let mut trainer = trainer(&config);
+    (0..10).for_each(|seed| drop(trainer.step(&world(seed, 64), &mut |_| {})));
+    let before = trainer.model.towers.to_bytes();
+    let mut worthless = world(50, 64);
+    worthless.events.rewards.fill(0.0);
+    trainer.step(&worthless, &mut |_| {});
+    assert!(trainer.model.towers.to_bytes() == before);
+    let mut fresh = self::trainer(&config);
+    let before = fresh.model.towers.to_bytes();
+    fresh.step(&world(1, 1), &mut |_| {});
+    assert!(fresh.model.towers.to_bytes() == before, "one event, and none before it");
+}
+
+/// In its second pass a query's history begins anew: what it holds at the end of the first lies in the
+/// future, the target itself included.
+#[test]
+fn histories_begin_anew_with_each_pass() {
+    let mut trainer = trainer(&config(&[]));
+    let first = batch(&[(0, 7, "a"), (1, 7, "b"), (2, 7, "c")]);
+    trainer.step(&first, &mut |_| {});
+    trainer.begin_capture();
+    trainer.step(&Batch { pass: 2, ..first.part(&[0]) }, &mut |_| {});
+    assert_eq!(trainer.histories.of(7), [id_key(b"a")]);
+    // A snapshot that was begun before the pass still has what was there then.
+    let captured = (0..9).find_map(|_| trainer.advance_capture()).expect("it is small");
+    let sections = captured.into_sections();
+    let (_, bytes) = sections.iter().find(|(name, _)| name == "histories").expect("a section");
+    let mut histories = super::history::Histories::new(10, 3);
+    histories.load(bytes).expect("just captured");
+    assert_eq!(histories.of(7), ["a", "b", "c"].map(|item| id_key(item.as_bytes())));
+}
+
+/// An event without a finite vector is left out and named; all others are trained on, in this step and
+/// in those whose windows it would be in.
+#[test]
+fn an_event_that_is_not_finite_costs_itself_alone() {
+    for mode in MODES {
+        let config = config(mode);
+        let mut trainer = trainer(&config);
+        (0..10).for_each(|seed| drop(trainer.step(&world(seed, 64), &mut |_| {})));
+        let mut bad = world(50, 64);
+        bad.events.rewards[5] = f32::NAN;
+        bad.events.rewards[63] = f32::INFINITY;
+        let before = trainer.model.towers.to_bytes();
+        let report = trainer.step(&bad, &mut |_| {}).expect("there are events");
+        assert!(report.loss.is_finite(), "{mode:?}");
+        assert_eq!((report.ranks.len(), &report.unusable[..]), (62, &[5, 63][..]));
+        assert!(trainer.model.towers.to_bytes() != before, "the rest was trained on");
+        let report = trainer.step(&world(51, 3), &mut |_| {}).expect("there are events");
+        assert!(report.loss.is_finite() && report.unusable.is_empty(), "{mode:?}");
+        // Nothing but such events: nothing is learned, and nothing breaks.
+        let mut all = world(52, 4);
+        all.events.rewards.fill(f32::NAN);
+        let report = trainer.step(&all, &mut |_| {}).expect("there are events");
+        assert!(!report.loss.is_finite() && report.unusable.len() == 4);
+        assert!(trainer.capture().finite && trainer.model.is_finite());
+    }
+}
+
+/// Ranks are among the window's items, whatever the batch: one event alone is not first for want of
+/// others.
+#[test]
+fn a_small_batch_is_ranked_among_a_full_ones_items() {
+    let mut trainer = trainer(&config(&[]));
+    (0..3).for_each(|seed| drop(trainer.step(&world(seed, 64), &mut |_| {})));
+    let mut worst = 0;
+    for seed in 10..40 {
+        let report = trainer.step(&world(seed, 1), &mut |_| {}).expect("there is an event");
+        assert_eq!((report.candidates, report.ranks.len()), (64, 1));
+        worst = worst.max(report.ranks[0]);
+    }
+    assert!(worst > 5, "some of 30 single events rank low in a model that knows nothing: {worst}");
 }

@@ -1,7 +1,8 @@
 //! One batch at a time: estimate, gather, towers, loss, update.
 //!
 //! [`Trainer::step`] is the paper's Algorithm 1. All state lives here, and every change of it is a
-//! function of the batches in their order.
+//! function of the batches in their order. A step is worth its events: what an event is compared with,
+//! what it moves and what is forgotten do not depend on where the stream was cut into batches.
 
 use std::sync::Arc;
 
@@ -13,13 +14,16 @@ use super::history::Histories;
 use super::model::{Model, Placement, ReadSection};
 use super::negatives::Drawn;
 use super::objective::Objective;
+use super::portion::Portion;
+use super::rows::{Rows, Vectors};
+use super::window::{Traffic, Window};
 use crate::config::{Alpha, Config};
 use crate::corpus::Corpus;
 use crate::stream::batch::Batch;
 use crate::stream::offsets::Offsets;
 
-/// Rows are looked through for expiry this often, in steps: a sweep costs a walk over the table.
-const EXPIRY_EVERY_STEPS: u64 = 256;
+/// Rows are looked through for expiry this often, in full batches: a sweep costs a walk over the table.
+const EXPIRY_EVERY_BATCHES: u64 = 256;
 
 /// What a step is doing. The caller who has a clock measures the phases; the trainer has none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,10 +59,28 @@ impl Phase {
 /// What a step found out.
 #[derive(Clone, Debug)]
 pub struct StepReport {
-    /// Mean loss over the batch; not finite: nothing was updated.
+    /// Mean loss over the usable events of the batch. Not finite: no weight and no row moved; what
+    /// counts events (the estimator, histories, statistics) has moved on all the same.
     pub loss: f32,
-    /// Rank of each event's item among the distinct items of the batch, before training on it.
+    /// Rank of each usable event's item among the distinct items of the last `candidates` events,
+    /// before training on it. Meaningless if the loss is not finite.
     pub ranks: Vec<u32>,
+    /// Events that ranks are among: those of a full batch, once so many have come.
+    pub candidates: usize,
+    /// Events, by place in the batch, whose vectors were not finite: nothing was learned from them.
+    pub unusable: Vec<u32>,
+    /// Rows that stayed as they were because their gradient was not finite.
+    pub nonfinite_rows: usize,
+}
+
+/// One try at a batch.
+struct Attempt {
+    loss: f32,
+    ranks: Vec<u32>,
+    candidates: usize,
+    nonfinite_rows: usize,
+    /// By event of the traffic, where the loss is not finite: whether it can be to blame.
+    to_blame: Vec<bool>,
 }
 
 /// All that accumulates.
@@ -82,6 +104,7 @@ pub struct Trainer {
     /// Time of the newest event trained on, ms since 1970.
     pub event_time_ms: i64,
     pub(super) histories: Histories,
+    pub(super) window: Window,
     pub(super) capturing: Option<Capturing>,
     pub(super) objective: Objective,
     lookup: Lookup,
@@ -122,6 +145,7 @@ impl Trainer {
             rejected: 0,
             event_time_ms: 0,
             histories,
+            window: Window::new(config.batch.size),
             capturing: None,
             objective: Objective::new(config, placement),
             lookup: Lookup::default(),
@@ -152,6 +176,7 @@ impl Trainer {
         trainer.histories.load(&read("histories")?)?;
         trainer.corpus.load(&read("corpus")?)?;
         trainer.objective.load(read)?;
+        trainer.window.load(&read("window")?, config.item.features.len())?;
         Ok(trainer)
     }
 
@@ -175,7 +200,11 @@ impl Trainer {
         enter: &mut (dyn FnMut(Phase) + Send),
     ) -> Option<StepReport> {
         self.offsets.clone_from(&batch.offsets);
-        self.pass = batch.pass;
+        if batch.pass != self.pass {
+            // Histories of the pass before hold the future of this one, its targets too.
+            self.histories.clear();
+            self.pass = batch.pass;
+        }
         self.rejected += batch.rejected;
         if batch.is_empty() {
             return None;
@@ -191,61 +220,119 @@ impl Trainer {
         rayon::scope(|_| Some(self.train(batch, enter)))
     }
 
-    /// Algorithm 1.
+    /// Algorithm 1, and once more without the events that made it fail, if any did.
     fn train(&mut self, batch: &Batch, enter: &mut (dyn FnMut(Phase) + Send)) -> StepReport {
         enter(Phase::Estimate);
+        let (model, events) = (&mut self.model, &batch.events);
+        model.encoder.query.observe(&events.query, &mut model.statistics);
+        model.encoder.item.observe(&events.item, &mut model.statistics);
+        let before = self.histories.take(&events.query_ids, &events.item_ids);
+        let attempt = self.attempt(batch, &before, true, enter);
+        if attempt.to_blame.contains(&true) {
+            return self.train_without(batch, &before, &attempt.to_blame, enter);
+        }
+        self.finish(batch);
+        let Attempt { loss, ranks, candidates, nonfinite_rows, .. } = attempt;
+        StepReport { loss, ranks, candidates, unusable: Vec::new(), nonfinite_rows }
+    }
+
+    /// Trains on the events that are not to blame. `to_blame` goes over the batch, then over those of
+    /// the window that filled it up.
+    fn train_without(
+        &mut self,
+        batch: &Batch,
+        before: &[Vec<u64>],
+        to_blame: &[bool],
+        enter: &mut (dyn FnMut(Phase) + Send),
+    ) -> StepReport {
+        let (own, past) = to_blame.split_at(batch.len());
+        let skipped = self.window.len() - past.len();
+        self.window.retain(|event| event < skipped || !past[event - skipped]);
+        let numbered = |wanted: bool| (0u32..).zip(own).filter(move |&(_, bad)| *bad == wanted);
+        let unusable: Vec<u32> = numbered(true).map(|(event, _)| event).collect();
+        let usable: Vec<u32> = numbered(false).map(|(event, _)| event).collect();
+        let rest = batch.part(&usable);
+        let before: Vec<Vec<u64>> = match before {
+            [] => Vec::new(),
+            before => usable.iter().map(|&event| before[event as usize].clone()).collect(),
+        };
+        if rest.is_empty() {
+            let (loss, ranks) = (f32::NAN, Vec::new());
+            return StepReport { loss, ranks, candidates: 0, unusable, nonfinite_rows: 0 };
+        }
+        let attempt = self.attempt(&rest, &before, false, enter);
+        self.finish(&rest);
+        let Attempt { loss, ranks, candidates, nonfinite_rows, .. } = attempt;
+        StepReport { loss, ranks, candidates, unusable, nonfinite_rows }
+    }
+
+    /// One pass of Algorithm 1 over `batch`, whose queries had the items `before` each event. The
+    /// estimator takes the batch in on the `first` one only.
+    fn attempt(
+        &mut self,
+        batch: &Batch,
+        before: &[Vec<u64>],
+        first: bool,
+        enter: &mut (dyn FnMut(Phase) + Send),
+    ) -> Attempt {
         let config = &self.config;
-        let drawn = Drawn::new(&self.corpus, config.negatives.mixed, config.seed, self.step);
-        let distinct = self.objective.distinct(batch);
-        let (query, item) = self.encode(batch, &distinct, &drawn);
+        let traffic = self.window.fill_up(batch);
+        let count = self.objective.to_draw(&traffic);
+        let drawn = Drawn::new(&self.corpus, count, config.seed, self.step);
+        let distinct = self.objective.distinct(&traffic);
+        let (query, item) = encode(&self.model, batch, before, &traffic, &distinct, &drawn);
         enter(Phase::Gather);
         // The estimator fills what the lookup leaves of the threads.
-        let (step, model, frequency) = (self.step, &mut self.model, &mut self.frequency);
+        let (now, model, frequency) = (self.events, &mut self.model, &mut self.frequency);
         rayon::join(
-            || self.lookup.run(&model.encoder, &query, &item, &mut model.tables, step),
+            || self.lookup.run(&model.encoder, &query, &item, &mut model.tables, now),
             || {
-                frequency.update(step, &batch.events.item_ids);
-                self.objective.prepare(batch, &distinct, &drawn, self.corpus.len(), frequency);
+                if first {
+                    frequency.update(now, &batch.events.item_ids);
+                }
+                self.objective.prepare(&traffic, &distinct, &drawn, self.corpus.len(), frequency);
             },
         );
         let inputs = self.lookup.inputs();
         enter(Phase::Forward);
         let vectors = model.towers.forward(&inputs);
         enter(Phase::Loss);
-        let output = self.objective.run(batch, &distinct, &vectors, self.step);
-        let report = StepReport { loss: output.loss, ranks: output.ranks.to_vec() };
-        if report.loss.is_finite() {
-            enter(Phase::Backward);
-            let gradients = model.towers.backward(&inputs, &output.gradients);
-            enter(Phase::Update);
-            rayon::join(
-                || self.lookup.update(&gradients, &mut model.tables),
-                || self.corpus.remember(batch, step),
-            );
-            if self.step.is_multiple_of(EXPIRY_EVERY_STEPS) {
-                for table in &mut model.tables {
-                    table.expire(self.step);
-                }
-            }
-        } else {
-            self.corpus.remember(batch, step);
+        let output = self.objective.run(batch, &traffic, &distinct, &vectors, now);
+        let mut attempt = Attempt {
+            loss: output.loss,
+            ranks: output.ranks.to_vec(),
+            candidates: traffic.len(),
+            nonfinite_rows: 0,
+            to_blame: Vec::new(),
+        };
+        if !attempt.loss.is_finite() {
+            attempt.to_blame = to_blame(batch, &traffic, &distinct, &vectors, config.model.dim);
+            return attempt;
         }
-        report
+        enter(Phase::Backward);
+        let portion = Portion { events: batch.len() as u64, batch: config.batch.size as u64 };
+        let Some(gradients) = model.towers.backward(&inputs, &output.gradients, portion) else {
+            attempt.loss = f32::NAN;
+            return attempt;
+        };
+        enter(Phase::Update);
+        let (update, ()) = rayon::join(
+            || self.lookup.update(&gradients, &mut model.tables),
+            || self.corpus.remember(batch, now),
+        );
+        attempt.nonfinite_rows = update;
+        attempt
     }
 
-    /// Both sides' ids, ready to be looked up; the item side has the batch's distinct items and the
-    /// drawn ones behind them.
-    fn encode(&mut self, batch: &Batch, distinct: &Distinct, drawn: &Drawn) -> (Encoded, Encoded) {
-        let (model, events) = (&mut self.model, &batch.events);
-        model.encoder.query.observe(&events.query, &mut model.statistics);
-        model.encoder.item.observe(&events.item, &mut model.statistics);
-        let before = self.histories.take(&events.query_ids, &events.item_ids);
-        let query =
-            model.encoder.query.encode(&events.query, events.len(), &before, &model.statistics);
-        let columns = drawn.behind(distinct.columns(&events.item));
-        let items = distinct.events.len() + drawn.ids.len();
-        let item = model.encoder.item.encode(&columns, items, &[], &model.statistics);
-        (query, item)
+    /// What follows a batch whatever became of it.
+    fn finish(&mut self, batch: &Batch) {
+        self.window.push(batch);
+        let every = EXPIRY_EVERY_BATCHES * self.config.batch.size as u64;
+        if (self.events - batch.len() as u64) / every != self.events / every {
+            for table in &mut self.model.tables {
+                table.expire(self.events);
+            }
+        }
     }
 
     /// Vectors of a batch's queries without training on it; histories still move on, since later
@@ -265,7 +352,7 @@ impl Trainer {
     /// Histories and corpus move on past a batch; the model and the estimator do not.
     pub fn pass_over(&mut self, batch: &Batch) {
         self.histories.take(&batch.events.query_ids, &batch.events.item_ids);
-        self.corpus.remember(batch, self.step);
+        self.corpus.remember(batch, self.events);
     }
 
     /// Divides the dot products in the loss, at present.
@@ -289,13 +376,52 @@ impl Trainer {
     }
 }
 
+/// Both sides' ids, ready to be looked up; the item side has the traffic's distinct items and the drawn
+/// ones behind them.
+fn encode(
+    model: &Model,
+    batch: &Batch,
+    before: &[Vec<u64>],
+    traffic: &Traffic<'_>,
+    distinct: &Distinct,
+    drawn: &Drawn,
+) -> (Encoded, Encoded) {
+    let Model { encoder, statistics, .. } = model;
+    let query = encoder.query.encode(&batch.events.query, batch.len(), before, statistics);
+    let columns = drawn.behind(distinct.columns(&traffic.columns));
+    let items = distinct.events.len() + drawn.ids.len();
+    (query, encoder.item.encode(&columns, items, &[], statistics))
+}
+
+/// The events of a step without a finite loss that can be to blame: their query, their item or their
+/// reward is not finite. Others share the loss with them, and are as good as before.
+fn to_blame(
+    batch: &Batch,
+    traffic: &Traffic<'_>,
+    distinct: &Distinct,
+    vectors: &Vectors<Rows<'_>>,
+    dim: usize,
+) -> Vec<bool> {
+    let bad = |rows: Rows<'_>, count: usize| -> Vec<bool> {
+        let rows = rows.read(count, dim); // [count, dim]
+        rows.chunks_exact(dim).map(|row| !row.iter().all(|value| value.is_finite())).collect()
+    };
+    let queries = bad(vectors.query, batch.len());
+    let items = bad(vectors.item, distinct.events.len());
+    let blame = |event: usize| {
+        let own = || queries[event] || !batch.events.rewards[event].is_finite();
+        items[distinct.places[event] as usize] || event < batch.len() && own()
+    };
+    (0..traffic.len()).map(blame).collect()
+}
+
 fn histories(config: &Config, model: &Model) -> Histories {
     Histories::new(config.history.queries_max, model.encoder.query.history_length())
 }
 
 /// An empty corpus with the config's bounds.
 pub fn corpus(config: &Config) -> Corpus {
-    Corpus::new(config.corpus.items_max, config.corpus.tombstone_steps)
+    Corpus::new(config.corpus.items_max, config.corpus.tombstone_events)
 }
 
 /// The rate of both of the paper's experiments on real data (sections 6.2 and 6.3).
@@ -317,5 +443,6 @@ pub fn frequency_settings(config: &Config) -> FrequencySettings {
         initial_gap: frequency.initial_gap,
         exact_ids_max: frequency.exact_ids_max,
         seed: config.seed,
+        batch: config.batch.size as u64,
     }
 }

@@ -15,6 +15,8 @@ use burn::tensor::Device;
 
 use super::dense::{DenseRecord, Parameter};
 pub use super::dense::{DenseRule, DenseSettings};
+use super::portion::Portion;
+use super::product::dot;
 use super::random::SplitMix;
 use super::rows::{Rows, Vectors};
 use device::DeviceTower;
@@ -53,6 +55,8 @@ struct Tower {
     width: usize,
     dim: usize,
     engine: Engine,
+    /// Sum of the squared weight gradients of the last backward pass.
+    squares: f32,
 }
 
 struct Layer {
@@ -87,20 +91,36 @@ impl TwoTower {
     }
 
     /// Sends the loss gradient with respect to both outputs of the last [`forward`](Self::forward)
-    /// backward, moves the dense weights, and returns the gradients with respect to the inputs, which
-    /// are given once more.
+    /// backward, moves the dense weights by a step of this `portion`, and returns the gradients with
+    /// respect to the inputs, which are given once more. Where a weight's gradient is not finite none
+    /// of them moves: `None`.
     pub fn backward(
         &mut self,
         inputs: &Vectors<&[f32]>,
         gradients: &Vectors<Rows<'_>>,
-    ) -> Vectors<&[f32]> {
+        portion: Portion,
+    ) -> Option<Vectors<&[f32]>> {
+        let (query, item) = join(
+            self.gpu,
+            || self.query.backward(inputs.query, gradients.query),
+            || self.item.backward(inputs.item, gradients.item),
+        );
+        if !(query.is_finite() && item.is_finite()) {
+            return None;
+        }
         let dense = &self.dense;
         let (query, item) = join(
             self.gpu,
-            || self.query.backward(inputs.query, gradients.query, dense),
-            || self.item.backward(inputs.item, gradients.item, dense),
+            || self.query.descend(dense, portion),
+            || self.item.descend(dense, portion),
         );
-        Vectors { query, item }
+        Some(Vectors { query, item })
+    }
+
+    /// Whether every weight is a number.
+    pub fn is_finite(&self) -> bool {
+        let mut layers = self.query.layers.iter().chain(&self.item.layers);
+        layers.all(|layer| layer.weight.is_finite() && layer.bias.is_finite())
     }
 
     /// Query vectors `[rows, dim]` of inputs `[rows, query_width]`; keeps nothing.
@@ -171,7 +191,7 @@ impl Tower {
             Engine::Host(HostTower::new(&layers))
         };
         engine.refresh(&layers);
-        Self { layers, width, dim: settings.dim, engine }
+        Self { layers, width, dim: settings.dim, engine, squares: 0.0 }
     }
 
     fn rows(&self, input: &[f32]) -> usize {
@@ -188,16 +208,31 @@ impl Tower {
         }
     }
 
-    fn backward(&mut self, input: &[f32], gradient: Rows<'_>, dense: &DenseSettings) -> &[f32] {
+    /// Gradients of the weights and of the input; the sum of the weights' squared.
+    fn backward(&mut self, input: &[f32], gradient: Rows<'_>) -> f32 {
         let gradients = match &mut self.engine {
             Engine::Host(host) => host.backward(&self.layers, input, gradient.host()),
             Engine::Device(device) => device.backward(gradient),
         };
-        for (layer, (weight, bias)) in self.layers.iter_mut().zip(gradients) {
-            layer.weight.update(weight, dense);
-            layer.bias.update(bias, dense);
+        let square = |values: &[f32]| dot::<16>(values, values);
+        self.squares = gradients.iter().map(|(weight, bias)| square(weight) + square(bias)).sum();
+        self.squares
+    }
+
+    /// Moves the weights against the gradients of the last pass; the input's. Without a gradient they
+    /// stay, and so do their sums of squares: nothing is forgotten for nothing.
+    fn descend(&mut self, dense: &DenseSettings, portion: Portion) -> &[f32] {
+        let gradients = match &self.engine {
+            Engine::Host(host) => host.gradients(),
+            Engine::Device(device) => device.gradients(),
+        };
+        if self.squares > 0.0 {
+            for (layer, (weight, bias)) in self.layers.iter_mut().zip(gradients) {
+                layer.weight.update(weight, dense, portion);
+                layer.bias.update(bias, dense, portion);
+            }
+            self.engine.refresh(&self.layers);
         }
-        self.engine.refresh(&self.layers);
         match &self.engine {
             Engine::Host(host) => host.input_gradient(),
             Engine::Device(device) => device.input_gradient(),
@@ -314,7 +349,7 @@ mod tests {
         towers.forward(&inputs);
         let gradients =
             Vectors { query: Rows::Host(&query_gradient), item: Rows::Host(&item_gradient) };
-        let found = towers.backward(&inputs, &gradients);
+        let found = towers.backward(&inputs, &gradients, Portion::WHOLE).expect("finite gradients");
         for (found, expected) in [(found.query, &expected[0]), (found.item, &expected[1])] {
             for (found, expected) in found.iter().zip(expected) {
                 assert!((f64::from(*found) - expected).abs() < 5e-3, "{found} {expected}");
@@ -334,7 +369,7 @@ mod tests {
         towers.forward(&inputs);
         let gradients = (values(4 * batch, seed + 2), values(4 * items, seed + 3));
         let gradients = Vectors { query: Rows::Host(&gradients.0), item: Rows::Host(&gradients.1) };
-        let found = towers.backward(&inputs, &gradients);
+        let found = towers.backward(&inputs, &gradients, Portion::WHOLE).expect("finite gradients");
         (found.query.to_vec(), found.item.to_vec())
     }
 

@@ -68,7 +68,7 @@ fn gpu_losses_of_every_mode_are_those_of_the_cpu() {
     let mut config = config();
     config.negatives.mixed = 90;
     config.negatives.cross_batch = 300;
-    config.negatives.cross_batch_after_steps = 2;
+    config.negatives.cross_batch_after_events = 2 * config.batch.size as u64;
     config.loss.correction = Correction::CorrectedPositiveExcluded;
     config.loss.mask_same_query = true;
     config.loss.temperature_learning_rate = 0.02;

@@ -5,7 +5,7 @@
 //! a few milliseconds, and the bytes are those that [`Table::write_to`] would have given at the start.
 
 use super::state::write_rows;
-use super::{BLOCK_ROWS, PAGE_ROWS, Page, RowState, Table, place};
+use super::{BLOCK_ROWS, PAGE_ROWS, Page, RowState, Table, all_finite, place};
 
 /// Blocks to copy for each step, over all tables: about 4 MB at 64 dimensions, some 2 ms.
 pub const CAPTURE_BLOCKS_A_STEP: usize = 4;
@@ -50,17 +50,16 @@ impl Capture {
         kept.states.push(page.states[row]);
     }
 
-    /// Copies the next block as it was at the start.
-    fn copy(&mut self, pages: &[Page], dim: usize) {
+    /// Copies the next block as it was at the start. Whether its values are numbers: those of now,
+    /// since what has broken meanwhile is broken.
+    fn copy(&mut self, pages: &[Page], dim: usize) -> bool {
         let first = self.copied * BLOCK_ROWS;
         let rows = (self.allocated - first).min(BLOCK_ROWS);
         let values = self.bytes.len();
         let states = values + 4 * rows * dim;
-        write_rows(
-            &pages[first / PAGE_ROWS],
-            first % PAGE_ROWS..first % PAGE_ROWS + rows,
-            &mut self.bytes,
-        );
+        let (page, row) = (&pages[first / PAGE_ROWS], first % PAGE_ROWS);
+        write_rows(page, row..row + rows, &mut self.bytes);
+        let finite = all_finite(&page.values[row * dim..(row + rows) * dim]);
         let kept = std::mem::take(&mut self.kept[self.copied]);
         let old = kept.values.chunks_exact(dim).zip(kept.states);
         for (row, (old_values, old_state)) in kept.rows.into_iter().zip(old) {
@@ -72,6 +71,7 @@ impl Capture {
             bytes.copy_from_slice(&old_state.to_bytes());
         }
         self.copied += 1;
+        finite
     }
 }
 
@@ -81,6 +81,7 @@ impl Table {
         assert!(self.capture.is_none(), "one capture at a time");
         let mut bytes = Vec::new();
         self.write_header(&mut bytes);
+        self.captured_finite = true;
         self.capture = Some(Capture {
             bytes,
             copied: 0,
@@ -90,11 +91,16 @@ impl Table {
         });
     }
 
+    /// Whether every value copied so far is a number, in the capture under way or the last one.
+    pub fn captured_finite(&self) -> bool {
+        self.captured_finite
+    }
+
     /// Copies up to `blocks` more blocks. The section once it is complete, and then no more.
     pub fn advance_capture(&mut self, blocks: &mut usize) -> Option<Vec<u8>> {
         let capture = self.capture.as_mut()?;
         while *blocks > 0 && capture.copied < capture.kept.len() {
-            capture.copy(&self.pages, self.settings.dim);
+            self.captured_finite &= capture.copy(&self.pages, self.settings.dim);
             *blocks -= 1;
         }
         if capture.copied < capture.kept.len() {

@@ -7,7 +7,8 @@ use std::ops::Range;
 use super::{BLOCK_ROWS, FREE, PAGE_ROWS, Page, RowState, Table, TableSettings, take};
 
 const MAGIC: [u8; 4] = *b"MRET";
-const VERSION: u32 = 1;
+/// Version 1 held the step of a row's last touch where this holds the events.
+const VERSION: u32 = 2;
 
 impl Table {
     /// Appends the whole state to `out`, little-endian; [`read_from`](Self::read_from) gives it
@@ -37,7 +38,7 @@ impl Table {
     }
 
     /// The table that [`write_to`](Self::write_to) wrote: same rows in the same slots, same free
-    /// list, same future. `learning_rate`, `epsilon` and `expiry_steps` may differ from then, and
+    /// list, same future. `learning_rate`, `epsilon` and `expiry_events` may differ from then, and
     /// `rows_max` may grow; what the rows were made with (`dim`, `seed`, `init_scale`) may not.
     pub fn read_from(settings: TableSettings, mut bytes: &[u8]) -> Result<Self, String> {
         let mut table = Self::new(settings);
@@ -68,7 +69,7 @@ impl Table {
             }
             for state in &mut page.states[rows] {
                 state.id = u64::from_le_bytes(take(bytes)?);
-                state.last_step = u64::from_le_bytes(take(bytes)?);
+                state.touched = u64::from_le_bytes(take(bytes)?);
                 state.accumulator = f32::from_le_bytes(take(bytes)?);
             }
         }
@@ -110,7 +111,7 @@ impl Table {
         let mut free = Vec::with_capacity(self.free.len());
         let states = self.pages.iter().flat_map(|page| &page.states[..]).take(self.allocated);
         for (slot, state) in (0u32..).zip(states) {
-            if state.last_step == FREE {
+            if state.touched == FREE {
                 free.push(slot);
             } else if self.index.insert(state.id, slot).is_some() {
                 return Err(format!("embedding table holds id {} twice: damaged", state.id));
@@ -144,7 +145,7 @@ impl RowState {
     pub(super) fn to_bytes(self) -> [u8; Self::BYTES] {
         let mut bytes = [0; Self::BYTES];
         bytes[..8].copy_from_slice(&self.id.to_le_bytes());
-        bytes[8..16].copy_from_slice(&self.last_step.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.touched.to_le_bytes());
         bytes[16..].copy_from_slice(&self.accumulator.to_le_bytes());
         bytes
     }

@@ -14,7 +14,8 @@ fn settings(dim: usize, rows_max: usize) -> TableSettings {
         learning_rate: 0.5,
         epsilon: 1e-8,
         decay: 1.0,
-        expiry_steps: Some(10),
+        batch: 1,
+        expiry_events: Some(10),
     }
 }
 
@@ -158,7 +159,7 @@ fn an_evicted_id_starts_afresh() {
 }
 
 #[test]
-#[should_panic(expected = "rows_max = 4 is below the distinct ids of step 9")]
+#[should_panic(expected = "rows_max = 4 is below the distinct ids of the step at event 9")]
 fn rows_of_the_current_step_are_never_evicted() {
     let mut table = Table::new(settings(2, 4));
     touch(&mut table, &[1, 2, 3], 9);
@@ -186,7 +187,7 @@ fn rows_expire_by_step() {
     assert_eq!((table.len(), table.evictions()), (1, 2));
     assert!(table.find(2).is_some());
     assert_eq!(table.expire(15), 1);
-    let mut kept = Table::new(TableSettings { expiry_steps: None, ..settings(2, 100) });
+    let mut kept = Table::new(TableSettings { expiry_events: None, ..settings(2, 100) });
     touch(&mut kept, &[1], 1);
     assert_eq!(kept.expire(u64::MAX - 1), 0);
 }
@@ -245,7 +246,7 @@ fn foreign_or_damaged_bytes_are_refused() {
     let mut twice = bytes.clone();
     twice.copy_within(52..56, 56);
     assert!(refuse(settings(4, 8), &twice).contains("free list"));
-    let tuned = TableSettings { learning_rate: 9.0, expiry_steps: None, ..settings(4, 80) };
+    let tuned = TableSettings { learning_rate: 9.0, expiry_events: None, ..settings(4, 80) };
     assert!(Table::read_from(tuned, &bytes).is_ok());
 }
 
@@ -266,7 +267,7 @@ fn advance(table: &mut Table, step: u64, ids: &[u64]) {
 fn a_capture_is_the_table_as_it_was() {
     // Three blocks, full, so that rows are evicted and their slots used again meanwhile.
     let rows = 2 * BLOCK_ROWS + 100;
-    let mut table = Table::new(TableSettings { expiry_steps: Some(40), ..settings(2, rows) });
+    let mut table = Table::new(TableSettings { expiry_events: Some(40), ..settings(2, rows) });
     let mut random = crate::train::random::SplitMix::new(8);
     let mut advance = |table: &mut Table, step| {
         let mut ids: Vec<u64> = (0..300).map(|_| random.next_u64() % (rows as u64 * 2)).collect();

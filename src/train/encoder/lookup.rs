@@ -57,19 +57,20 @@ const QUERY: usize = 0;
 const ITEM: usize = 1;
 
 impl Lookup {
-    /// Finds or creates the rows of every id in the batch, at `step`, and gathers the towers' inputs.
+    /// Finds or creates the rows of every id in the batch, `now` in events, and gathers the towers'
+    /// inputs.
     pub fn run(
         &mut self,
         encoder: &Encoder,
         query: &Encoded,
         item: &Encoded,
         tables: &mut [Table],
-        step: u64,
+        now: u64,
     ) {
         let sides = [(&encoder.query, query), (&encoder.item, item)];
         self.tables.resize_with(tables.len(), Found::default);
         let tasks = self.tables.par_iter_mut().zip(&mut *tables).enumerate().with_max_len(1);
-        tasks.for_each(|(index, (found, table))| found.find(&sides, index, table, step));
+        tasks.for_each(|(index, (found, table))| found.find(&sides, index, table, now));
         let gather = |side: usize, input: &mut Vec<f32>| {
             let (layout, encoded) = sides[side];
             layout.gather(encoded, &slots_of(&self.tables, layout, side), tables, input);
@@ -84,18 +85,21 @@ impl Lookup {
     }
 
     /// Row-wise update of every touched row from the gradients of both inputs, `[rows, width]` each.
-    pub fn update(&self, gradients: &Vectors<&[f32]>, tables: &mut [Table]) {
+    /// Returns how many rows stayed because their gradient is not finite.
+    pub fn update(&self, gradients: &Vectors<&[f32]>, tables: &mut [Table]) -> usize {
         let inputs = [gradients.query, gradients.item];
         // Tables are independent, and within a row the order of additions is fixed: the same bits for
         // any number of threads.
-        self.tables.par_iter().zip(tables).with_max_len(1).for_each(|(found, table)| {
+        let tables = self.tables.par_iter().zip(tables).with_max_len(1);
+        let nonfinite = tables.map(|(found, table)| {
             table.apply(&found.touched, |row, gradient| {
                 for term in found.terms_of(row) {
                     let piece = &inputs[term.side as usize][term.start as usize..];
                     add_scaled(gradient, term.weight, piece);
                 }
-            });
+            })
         });
+        nonfinite.sum()
     }
 }
 
@@ -111,7 +115,7 @@ fn slots_of<'f>(tables: &'f [Found], layout: &Side, side: usize) -> Vec<&'f [u32
 }
 
 impl Found {
-    fn find(&mut self, sides: &[(&Side, &Encoded); 2], index: usize, table: &mut Table, step: u64) {
+    fn find(&mut self, sides: &[(&Side, &Encoded); 2], index: usize, table: &mut Table, now: u64) {
         self.ids.clear();
         self.parts.clear();
         for (side, (layout, encoded)) in sides.iter().enumerate() {
@@ -123,7 +127,7 @@ impl Found {
                 }
             }
         }
-        table.touch(&self.ids, step, &mut self.touched);
+        table.touch(&self.ids, now, &mut self.touched);
         let slots = self.touched.slots();
         self.slots.clear();
         self.slots.extend(self.touched.places().iter().map(|&place| slots[place as usize]));

@@ -39,7 +39,8 @@ fn tables() -> Vec<Table> {
             learning_rate: 0.5,
             decay: 1.0,
             epsilon: 1e-12,
-            expiry_steps: None,
+            batch: 1,
+            expiry_events: None,
         })
     };
     vec![table(2), table(1)]

@@ -32,7 +32,7 @@ impl Frequency {
         match &self.table.slots {
             Slots::Hashed(cells) => {
                 self.write_header(&mut bytes);
-                self.write_ladders(&mut rest);
+                self.write_rest(&mut rest);
                 bytes.reserve(cells.len() * Slot::BYTES + rest.len());
                 self.keep_from(0);
             }

@@ -4,6 +4,7 @@
 //! Lanes touch disjoint slots, so any number of threads gives the same bits.
 
 use super::super::id_map::IdMap;
+use super::first::Sights;
 use super::rate::{LADDER, Ladder, Scores};
 use super::slot::{Rule, Slot};
 use super::slots::{Cell, Key, Shard};
@@ -29,6 +30,8 @@ pub(super) struct Lane {
     pub(super) ladder: Option<Ladder>,
     /// What the ladder's rates were worth in this step.
     pub(super) scores: Scores,
+    /// First and second sights of this step.
+    pub(super) sights: Sights,
     /// Ids that found every one of their buckets last written by another id.
     pub(super) collided: u64,
     /// While the slots are copied: the place from which on they are not yet.
@@ -48,14 +51,14 @@ impl Lane {
         std::mem::take(&mut self.kept)
     }
 
-    /// Brings `cells`, of which this lane owns `shard`, up to `step`.
+    /// Brings `cells`, of which this lane owns `shard`, up to `tick`.
     pub(super) fn update_hashed(
         &mut self,
         cells: &[Cell],
         shard: Shard,
         hashes: usize,
         rule: &Rule,
-        step: u64,
+        tick: u64,
     ) {
         let places = &mut self.places;
         places.clear();
@@ -70,9 +73,11 @@ impl Lane {
         });
         let mut ahead = self.places.iter().skip(AHEAD);
         self.collided = 0;
+        self.sights.clear();
         let keep_from = self.keep_from.unwrap_or(usize::MAX);
         for (&(key, copies), places) in self.distinct.iter().zip(self.places.chunks(hashes)) {
-            let mut cut = true;
+            // An id's first sight is that of its first slot.
+            let (mut cut, mut first) = (true, true);
             for &place in places {
                 if let Some(&next) = ahead.next() {
                     cells[next].prefetch();
@@ -81,37 +86,45 @@ impl Lane {
                 if place >= keep_from {
                     self.kept.push((place, slot));
                 }
-                cut &= slot.claim(key.fingerprint());
-                slot.observe(rule, step, copies);
+                let taken = slot.claim(key.fingerprint());
+                if first {
+                    self.sights.note(&slot, tick, taken);
+                    first = false;
+                }
+                cut &= taken;
+                slot.observe(rule, tick, copies);
                 cells[place].set(slot);
             }
             self.collided += u64::from(cut);
         }
-        self.score(rule, step);
+        self.score(rule, tick);
     }
 
-    /// Brings `slots`, the map of this lane's shard, up to `step`.
+    /// Brings `slots`, the map of this lane's shard, up to `tick`.
     pub(super) fn update_exact(
         &mut self,
         slots: &mut IdMap<Slot>,
         ids_max: usize,
         rule: &Rule,
-        step: u64,
+        tick: u64,
     ) {
         count_copies(&self.keys, &mut self.index, &mut self.distinct, |_| {});
+        self.sights.clear();
         for &(key, copies) in &self.distinct {
-            slots.entry(key.id).or_default().observe(rule, step, copies);
+            let slot = slots.entry(key.id).or_default();
+            self.sights.note(slot, tick, false);
+            slot.observe(rule, tick, copies);
         }
-        sweep(slots, ids_max, step);
-        self.score(rule, step);
+        sweep(slots, ids_max, tick);
+        self.score(rule, tick);
     }
 
-    fn score(&mut self, rule: &Rule, step: u64) {
+    fn score(&mut self, rule: &Rule, tick: u64) {
         self.scores = Scores::default();
         if let Some(ladder) = &mut self.ladder {
             let rules = LADDER.map(|alpha| Rule::new(rule.mode, alpha, rule.initial_gap));
             for &(key, copies) in &self.distinct {
-                ladder.observe(&rules, step, key, copies, &mut self.scores);
+                ladder.observe(&rules, tick, key, copies, &mut self.scores);
             }
         }
     }
@@ -154,14 +167,14 @@ fn count_copies(
 const SWEEP_SHARE: usize = 16;
 
 /// Drops the longest unseen ids, ties by id, once there are more than `ids_max`. Ids of the current
-/// step stay: they are about to be read.
-fn sweep(slots: &mut IdMap<Slot>, ids_max: usize, step: u64) {
+/// tick stay: they are about to be read.
+fn sweep(slots: &mut IdMap<Slot>, ids_max: usize, tick: u64) {
     if slots.len() <= ids_max {
         return;
     }
     let excess = slots.len() - (ids_max - ids_max / SWEEP_SHARE);
-    // Age, not step: it orders rightly past step 2^32.
-    let ages = slots.iter().map(|(&id, slot)| ((step as u32).wrapping_sub(slot.last_step), id));
+    // Age, not tick: it orders rightly past tick 2^32.
+    let ages = slots.iter().map(|(&id, slot)| ((tick as u32).wrapping_sub(slot.last_tick), id));
     let mut oldest: Vec<_> = ages.filter(|&(age, _)| age > 0).collect();
     if excess < oldest.len() {
         oldest.select_nth_unstable_by_key(excess, |&(age, id)| (std::cmp::Reverse(age), id));

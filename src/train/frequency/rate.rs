@@ -76,11 +76,11 @@ impl Ladder {
         size_of_val(&*self.followed)
     }
 
-    /// Scores the forecast of `copies` of one id at `step` under each rate, then lets each learn.
+    /// Scores the forecast of `copies` of one id at `tick` under each rate, then lets each learn.
     pub(super) fn observe(
         &mut self,
         rules: &[Rule; LADDER.len()],
-        step: u64,
+        tick: u64,
         key: Key,
         copies: u32,
         scores: &mut Scores,
@@ -96,13 +96,13 @@ impl Ladder {
         followed.credit = followed.credit.saturating_add(copies).min(CREDIT_MAX);
         // None of the slots knows a gap, or all do.
         for (slot, nats) in followed.slots.iter().zip(&mut scores.nats) {
-            *nats += slot.score(step, copies as f32).unwrap_or_default();
+            *nats += slot.score(tick, copies as f32).unwrap_or_default();
         }
         if followed.slots[0].hits > 1 {
             scores.copies += f64::from(copies);
         }
         for (slot, rule) in followed.slots.iter_mut().zip(rules) {
-            slot.observe(rule, step, copies);
+            slot.observe(rule, tick, copies);
         }
     }
 }

@@ -6,6 +6,7 @@
 use std::f32::consts::LN_2;
 
 use super::Mode;
+use super::first::LOG_OF_MEAN;
 
 /// Evidence, in nats, at which the drift guard believes that a frequency has changed. A slot whose
 /// frequency stands still crosses it by chance once in some 4,000 hits, and then has a noisier mean
@@ -20,8 +21,14 @@ const DRIFT_SCALE: f32 = 16.0;
 /// hits.
 const SILENT_COPIES: f32 = 8.0;
 
-/// A last step after the reader's step gives a difference of nearly 2^32.
-const LATER: f32 = (u32::MAX - (1 << 16)) as f32;
+/// Ticks of the stored clock in a batch. The clock counts events, wherever batches were cut; a slot has
+/// 32 bits for it. More would tell apart what comes within a sixty-fourth of a batch, which needs no
+/// telling apart (its copies are counted in one hit), and would wrap sooner: so it is after 2^26
+/// batches, two years of 1,000 events a second at a batch of 1,024.
+pub(super) const TICKS: u64 = 64;
+
+/// A last tick after the reader's gives a difference of nearly 2^32.
+const LATER: u32 = u32::MAX - (1 << 16);
 
 /// What an update must know besides the slot.
 #[derive(Clone, Copy, Debug)]
@@ -39,14 +46,25 @@ impl Rule {
     }
 }
 
+/// What a reading must know besides the slot.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Now {
+    /// Of the last update.
+    pub(super) tick: u64,
+    /// Batches that the last update spans: 1 for a full one.
+    pub(super) span: f32,
+    /// Batches until an item never seen before comes again.
+    pub(super) first_gap: f32,
+}
+
 /// One bucket, or in exact mode one id: 16 bytes, so that a hit costs one cache line where the
 /// paper's separate arrays cost one each. All zeros is a slot never hit, so that a table costs
 /// nothing until it is used.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Slot {
-    /// The paper's A: step of the last hit, modulo 2^32.
-    pub(super) last_step: u32,
-    /// The paper's B: mean steps between hits.
+    /// The paper's A: tick of the last hit, modulo 2^32.
+    pub(super) last_tick: u32,
+    /// The paper's B: mean batches between hits.
     pub(super) gap: f32,
     /// C: mean copies per hit.
     pub(super) count: f32,
@@ -61,11 +79,14 @@ pub(super) struct Slot {
 impl Slot {
     pub(super) const BYTES: usize = 16;
 
-    /// Steps since the last hit or, without one, since the start. The difference wraps, so it is
-    /// right past step 2^32 for every gap below 2^32 steps (500 days at 100 steps a second).
+    /// Batches since the last hit or, without one, since the start. The difference wraps, so it is
+    /// right past tick 2^32 for every gap below 2^32 ticks.
     #[inline]
-    fn open_gap(&self, step: u64) -> f32 {
-        if self.hits == 0 { step as f32 } else { (step as u32).wrapping_sub(self.last_step) as f32 }
+    fn open_gap(&self, tick: u64) -> f32 {
+        let last = self.last_tick;
+        let ticks =
+            if self.hits == 0 { tick as f32 } else { (tick as u32).wrapping_sub(last) as f32 };
+        ticks * (1.0 / TICKS as f32)
     }
 
     /// Records who writes; says whether another id wrote here last.
@@ -76,38 +97,39 @@ impl Slot {
         cut
     }
 
-    /// One id's `copies` in the batch of `step`.
+    /// One id's `copies` in the update at `tick`.
     #[inline]
-    pub(super) fn observe(&mut self, rule: &Rule, step: u64, copies: u32) {
+    pub(super) fn observe(&mut self, rule: &Rule, tick: u64, copies: u32) {
         match rule.mode {
-            Mode::Paper => self.observe_paper(rule, step, copies),
-            Mode::Default => self.observe_default(rule, step, copies as f32),
+            Mode::Paper => self.observe_paper(rule, tick, copies),
+            Mode::Default => self.observe_default(rule, tick, copies as f32),
         }
     }
 
     /// Algorithm 2, line by line: each copy is an update, and all but the first have gap 0.
     #[inline]
-    fn observe_paper(&mut self, rule: &Rule, step: u64, copies: u32) {
-        let mut gap = self.open_gap(step);
+    fn observe_paper(&mut self, rule: &Rule, tick: u64, copies: u32) {
+        let mut gap = self.open_gap(tick);
         let mut mean = if self.hits == 0 { rule.initial_gap } else { self.gap };
         for _ in 0..copies {
             mean = (1.0 - rule.alpha) * mean + rule.alpha * gap;
             gap = 0.0;
         }
         let hits = u32::from(self.hits).saturating_add(copies).min(u32::from(u16::MAX));
-        *self = Self { last_step: step as u32, gap: mean, count: 1.0, hits: hits as u16, ..*self };
+        *self = Self { last_tick: tick as u32, gap: mean, count: 1.0, hits: hits as u16, ..*self };
     }
 
     #[inline(always)]
-    fn observe_default(&mut self, rule: &Rule, step: u64, copies: f32) {
+    fn observe_default(&mut self, rule: &Rule, tick: u64, copies: f32) {
         if self.hits == 0 {
-            let (last_step, gap) = (step as u32, rule.initial_gap);
-            *self = Self { last_step, gap, count: copies, hits: 1, ..*self };
+            let (last_tick, gap) = (tick as u32, rule.initial_gap);
+            *self = Self { last_tick, gap, count: copies, hits: 1, ..*self };
             return;
         }
-        let gap = self.open_gap(step);
+        let gap = self.open_gap(tick);
         if gap == 0.0 {
-            // Another id of this bucket was here in this step: its copies belong to the same hit.
+            // Another id of this bucket was here in this update, or the same one within the tick: the
+            // copies belong to the same hit.
             self.count += rate(rule.alpha, self.hits) * copies;
             return;
         }
@@ -117,17 +139,18 @@ impl Slot {
             self.hits = if drifted { 1 } else { self.hits };
         }
         let mean = blend(self.gap, gap, rate(rule.alpha, self.hits));
-        // This only undoes rounding: gap and mean are at least 1.
-        self.gap = if mean > 1.0 { mean } else { 1.0 };
+        // This only undoes rounding: no gap is shorter than a tick, nor is a mean.
+        const TICK: f32 = 1.0 / TICKS as f32;
+        self.gap = if mean > TICK { mean } else { TICK };
         self.hits = self.hits.saturating_add(1).min(rule.hits_max);
         self.count = blend(self.count, copies, rate(rule.alpha, self.hits));
-        self.last_step = step as u32;
+        self.last_tick = tick as u32;
     }
 
     /// The drift guard: whether the hits since the frequency last looked steady say that it has
     /// doubled or halved, and the evidence to keep if not. A two-sided CUSUM (Page 1954) of the
-    /// log-likelihood ratio of a Poisson stream: with `C/B` copies due a step, `c` copies after a
-    /// gap of `g` steps are `c ln 2 - g C/B` nats for twice the frequency and `g C/B / 2 - c ln 2`
+    /// log-likelihood ratio of a Poisson stream: with `C/B` copies due a batch, `c` copies after a
+    /// gap of `g` batches are `c ln 2 - g C/B` nats for twice the frequency and `g C/B / 2 - c ln 2`
     /// for half of it. One side at a time is kept, since both cannot be likely; it fits 8 bits.
     #[inline(always)]
     fn drifted(&self, gap: f32, copies: f32) -> (bool, i8) {
@@ -144,39 +167,47 @@ impl Slot {
         (evidence.abs() > DRIFT_NATS, round(evidence * DRIFT_SCALE))
     }
 
-    /// Gap to divide by, in steps, and copies per hit, as they stand at `step`.
+    /// Gap to divide by, in batches, and copies per hit, as they stand `now`.
     ///
-    /// In default mode the gap that is still open counts. After `n` gaps, at a step that has nothing
+    /// In default mode the gap that is still open counts. After `n` gaps, at a time that has nothing
     /// to do with the item's hits, `n / (n B + open)` is unbiased for a Poisson stream (`max(B, open)`
     /// is not: more than a third of all open gaps are longer than their mean, and reading so more
-    /// than doubles the error of steady items). At a hit, when none is open, `1/B` is high by the
-    /// factor `1 + (1 - p) / n`; a whole mean gap less one step in place of the open one undoes it.
+    /// than doubles the error of steady items). A column of the softmax is there because of a hit,
+    /// in this update or less than a batch ago; for such a one `1/B` is high by the factor
+    /// `1 + (1 - p) / n`, and a whole mean gap, less what an update spans, in place of the open one
+    /// undoes it. Before the first gap is known, [`LOG_OF_MEAN`](super::first::LOG_OF_MEAN) does.
     /// Once [`SILENT_COPIES`] were due in the open gap, the past counts as one gap only.
     #[inline]
-    pub(super) fn reading(&self, mode: Mode, initial_gap: f32, step: u64) -> (f32, f32) {
-        let (gap, count) = if self.hits == 0 { (initial_gap, 1.0) } else { (self.gap, self.count) };
+    pub(super) fn reading(&self, mode: Mode, now: Now) -> (f32, f32) {
         if mode == Mode::Paper {
+            let gap = if self.hits == 0 { now.first_gap } else { self.gap };
             // Many copies in one batch can drive B to 0.
             return (gap.max(f32::MIN_POSITIVE), 1.0);
         }
-        let open = self.open_gap(step);
+        let open = self.open_gap(now.tick);
+        if self.hits == 0 {
+            return (now.first_gap + open, 1.0);
+        }
+        let Self { gap, count, .. } = *self;
         // Another thread may see a slot that a later update has written: it is not open.
-        if open == 0.0 || (self.hits > 0 && open > LATER) {
-            let known = f32::from(self.hits) - 1.0;
-            return if known > 0.0 { (gap + (gap - 1.0) / known, count) } else { (gap, count) };
+        if open < 1.0 || (now.tick as u32).wrapping_sub(self.last_tick) > LATER {
+            return match self.hits {
+                1 => (gap * LOG_OF_MEAN.exp(), count),
+                hits => (gap + (gap - now.span).max(0.0) / (f32::from(hits) - 1.0), count),
+            };
         }
         let silent = count * open > SILENT_COPIES * gap;
         let past = if silent { 1.0 } else { f32::from(self.hits.max(2)) - 1.0 };
         (gap + open / past, count)
     }
 
-    /// Log-likelihood of `copies` at `step` in a Poisson stream of the slot's frequency, up to
+    /// Log-likelihood of `copies` at `tick` in a Poisson stream of the slot's frequency, up to
     /// terms without the slot; `None` until a gap is known. A gap far longer than any forecast
     /// (the item was gone) says nothing of rates, so it is cut off.
-    pub(super) fn score(&self, step: u64, copies: f32) -> Option<f64> {
+    pub(super) fn score(&self, tick: u64, copies: f32) -> Option<f64> {
         const LONGEST: f32 = 32.0;
         let due = self.count / self.gap;
-        let score = copies * due.ln() - (due * self.open_gap(step)).min(copies + LONGEST);
+        let score = copies * due.ln() - (due * self.open_gap(tick)).min(copies + LONGEST);
         (self.hits > 1).then_some(f64::from(score))
     }
 
@@ -185,14 +216,14 @@ impl Slot {
         let tags = [self.drift as u8, self.writer];
         let tags = u32::from(self.hits) | u32::from(u16::from_le_bytes(tags)) << 16;
         let join = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
-        [join(self.last_step, self.gap.to_bits()), join(self.count.to_bits(), tags)]
+        [join(self.last_tick, self.gap.to_bits()), join(self.count.to_bits(), tags)]
     }
 
     #[inline]
     pub(super) fn from_words([first, second]: [u64; 2]) -> Self {
         let [drift, writer] = ((second >> 48) as u16).to_le_bytes();
         Self {
-            last_step: first as u32,
+            last_tick: first as u32,
             gap: f32::from_bits((first >> 32) as u32),
             count: f32::from_bits(second as u32),
             hits: (second >> 32) as u16,

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::super::id_map::IdMap;
 use super::super::random::SplitMix;
 use super::FrequencySettings;
-use super::slot::Slot;
+use super::slot::{Now, Slot};
 
 /// Shards of a large table, so that a step's ids split over threads. A fixed number, because an
 /// id's buckets lie in its shard: the result must not depend on the machine. 16 keep 8 threads busy.
@@ -69,7 +69,7 @@ impl Shard {
 }
 
 /// A slot that other threads may read while its owner writes: two words, each whole. Between them
-/// a reader can see the gap of one step beside the count of the step before, which is harmless.
+/// a reader can see the gap of one update beside the count of the one before, which is harmless.
 /// On x86 and ARM these accesses are plain moves.
 #[derive(Default)]
 pub(super) struct Cell([AtomicU64; 2]);
@@ -143,8 +143,8 @@ impl Slots {
     /// Slot of `key`, of all its hashes the one with the longest gap, since a collision can only
     /// shorten it (equal gaps: the smaller count, for the same reason).
     #[inline]
-    pub(super) fn reading(&self, settings: &FrequencySettings, step: u64, key: Key) -> (f32, f32) {
-        let read = |slot: Slot| slot.reading(settings.mode, settings.initial_gap, step);
+    pub(super) fn reading(&self, settings: &FrequencySettings, now: Now, key: Key) -> (f32, f32) {
+        let read = |slot: Slot| slot.reading(settings.mode, now);
         let shard = shard_of(settings, key);
         match self {
             Self::Hashed(cells) => {

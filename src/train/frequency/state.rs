@@ -1,24 +1,24 @@
 //! The estimator's bytes in a checkpoint.
 //!
-//! Owns the format, version 2: header, slots (or ids and slots), the rates' scores and samples.
+//! Owns the format, version 3: header, slots (or ids and slots), the first gaps, the rates' scores and
+//! samples. Version 2 counted steps where this counts events.
 
-use std::sync::Arc;
-use std::sync::RwLock;
-use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, RwLock};
 
 use super::super::embedding::take;
 use super::super::id_map::IdMap;
+use super::first::FirstGaps;
 use super::rate::{Followed, Ladder, Scores};
 use super::slots::{Cell, Key, shard_of};
 use super::{Frequency, FrequencySettings, Mode, Rate, Slot, Slots, Table};
 
 const MAGIC: [u8; 4] = *b"MRFQ";
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 impl FrequencySettings {
     /// Name and value of each that gives saved slots their meaning, to name the one that differs.
     /// The rate and the exact variant's bound may be retuned between runs.
-    fn fields(&self) -> [(&'static str, String); 6] {
+    fn fields(&self) -> [(&'static str, String); 7] {
         [
             ("mode", format!("{:?}", self.mode)),
             ("exact", self.exact.to_string()),
@@ -26,6 +26,7 @@ impl FrequencySettings {
             ("buckets", self.buckets.to_string()),
             ("initial_gap", self.initial_gap.to_string()),
             ("seed", self.seed.to_string()),
+            ("batch", self.batch.to_string()),
         ]
     }
 }
@@ -39,7 +40,7 @@ impl Frequency {
             Slots::Hashed(cells) => write_slots(cells, out),
             Slots::Exact(maps) => write_maps(maps, out),
         }
-        self.write_ladders(out);
+        self.write_rest(out);
     }
 
     pub(super) fn write_header(&self, out: &mut Vec<u8>) {
@@ -48,14 +49,16 @@ impl Frequency {
         out.extend(VERSION.to_le_bytes());
         out.extend([u8::from(s.mode == Mode::Paper), u8::from(s.exact)]);
         out.extend(s.initial_gap.to_le_bytes());
-        let numbers = [s.hashes as u64, s.buckets as u64, s.seed, self.table.step()];
+        let numbers = [s.hashes as u64, s.buckets as u64, s.seed, s.batch, self.table.events()];
         for number in numbers.into_iter().chain([self.occurrences, self.collided]) {
             out.extend(number.to_le_bytes());
         }
+        out.extend(self.table.span().to_le_bytes());
     }
 
-    /// Scores and samples of the rates, after their number.
-    pub(super) fn write_ladders(&self, out: &mut Vec<u8>) {
+    /// The first gaps; scores and samples of the rates, after their number.
+    pub(super) fn write_rest(&self, out: &mut Vec<u8>) {
+        self.first_gaps.write_to(out);
         let ladders: Vec<&Ladder> =
             self.lanes.iter().filter_map(|lane| lane.ladder.as_ref()).collect();
         out.extend((ladders.len() as u64).to_le_bytes());
@@ -79,7 +82,7 @@ impl Frequency {
         let bytes = &mut bytes;
         let mut frequency = Self::new(settings);
         let settings = &frequency.table.settings;
-        let (stored, [step, occurrences, collided]) = read_header(bytes, settings)?;
+        let (stored, [events, occurrences, collided], span) = read_header(bytes, settings)?;
         for ((name, stored), (_, wanted)) in stored.fields().into_iter().zip(settings.fields()) {
             if stored != wanted {
                 return Err(format!(
@@ -96,6 +99,7 @@ impl Frequency {
             }
             Slots::Exact(maps) => read_maps(settings, maps, bytes)?,
         }
+        let first_gaps = FirstGaps::from_bytes(take(bytes)?);
         if let Some((scores, mut ladders)) = read_ladders(bytes)?
             && settings.alpha == Rate::Auto
             && ladders.len() == frequency.lanes.len()
@@ -106,9 +110,9 @@ impl Frequency {
         if !bytes.is_empty() {
             return Err(format!("frequency state has {} bytes too many: damaged", bytes.len()));
         }
-        let (settings, step) = (settings.clone(), AtomicU64::new(step));
-        frequency.table = Arc::new(Table { settings, slots, step });
-        Ok(Self { occurrences, collided, ..frequency })
+        frequency.table = Arc::new(Table::new(settings.clone(), slots));
+        frequency.table.advance(events, span, first_gaps.gap());
+        Ok(Self { occurrences, collided, first_gaps, ..frequency })
     }
 }
 
@@ -191,11 +195,12 @@ fn read_followed(bytes: &mut &[u8]) -> Result<Followed, String> {
     Ok(followed)
 }
 
-/// The settings the bytes were written with, as far as they say; then step, occurrences, collided.
+/// The settings the bytes were written with, as far as they say; then events, occurrences, collided;
+/// then the span of the last update.
 fn read_header(
     bytes: &mut &[u8],
     settings: &FrequencySettings,
-) -> Result<(FrequencySettings, [u64; 3]), String> {
+) -> Result<(FrequencySettings, [u64; 3], f32), String> {
     let (magic, version) = (take::<4>(bytes)?, u32::from_le_bytes(take(bytes)?));
     if magic != MAGIC || version != VERSION {
         return Err(format!("not a frequency state of format {VERSION}"));
@@ -208,9 +213,11 @@ fn read_header(
         hashes: number(bytes)? as usize,
         buckets: number(bytes)? as usize,
         seed: number(bytes)?,
+        batch: number(bytes)?,
         ..settings.clone()
     };
-    Ok((stored, [number(bytes)?, number(bytes)?, number(bytes)?]))
+    let numbers = [number(bytes)?, number(bytes)?, number(bytes)?];
+    Ok((stored, numbers, f32::from_le_bytes(take(bytes)?)))
 }
 
 fn number(bytes: &mut &[u8]) -> Result<u64, String> {

@@ -15,6 +15,7 @@ fn settings() -> FrequencySettings {
         initial_gap: 100.0,
         exact_ids_max: 1000,
         seed: 3,
+        batch: 1,
     }
 }
 
@@ -76,9 +77,11 @@ fn default_mode_by_hand() {
     for settings in [settings(), exact()] {
         let mut f = Frequency::new(settings);
         f.update(10, &[1, 1, 1, 2]);
-        // First hits: the initial gap stands, the counts are known.
-        assert_near(count(&f, 1), 3.0 / 100.0);
-        assert_near(probability(&f, 1), 1.0 / 100.0);
+        // First hits: the initial gap stands, the counts are known. The logarithm of such a frequency
+        // lies below that of its mean.
+        let first = 100.0 * super::first::LOG_OF_MEAN.exp();
+        assert_near(count(&f, 1), 3.0 / first);
+        assert_near(probability(&f, 1), 1.0 / first);
         f.update(14, &[1]);
         // First gap 4 replaces 100; counts 3 and 1 average to 2.
         assert_near(probability(&f, 1), 1.0 / at_hit(4.0, 1.0));
@@ -232,7 +235,7 @@ fn an_empty_batch_is_a_step() {
 }
 
 #[test]
-#[should_panic(expected = "step 3 after 3")]
+#[should_panic(expected = "event 3 after 3")]
 fn a_repeated_step_is_refused() {
     let mut f = Frequency::new(settings());
     f.update(3, &[1]);
@@ -275,6 +278,117 @@ fn exact_mode_drops_the_longest_unseen_ties_by_id() {
     assert!((200..250).all(|id| kept(&f, id)) && !kept(&f, 100));
     f.update(5, &[300]);
     assert!(kept(&f, 300) && !kept(&f, 220) && kept(&f, 221));
+}
+
+/// A law, and a stream of it, `Zipf(1)`.
+struct Zipf {
+    cumulative: Vec<f64>,
+    random: SplitMix,
+}
+
+impl Zipf {
+    fn new(items: usize, seed: u64) -> Self {
+        let sums = (1..=items).scan(0.0, |sum, rank| {
+            *sum += 1.0 / rank as f64;
+            Some(*sum)
+        });
+        Self { cumulative: sums.collect(), random: SplitMix::new(seed) }
+    }
+
+    fn total(&self) -> f64 {
+        self.cumulative[self.cumulative.len() - 1]
+    }
+
+    fn draw(&mut self) -> u64 {
+        let at = uniform(&mut self.random) * self.total();
+        self.cumulative.partition_point(|&sum| sum < at) as u64
+    }
+
+    /// Expected copies of an item in a batch of 1,024.
+    fn copies(&self, id: u64) -> f64 {
+        1024.0 / ((id + 1) as f64 * self.total())
+    }
+}
+
+/// Expected counts must not depend on where the clock cut the stream: batches of 1,024, then of 16,
+/// then of 1,024 again, a law that stands still. Counted in batches, the tail came out 4 nats too
+/// frequent against the head after the first change, and as much too rare after the second.
+#[test]
+fn counts_are_the_same_however_the_stream_is_cut() {
+    const ITEMS: u64 = 20_000;
+    let settings = FrequencySettings { exact_ids_max: 1 << 17, batch: 1024, ..exact() };
+    for alpha in [Rate::Fixed(0.004), Rate::Auto] {
+        let mut f = Frequency::new(FrequencySettings { alpha, ..settings.clone() });
+        let mut zipf = Zipf::new(ITEMS as usize, 1);
+        let mut events = 0;
+        let phases: [(usize, u64); 7] =
+            [(600, 1024), (5, 16), (100, 16), (3000, 16), (20, 1), (3000, 1), (20, 1024)];
+        for (steps, size) in phases {
+            for _ in 0..steps {
+                let ids: Vec<u64> = (0..size).map(|_| zipf.draw()).collect();
+                events += size;
+                f.update(events, &ids);
+            }
+            let mut errors = [(0.0, 0u32); 5];
+            let mut sum = 0.0;
+            for id in 0..ITEMS {
+                let estimate = f64::from(f.estimate(id, Meaning::ExpectedCount));
+                sum += estimate / 1024.0;
+                let band = &mut errors[(id + 1).ilog10() as usize];
+                *band = (band.0 + (estimate / zipf.copies(id)).ln(), band.1 + 1);
+            }
+            let errors = errors.map(|(sum, count)| sum / f64::from(count));
+            println!("{alpha:?}, after {steps} of {size}: sum {sum:.3}, by band {errors:.2?}");
+            assert!((sum - 1.0).abs() < 0.05, "the sum is {sum} after {steps} of {size}");
+            assert!(errors.iter().all(|error| error.abs() < 0.3), "{errors:?}, {steps} of {size}");
+        }
+    }
+}
+
+/// An item's first sight is read as others' first gaps turned out: in a long tail they are thousands of
+/// batches, and 100 is 3 to 4 nats off.
+#[test]
+fn first_sights_are_as_rare_as_first_gaps_are_long() {
+    let settings = FrequencySettings { exact_ids_max: 1 << 21, batch: 1024, ..exact() };
+    let mut f = Frequency::new(settings);
+    let mut zipf = Zipf::new(1_000_000, 2);
+    let mut seen = std::collections::HashSet::new();
+    for step in 1..=3000u64 {
+        let ids: Vec<u64> = (0..1024).map(|_| zipf.draw()).collect();
+        f.update(1024 * step, &ids);
+        let new: Vec<u64> = ids.into_iter().filter(|&id| seen.insert(id)).collect();
+        if [100, 300, 1000, 3000].contains(&step) {
+            let error = |&id: &u64| {
+                (f64::from(f.estimate(id, Meaning::ExpectedCount)) / zipf.copies(id)).ln()
+            };
+            let mean = new.iter().map(error).sum::<f64>() / new.len() as f64;
+            let gap = f.first_gap();
+            println!("step {step}: {} first sights, {mean:+.2} nats off, gap {gap:.0}", new.len());
+            // Early in a tail as long as this, frequencies of a first sight span four decades.
+            let limit = if step < 300 { 0.8 } else { 0.5 };
+            assert!(mean.abs() < limit, "{mean} at step {step}");
+        }
+    }
+}
+
+/// The same estimator among items that live for a few batches learns that the second sight follows at
+/// once, and goes back when the births end.
+#[test]
+fn births_and_long_tails_tell_themselves_apart() {
+    let mut f = Frequency::new(FrequencySettings { exact_ids_max: 1 << 18, ..exact() });
+    let mut random = SplitMix::new(3);
+    // Ten items are born a batch; each comes in half of its first eight batches, then never again.
+    for step in 1..=400u64 {
+        let young = (step.saturating_sub(8) * 10..step * 10).filter(|_| uniform(&mut random) < 0.5);
+        f.update(step, &young.collect::<Vec<_>>());
+    }
+    assert!((1.0..6.0).contains(&f.first_gap()), "{}", f.first_gap());
+    // From now on nothing that is new comes twice.
+    for step in 401..=900u64 {
+        let new: Vec<u64> = (0..50).map(|id| 1_000_000 + step * 50 + id).collect();
+        f.update(step, &new);
+    }
+    assert!(f.first_gap() > 100.0, "{}", f.first_gap());
 }
 
 /// Uniform in (0, 1).
@@ -469,11 +583,11 @@ fn shards_in_any_order_give_the_same_bits() {
         let mut random = SplitMix::new(1);
         for (ids, step) in batches.iter().zip(1..) {
             // What `update` does, shard after shard in random order.
-            let rule = f.rule();
+            let (rule, tick) = (f.rule(), f.table.tick(step));
             let mut order: Vec<usize> = (0..f.lanes.len()).collect();
             order.sort_by_key(|_| random.next_u64());
             for shard in order {
-                f.table.bring(shard, &mut f.lanes[shard..=shard], &rule, step, ids);
+                f.table.bring(shard, &mut f.lanes[shard..=shard], &rule, tick, ids);
             }
             f.finish(step, ids.len());
         }
@@ -492,7 +606,7 @@ fn others_read_while_it_is_updated() {
         std::thread::scope(|scope| {
             let reading = scope.spawn(|| {
                 let mut reads = 0u64;
-                while reader.step() < 400 {
+                while reader.events() < 400 {
                     let (count, p) = (
                         reader.estimate(7, Meaning::ExpectedCount),
                         reader.estimate(7, Meaning::Probability),
@@ -522,6 +636,7 @@ fn geometric(random: &mut SplitMix, p: f64) -> u64 {
 
 #[test]
 fn the_drift_guard_is_seldom_wrong_and_quick_when_right() {
+    // A step is a batch here.
     let rule = Rule::new(Mode::Default, 0.001, 100.0);
     let mut random = SplitMix::new(1);
     for (p, after) in [(0.3, 0.03), (0.03, 0.3), (0.05, 0.1), (0.1, 0.05)] {
@@ -529,7 +644,7 @@ fn the_drift_guard_is_seldom_wrong_and_quick_when_right() {
         for _ in 0..200_000 {
             step += geometric(&mut random, p);
             let hits = slot.hits;
-            slot.observe(&rule, step, 1);
+            slot.observe(&rule, step * TICKS, 1);
             alarms += u32::from(slot.hits < hits);
         }
         assert!(alarms < 200, "{alarms} false alarms in 200,000 hits at {p}");
@@ -542,7 +657,7 @@ fn the_drift_guard_is_seldom_wrong_and_quick_when_right() {
             delays += (1..)
                 .find(|_| {
                     step += geometric(&mut random, after);
-                    slot.observe(&rule, step, 1);
+                    slot.observe(&rule, step * TICKS, 1);
                     (f64::from(slot.gap) > 1.0 / middle) == (after < middle)
                 })
                 .expect("ends");
@@ -592,6 +707,7 @@ fn any_settings() -> impl Strategy<Value = FrequencySettings> {
             initial_gap,
             exact_ids_max: 20,
             seed: 5,
+            batch: 1,
         },
     )
 }

@@ -25,7 +25,6 @@ pub(super) struct Shared<'a> {
     pub(super) query: &'a [f32],
     /// `[columns, dim]`
     pub(super) item: &'a [f32],
-    pub(super) batch: usize,
     pub(super) columns: usize,
     pub(super) lanes: Lanes,
     /// `[columns]`, see `BatchSoftmax`.
@@ -131,8 +130,8 @@ impl Block {
         }
     }
 
-    /// Second pass: logits become exponentials, their sums are taken, items above the positive are
-    /// counted, and the exponentials' product with the items goes to `query_gradient` while the tile
+    /// Second pass: logits become exponentials, their sums are taken, items not below the positive
+    /// are counted, and the exponentials' product with the items goes to `query_gradient` while the tile
     /// is in the cache. Rows are normalised afterwards.
     fn exponentials(&mut self, shared: &Shared<'_>, query_gradient: &mut [f32]) {
         let LossInput { dim, temperature, .. } = *shared.input;
@@ -154,7 +153,7 @@ impl Block {
         }
     }
 
-    /// Losses and the rows' gradient scales: `r_i / (batch τ Z_i)`, Z_i being the sum that the
+    /// Losses and the rows' gradient scales: `r_i / (full_batch τ Z_i)`, Z_i being the sum that the
     /// gradient's softmax is over.
     fn finish_rows(
         &mut self,
@@ -163,7 +162,7 @@ impl Block {
         query_gradient: &mut [f32],
         losses: &mut [f32],
     ) {
-        let LossInput { dim, positive, rewards, temperature, .. } = *shared.input;
+        let LossInput { dim, positive, rewards, temperature, full_batch, .. } = *shared.input;
         for (r, loss) in losses.iter_mut().enumerate() {
             let i = row + r;
             let place = shared.masks.place(i);
@@ -172,7 +171,7 @@ impl Block {
             let odds = shared.masks.odds(shared.input, i);
             let (row_loss, factor) = row_loss(positive, i, odds, below_max, negatives);
             *loss = rewards[i] * row_loss;
-            let scale = rewards[i] * factor / (shared.batch as f32 * temperature);
+            let scale = rewards[i] * factor / (full_batch as f32 * temperature);
             let gradient = &mut query_gradient[r * dim..(r + 1) * dim];
             for (gradient, item) in gradient.iter_mut().zip(&shared.item[place * dim..]) {
                 *gradient = scale * (*gradient - negatives * item);

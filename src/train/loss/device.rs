@@ -45,7 +45,7 @@ struct Batch {
     query_ids: Option<Tensor<2, Int>>, // [1, columns]
     correction: Tensor<2>, // [rows, 1], subtracted from the positive's logit
     odds: Tensor<2>,   // [rows, 1], see `Masks::odds`
-    weights: Tensor<2>, // [rows, 1], r_i / (batch τ)
+    weights: Tensor<2>, // [rows, 1], r_i / (full_batch τ)
     scale: f32,        // 1 / τ
 }
 
@@ -54,7 +54,7 @@ struct Block {
     query_gradient: Tensor<2>, // [block, dim]
     own_gradient: Tensor<2>,   // [block, dim], of the positives' items, with the sign turned
     item_gradient: Tensor<2>,  // [trained, dim], of all other pairs
-    statistics: Tensor<2>, // [block, 4]: positive's logit, greatest, sum of negatives, items above
+    statistics: Tensor<2>, // [block, 4]: positive's logit, greatest, sum of negatives, items not below
 }
 
 impl DeviceSoftmax {
@@ -112,7 +112,7 @@ impl DeviceSoftmax {
             }
         }
         if let Some(same_query) = self.masks.same_query() {
-            (0..batch).for_each(|i| query_ids[i] = same_query.first(i) as i32);
+            (0..input.candidates).for_each(|i| query_ids[i] = same_query.first(i) as i32);
         }
         let scale = input.temperature.recip();
         let (mut correction, mut odds, mut weights) =
@@ -122,7 +122,7 @@ impl DeviceSoftmax {
         }
         for (i, reward) in input.rewards.iter().enumerate() {
             odds[i] = self.masks.odds(input, i);
-            weights[i] = reward * scale / batch as f32;
+            weights[i] = reward * scale / input.full_batch as f32;
         }
         let row = |values| Tensor::from_data(TensorData::new(values, [1, columns]), &self.device);
         let ids = |values| Tensor::from_data(TensorData::new(values, [1, columns]), &self.device);
@@ -194,7 +194,7 @@ impl Batch {
         let diagonal = Tensor::arange(start as i64..(start + rows) as i64, &query.device());
         let positive = scores.clone().gather(1, diagonal.reshape([rows, 1])); // [rows, 1]
         let scores = self.mask(scores, start, rows);
-        let above = scores.clone().greater(positive.clone()).float(); // [rows, columns]
+        let above = scores.clone().greater_equal(positive.clone()).float(); // [rows, columns]
         let above = (above * self.counts.clone()).sum_dim(1); // [rows, 1]
 
         let positive_logit = positive - of_rows(&self.correction); // [rows, 1]

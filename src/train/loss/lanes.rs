@@ -20,7 +20,7 @@ pub(super) struct Rows {
     pub(super) max: [f32; ROWS],
     /// Σ over unmasked `j != i` of `exp(logit - max)`.
     pub(super) negatives: [f32; ROWS],
-    /// Items scored above the positive.
+    /// Items not scored below the positive.
     pub(super) above: [u32; ROWS],
 }
 
@@ -169,7 +169,7 @@ fn scan(tile: &[f32], scale: f32, offsets: &[f32], rows: &mut Rows) {
 }
 
 /// Turns the dot products of one tile into `exp(logit - max)`, adds up the rows, and counts the items
-/// above each positive. Sums go tile by tile: a sum of short sums loses far less to rounding than one
+/// that are not below each positive. Sums go tile by tile: a sum of short sums loses far less to rounding than one
 /// long sum.
 #[inline(always)]
 fn exponentials<const FMA: bool>(
@@ -183,7 +183,7 @@ fn exponentials<const FMA: bool>(
     let (columns, _) = tile.as_chunks_mut::<ROWS>();
     for ((dots, &offset), &count) in columns.iter_mut().zip(offsets).zip(counts) {
         for (r, dot) in dots.iter_mut().enumerate() {
-            rows.above[r] += count & u32::from(*dot > rows.positive[r]);
+            rows.above[r] += count & u32::from(*dot >= rows.positive[r]);
             let exponential = exp::<FMA>(logit(*dot, scale, offset) - rows.max[r]);
             *dot = exponential;
             sum[r] += exponential;

@@ -13,8 +13,10 @@ pub(super) struct Masks {
     by_query: bool,
     /// `[batch]`, the column of each row's positive.
     places: Vec<u32>,
-    /// How many columns are positives: the first ones.
-    positives: usize,
+    /// How many columns are of traffic: the first ones.
+    candidates: usize,
+    /// What the columns stand for, a merged one for several events.
+    events: usize,
 }
 
 impl Masks {
@@ -26,7 +28,9 @@ impl Masks {
             None => self.places.extend(0..batch as u32),
             Some(Merged { places, .. }) => self.places.extend_from_slice(places),
         }
-        self.positives = input.merged.map_or(batch, |merged| merged.copies.len());
+        self.candidates = input.candidates;
+        let behind = input.log_q.len() - input.candidates;
+        self.events = behind + (0..input.candidates).map(|j| copies(input, j)).sum::<usize>();
         self.same_item.find(input.item_ids);
         self.by_query = input.query_ids.is_some();
         if let Some(ids) = input.query_ids {
@@ -49,14 +53,14 @@ impl Masks {
         self.same_item.first(j)
     }
 
-    /// Rows of the batch with the same query, where that masks.
+    /// Candidates of the same query, where that masks.
     pub(super) fn same_query(&self) -> Option<&Twins> {
         self.by_query.then_some(&self.same_query)
     }
 
-    /// Whether column `j` counts towards ranks: its item's first one, and in the batch.
+    /// Whether column `j` counts towards ranks: its item's first one, and a candidate.
     pub(super) fn counts(&self, j: usize) -> bool {
-        j < self.positives && self.first(j) == j
+        j < self.candidates && self.first(j) == j
     }
 
     /// What turns a row's sum over its negatives into the odds against its positive: `e^shift / n`
@@ -72,7 +76,6 @@ impl Masks {
     /// Negatives of row `i`: columns, a merged one counting for as many events as share it.
     fn negatives(&self, i: usize, input: &LossInput<'_>) -> usize {
         let same_item = self.same_item(i);
-        let columns = input.log_q.len() - self.positives + self.places.len();
         let masked = match self.same_query().map(|same_query| same_query.of(i)) {
             None => same_item.iter().map(|&j| copies(input, j as usize)).sum(),
             Some(same_query) => {
@@ -80,7 +83,7 @@ impl Masks {
                 same_item.len() + same_query.len() - same_query.iter().filter(both).count()
             }
         };
-        columns - masked
+        self.events - masked
     }
 }
 

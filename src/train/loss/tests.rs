@@ -41,6 +41,7 @@ struct Case {
     dim: usize,
     query: Vec<f32>,
     item: Vec<f32>,
+    candidates: usize,
     trained: usize,
     log_q: Vec<f32>,
     /// If given, positives are left out of the sum.
@@ -59,6 +60,7 @@ impl Case {
             dim,
             query: query.to_vec(),
             item: item.to_vec(),
+            candidates: batch,
             trained: batch,
             log_q: vec![0.0; batch],
             shift: None,
@@ -79,6 +81,7 @@ impl Case {
             dim,
             query: random.unit_rows(batch, dim),
             item: random.unit_rows(batch, dim),
+            candidates: batch,
             trained: batch,
             shift: None,
             log_q: (0..batch).map(|_| 3.0 * random.signed() - 4.0).collect(),
@@ -97,6 +100,20 @@ impl Case {
         self.trained += trained;
         self.log_q.extend((0..extra).map(|_| 3.0 * random.signed() - 4.0));
         self.item_ids.extend((0..extra).map(|_| random.below(ids)));
+        self
+    }
+
+    /// The same with `events` events before the batch's: their items are candidates that learn.
+    fn with_window(mut self, seed: u64, events: usize) -> Self {
+        let mut random = Random(seed ^ 0x77);
+        let ids = self.batch() as u64 + 1;
+        self = self.with_columns(seed, events, 0);
+        self.item_ids.truncate(self.candidates);
+        self.item_ids.extend((0..events).map(|_| random.below(ids)));
+        if let Some(query_ids) = &mut self.query_ids {
+            query_ids.extend((0..events).map(|_| random.below(2 * ids)));
+        }
+        self.candidates += events;
         self
     }
 
@@ -120,6 +137,7 @@ impl Case {
             dim: self.dim,
             query: Rows::Host(&self.query),
             item: Rows::Host(&self.item[..self.trained * self.dim]),
+            candidates: self.candidates,
             trained: self.trained,
             past: &self.item[self.trained * self.dim..],
             merged: None,
@@ -132,6 +150,7 @@ impl Case {
             query_ids: self.query_ids.as_deref(),
             rewards: &self.rewards,
             temperature: self.temperature,
+            full_batch: self.batch().max(1),
         }
     }
 
@@ -352,14 +371,37 @@ fn ranks_count_each_item_once_and_no_masked_column() {
     let query = [0.0, 1.0].repeat(6);
     let mut case = Case::plain(2, &query, &item);
     case.item_ids = vec![10, 20, 20, 30, 40, 50];
-    // Ties (items 10 and 40) do not count; item 20 counts once.
-    assert_eq!(case.run().ranks, [4, 1, 1, 3, 4, 2]);
+    // Ties (items 10 and 40) count against the row; item 20 counts once.
+    assert_eq!(case.run().ranks, [5, 1, 1, 3, 5, 2]);
     // The correction has no part in ranks.
     case.log_q = vec![5.0, 4.0, 3.0, 2.0, 1.0, 0.0];
-    assert_eq!(case.run().ranks, [4, 1, 1, 3, 4, 2]);
+    assert_eq!(case.run().ranks, [5, 1, 1, 3, 5, 2]);
     // Rows 0 and 1 of one query: item 20's first column is masked for row 0.
     case.query_ids = Some(vec![1, 1, 2, 3, 4, 5]);
-    assert_eq!(case.run().ranks, [3, 1, 1, 3, 4, 2]);
+    assert_eq!(case.run().ranks, [4, 1, 1, 3, 5, 2]);
+}
+
+/// A tower that gives every item the same vector tells nothing apart, and must not look as if it did.
+#[test]
+fn a_collapsed_tower_ranks_last() {
+    let query = Random(1).unit_rows(100, 4);
+    let case = Case::plain(4, &query, &[0.5, 0.5, 0.5, 0.5].repeat(100));
+    assert!(case.run().ranks.iter().all(|&rank| rank == 100));
+}
+
+/// Two rows of a batch of two are worth as much each as among a full batch of eight.
+#[test]
+fn a_row_moves_as_far_in_a_small_batch_as_in_a_full_one() {
+    let case = Case::random(3, 8, 5);
+    let full = BatchSoftmax::default().run(&case.input()).clone();
+    let part = LossInput {
+        query: Rows::Host(&case.query[..2 * 5]),
+        rewards: &case.rewards[..2],
+        ..case.input()
+    };
+    let part = BatchSoftmax::default().run(&part).clone();
+    assert_eq!(part.query_gradient, full.query_gradient[..2 * 5]);
+    assert_eq!(part.ranks, full.ranks[..2]);
 }
 
 #[test]
@@ -404,7 +446,12 @@ fn blocked_equals_unblocked() {
             let case = Case::random(seed, batch, dim);
             let more = case.clone().with_columns(seed, batch / 2 + 3, batch / 3);
             let without = more.clone().excluding_positives(seed);
-            for case in [case.clone(), case.excluding_positives(seed), more, without] {
+            let window = case.clone().with_window(seed, batch / 2 + 1);
+            let window = window.with_columns(seed + 1, 7, 5);
+            let outside = window.clone().excluding_positives(seed);
+            for case in
+                [case.clone(), case.excluding_positives(seed), more, without, window, outside]
+            {
                 let (output, reference) = (case.run(), Reference::new(&case));
                 let (query, item) = reference.gradients();
                 // Losses of both signs may cancel where positives are left out.
@@ -422,14 +469,14 @@ fn blocked_equals_unblocked() {
 fn assert_ranks(case: &Case, ranks: &[u32]) {
     let reference = Reference::new(case);
     let ids = &case.item_ids;
-    let first: Vec<bool> = (0..case.batch()).map(|j| !ids[..j].contains(&ids[j])).collect();
+    let first: Vec<bool> = (0..case.candidates).map(|j| !ids[..j].contains(&ids[j])).collect();
     for (i, &rank) in ranks.iter().enumerate() {
         let positive = reference.dot(i, i);
         let above = |margin: f64| {
             let counts = |j: usize| {
                 j != i && first[j] && !case.masked(i, j) && reference.dot(i, j) > positive + margin
             };
-            1 + (0..case.batch()).filter(|&j| counts(j)).count() as u32
+            1 + (0..case.candidates).filter(|&j| counts(j)).count() as u32
         };
         assert!((above(1e-6)..=above(-1e-6)).contains(&rank), "row {i}: rank {rank}");
     }
@@ -548,6 +595,7 @@ fn merged_items_are_the_same_as_all_their_events() {
             let columns = || events.iter().copied().chain(batch..apart.columns());
             let together = Case {
                 item: columns().flat_map(|j| apart.item[j * dim..][..dim].to_vec()).collect(),
+                candidates: events.len(),
                 trained: events.len() + 5,
                 log_q: columns().map(|j| apart.log_q[j]).collect(),
                 item_ids: columns().map(|j| apart.item_ids[j]).collect(),
@@ -567,7 +615,8 @@ fn merged_items_are_the_same_as_all_their_events() {
             for precision in [Precision::F32, Precision::Bf16] {
                 let mut softmax = BatchSoftmax::new(precision);
                 let tolerance = if softmax.precision() == Precision::F32 { 1e-5 } else { 2e-2 };
-                let merged = softmax.run(&LossInput { merged, ..together.input() });
+                let input = LossInput { merged, full_batch: batch, ..together.input() };
+                let merged = softmax.run(&input);
                 assert_close_from(
                     1.0,
                     "loss",

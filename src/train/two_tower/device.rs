@@ -89,6 +89,11 @@ impl DeviceTower {
         &self.gradients
     }
 
+    /// Weight and bias gradients of each layer, of the last [`backward`](Self::backward).
+    pub(super) fn gradients(&self) -> &[(Vec<f32>, Vec<f32>)] {
+        &self.gradients
+    }
+
     /// `[batch, input]`, of the last [`backward`](Self::backward).
     pub(super) fn input_gradient(&self) -> &[f32] {
         &self.input_gradient

@@ -158,6 +158,11 @@ impl HostTower {
         &self.sum
     }
 
+    /// Weight and bias gradients of each layer, of the last [`backward`](Self::backward).
+    pub(super) fn gradients(&self) -> &[(Vec<f32>, Vec<f32>)] {
+        &self.sum
+    }
+
     /// `[batch, inputs]`, of the last [`backward`](Self::backward).
     pub(super) fn input_gradient(&self) -> &[f32] {
         &self.input_gradient

@@ -52,7 +52,10 @@ fn the_devices_softmax_is_the_hosts() {
             let case = Case::random(seed as u64, batch, dim);
             let more = case.clone().with_columns(seed as u64, batch / 2 + 3, batch / 3);
             let without = more.clone().excluding_positives(seed as u64);
-            for case in [case.clone(), case.excluding_positives(seed as u64), more, without] {
+            let window = case.clone().with_window(seed as u64, batch / 2 + 1);
+            let cases =
+                [case.clone(), case.excluding_positives(seed as u64), more, without, window];
+            for case in cases {
                 assert_same(&mut softmax, &case);
             }
         }

@@ -1,0 +1,222 @@
+//! The items of the last events, a full batch of them: what an event is told apart from.
+//!
+//! The softmax of a batch has that batch's items for its columns. A live stream comes in batches of any
+//! size, and an event that is compared with two others learns next to nothing, or the wrong thing. So
+//! the columns are always the items of the last `batch.size` events, those of the batch included,
+//! embedded afresh: a full batch brings all of them itself, a smaller one is filled up from here.
+//!
+//! Owns the item side of those events; it is state, and in the checkpoint. Must never know: the loss,
+//! the towers, who cut the stream.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
+use crate::stream::batch::Batch;
+use crate::stream::column::Column;
+
+/// The events before a batch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Window {
+    /// Events of a full batch.
+    size: usize,
+    past: Items,
+}
+
+/// The item side of some events, oldest first.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Items {
+    item_ids: Vec<u64>,
+    query_ids: Vec<u64>,
+    /// By item feature.
+    columns: Vec<Column>,
+}
+
+/// A batch's events and those that fill its window up, in this order.
+#[derive(Debug)]
+pub(super) struct Traffic<'a> {
+    /// Events of the batch, the first ones.
+    pub(super) own: usize,
+    /// `[events]`
+    pub(super) item_ids: Cow<'a, [u64]>,
+    /// `[events]`
+    pub(super) query_ids: Cow<'a, [u64]>,
+    /// By item feature.
+    pub(super) columns: Cow<'a, [Column]>,
+}
+
+impl Traffic<'_> {
+    /// Events, the batch's included.
+    pub(super) fn len(&self) -> usize {
+        self.item_ids.len()
+    }
+}
+
+impl Window {
+    /// Nothing came yet; `size` is that of a full batch.
+    pub(super) fn new(size: usize) -> Self {
+        Self { size, past: Items::default() }
+    }
+
+    /// `batch` with the events before it, as many as make a full one together. Costs a copy of the
+    /// item side where the batch is not full.
+    pub(super) fn fill_up<'a>(&self, batch: &'a Batch) -> Traffic<'a> {
+        let events = &batch.events;
+        let mut traffic = Traffic {
+            own: batch.len(),
+            item_ids: Cow::Borrowed(&events.item_ids),
+            query_ids: Cow::Borrowed(&events.query_ids),
+            columns: Cow::Borrowed(&events.item),
+        };
+        let past = &self.past;
+        let skip = past.len() - past.len().min(self.size.saturating_sub(batch.len()));
+        if skip < past.len() {
+            traffic.item_ids.to_mut().extend_from_slice(&past.item_ids[skip..]);
+            traffic.query_ids.to_mut().extend_from_slice(&past.query_ids[skip..]);
+            for (column, past) in traffic.columns.to_mut().iter_mut().zip(&past.columns) {
+                (skip..self.past.len()).for_each(|event| column.push_from(past, event));
+            }
+        }
+        traffic
+    }
+
+    /// Takes in the events of `batch`; the oldest go.
+    pub(super) fn push(&mut self, batch: &Batch) {
+        let (past, events) = (&mut self.past, &batch.events);
+        if past.columns.is_empty() {
+            past.columns = vec![Column::default(); events.item.len()];
+        }
+        past.item_ids.extend_from_slice(&events.item_ids);
+        past.query_ids.extend_from_slice(&events.query_ids);
+        for (column, new) in past.columns.iter_mut().zip(&events.item) {
+            column.append(new);
+        }
+        let old = past.len().saturating_sub(self.size);
+        past.item_ids.drain(..old);
+        past.query_ids.drain(..old);
+        past.columns.iter_mut().for_each(|column| column.drop_front(old));
+    }
+
+    /// Forgets the events for which `stays` is false; they are numbered from the oldest.
+    pub(super) fn retain(&mut self, stays: impl Fn(usize) -> bool) {
+        let old = std::mem::take(&mut self.past);
+        let past = &mut self.past;
+        past.columns = vec![Column::default(); old.columns.len()];
+        for event in (0..old.len()).filter(|&event| stays(event)) {
+            past.item_ids.push(old.item_ids[event]);
+            past.query_ids.push(old.query_ids[event]);
+            for (column, old) in past.columns.iter_mut().zip(&old.columns) {
+                column.push_from(old, event);
+            }
+        }
+    }
+
+    /// Events before the next batch.
+    pub(super) fn len(&self) -> usize {
+        self.past.len()
+    }
+
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        postcard::to_stdvec(self).expect("plain numbers encode")
+    }
+
+    /// Takes over what [`to_bytes`](Self::to_bytes) gave, for items of `features`.
+    pub(super) fn load(&mut self, bytes: &[u8], features: usize) -> Result<(), String> {
+        let saved: Self = postcard::from_bytes(bytes)
+            .map_err(|error| format!("the window of events does not decode: {error}"))?;
+        let past = &saved.past;
+        let whole = |column: &Column| {
+            let entries = column.ends.last().map_or(0, |&end| end as usize);
+            column.ends.len() == past.len()
+                && column.ends.is_sorted()
+                && column.values.len() == entries
+                && (column.ids.is_empty() || column.ids.len() == entries)
+        };
+        let columns = past.columns.len() == features || past.len() == 0;
+        if !columns || past.query_ids.len() != past.len() || !past.columns.iter().all(whole) {
+            return Err("the window of events is damaged".into());
+        }
+        self.past = saved.past;
+        let old = self.past.len().saturating_sub(self.size);
+        self.retain(|event| event >= old);
+        Ok(())
+    }
+}
+
+impl Items {
+    fn len(&self) -> usize {
+        self.item_ids.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stream::event::{Event, FeatureValue};
+    use crate::stream::events::Events;
+    use crate::stream::offsets::Offsets;
+
+    /// Events with a bag of `id % 3` entries and a number for their item.
+    fn batch(ids: std::ops::Range<u64>) -> Batch {
+        let mut batch = Batch::new(Events::new(0, 2), Offsets::new("t"));
+        for id in ids {
+            let bag = (0..id % 3).map(|entry| (id + entry, 0.5)).collect();
+            batch.events.push(&Event {
+                time_ms: 0,
+                query_id: id + 100,
+                item_id: id,
+                item_name: "".into(),
+                reward: 1.0,
+                query: vec![],
+                item: vec![FeatureValue::Bag(bag), FeatureValue::Number(id as f32)],
+            });
+        }
+        batch
+    }
+
+    #[test]
+    fn the_window_is_full_however_the_stream_is_cut() {
+        for cut in [1, 2, 3, 5, 8] {
+            let mut window = Window::new(8);
+            for start in (0..40).step_by(cut as usize) {
+                let own = batch(start..start + cut);
+                let traffic = window.fill_up(&own);
+                // The batch, then what came before it, as far as there was anything.
+                let past = (start + cut).saturating_sub(8)..start;
+                let mut want = batch(start..start + cut).events;
+                let before = batch(past.clone()).events;
+                (0..before.len()).for_each(|event| want.push_from(&before, event));
+                assert_eq!(*traffic.item_ids, want.item_ids);
+                assert_eq!(*traffic.query_ids, want.query_ids);
+                assert_eq!(*traffic.columns, want.item);
+                assert_eq!(traffic.own, cut as usize);
+                window.push(&own);
+                let mut restored = Window::new(8);
+                restored.load(&window.to_bytes(), 2).expect("just written");
+                assert_eq!(restored, window);
+            }
+        }
+    }
+
+    #[test]
+    fn events_can_be_taken_out() {
+        let mut window = Window::new(8);
+        window.push(&batch(0..8));
+        window.retain(|event| event % 2 == 1);
+        let own = batch(20..21);
+        let traffic = window.fill_up(&own);
+        assert_eq!(*traffic.item_ids, [20, 1, 3, 5, 7]);
+        assert_eq!(traffic.columns[1].values, [20.0, 1.0, 3.0, 5.0, 7.0]);
+    }
+
+    #[test]
+    fn damaged_bytes_are_refused() {
+        let mut window = Window::new(8);
+        window.push(&batch(0..5));
+        let bytes = window.to_bytes();
+        assert!(Window::new(8).load(&bytes[..bytes.len() - 1], 2).is_err());
+        assert!(Window::new(8).load(&bytes, 3).is_err());
+        window.past.query_ids.pop();
+        assert!(Window::new(8).load(&window.to_bytes(), 2).is_err());
+    }
+}
