@@ -9,6 +9,7 @@ mod by_day;
 mod device;
 mod estimate;
 mod learning;
+mod publishing;
 mod recovery;
 mod support;
 mod telemetry;
