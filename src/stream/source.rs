@@ -9,6 +9,7 @@
 
 pub mod client;
 mod decoders;
+mod example;
 mod guard;
 mod intake;
 mod lanes;

@@ -10,6 +10,7 @@ mod device;
 mod estimate;
 mod learning;
 mod publishing;
+mod quiet;
 mod recovery;
 mod support;
 mod telemetry;
