@@ -88,8 +88,8 @@ pub enum Publication {
     /// Every `publish.every_checkpoints`-th checkpoint. A failure is counted and logged, since the
     /// next version replaces the one that failed; a stop does not wait for a sweep over the corpus.
     Live,
-    /// The same and the last checkpoint, whatever stops the run. A failure ends the run: it would not
-    /// do what it was started for.
+    /// The same and the last checkpoint, whatever stops the run. A failure ends the run: it would
+    /// not do what it was started for.
     Complete,
 }
 

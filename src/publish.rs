@@ -27,7 +27,8 @@ use crate::train::popularity::Popularity;
 
 /// Larger requests are worth a delay that nobody notices beside a sweep over the corpus.
 const LINGER_MS: u32 = 20;
-/// Vectors that wait to be sent, some 50,000 of 64 floats: the sweep waits for the brokers beyond it.
+/// Vectors that wait to be sent, some 50,000 of 64 floats: the sweep waits for the brokers beyond
+/// it.
 const QUEUE_KBYTES: usize = 64 << 10;
 /// Wait between tries when the producer's queue is full.
 const QUEUE_WAIT: Duration = Duration::from_millis(10);
@@ -58,9 +59,9 @@ pub struct ItemVector {
     pub step: u64,
     /// Time of the newest event it was trained on, ms since 1970.
     pub event_time_ms: i64,
-    /// Natural logarithm of the item's estimated frequency (expected occurrences a batch). Score of a
-    /// query vector of the same version: `dot / temperature + popularity * log_q`, the constants being
-    /// those of the marker.
+    /// Natural logarithm of the item's estimated frequency (expected occurrences a batch). Score of
+    /// a query vector of the same version: `dot / temperature + popularity * log_q`, the constants
+    /// being those of the marker.
     pub log_q: f32,
     /// L2-normalised.
     pub vector: Vec<f32>,

@@ -11,8 +11,8 @@ use crate::train::trainer::Trainer;
 const LINE_EVERY: Duration = Duration::from_secs(60);
 /// A person who has read the warning of small batches has decided.
 const WARNING_EVERY: Duration = Duration::from_secs(600);
-/// Batches are small where their mean is below this part of `batch.size`: then the step's fixed cost
-/// is paid sixteen times and more.
+/// Batches are small where their mean is below this part of `batch.size`: then the step's fixed
+/// cost is paid sixteen times and more.
 const SMALL_PART: f64 = 16.0;
 
 /// What a run counts, as of one moment.
@@ -99,9 +99,9 @@ impl LiveLines {
         Some(format!(
             "batches hold {mean:.1} events of batch.size = {size}: the topic brings no more within \
              batch.linger_ms = {linger_ms}. Each step embeds the columns of the window again, \
-             however few its events are, so a small step costs most of a full one. If the processor \
-             is busy, raise batch.linger_ms or batch.min_events: steps are fewer, and an event waits \
-             longer before it is learned. If not, nothing is wrong"
+             however few its events are, so a small step costs most of a full one. If the \
+             processor is busy, raise batch.linger_ms or batch.min_events: steps are fewer, and an \
+             event waits longer before it is learned. If not, nothing is wrong"
         ))
     }
 }

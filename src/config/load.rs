@@ -92,8 +92,8 @@ impl Config {
 /// The table whose values no message may show.
 const PROPERTIES: &str = "kafka.properties";
 
-/// What is wrong with a text that is no TOML, and in which line. The line itself is not shown: it may
-/// hold a password.
+/// What is wrong with a text that is no TOML, and in which line. The line itself is not shown: it
+/// may hold a password.
 fn not_toml(error: &toml::de::Error, text: &str) -> String {
     let before = error.span().and_then(|span| text.get(..span.start));
     let place = before

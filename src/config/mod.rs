@@ -271,8 +271,9 @@ impl Config {
         names
     }
 
-    /// This config without the values of `kafka.properties`, where passwords and private keys stand.
-    /// A checkpoint holds this one: it is handed to others, and nothing reads a property from it.
+    /// This config without the values of `kafka.properties`, where passwords and private keys
+    /// stand. A checkpoint holds this one: it is handed to others, and nothing reads a property
+    /// from it.
     #[must_use]
     pub fn without_credentials(&self) -> Config {
         let mut config = self.clone();

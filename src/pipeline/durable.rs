@@ -106,8 +106,8 @@ fn write_with_retries(
     }
 }
 
-/// The publisher thread: `send` publishes a checkpoint, or returns `None` where the function that it
-/// is given says stop. Returns the last version published.
+/// The publisher thread: `send` publishes a checkpoint, or returns `None` where the function that
+/// it is given says stop. Returns the last version published.
 pub(super) fn publish(
     setting: &Setting,
     publication: Publication,

@@ -12,8 +12,8 @@ use crate::stream::batch::Batch;
 use crate::stream::offsets::Offsets;
 use crate::stream::source::{Next, Source};
 
-/// The source says something of itself every [`TICK`]. One that is silent for longer than this waits
-/// for an answer of the brokers.
+/// The source says something of itself every [`TICK`]. One that is silent for longer than this
+/// waits for an answer of the brokers.
 const SILENT: Duration = Duration::from_secs(5);
 
 /// What the source thread last saw. The trainer's thread reads it for the log lines.

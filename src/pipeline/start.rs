@@ -121,9 +121,9 @@ fn go_on(
     Ok((trainer, new_run()))
 }
 
-/// A name for a run that begins from nothing, 8 hex digits: two runs in one directory reach the same
-/// steps, and their versions must differ. The keys of a `RandomState` are random in each process; the
-/// time is for those platforms where they are not.
+/// A name for a run that begins from nothing, 8 hex digits: two runs in one directory reach the
+/// same steps, and their versions must differ. The keys of a `RandomState` are random in each
+/// process; the time is for those platforms where they are not.
 fn new_run() -> String {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let [_, _, _, _, name @ ..] = RandomState::new().hash_one(since.as_nanos()).to_be_bytes();
@@ -145,7 +145,8 @@ pub fn restore(
     if manifest.config_digest != config.digest() {
         let saved = Config::from_toml(&checkpoint.config()?)
             .map_err(|faults| anyhow!("the config in {path} is not valid here: {faults}"))?;
-        // A key that came with a later version has its default in both, and only the digest differs.
+        // A key that came with a later version has its default in both, and only the digest
+        // differs.
         let (old, new) = (saved.state_keys(), config.state_keys());
         if old != new {
             bail!(

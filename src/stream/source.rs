@@ -69,8 +69,8 @@ impl std::fmt::Debug for Source {
     }
 }
 
-/// An error of the brokers is worth a word in the next log line, which comes once a minute; an older
-/// one explains nothing.
+/// An error of the brokers is worth a word in the next log line, which comes once a minute; an
+/// older one explains nothing.
 const TROUBLE_RECENT: Duration = Duration::from_secs(70);
 
 /// librdkafka's callbacks are served at least this often.
@@ -255,8 +255,8 @@ impl Source {
         offsets.iter().filter_map(lag).collect()
     }
 
-    /// What the next batch waits for, in words for a person. Brokers that lately gave trouble are named
-    /// with their last error.
+    /// What the next batch waits for, in words for a person. Brokers that lately gave trouble are
+    /// named with their last error.
     pub fn waits_for(&self) -> String {
         let Intake { merge, batcher, .. } = &self.intake;
         let partitions = batcher.offsets().iter().map(|(partition, _)| partition);

@@ -39,8 +39,8 @@ struct Outcome {
     failures: u64,
 }
 
-/// Thirty checkpoints through both threads, each offered to `send`. On threads of their own, so that
-/// a hang fails the test.
+/// Thirty checkpoints through both threads, each offered to `send`. On threads of their own, so
+/// that a hang fails the test.
 fn line(
     publication: Publication,
     send: impl FnMut(&Checkpoint, &dyn Fn() -> bool) -> anyhow::Result<Option<Published>>
