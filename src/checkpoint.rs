@@ -30,12 +30,14 @@ const CONFIG: &str = "config.toml";
 /// Bytes hashed and written (or read and hashed) at a time: large enough to make system calls
 /// cheap, small enough to be in the cache still when the second of the two passes over it.
 const CHUNK: usize = 1 << 20;
-/// Digits of a version, so that names sort like steps.
+/// Digits of a step in a name, so that names sort like steps.
 const STEP_DIGITS: usize = 12;
 
 /// The whole state between two steps, in memory, with the offsets that produced it.
 #[derive(Clone)]
 pub struct Snapshot {
+    /// Names the run that began from nothing and led here: two runs may reach the same step.
+    pub run: String,
     /// Steps trained so far.
     pub step: u64,
     /// Where to read on: the next offset of each partition.
@@ -250,14 +252,14 @@ fn list(directory: &Path) -> Result<Vec<(u64, PathBuf)>> {
     let step = |entry: fs::DirEntry| {
         let name = entry.file_name();
         let step = name.to_str()?.parse().ok()?;
-        (name.to_str()? == version(step)).then(|| (step, entry.path()))
+        (name.to_str()? == directory_name(step)).then(|| (step, entry.path()))
     };
     let mut steps: Vec<_> = entries.with_context(failed)?.into_iter().filter_map(step).collect();
     steps.sort_unstable();
     Ok(steps)
 }
 
-fn version(step: u64) -> String {
+fn directory_name(step: u64) -> String {
     format!("{step:0STEP_DIGITS$}")
 }
 
@@ -290,6 +292,7 @@ mod tests {
             Section { name, bytes, digested }
         };
         Snapshot {
+            run: "5eed0001".into(),
             step,
             offsets,
             pass: 2,
@@ -348,16 +351,6 @@ mod tests {
         parts.iter().for_each(|part| assert!(message.contains(part), "no {part:?} in: {message}"));
     }
 
-    #[test]
-    fn a_manifest_from_before_there_were_passes_is_one_of_the_first() {
-        let directory = directory();
-        let Checkpoint { path, mut manifest } = write(&store(&directory, 1), 7);
-        assert_eq!(Checkpoint::open(&path).expect("good").manifest.pass, 2);
-        let text = seal(&mut manifest).replace("  \"pass\": 2,\n", "");
-        manifest = serde_json::from_str(&text).expect("a manifest without the field");
-        assert_eq!(manifest.pass, 1);
-    }
-
     fn digest_of(snapshot: &Snapshot) -> String {
         let directory = directory();
         let written = store(&directory, 1).write(snapshot).expect("the disk has room");
@@ -378,7 +371,9 @@ mod tests {
         assert!(rejected.is_empty());
         assert_eq!((&found.path, &found.manifest), (&written.path, &written.manifest));
         let (given, manifest) = (snapshot(976), &found.manifest);
-        assert_eq!((manifest.version.as_str(), manifest.format), ("000000000976", FORMAT));
+        let version = "5eed0001-000000000976";
+        assert_eq!((manifest.version.as_str(), manifest.format), (version, FORMAT));
+        assert_eq!(manifest.run, given.run);
         assert_eq!((manifest.step, &manifest.offsets), (976, &given.offsets));
         assert_eq!(manifest.event_time_ms, given.event_time_ms);
         assert_eq!(manifest.events_trained, given.events_trained);
@@ -459,7 +454,7 @@ mod tests {
     fn a_renamed_checkpoint_is_not_the_newest() {
         let directory = directory();
         let old = write(&store(&directory, 1), 1).path;
-        let path = directory.path().join(version(9));
+        let path = directory.path().join(directory_name(9));
         fs::rename(old, &path).expect("the directory is ours");
         let (step, reasons) = newest(directory.path());
         assert_eq!(step, None);
@@ -509,7 +504,7 @@ mod tests {
         let directory = directory();
         let store = store(&directory, 2);
         (1..=3).for_each(|step| drop(write(&store, step)));
-        let cut = directory.path().join(version(3)).join("optimizer");
+        let cut = directory.path().join(directory_name(3)).join("optimizer");
         fs::write(cut, b"ada").expect("the file is ours");
         write(&store, 4);
         assert_eq!(steps(directory.path()), [2, 3, 4]);
@@ -587,8 +582,8 @@ mod tests {
         manifest.format = FORMAT + 1;
         fs::write(path.join(MANIFEST), seal(&mut manifest)).expect("the file is ours");
         let place = path.display().to_string();
-        assert_says(&message(Checkpoint::open(&path)), &["format version 2", "reads 1", &place]);
-        assert_says(&message(latest(directory.path())), &["format version 2", "use the version"]);
+        assert_says(&message(Checkpoint::open(&path)), &["format version 3", "reads 2", &place]);
+        assert_says(&message(latest(directory.path())), &["format version 3", "use the version"]);
     }
 
     #[test]
@@ -650,12 +645,44 @@ mod tests {
         assert!(!changed(&|other| other.config_toml = String::new()));
         assert!(!changed(&|other| other.config_digest = String::new()));
         assert!(!changed(&|other| (other.event_time_ms, other.events_rejected) = (0, 0)));
+        assert!(!changed(&|other| other.run = "5eed0002".into()));
     }
 
     /// A digest that changed its meaning would make every recorded one lie.
     #[test]
     fn the_digest_stays_what_it_is() {
         assert_eq!(digest_of(&snapshot(1)), "cc60b0fc737ed9d501a0dee253a956d8");
+    }
+
+    #[test]
+    fn nobody_else_reads_what_a_checkpoint_holds() {
+        use std::os::unix::fs::PermissionsExt;
+        let parent = directory();
+        let root = parent.path().join("one").join("checkpoints");
+        let store = Store::open(&root, 1).expect("the directory is ours");
+        let path = store.write(&snapshot(1)).expect("the disk has room").path;
+        let mode = |path: &Path| {
+            fs::metadata(path).expect("it was just written").permissions().mode() & 0o777
+        };
+        assert_eq!((mode(&root), mode(&path)), (0o700, 0o700));
+        assert_eq!(mode(&root.join(".lock")), 0o600);
+        for name in names(&path) {
+            assert_eq!(mode(&path.join(&name)), 0o600, "{name}");
+        }
+        let aside = store.set_aside().expect("the directory is ours");
+        assert_eq!(mode(aside[0].parent().expect("set-aside-1")), 0o700);
+    }
+
+    #[test]
+    fn two_runs_share_no_version() {
+        let directory = directory();
+        let store = store(&directory, 1);
+        let first = write(&store, 7).manifest;
+        let other = Snapshot { run: "5eed0002".into(), ..snapshot(7) };
+        let second = store.write(&other).expect("the disk has room").manifest;
+        assert_eq!(second.version, "5eed0002-000000000007");
+        assert_ne!(first.version, second.version);
+        assert_eq!(first.digest, second.digest, "the state is the same");
     }
 
     proptest! {

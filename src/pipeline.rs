@@ -8,37 +8,39 @@
 //! a signal, a fault), the trainer drains or drops what waits, takes a last snapshot and closes its
 //! channel, and so on down the line. Nothing is lost on any way out: what was not trained is read
 //! again from the checkpoint's offsets. A shuffle window has offsets only at its end, so snapshots
-//! are taken there, and a stop trains the window to its end first.
+//! are taken there, and a stop trains the window to its end first. A thread that fails or panics
+//! sets the stop flag, so that no run goes on without one of its stages.
 
 mod durable;
+mod line;
 mod live;
 mod passes;
+mod reader;
 mod start;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow};
-use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, TrySendError};
+use anyhow::ensure;
+use crossbeam_channel::{RecvTimeoutError, TrySendError};
 
 use crate::checkpoint::{Checkpoint, Store};
 use crate::config::Config;
 use crate::publish::{Published, Publisher};
 use crate::stream::batch::Batch;
-use crate::stream::offsets::Offsets;
 use crate::stream::position::Position;
-use crate::stream::source::Next;
 use crate::telemetry::{Health, Metrics};
-use crate::train::capture::Captured;
 use crate::train::evaluation::Recall;
 use crate::train::model::Placement;
 use crate::train::trainer::{Phase, StepReport, Trainer};
 
-use passes::Passes;
+use line::Line;
+use start::Begun;
 
 pub use live::{Clocks, Live};
+pub use reader::Outlook;
 pub use start::{distance, placement, restore};
 
 /// Cut-offs of progressive recall.
@@ -74,8 +76,21 @@ pub struct Bounds {
     pub passes: u32,
     /// Sets existing checkpoints aside instead of going on from the newest.
     pub fresh: bool,
-    /// Publishes the last checkpoint even where the cadence or a stop would not.
-    pub publish_last: bool,
+    /// Whether it publishes.
+    pub publication: Publication,
+}
+
+/// Whether, and how firmly, a run publishes its checkpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Publication {
+    /// Nothing is published, and no producer is made.
+    Never,
+    /// Every `publish.every_checkpoints`-th checkpoint. A failure is counted and logged, since the
+    /// next version replaces the one that failed; a stop does not wait for a sweep over the corpus.
+    Live,
+    /// The same and the last checkpoint, whatever stops the run. A failure ends the run: it would
+    /// not do what it was started for.
+    Complete,
 }
 
 /// What a run did.
@@ -103,14 +118,14 @@ pub struct Summary {
     pub recall: Recall,
     /// Steps whose loss was not finite.
     pub nonfinite_steps: u64,
-    /// The last checkpoint.
-    pub checkpoint: Checkpoint,
+    /// The last checkpoint; none where the state has seen no event.
+    pub checkpoint: Option<Checkpoint>,
     /// The last version published by this run.
     pub published: Option<Published>,
 }
 
 /// Runs the whole line until its range ends, `stop` is set, or something fails. `observe` sees the
-/// trainer after every batch.
+/// trainer after every batch, and ten times a second while none comes.
 ///
 /// # Errors
 /// One message that says what failed and what to do. State trained before the failure is in the
@@ -123,131 +138,45 @@ pub fn run(
     let config = &setting.config;
     setting.health.set_phase("restoring the newest checkpoint");
     let store = Store::open(Path::new(&config.checkpoint.directory), config.checkpoint.keep)?;
-    let begun = start::start(setting, &store, bounds)?;
-    let start::Begun { mut trainer, passes, total } = begun;
-    let publisher = match config.publish.topic.as_str() {
-        "" => None,
-        _ => Some(Publisher::new(config, &setting.placement)?),
-    };
-    let (batch_sender, batches) = crossbeam_channel::bounded(config.batch.queue);
-    let (snapshot_sender, snapshots) = crossbeam_channel::bounded(1);
-    let (checkpoint_sender, checkpoints) = crossbeam_channel::bounded(1);
-    let durable = Mutex::new(None);
+    let Begun { mut trainer, run, passes, total } = start::start(setting, &store, bounds)?;
+    let publisher = publisher(setting, bounds.publication)?;
+    let publisher = publisher.map(|publisher| (publisher, bounds.publication));
+    let mut live = Live::new(&trainer, total);
     setting.health.set_ready(true);
     std::thread::scope(|scope| {
-        let spawn_named = |name: &str| std::thread::Builder::new().name(name.into());
-        let durable = &durable;
-        let source = spawn_named("source")
-            .spawn_scoped(scope, move || read(setting, passes, batch_sender, durable))?;
-        let writer = spawn_named("checkpoint").spawn_scoped(scope, || {
-            durable::write_checkpoints(
-                setting,
-                bounds,
-                &store,
-                snapshots,
-                checkpoint_sender,
-                durable,
-            )
-        })?;
-        let publisher = spawn_named("publisher").spawn_scoped(scope, || {
-            durable::publish(setting, bounds, publisher.as_ref(), &checkpoints)
-        })?;
-
-        let mut live = Live::new(&trainer, total);
-        let trained = train(setting, &mut trainer, &mut live, &batches, &snapshot_sender, observe);
-        // The order matters: dropping the receiver unblocks the source, the last snapshot closes
-        // the rest of the line.
-        drop(batches);
-        let rejected_by_reason = source.join().map_err(|_| anyhow!("the source panicked"))?;
-        trainer.cancel_capture();
-        // Within a window (a fault, or a checkpoint thread that ended) the state has no offsets.
-        let sent = if live.whole { snapshot_sender.send(trainer.capture()) } else { Ok(()) };
-        drop(snapshot_sender);
-        let written = writer.join().map_err(|_| anyhow!("the checkpoint thread panicked"))?;
-        let published = publisher.join().map_err(|_| anyhow!("the publisher panicked"))?;
+        let outlook = Arc::clone(&live.outlook);
+        let line = Line::start(scope, setting, (&store, run), passes, publisher, outlook)?;
+        let trained = train(setting, &mut trainer, &mut live, &line, observe);
+        let ended = line.finish(&mut trainer, live.whole);
         setting.health.set_ready(false);
-        let checkpoint = written?;
+        let ended = ended?;
         trained?;
-        sent.context("the checkpoint thread ended early")?;
+        ensure!(trainer.events == 0 || ended.checkpoint.is_some(), "no checkpoint was written");
         Ok(Summary {
             trained: trainer.events,
             rejected: trainer.rejected,
             records_this_run: trainer.events + trainer.rejected - live.records_before,
             pass: trainer.pass,
-            rejected_by_reason,
+            rejected_by_reason: ended.rejected_by_reason,
             began_at_step: live.step_before,
             step: trainer.step,
             seconds: live.seconds(),
             loss: live.loss(),
             recall: live.recall,
             nonfinite_steps: live.nonfinite_steps,
-            checkpoint: checkpoint.context("no checkpoint was written")?,
-            published: published?,
+            checkpoint: ended.checkpoint,
+            published: ended.published?,
         })
     })
     .inspect_err(|error| setting.health.fail(format!("{error:#}")))
 }
 
-/// The source thread. Returns the rejected records by reason.
-fn read(
-    setting: &Setting,
-    mut passes: Passes,
-    batches: Sender<anyhow::Result<Batch>>,
-    durable: &Mutex<Option<Offsets>>,
-) -> Vec<(String, u64)> {
-    let mut inside = false; // a window of which the trainer has a part
-    while inside || !setting.stop.load(Ordering::Relaxed) {
-        let message = match passes.next(TICK) {
-            Ok(Next::Idle) => continue,
-            Ok(Next::End) => break,
-            Ok(Next::Batch(batch)) => {
-                setting.clocks.decoded.fetch_max(batch.newest_ms(), Ordering::Relaxed);
-                Ok(batch)
-            }
-            Err(error) => Err(error),
-        };
-        let source = &mut passes.source;
-        for (partition, lag) in source.lag() {
-            let labels = [setting.config.kafka.topic.as_str(), &partition.to_string()];
-            setting.metrics.consumer_lag.with_label_values(&labels).set(lag);
-        }
-        if let Some(offsets) = take(durable) {
-            source.commit(&offsets);
-        }
-        let failed = message.is_err();
-        let whole = message.as_ref().is_ok_and(|batch| batch.whole);
-        if !hand_over(setting, &batches, message, inside) || failed {
-            break;
-        }
-        inside = !whole;
+/// The publisher of a run that publishes at all.
+fn publisher(setting: &Setting, publication: Publication) -> anyhow::Result<Option<Publisher>> {
+    if publication == Publication::Never || setting.config.publish.topic.is_empty() {
+        return Ok(None);
     }
-    let reasons = passes.rejected_by_reason().into_iter();
-    reasons.map(|(reason, count)| (reason.to_owned(), count)).collect()
-}
-
-/// Offsets of the newest durable checkpoint that Kafka has not been told of yet.
-fn take(durable: &Mutex<Option<Offsets>>) -> Option<Offsets> {
-    durable.lock().expect("no holder of this lock can panic").take()
-}
-
-/// Waits for room in the queue; false when the trainer is gone or, unless the message is `needed`
-/// all the same, the run stops.
-fn hand_over(
-    setting: &Setting,
-    batches: &Sender<anyhow::Result<Batch>>,
-    mut message: anyhow::Result<Batch>,
-    needed: bool,
-) -> bool {
-    loop {
-        if !needed && setting.stop.load(Ordering::Relaxed) {
-            return false;
-        }
-        match batches.send_timeout(message, TICK) {
-            Ok(()) => return true,
-            Err(SendTimeoutError::Disconnected(_)) => return false,
-            Err(SendTimeoutError::Timeout(returned)) => message = returned,
-        }
-    }
+    Publisher::new(&setting.config, &setting.placement).map(Some)
 }
 
 /// The trainer: steps until the source is done, the run stops (at the end of a window), or the
@@ -256,8 +185,7 @@ fn train(
     setting: &Setting,
     trainer: &mut Trainer,
     live: &mut Live,
-    batches: &Receiver<anyhow::Result<Batch>>,
-    snapshots: &Sender<Captured>,
+    Line { batches, snapshots, .. }: &Line<'_>,
     observe: &mut dyn FnMut(&Trainer, &Live),
 ) -> anyhow::Result<()> {
     let cadence = &setting.config.checkpoint;
@@ -275,12 +203,12 @@ fn train(
                 let report = timed_step(setting, trainer, &batch, came - waiting);
                 live.clock(came);
                 live.count(setting, &batch, report.as_ref());
-                observe(trainer, live);
             }
             // A log that went quiet must not keep its last steps from being published.
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => break,
         }
+        observe(trainer, live);
         let stepped = trainer.step - checkpoint_step;
         let overdue = cadence.every_s > 0 && stepped > 0 && checkpoint_at.elapsed() >= every;
         let due = stepped >= cadence.every_steps || overdue;

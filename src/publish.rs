@@ -3,33 +3,39 @@
 //! Key = item id as the source wrote it; value = JSON with the vector, the version (the
 //! checkpoint's id), step and event time; a null value where an item went. Compaction-friendly:
 //! the newest value of a key is all a reader needs. A version ends with a marker on the versions
-//! topic, sent after every vector was acknowledged, so that a reader never mixes two versions.
+//! topic, sent after every vector was acknowledged, so that a reader never mixes two versions. A
+//! version without vectors is none: it would empty the stores that follow the markers.
 //!
 //! Must never know: the live trainer. It works from a checkpoint's sections.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
-use rdkafka::ClientConfig;
+use anyhow::{Context, bail, ensure};
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, Message};
-use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
-use rdkafka::{ClientContext, Offset, TopicPartitionList};
+use rdkafka::message::Message;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{Offset, TopicPartitionList};
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::stream::source;
+use crate::stream::source::client::{self, DELIVERY_WAIT_MAX, Deliveries};
 use crate::train::model::{Model, Placement};
 use crate::train::popularity::Popularity;
 
-/// A delivery that takes longer than this failed; librdkafka retries until then.
-const DELIVERY_TIMEOUT: Duration = Duration::from_secs(60);
-
+/// Larger requests are worth a delay that nobody notices beside a sweep over the corpus.
+const LINGER_MS: u32 = 20;
+/// Vectors that wait to be sent, some 50,000 of 64 floats: the sweep waits for the brokers beyond
+/// it.
+const QUEUE_KBYTES: usize = 64 << 10;
 /// Wait between tries when the producer's queue is full.
 const QUEUE_WAIT: Duration = Duration::from_millis(10);
+/// Longer than a record's own limit, which is what ends the wait for a broker.
+const FLUSH_WAIT_MAX: Duration = Duration::from_secs(2 * DELIVERY_WAIT_MAX.as_secs());
+/// Reading a topic back to its end takes seconds; past this the broker does not answer.
+const READ_BACK_MAX: Duration = Duration::from_secs(60);
 
 /// What was published.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,9 +59,9 @@ pub struct ItemVector {
     pub step: u64,
     /// Time of the newest event it was trained on, ms since 1970.
     pub event_time_ms: i64,
-    /// Natural logarithm of the item's estimated frequency (expected occurrences a batch). Score of a
-    /// query vector of the same version: `dot / temperature + popularity * log_q`, the constants being
-    /// those of the marker.
+    /// Natural logarithm of the item's estimated frequency (expected occurrences a batch). Score of
+    /// a query vector of the same version: `dot / temperature + popularity * log_q`, the constants
+    /// being those of the marker.
     pub log_q: f32,
     /// L2-normalised.
     pub vector: Vec<f32>,
@@ -84,28 +90,9 @@ pub struct VersionMarker {
     pub artifact: String,
 }
 
-/// Counts deliveries that failed for good.
-#[derive(Default)]
-struct Deliveries {
-    failed: AtomicU64,
-}
-
-impl ClientContext for Deliveries {}
-
-impl ProducerContext for Deliveries {
-    type DeliveryOpaque = ();
-
-    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        if let Err((error, message)) = result {
-            self.failed.fetch_add(1, Ordering::Relaxed);
-            tracing::warn!(topic = message.topic(), %error, "a record was not delivered");
-        }
-    }
-}
-
 /// Sends versions to the output topic.
 pub struct Publisher {
-    producer: ThreadedProducer<Deliveries>,
+    producer: BaseProducer<Deliveries>,
     config: Config,
     placement: Placement,
 }
@@ -116,22 +103,7 @@ impl Publisher {
     /// # Errors
     /// A property that librdkafka refuses.
     pub fn new(config: &Config, placement: &Placement) -> anyhow::Result<Self> {
-        let mut client = ClientConfig::new();
-        client
-            .set("bootstrap.servers", &config.kafka.brokers)
-            .set("client.id", "millrace-publisher")
-            // Retries must not write a vector twice or out of order: with compaction the last
-            // record of a key is what stays.
-            .set("enable.idempotence", "true")
-            .set("linger.ms", "20")
-            .set("compression.type", "lz4")
-            .set("message.timeout.ms", DELIVERY_TIMEOUT.as_millis().to_string());
-        for (key, value) in &config.kafka.properties {
-            client.set(key, value);
-        }
-        let producer = client
-            .create_with_context(Deliveries::default())
-            .context("cannot create the publisher's producer; check kafka.properties")?;
+        let producer = client::producer(config, LINGER_MS, QUEUE_KBYTES)?;
         let (config, placement) = (config.clone(), placement.clone());
         Ok(Self { producer, config, placement })
     }
@@ -140,26 +112,45 @@ impl Publisher {
     /// between (a version without a marker is none).
     ///
     /// # Errors
-    /// A checkpoint that does not load, or a record that the broker did not take in time. The
-    /// marker is only sent after all vectors were acknowledged.
+    /// A checkpoint that does not load or holds no item, or a record that the broker did not take in
+    /// time: the first of them ends the version. The marker is only sent after all vectors were
+    /// acknowledged.
     pub fn publish(
+        &mut self,
+        checkpoint: &Checkpoint,
+        stop: &dyn Fn() -> bool,
+    ) -> anyhow::Result<Option<Published>> {
+        let published = self.sweep(checkpoint, stop);
+        if published.is_err() {
+            // What the failed version left in the queue must not come behind a later version, and
+            // after a fatal error an idempotent producer sends nothing more.
+            self.producer = client::producer(&self.config, LINGER_MS, QUEUE_KBYTES)?;
+        }
+        published
+    }
+
+    fn sweep(
         &self,
         checkpoint: &Checkpoint,
         stop: &dyn Fn() -> bool,
     ) -> anyhow::Result<Option<Published>> {
         let read = |name: &str| checkpoint.section(name).map_err(|error| format!("{error:#}"));
-        let model = Model::restore(&self.config, &self.placement, &read)
-            .map_err(anyhow::Error::msg)
-            .with_context(|| format!("cannot load {}", checkpoint.path.display()))?;
         let corpus = crate::train::trainer::corpus(&self.config);
         corpus.load(&checkpoint.section("corpus")?).map_err(anyhow::Error::msg)?;
         let items = corpus.sorted();
+        ensure!(
+            !items.is_empty(),
+            "{} holds no item: a version without vectors is not published",
+            checkpoint.path.display()
+        );
+        let model = Model::restore(&self.config, &self.placement, &read)
+            .map_err(anyhow::Error::msg)
+            .with_context(|| format!("cannot load {}", checkpoint.path.display()))?;
         let vectors = model.embed_items(&items); // [items, dim]
         let popularity = Popularity::restore(&self.config, &read).map_err(anyhow::Error::msg)?;
         let ids: Vec<u64> = items.iter().map(|(id, _)| *id).collect();
         let log_q = popularity.log_q(&ids); // [items]
         let manifest = &checkpoint.manifest;
-        let failed_before = self.failed();
         let dim = model.towers.dim();
         let topic = &self.config.publish.topic;
         for (((_, item), vector), log_q) in items.iter().zip(vectors.chunks_exact(dim)).zip(log_q) {
@@ -179,7 +170,7 @@ impl Publisher {
         for name in &tombstones {
             self.send(topic, name, None)?;
         }
-        self.flush(failed_before)?;
+        self.flush()?;
         let marker = VersionMarker {
             version: manifest.version.clone(),
             step: manifest.step,
@@ -193,7 +184,7 @@ impl Publisher {
         };
         let versions_topic = &self.config.publish.versions_topic;
         self.send(versions_topic, &manifest.version, Some(&serde_json::to_vec(&marker)?))?;
-        self.flush(failed_before)?;
+        self.flush()?;
         Ok(Some(Published {
             version: manifest.version.clone(),
             vectors: items.len() as u64,
@@ -203,39 +194,61 @@ impl Publisher {
     }
 
     fn send(&self, topic: &str, key: &str, value: Option<&[u8]>) -> anyhow::Result<()> {
-        let deadline = std::time::Instant::now() + DELIVERY_TIMEOUT;
+        let deadline = Instant::now() + DELIVERY_WAIT_MAX;
         let mut record = BaseRecord::<str, [u8]>::to(topic).key(key);
         record.payload = value;
         loop {
             match self.producer.send(record) {
-                Ok(()) => return Ok(()),
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), returned)) => {
-                    if std::time::Instant::now() > deadline {
-                        bail!("the producer's queue stayed full for {DELIVERY_TIMEOUT:?}");
-                    }
+                Ok(()) => return self.settle(),
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), returned))
+                    if Instant::now() < deadline =>
+                {
                     record = returned;
-                    std::thread::sleep(QUEUE_WAIT);
+                    self.producer.poll(QUEUE_WAIT);
+                    self.settle()?;
                 }
-                Err((error, _)) => return Err(error).context("cannot send to the output topic"),
+                Err((error, _)) => bail!("no record to `{topic}`: {}", self.explain(topic, &error)),
             }
         }
     }
 
-    fn failed(&self) -> u64 {
-        self.producer.context().failed.load(Ordering::Relaxed)
+    /// Takes note of deliveries.
+    fn settle(&self) -> anyhow::Result<()> {
+        self.producer.poll(Duration::ZERO);
+        let failed = self.producer.context().take_failed();
+        let Some(first) = failed.first() else { return Ok(()) };
+        let (topic, key) = (first.message.topic(), first.message.key().unwrap_or_default());
+        bail!(
+            "{} records of `{topic}` were not delivered, the first with key {:?}: {}",
+            failed.len(),
+            String::from_utf8_lossy(key),
+            self.explain(topic, &first.error)
+        )
     }
 
-    fn flush(&self, failed_before: u64) -> anyhow::Result<()> {
-        self.producer
-            .flush(DELIVERY_TIMEOUT)
-            .context("the brokers did not acknowledge all item vectors in time")?;
-        let failed = self.failed() - failed_before;
-        if failed > 0 {
-            bail!(
-                "{failed} records of the output topic were not delivered; see the warnings above"
-            );
+    /// Waits until everything sent is on the brokers.
+    fn flush(&self) -> anyhow::Result<()> {
+        let flushed = self.producer.flush(FLUSH_WAIT_MAX);
+        self.settle()?;
+        let last = || self.producer.context().last_error();
+        flushed.with_context(|| format!("the brokers do not acknowledge all records ({})", last()))
+    }
+
+    fn explain(&self, topic: &str, error: &KafkaError) -> String {
+        let last = self.producer.context().last_error();
+        let brokers = &self.config.kafka.brokers;
+        match error.rdkafka_error_code() {
+            Some(
+                RDKafkaErrorCode::UnknownTopicOrPartition
+                | RDKafkaErrorCode::UnknownTopic
+                | RDKafkaErrorCode::UnknownPartition,
+            ) => format!("{error}; create topic `{topic}` on {brokers}, compacted by preference"),
+            Some(RDKafkaErrorCode::TopicAuthorizationFailed) => {
+                format!("{error}; allow this client to write to topic `{topic}`")
+            }
+            _ if last.is_empty() => format!("{error}; check the brokers {brokers}"),
+            _ => format!("{error} ({last}); check the brokers {brokers}"),
         }
-        Ok(())
     }
 }
 
@@ -257,10 +270,10 @@ pub fn read_back(config: &Config, version: &str) -> anyhow::Result<Vec<(String, 
     consumer.assign(&assignment)?;
     let mut open = topic_metadata.partitions().len();
     let mut vectors = std::collections::BTreeMap::new();
-    let deadline = std::time::Instant::now() + DELIVERY_TIMEOUT;
+    let deadline = Instant::now() + READ_BACK_MAX;
     while open > 0 {
-        if std::time::Instant::now() > deadline {
-            bail!("{topic} could not be read to its end within {DELIVERY_TIMEOUT:?}");
+        if Instant::now() > deadline {
+            bail!("{topic} could not be read to its end within {READ_BACK_MAX:?}");
         }
         match consumer.poll(Duration::from_millis(200)) {
             None => {}
@@ -281,3 +294,6 @@ pub fn read_back(config: &Config, version: &str) -> anyhow::Result<Vec<(String, 
     }
     Ok(vectors.into_iter().filter(|(_, vector)| vector.version == version).collect())
 }
+
+#[cfg(test)]
+mod tests;

@@ -105,8 +105,12 @@ pub struct Metrics {
     pub checkpoint_seconds: Histogram,
     /// Age of the newest durable checkpoint.
     pub checkpoint_age_seconds: Gauge,
+    /// Checkpoints that could not be written, each try counted.
+    pub checkpoint_failures_total: IntCounter,
     /// Vectors delivered to the output topic.
     pub published_total: IntCounter,
+    /// Versions that could not be published.
+    pub publish_failures_total: IntCounter,
     /// Step of the newest version whose end marker is on the versions topic.
     pub published_version_step: IntGauge,
     /// Steps skipped because the loss or a gradient was not finite.
@@ -149,7 +153,17 @@ impl Metrics {
                 &doubling(CHECKPOINT_SECONDS),
             ),
             checkpoint_age_seconds: gauge(&r, "checkpoint_age_seconds", "Newest checkpoint's age."),
+            checkpoint_failures_total: counter(
+                &r,
+                "checkpoint_failures_total",
+                "Checkpoints not written, by try.",
+            ),
             published_total: counter(&r, "published_total", "Vectors delivered."),
+            publish_failures_total: counter(
+                &r,
+                "publish_failures_total",
+                "Versions not published.",
+            ),
             published_version_step: int_gauge(
                 &r,
                 "published_version_step",
@@ -488,6 +502,8 @@ mod tests {
             "millrace_checkpoint_age_seconds NaN",
             "millrace_nonfinite_steps_total 0",
             "millrace_published_total 0",
+            "millrace_publish_failures_total 0",
+            "millrace_checkpoint_failures_total 0",
         ] {
             assert!(text.lines().any(|l| l == line), "missing {line:?} in\n{text}");
         }

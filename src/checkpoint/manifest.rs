@@ -12,7 +12,7 @@ use crate::stream::offsets::Offsets;
 
 /// The layout this program writes and reads. It grows with every change that an older program
 /// would misread. Whatever the format, `format` and `checksum` of the manifest keep their meaning.
-pub(super) const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
 /// Stands for the checksum of the manifest while that checksum is computed.
 const NO_CHECKSUM: &str = "00000000000000000000000000000000";
 
@@ -21,15 +21,15 @@ const NO_CHECKSUM: &str = "00000000000000000000000000000000";
 pub struct Manifest {
     /// Version of the layout.
     pub format: u32,
-    /// The checkpoint's id: its step, zero-padded, which is also its directory's name.
+    /// The checkpoint's id: its run and its step, zero-padded.
     pub version: String,
+    /// Names the run that began from nothing and led here.
+    pub run: String,
     /// Steps trained so far.
     pub step: u64,
     /// Where to read on: the next offset of each partition.
     pub offsets: Offsets,
-    /// Which pass over the log the offsets belong to; 1: the first, which is all there was before
-    /// this field.
-    #[serde(default = "first")]
+    /// Which pass over the log the offsets belong to; 1: the first.
     pub pass: u32,
     /// Event time of the newest event trained, in milliseconds since the Unix epoch.
     pub event_time_ms: i64,
@@ -45,10 +45,6 @@ pub struct Manifest {
     pub digest: String,
     /// xxh3-128 of this file, in hex, taken with zeros in this place. Must stay the last field.
     pub checksum: String,
-}
-
-fn first() -> u32 {
-    1
 }
 
 /// What the manifest knows of one file.

@@ -5,6 +5,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -12,13 +13,16 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::manifest::{FORMAT, hex, seal};
 use super::{CHUNK, CONFIG, Checkpoint, MANIFEST, Manifest, SectionEntry, Snapshot};
-use super::{digest, list, version};
+use super::{STEP_DIGITS, digest, directory_name, list};
 
 const LOCK: &str = ".lock";
 /// Prefix of what is not a checkpoint yet, or no longer: free to delete for the lock's holder.
 const STAGING: &str = ".tmp-";
 /// Prefix of a checkpoint that makes way for another one of the same step.
 const REPLACED: &str = ".old-";
+/// A checkpoint holds what people did: it is for the user who trains, as a key file is.
+const FILE_MODE: u32 = 0o600;
+const DIRECTORY_MODE: u32 = 0o700;
 
 /// The directory that holds checkpoints, locked for the one trainer that writes them.
 ///
@@ -40,7 +44,7 @@ impl Store {
     /// written.
     pub fn open(directory: &Path, keep: usize) -> Result<Self> {
         ensure!(keep >= 1, "0 checkpoints to keep: a trainer needs at least 1 to restart from");
-        fs::create_dir_all(directory).with_context(|| {
+        create_root(directory).with_context(|| {
             format!("cannot create checkpoint directory {}", directory.display())
         })?;
         let lock = lock(directory)?;
@@ -59,8 +63,8 @@ impl Store {
     /// If a file cannot be written or synced (no space, permissions); the earlier checkpoints are
     /// then untouched. Or if old ones could not be deleted; the new one is then durable.
     pub fn write(&self, snapshot: &Snapshot) -> Result<Checkpoint> {
-        let version = version(snapshot.step);
-        let staging = self.directory.join(format!("{STAGING}{version}"));
+        let name = directory_name(snapshot.step);
+        let staging = self.directory.join(format!("{STAGING}{name}"));
         let written = stage(&staging, snapshot).and_then(|manifest| self.admit(&staging, manifest));
         let checkpoint = written.map_err(|error| {
             // A full disk is the likely cause: half a checkpoint must not keep it full.
@@ -69,14 +73,14 @@ impl Store {
                 Err(kept) => error.context(format!("{} stays behind: {kept}", staging.display())),
             };
             error.context(format!(
-                "checkpoint {version} was not written to {}, earlier ones are untouched; \
+                "checkpoint {name} was not written to {}, earlier ones are untouched; \
                  check its free space and permissions",
                 self.directory.display()
             ))
         })?;
         self.retain(snapshot.step).with_context(|| {
             format!(
-                "checkpoint {version} is durable, but older ones in {} could not be deleted",
+                "checkpoint {name} is durable, but older ones in {} could not be deleted",
                 self.directory.display()
             )
         })?;
@@ -101,10 +105,10 @@ impl Store {
             }
             number += 1;
         };
-        fs::create_dir(&aside).with_context(|| format!("create {}", aside.display()))?;
+        create_directory(&aside).with_context(|| format!("create {}", aside.display()))?;
         let mut moved = Vec::new();
         for (step, path) in checkpoints {
-            let target = aside.join(version(step));
+            let target = aside.join(directory_name(step));
             rename(&path, &target)?;
             moved.push(target);
         }
@@ -114,8 +118,9 @@ impl Store {
 
     /// Gives a staged checkpoint its name, unless one that is just as good has it.
     fn admit(&self, staging: &Path, manifest: Manifest) -> Result<Checkpoint> {
-        let path = self.directory.join(&manifest.version);
-        let replaced = self.directory.join(format!("{REPLACED}{}", manifest.version));
+        let name = directory_name(manifest.step);
+        let path = self.directory.join(&name);
+        let replaced = self.directory.join(format!("{REPLACED}{name}"));
         let occupied = path.try_exists().with_context(|| format!("look for {}", path.display()))?;
         if occupied {
             let present = Checkpoint::open(&path);
@@ -156,7 +161,7 @@ impl Store {
                 continue;
             }
             // Renamed first: a crash in the middle must not leave half a checkpoint to be found.
-            let expired = self.directory.join(format!("{STAGING}expired-{}", version(step)));
+            let expired = self.directory.join(format!("{STAGING}expired-{}", directory_name(step)));
             rename(&path, &expired)?;
             remove(&expired).with_context(|| format!("delete {}", expired.display()))?;
         }
@@ -167,7 +172,7 @@ impl Store {
 /// Writes all of `snapshot` into the new directory `staging`, and syncs it.
 pub(super) fn stage(staging: &Path, snapshot: &Snapshot) -> Result<Manifest> {
     remove(staging).with_context(|| format!("delete {}", staging.display()))?;
-    fs::create_dir(staging).with_context(|| format!("create {}", staging.display()))?;
+    create_directory(staging).with_context(|| format!("create {}", staging.display()))?;
     let state = snapshot.sections.iter().map(|s| (s.name.as_str(), s.bytes.as_slice(), s.digested));
     let config = (CONFIG, snapshot.config_toml.as_bytes(), false);
     let mut sections: Vec<SectionEntry> = Vec::with_capacity(snapshot.sections.len() + 1);
@@ -180,7 +185,8 @@ pub(super) fn stage(staging: &Path, snapshot: &Snapshot) -> Result<Manifest> {
     }
     let mut manifest = Manifest {
         format: FORMAT,
-        version: version(snapshot.step),
+        version: format!("{}-{:0STEP_DIGITS$}", snapshot.run, snapshot.step),
+        run: snapshot.run.clone(),
         step: snapshot.step,
         offsets: snapshot.offsets.clone(),
         pass: snapshot.pass,
@@ -201,7 +207,8 @@ pub(super) fn stage(staging: &Path, snapshot: &Snapshot) -> Result<Manifest> {
 fn write_file(path: &Path, bytes: &[u8]) -> Result<String> {
     let mut hasher = Xxh3::new();
     let mut write = || {
-        let mut file = File::create_new(path)?;
+        let mut options = OpenOptions::new();
+        let mut file = options.write(true).create_new(true).mode(FILE_MODE).open(path)?;
         for chunk in bytes.chunks(CHUNK) {
             hasher.update(chunk);
             file.write_all(chunk)?;
@@ -218,7 +225,7 @@ fn write_file(path: &Path, bytes: &[u8]) -> Result<String> {
 fn lock(directory: &Path) -> Result<File> {
     let path = directory.join(LOCK);
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
+    options.read(true).write(true).create(true).truncate(false).mode(FILE_MODE);
     let mut file =
         options.open(&path).with_context(|| format!("cannot open lock {}", path.display()))?;
     match file.try_lock() {
@@ -261,6 +268,22 @@ fn clear_leftovers(directory: &Path) -> Result<()> {
         }
     }
     sync_directory(directory)
+}
+
+/// Creates the directory of checkpoints. Its parents get the mode that the user's umask gives them,
+/// and one that is there keeps its own: it may be somebody's mount.
+fn create_root(directory: &Path) -> io::Result<()> {
+    if let Some(parent) = directory.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    match create_directory(directory) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && directory.is_dir() => Ok(()),
+        created => created,
+    }
+}
+
+fn create_directory(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().mode(DIRECTORY_MODE).create(path)
 }
 
 /// Whether `name` is one plain component of a path on every system.

@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::{report, stop_on_signal};
 use crate::config::Config;
-use crate::pipeline::{self, Bounds, Clocks, Setting, Summary};
+use crate::pipeline::{self, Bounds, Clocks, Publication, Setting, Summary};
 use crate::progress::Progress;
 use crate::publish::read_back;
 use crate::stream::batch::Batch;
@@ -234,7 +234,7 @@ impl Demo {
             to: None,
             passes: 1,
             fresh: false,
-            publish_last: true,
+            publication: Publication::Complete,
         };
         let run = pipeline::run(&setting, &bounds, &mut |trainer, _| {
             trained.store(trainer.events + trainer.rejected, Ordering::Relaxed);
@@ -308,7 +308,8 @@ impl Demo {
         world: &World,
         cases: &[Interaction],
     ) -> anyhow::Result<f64> {
-        let mut trainer = pipeline::restore(config, &self.placement, &summary.checkpoint)?;
+        let checkpoint = summary.checkpoint.as_ref().context("the stream brought no event")?;
+        let mut trainer = pipeline::restore(config, &self.placement, checkpoint)?;
         let items = trainer.corpus.sorted();
         let vectors = trainer.model.embed_items(&items); // [items, dim]
         let mut mapping = Mapping::new(config);

@@ -16,7 +16,7 @@ pub(super) struct InspectArgs {
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
-    /// Print the config it was trained with as well.
+    /// Print the config it was trained with as well; values of kafka.properties are never stored.
     #[arg(long)]
     config: bool,
 }
@@ -41,7 +41,7 @@ pub(super) fn run(args: &InspectArgs) -> anyhow::Result<()> {
         return Ok(());
     }
     println!("checkpoint  {} (verified)", checkpoint.path.display());
-    println!("step        {}", manifest.step);
+    println!("version     {} (run {}, step {})", manifest.version, manifest.run, manifest.step);
     println!(
         "events      {} trained, {} rejected",
         manifest.events_trained, manifest.events_rejected

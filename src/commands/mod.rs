@@ -9,6 +9,7 @@ mod demo;
 mod estimate;
 mod evaluate;
 mod inspect;
+mod live_lines;
 mod produce;
 mod publish;
 mod replay;

@@ -33,9 +33,8 @@ pub(super) fn run(args: &PublishArgs) -> anyhow::Result<()> {
         args.checkpoint.clone().unwrap_or_else(|| config.checkpoint.directory.clone().into());
     let (checkpoint, _) = Checkpoint::resolve(&path)?;
     let placement = pipeline::placement(config.device)?;
-    let published = Publisher::new(&config, &placement)?
-        .publish(&checkpoint, &|| false)?
-        .context("publishing was stopped")?;
+    let mut publisher = Publisher::new(&config, &placement)?;
+    let published = publisher.publish(&checkpoint, &|| false)?.context("publishing was stopped")?;
     if args.json {
         println!(
             "{}",

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::by_day::{self, ByDayArgs};
 use super::{ConfigArgs, position, report, setting};
-use crate::pipeline::{self, Bounds};
+use crate::pipeline::{self, Bounds, Publication};
 use crate::progress::Progress;
 use crate::stream::position::Position;
 
@@ -31,6 +31,10 @@ pub(super) struct ReplayArgs {
     /// the newest checkpoint, so one that was killed loses nothing.
     #[arg(long)]
     fresh: bool,
+    /// Publish as `train` does, and the last checkpoint; the first publication that fails ends the
+    /// run. Without it nothing is published: an experiment must not replace what is served.
+    #[arg(long, conflicts_with = "by_day")]
+    publish: bool,
     #[command(flatten)]
     by_day: ByDayArgs,
     /// Print the result as one JSON object.
@@ -42,6 +46,9 @@ pub(super) fn run(args: &ReplayArgs) -> anyhow::Result<()> {
     let config = args.config.load()?;
     if args.by_day.by_day {
         return by_day::run(&args.by_day, &config, (args.from, args.to), args.json);
+    }
+    if args.publish && config.publish.topic.is_empty() {
+        bail!("publish.topic is empty: there is nowhere to publish to");
     }
     // A replay beside a live trainer must not fail for want of the metrics port.
     let listen = match std::net::TcpListener::bind(&config.http.listen) {
@@ -62,7 +69,7 @@ pub(super) fn run(args: &ReplayArgs) -> anyhow::Result<()> {
         to: Some(args.to),
         passes: args.passes,
         fresh: args.fresh,
-        publish_last: true,
+        publication: if args.publish { Publication::Complete } else { Publication::Never },
     };
     let mut progress: Option<Progress> = None;
     let summary = pipeline::run(&setting, &bounds, &mut |trainer, live| {

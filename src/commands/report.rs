@@ -1,43 +1,9 @@
-//! What runs print: live log lines, the summary as a table or as JSON.
-
-use std::time::{Duration, Instant};
+//! What bounded runs print: a line of progress, the summary as a table or as JSON.
 
 use serde_json::{Map, Value, json};
 
 use crate::pipeline::{Live, Summary};
 use crate::train::evaluation::{KS, Recall};
-use crate::train::trainer::Trainer;
-
-/// A live run says how it is this often: a line a minute is what a person reads.
-const LINE_EVERY: Duration = Duration::from_secs(60);
-
-/// Log lines of a run without end.
-pub(super) struct LiveLines {
-    shown: Instant,
-    events: u64,
-}
-
-impl LiveLines {
-    pub(super) fn new() -> Self {
-        Self { shown: Instant::now(), events: 0 }
-    }
-
-    #[expect(clippy::cast_precision_loss, reason = "a rate for the eye")]
-    pub(super) fn show(&mut self, trainer: &Trainer, live: &Live) {
-        let elapsed = self.shown.elapsed();
-        if self.events == 0 {
-            self.events = trainer.events;
-        }
-        if elapsed < LINE_EVERY {
-            return;
-        }
-        let rate = (trainer.events - self.events) as f64 / elapsed.as_secs_f64();
-        let (step, events, rejected) = (trainer.step, trainer.events, trainer.rejected);
-        let loss = live.loss();
-        tracing::info!(step, events, rejected, "{rate:.0} events/s, loss {loss:.4}");
-        (self.shown, self.events) = (Instant::now(), trainer.events);
-    }
-}
 
 /// One line on how training goes.
 pub(super) fn message(live: &Live) -> String {
@@ -69,6 +35,7 @@ pub(super) fn summary_json(summary: &Summary) -> Value {
         .iter()
         .map(|(reason, count)| (reason.clone(), json!(count)))
         .collect();
+    let checkpoint = summary.checkpoint.as_ref();
     json!({
         "events": summary.trained + summary.rejected,
         "trained": summary.trained,
@@ -84,8 +51,9 @@ pub(super) fn summary_json(summary: &Summary) -> Value {
         "recall": recall_json(&summary.recall),
         "recall_candidates": "batch",
         "nonfinite_steps": summary.nonfinite_steps,
-        "checkpoint": summary.checkpoint.path,
-        "digest": summary.checkpoint.manifest.digest,
+        "checkpoint": checkpoint.map(|checkpoint| &checkpoint.path),
+        "digest": checkpoint.map(|checkpoint| &checkpoint.manifest.digest),
+        "version": summary.published.as_ref().map(|published| &published.version),
         "published": summary.published.as_ref().map_or(0, |published| published.vectors),
     })
 }
@@ -117,8 +85,13 @@ pub(super) fn print_summary(summary: &Summary) {
     let recall: Vec<String> =
         summary.recall.values().iter().map(|(k, value)| format!("@{k} {value:.4}")).collect();
     println!("recall      {} (among each batch's items, before training on it)", recall.join("  "));
-    println!("checkpoint  {}", summary.checkpoint.path.display());
-    println!("digest      {}", summary.checkpoint.manifest.digest);
+    match &summary.checkpoint {
+        None => println!("checkpoint  none: there was no event to train on"),
+        Some(checkpoint) => {
+            println!("checkpoint  {}", checkpoint.path.display());
+            println!("digest      {}", checkpoint.manifest.digest);
+        }
+    }
     match &summary.published {
         None => println!("published   nothing"),
         Some(published) => println!(

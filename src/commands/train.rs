@@ -1,8 +1,9 @@
 //! `millrace train`
 
-use super::{ConfigArgs, report, setting};
+use super::live_lines::LiveLines;
+use super::{ConfigArgs, setting};
 use crate::config::Start;
-use crate::pipeline::{self, Bounds};
+use crate::pipeline::{self, Bounds, Publication};
 use crate::stream::position::Position;
 
 pub(super) fn run(args: &ConfigArgs) -> anyhow::Result<()> {
@@ -13,13 +14,14 @@ pub(super) fn run(args: &ConfigArgs) -> anyhow::Result<()> {
         Start::Earliest => Position::Earliest,
         Start::Latest => Position::Latest,
     };
-    let bounds = Bounds { from, to: None, passes: 1, fresh: false, publish_last: false };
-    let mut lines = report::LiveLines::new();
+    let bounds = Bounds { from, to: None, passes: 1, fresh: false, publication: Publication::Live };
+    let mut lines = LiveLines::new(&setting.config.batch);
     let summary = pipeline::run(&setting, &bounds, &mut |trainer, live| lines.show(trainer, live))?;
-    tracing::info!(
-        step = summary.step,
-        checkpoint = %summary.checkpoint.path.display(),
-        "stopped"
-    );
+    match summary.checkpoint {
+        None => tracing::info!("stopped before the first event: there is no checkpoint"),
+        Some(checkpoint) => {
+            tracing::info!(step = summary.step, checkpoint = %checkpoint.path.display(), "stopped");
+        }
+    }
     Ok(())
 }

@@ -58,12 +58,12 @@ impl Config {
         };
         let mut table: Table = text.parse().map_err(|error: toml::de::Error| {
             let mut faults = Faults::default();
-            faults.add("", format!("not valid TOML: {}", error.to_string().trim_end()));
+            faults.add("", not_toml(&error, &text));
             faults
         })?;
         for text in overrides {
             if let Err(reason) = apply_override(&mut table, text) {
-                faults.add(format!("--set {text}"), reason);
+                faults.add(format!("--set {}", shown(text)), reason);
             }
         }
         for renamed in rename(&mut table) {
@@ -86,7 +86,7 @@ impl Config {
                 parse(table, &mut faults)
             }
             Err(error) => {
-                faults.add("", format!("not valid TOML: {error}"));
+                faults.add("", not_toml(&error, text));
                 return Err(faults);
             }
         };
@@ -128,6 +128,27 @@ fn rename(table: &mut Table) -> Vec<String> {
     lines
 }
 
+/// The table whose values no message may show.
+const PROPERTIES: &str = "kafka.properties";
+
+/// What is wrong with a text that is no TOML, and in which line. The line itself is not shown: it
+/// may hold a password.
+fn not_toml(error: &toml::de::Error, text: &str) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start));
+    let place = before
+        .map_or(String::new(), |before| format!("line {}: ", before.matches('\n').count() + 1));
+    format!("not valid TOML: {place}{}", error.message().trim_end())
+}
+
+/// An override for a message: of a property only its key.
+fn shown(text: &str) -> String {
+    match text.split_once('=') {
+        _ if !text.trim_start().starts_with(PROPERTIES) => text.to_owned(),
+        Some((key, _)) => format!("{key}=..."),
+        None => format!("{PROPERTIES}..."),
+    }
+}
+
 /// serde stops at the first wrong type. Taking the offending key out and parsing again finds the
 /// next one; each round removes a key, so the loop ends.
 fn parse(mut table: Table, faults: &mut Faults) -> Config {
@@ -147,7 +168,13 @@ fn parse(mut table: Table, faults: &mut Faults) -> Config {
             }
             Err(error) => {
                 let path = track.path().to_string();
-                faults.add(path.clone(), error.to_string().trim_end().to_owned());
+                // serde's words quote the value, which may be a password.
+                let reason = if path.starts_with(PROPERTIES) {
+                    "must be a string, in quotes".to_owned()
+                } else {
+                    error.to_string().trim_end().to_owned()
+                };
+                faults.add(path.clone(), reason);
                 if !remove(&mut table, &path) {
                     return Config::default();
                 }
@@ -160,6 +187,10 @@ fn parse(mut table: Table, faults: &mut Faults) -> Config {
 fn remove(table: &mut Table, path: &str) -> bool {
     let steps = path.replace('[', ".").replace(']', "");
     let mut steps: Vec<&str> = steps.split('.').collect();
+    // A librdkafka property has dots of its own.
+    if let Some(name) = path.strip_prefix("kafka.properties.") {
+        steps = vec!["kafka", "properties", name];
+    }
     let Some(last) = steps.pop() else { return false };
     let mut root = Value::Table(std::mem::take(table));
     let mut at = Some(&mut root);
@@ -191,8 +222,14 @@ fn remove(table: &mut Table, path: &str) -> bool {
 /// `kafka.brokers=host:9092` needs no quotes.
 fn apply_override(table: &mut Table, text: &str) -> Result<(), String> {
     let (path, value) = text.split_once('=').ok_or("expected section.key=value")?;
+    let property = path.trim().starts_with(PROPERTIES);
     let value = match format!("v = {value}").parse::<Table>() {
-        Ok(mut parsed) => parsed.remove("v").ok_or("expected a value")?,
+        Ok(mut parsed) => match parsed.remove("v").ok_or("expected a value")? {
+            // librdkafka takes text only: a number or `true` is one that lacks its quotes.
+            Value::String(text) => Value::String(text),
+            _ if property => Value::String(value.to_owned()),
+            other => other,
+        },
         Err(_) => Value::String(value.to_owned()),
     };
     let mut steps: Vec<&str> = path.trim().split('.').collect();

@@ -238,7 +238,7 @@ pub struct PublishConfig {
     pub topic: String,
     /// Topic of end markers, one a version.
     pub versions_topic: String,
-    /// Every this-many-th checkpoint is published, and the last one of a run.
+    /// Every this-many-th checkpoint is published; by `replay --publish` the last one as well.
     pub every_checkpoints: u64,
 }
 
@@ -269,6 +269,16 @@ impl Config {
         names.sort();
         names.dedup();
         names
+    }
+
+    /// This config without the values of `kafka.properties`, where passwords and private keys
+    /// stand. A checkpoint holds this one: it is handed to others, and nothing reads a property
+    /// from it.
+    #[must_use]
+    pub fn without_credentials(&self) -> Config {
+        let mut config = self.clone();
+        config.kafka.properties.clear();
+        config
     }
 
     /// The file as TOML, every key included: what a checkpoint carries to describe itself.

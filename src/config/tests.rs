@@ -192,3 +192,30 @@ fn keys_that_counted_steps_are_read_as_events() {
     let faults = Config::from_toml(&both).expect_err("which of the two?");
     assert!(faults.to_string().contains("embedding.expiry_steps: unknown key"), "{faults}");
 }
+
+#[test]
+fn no_message_shows_a_property() {
+    const SECRET: &str = "31415926";
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/ml-1m.toml");
+    let plain = format!("kafka.properties.sasl.password={SECRET}");
+    let config = Config::load(Some(&path), &[plain]).expect("digits are a password, too");
+    assert_eq!(config.kafka.properties["sasl.password"], SECRET);
+    assert!(config.to_toml().contains(SECRET));
+    assert!(!config.without_credentials().to_toml().contains(SECRET));
+
+    let sets =
+        [format!("kafka.properties.sasl.password:{SECRET}"), format!("kafka.properties.={SECRET}")];
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("wrong.toml");
+    let texts = [
+        format!("[kafka.properties]\n\"sasl.password\" = {SECRET}"),
+        format!("[kafka.properties]\n\"sasl.password\" = \"{SECRET}"),
+    ];
+    for text in &texts {
+        std::fs::write(&file, text).expect("the directory is ours");
+        let faults = Config::load(Some(&file), &sets).expect_err("much is wrong").to_string();
+        let saved = Config::from_toml(text).expect_err("wrong").to_string();
+        assert!(!faults.contains(SECRET) && !saved.contains(SECRET), "{faults}\n{saved}");
+        assert!(faults.contains("kafka.properties") || faults.contains("line 2"), "{faults}");
+    }
+}

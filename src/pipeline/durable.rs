@@ -7,31 +7,37 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
 use super::live::now_ms;
-use super::{Bounds, Setting};
+use super::{Publication, Setting};
 use crate::checkpoint::{Checkpoint, Section, Snapshot, Store};
 use crate::config::Config;
-use crate::publish::{Published, Publisher};
+use crate::publish::Published;
 use crate::stream::offsets::Offsets;
 use crate::train::capture::Captured;
 
 /// Tries to write a checkpoint before the run stops: a full disk is often cleaned within a minute.
 const WRITE_TRIES: u32 = 4;
 
+/// Where written checkpoints go to be published.
+pub(super) struct Outlet {
+    pub(super) sender: Sender<Checkpoint>,
+    pub(super) publication: Publication,
+}
+
 /// The checkpoint thread. Returns the last checkpoint written.
 pub(super) fn write_checkpoints(
     setting: &Setting,
-    bounds: &Bounds,
     store: &Store,
+    run: &str,
     snapshots: Receiver<Captured>,
-    checkpoints: Sender<Checkpoint>,
+    outlet: Option<Outlet>,
     durable: &Mutex<Option<Offsets>>,
 ) -> anyhow::Result<Option<Checkpoint>> {
     let mut last = None;
     let mut written = 0u64;
     for captured in snapshots {
         let began = Instant::now();
-        let snapshot = snapshot(&setting.config, captured);
-        let checkpoint = write_with_retries(store, &snapshot).inspect_err(|error| {
+        let snapshot = snapshot(&setting.config, run, captured);
+        let checkpoint = write_with_retries(setting, store, &snapshot).inspect_err(|error| {
             tracing::error!("stopping: {error:#}");
             setting.stop.store(true, Ordering::Relaxed);
         })?;
@@ -41,27 +47,32 @@ pub(super) fn write_checkpoints(
         tracing::info!(step = snapshot.step, path, "checkpoint");
         *durable.lock().expect("no holder of this lock can panic") = Some(snapshot.offsets);
         written += 1;
-        // A publisher that is still busy with the version before skips this one.
-        if written.is_multiple_of(setting.config.publish.every_checkpoints) {
-            match checkpoints.try_send(checkpoint.clone()) {
+        if let Some(outlet) = &outlet
+            && written.is_multiple_of(setting.config.publish.every_checkpoints)
+        {
+            match outlet.sender.try_send(checkpoint.clone()) {
+                // A publisher that is still busy with the version before skips this one. One that
+                // has ended has set the stop flag, and its error is the run's.
                 Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
             }
         }
         last = Some(checkpoint);
     }
-    if let (true, Some(last)) = (bounds.publish_last, &last)
-        && checkpoints.send(last.clone()).is_err()
+    if let (Some(Outlet { sender, publication: Publication::Complete }), Some(last)) =
+        (&outlet, &last)
+        && sender.send(last.clone()).is_err()
     {
-        tracing::warn!("the publisher ended before the last checkpoint");
+        tracing::warn!("the last checkpoint is written and not published: the publisher has ended");
     }
     Ok(last)
 }
 
 /// The state as of one step, with what a checkpoint says of it.
-pub(super) fn snapshot(config: &Config, captured: Captured) -> Snapshot {
+pub(super) fn snapshot(config: &Config, run: &str, captured: Captured) -> Snapshot {
     let counters = captured.counters.clone();
     let section = |(name, bytes)| Section { name, bytes, digested: true };
     Snapshot {
+        run: run.to_owned(),
         step: counters.step,
         offsets: counters.offsets,
         pass: counters.pass,
@@ -69,43 +80,50 @@ pub(super) fn snapshot(config: &Config, captured: Captured) -> Snapshot {
         events_trained: counters.events,
         events_rejected: counters.rejected,
         config_digest: config.digest(),
-        config_toml: config.to_toml(),
+        config_toml: config.without_credentials().to_toml(),
         sections: captured.into_sections().into_iter().map(section).collect(),
     }
 }
 
-fn write_with_retries(store: &Store, snapshot: &Snapshot) -> anyhow::Result<Checkpoint> {
+fn write_with_retries(
+    setting: &Setting,
+    store: &Store,
+    snapshot: &Snapshot,
+) -> anyhow::Result<Checkpoint> {
     let mut tries = 1;
     loop {
-        match store.write(snapshot) {
+        let error = match store.write(snapshot) {
             Ok(checkpoint) => return Ok(checkpoint),
-            Err(error) if tries < WRITE_TRIES => {
-                tracing::warn!(tries, "a checkpoint was not written, trying again: {error:#}");
-                std::thread::sleep(Duration::from_secs(1 << tries));
-                tries += 1;
-            }
-            Err(error) => return Err(error.context("no checkpoint can be written")),
+            Err(error) => error,
+        };
+        setting.metrics.checkpoint_failures_total.inc();
+        if tries == WRITE_TRIES {
+            return Err(error.context("no checkpoint can be written"));
         }
+        tracing::warn!(tries, "a checkpoint was not written, trying again: {error:#}");
+        std::thread::sleep(Duration::from_secs(1 << tries));
+        tries += 1;
     }
 }
 
-/// The publisher thread. Returns the last version it published.
+/// The publisher thread: `send` publishes a checkpoint, or returns `None` where the function that
+/// it is given says stop. Returns the last version published.
 pub(super) fn publish(
     setting: &Setting,
-    bounds: &Bounds,
-    publisher: Option<&Publisher>,
-    checkpoints: &Receiver<Checkpoint>,
+    publication: Publication,
+    checkpoints: Receiver<Checkpoint>,
+    mut send: impl FnMut(&Checkpoint, &dyn Fn() -> bool) -> anyhow::Result<Option<Published>>,
 ) -> anyhow::Result<Option<Published>> {
+    let complete = publication == Publication::Complete;
     let mut last: Option<Published> = None;
     for checkpoint in checkpoints {
-        let Some(publisher) = publisher else { continue };
         let known = last.as_ref().is_some_and(|last| last.version == checkpoint.manifest.version);
         if known {
             continue;
         }
         // A stop waits for a checkpoint, not for a sweep over the corpus: the next run publishes.
-        let stop = || !bounds.publish_last && setting.stop.load(Ordering::Relaxed);
-        match publisher.publish(&checkpoint, &stop) {
+        let stop = || !complete && setting.stop.load(Ordering::Relaxed);
+        match send(&checkpoint, &stop) {
             Ok(Some(published)) => {
                 let Published { version, vectors, tombstones, .. } = &published;
                 tracing::info!(version, vectors, tombstones, "published");
@@ -117,11 +135,21 @@ pub(super) fn publish(
                 last = Some(published);
             }
             Ok(None) => {}
-            // A live run goes on: the next version replaces this one. Work that ends with its
-            // publication has failed.
-            Err(error) if bounds.publish_last => return Err(error),
-            Err(error) => tracing::error!("version not published: {error:#}"),
+            Err(error) => {
+                setting.metrics.publish_failures_total.inc();
+                let version = &checkpoint.manifest.version;
+                let error = error.context(format!("version {version} was not published"));
+                if complete {
+                    tracing::error!("stopping: {error:#}");
+                    setting.stop.store(true, Ordering::Relaxed);
+                    return Err(error);
+                }
+                tracing::error!("{error:#}; the next version replaces it");
+            }
         }
     }
     Ok(last)
 }
+
+#[cfg(test)]
+mod tests;

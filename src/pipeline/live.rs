@@ -1,10 +1,11 @@
 //! What a run shows of itself while it runs: counts, windows, ages.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use super::{RECALL_KS, Setting};
+use super::{Outlook, RECALL_KS, Setting};
 use crate::stream::batch::Batch;
 use crate::telemetry::Metrics;
 use crate::train::evaluation::Recall;
@@ -58,6 +59,8 @@ pub struct Live {
     pub records_before: u64,
     /// Records that this run will read; 0: it has no end.
     pub total: u64,
+    /// What the source thread last saw.
+    pub outlook: Arc<Outlook>,
     evictions: Vec<u64>,
     /// When the first batch came, and when the last one was trained on.
     trained: Option<(Instant, Instant)>,
@@ -74,6 +77,7 @@ impl Live {
             step_before: trainer.step,
             records_before: trainer.events + trainer.rejected,
             total,
+            outlook: Arc::default(),
             evictions: trainer.model.tables.iter().map(|table| table.evictions()).collect(),
             trained: None,
         }

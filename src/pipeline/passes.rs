@@ -41,6 +41,7 @@ impl Passes {
         self.pass += 1;
         tracing::info!(pass = self.pass, of = self.last, "next pass");
         self.source = Source::open(&self.config, self.range.clone(), self.pass)?;
+        self.source.have_shown(self.rejected.keys().copied());
         Ok(Next::Idle)
     }
 

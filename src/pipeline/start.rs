@@ -1,14 +1,16 @@
 //! How a run begins: the device, the newest good checkpoint, and where in the log to read on.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, anyhow, bail};
 use burn::tensor::{Device, DeviceKind};
 
 use super::passes::Passes;
 use super::{Bounds, Setting};
-use crate::checkpoint::{self, Checkpoint, Store};
+use crate::checkpoint::{self, Checkpoint, Manifest, Store};
 use crate::config::{Config, DeviceChoice};
 use crate::stream::offsets::Offsets;
 use crate::stream::position::{self, Range};
@@ -19,6 +21,8 @@ use crate::train::trainer::{Counters, Trainer};
 /// A trainer and the passes that feed it.
 pub(super) struct Begun {
     pub(super) trainer: Trainer,
+    /// The name of the run that the state began with.
+    pub(super) run: String,
     pub(super) passes: Passes,
     /// Records from the trainer's offsets to the end of the last pass; 0: there is no end.
     pub(super) total: u64,
@@ -33,16 +37,21 @@ pub(super) fn start(setting: &Setting, store: &Store, bounds: &Bounds) -> anyhow
         }
     }
     let newest = newest(Path::new(&config.checkpoint.directory))?;
+    // A state that saw no event may be of any topic.
+    let newest = newest.filter(|found| {
+        let Manifest { events_trained, offsets, .. } = &found.manifest;
+        *events_trained > 0 || offsets.topic() == config.kafka.topic
+    });
     setting.health.set_phase("asking the brokers for offsets");
     let consumer = source::consumer(config)?;
     let (topic, brokers) = (&config.kafka.topic, &config.kafka.brokers);
     let resolve = |position| position::resolve(&consumer, topic, brokers, position);
     let to = bounds.to.map(resolve).transpose()?;
     let from = resolve(bounds.from)?;
-    let trainer = match newest {
-        None => Trainer::new(config, &setting.placement, from.clone()),
+    let (trainer, run) = match newest {
+        None => (Trainer::new(config, &setting.placement, from.clone()), new_run()),
         Some(checkpoint) => {
-            let mut trainer = restore(config, &setting.placement, &checkpoint)?;
+            let (mut trainer, run) = go_on(config, &setting.placement, &checkpoint)?;
             if trainer.offsets.topic() != topic.as_str() {
                 bail!(
                     "the checkpoints in {} were trained on topic `{}`, the config names `{topic}`: \
@@ -60,8 +69,8 @@ pub(super) fn start(setting: &Setting, store: &Store, bounds: &Bounds) -> anyhow
             trainer.offsets = checked.offsets;
             let (step, pass) = (trainer.step, trainer.pass);
             let path = checkpoint.path.display().to_string();
-            tracing::info!(step, pass, path, "going on from a checkpoint");
-            trainer
+            tracing::info!(run, step, pass, path, "going on from a checkpoint");
+            (trainer, run)
         }
     };
     drop(consumer);
@@ -74,7 +83,7 @@ pub(super) fn start(setting: &Setting, store: &Store, bounds: &Bounds) -> anyhow
     let rest = Range { from: trainer.offsets.clone(), to: to.clone() };
     setting.health.set_phase("opening the source");
     let passes = Passes::begin(config, rest, Range { from, to }, (trainer.pass, last))?;
-    Ok(Begun { passes, trainer, total })
+    Ok(Begun { passes, trainer, run, total })
 }
 
 /// The newest checkpoint that verifies. Where all are damaged this is an error: starting from
@@ -94,6 +103,33 @@ fn newest(directory: &Path) -> anyhow::Result<Option<Checkpoint>> {
     Ok(newest)
 }
 
+/// The trainer that goes on from `checkpoint`, and the name of its run. A state that saw no event
+/// binds nobody to its config: only its offsets count.
+fn go_on(
+    config: &Config,
+    placement: &Placement,
+    checkpoint: &Checkpoint,
+) -> anyhow::Result<(Trainer, String)> {
+    let manifest = &checkpoint.manifest;
+    if manifest.events_trained > 0 {
+        return Ok((restore(config, placement, checkpoint)?, manifest.run.clone()));
+    }
+    let path = checkpoint.path.display().to_string();
+    tracing::info!(path, "the newest checkpoint saw no event: starting anew at its offsets");
+    let mut trainer = Trainer::new(config, placement, manifest.offsets.clone());
+    (trainer.rejected, trainer.pass) = (manifest.events_rejected, manifest.pass);
+    Ok((trainer, new_run()))
+}
+
+/// A name for a run that begins from nothing, 8 hex digits: two runs in one directory reach the
+/// same steps, and their versions must differ. The keys of a `RandomState` are random in each
+/// process; the time is for those platforms where they are not.
+fn new_run() -> String {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let [_, _, _, _, name @ ..] = RandomState::new().hash_one(since.as_nanos()).to_be_bytes();
+    format!("{:08x}", u32::from_be_bytes(name))
+}
+
 /// The trainer that a checkpoint holds.
 ///
 /// # Errors
@@ -109,7 +145,8 @@ pub fn restore(
     if manifest.config_digest != config.digest() {
         let saved = Config::from_toml(&checkpoint.config()?)
             .map_err(|faults| anyhow!("the config in {path} is not valid here: {faults}"))?;
-        // A key that came with a later version has its default in both, and only the digest differs.
+        // A key that came with a later version has its default in both, and only the digest
+        // differs.
         let (old, new) = (saved.state_keys(), config.state_keys());
         if old != new {
             bail!(
@@ -236,7 +273,7 @@ mod tests {
     fn checkpoint(config: &Config, directory: &Path, digest: &str) -> Checkpoint {
         let placement = Placement { device: Device::flex(), gpu: false };
         let trainer = Trainer::new(config, &placement, Offsets::new("demo"));
-        let mut snapshot = super::super::durable::snapshot(config, trainer.capture());
+        let mut snapshot = super::super::durable::snapshot(config, "5eed0001", trainer.capture());
         snapshot.config_digest = digest.to_owned();
         let store = Store::open(directory, 1).expect("a directory of its own");
         store.write(&snapshot).expect("written")
@@ -261,5 +298,34 @@ mod tests {
             "{text}"
         );
         assert!(!text.contains("topic"), "{text}");
+    }
+
+    #[test]
+    fn a_state_without_events_binds_nobody() {
+        let config = Config::from_toml(include_str!("../../config/demo.toml")).expect("valid");
+        let directory = tempfile::tempdir().expect("a directory");
+        let placement = Placement { device: Device::flex(), gpu: false };
+        let mut offsets = Offsets::new("demo");
+        offsets.advance(0, 77);
+        let mut trainer = Trainer::new(&config, &placement, offsets);
+        trainer.rejected = 77;
+        let store = Store::open(directory.path(), 1).expect("a directory of its own");
+        let write = |trainer: &Trainer| {
+            let captured = trainer.capture();
+            let snapshot = super::super::durable::snapshot(&config, "5eed0001", captured);
+            store.write(&snapshot).expect("written")
+        };
+        let mut other = config.clone();
+        other.model.dim += 1;
+        let (fresh, run) = go_on(&other, &placement, &write(&trainer)).expect("not bound");
+        assert_eq!((fresh.offsets.next(0), fresh.rejected, fresh.events), (Some(77), 77, 0));
+        assert!(run != "5eed0001" && run != new_run() && run.len() == 8, "{run}");
+
+        trainer.events = 1;
+        let checkpoint = write(&trainer);
+        let error = go_on(&other, &placement, &checkpoint).err().expect("another shape");
+        assert!(error.to_string().contains("model.dim"), "{error}");
+        let (_, run) = go_on(&config, &placement, &checkpoint).expect("the same config");
+        assert_eq!(run, "5eed0001", "a state keeps its run");
     }
 }

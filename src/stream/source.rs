@@ -9,6 +9,7 @@
 
 pub mod client;
 mod decoders;
+mod example;
 mod guard;
 mod intake;
 mod lanes;
@@ -67,6 +68,10 @@ impl std::fmt::Debug for Source {
         f.debug_struct("Source").field("offsets", offsets).finish_non_exhaustive()
     }
 }
+
+/// An error of the brokers is worth a word in the next log line, which comes once a minute; an
+/// older one explains nothing.
+const TROUBLE_RECENT: Duration = Duration::from_secs(70);
 
 /// librdkafka's callbacks are served at least this often.
 const POLL_MAX: Duration = Duration::from_millis(100);
@@ -248,6 +253,37 @@ impl Source {
             Some((partition, (high - next).max(0)))
         };
         offsets.iter().filter_map(lag).collect()
+    }
+
+    /// What the next batch waits for, in words for a person. Brokers that lately gave trouble are
+    /// named with their last error.
+    pub fn waits_for(&self) -> String {
+        let Intake { merge, batcher, .. } = &self.intake;
+        let partitions = batcher.offsets().iter().map(|(partition, _)| partition);
+        let starved: Vec<i32> = partitions
+            .filter(|&partition| !merge.drained(partition) && merge.buffered(partition) == 0)
+            .collect();
+        let topic = &self.topic;
+        let what = if !starved.is_empty() {
+            format!(
+                "records of the partitions {starved:?} of `{topic}`, or word that they have none"
+            )
+        } else if batcher.since().is_some() {
+            "the rest of a batch, for batch.linger_ms at most".to_owned()
+        } else {
+            format!("new records: `{topic}` is read to its end")
+        };
+        match self.consumer.context().errors.recent(TROUBLE_RECENT) {
+            None => what,
+            Some((error, age)) => format!("{what}; kafka, {} s ago: {error}", age.as_secs()),
+        }
+    }
+
+    /// Tells that the log has an example of these reasons: an earlier pass of the run showed them.
+    pub fn have_shown(&mut self, reasons: impl Iterator<Item = &'static str>) {
+        for reason in reasons {
+            self.intake.guard.is_first(reason);
+        }
     }
 
     /// Rejected records since the start, by [`super::decode::DecodeError::reason`].

@@ -4,12 +4,9 @@
 use std::collections::BTreeMap;
 
 use rdkafka::Message;
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
-use rdkafka::message::Headers;
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::message::{Headers, OwnedMessage};
 
-use crate::support::{Bench, client, json, send, synthetic};
+use crate::support::{Bench, json, records, send, synthetic};
 
 const GOOD: usize = 9_000;
 const BAD: usize = 1_000;
@@ -41,34 +38,20 @@ fn bad(kind: usize) -> (Option<Vec<u8>>, &'static str) {
     }
 }
 
-/// Every record of a topic's partition 0: reason, and the offset it came from.
+/// Reason of each letter, and the offset it came from.
 fn dead_letters(topic: &str) -> Vec<(String, i64)> {
-    let consumer: BaseConsumer = client()
-        .set("enable.partition.eof", "true")
-        .set("fetch.message.max.bytes", "10485760")
-        .create()
-        .expect("a consumer");
-    let mut assignment = TopicPartitionList::new();
-    assignment.add_partition_offset(topic, 0, Offset::Beginning).expect("a partition");
-    consumer.assign(&assignment).expect("assigned");
-    let mut letters = Vec::new();
-    loop {
-        match consumer.poll(crate::support::PATIENCE).expect("the broker answers") {
-            Err(KafkaError::PartitionEOF(_)) => return letters,
-            Err(error) => panic!("{error}"),
-            Ok(message) => {
-                let headers = message.headers().expect("a dead letter has headers");
-                let header = |key: &str| {
-                    let header = headers.iter().find(|header| header.key == key);
-                    let value = header.unwrap_or_else(|| panic!("no {key}")).value;
-                    String::from_utf8(value.expect("a value").to_vec()).expect("text")
-                };
-                assert_eq!(header("partition"), "0");
-                assert!(!header("error").is_empty());
-                letters.push((header("reason"), header("offset").parse().expect("an offset")));
-            }
-        }
-    }
+    let letter = |message: OwnedMessage| {
+        let headers = message.headers().expect("a dead letter has headers");
+        let header = |key: &str| {
+            let header = headers.iter().find(|header| header.key == key);
+            let value = header.unwrap_or_else(|| panic!("no {key}")).value;
+            String::from_utf8(value.expect("a value").to_vec()).expect("text")
+        };
+        assert_eq!(header("partition"), "0");
+        assert!(!header("error").is_empty());
+        (header("reason"), header("offset").parse().expect("an offset"))
+    };
+    records(topic).into_iter().map(letter).collect()
 }
 
 #[test]
@@ -126,6 +109,12 @@ fn too_many_bad_records_stop_the_run_with_the_reasons() {
     assert_eq!(output.status.code(), Some(1));
     let log = String::from_utf8_lossy(&output.stderr);
     assert!(log.contains("not_json"), "the message names the reason:\n{log}");
+    let shown: Vec<&str> =
+        log.lines().filter(|line| line.contains("a record was rejected")).collect();
+    let [line] = shown.as_slice() else { panic!("one line a reason:\n{log}") };
+    for part in ["WARN", "reason=\"not_json\"", "partition=0", "offset=0", "value=\"broken\""] {
+        assert!(line.contains(part), "no {part} in {line}");
+    }
 }
 
 #[test]

@@ -35,7 +35,7 @@ fn ml_1m_every_event_is_trained_once_and_the_model_beats_popularity() {
     let Some(file) = data("ml-1m/ratings.jsonl.gz") else { return };
     let bench = Bench::new("ml-1m.toml", 1);
     assert_eq!(bench.produce(&file)["lines"], 999_611);
-    let run = json(&mut bench.command("replay", "ml-1m", &[]));
+    let run = json(bench.command("replay", "ml-1m", &[]).arg("--publish"));
     println!("{run}");
     assert_eq!(run["events"], 999_611);
     assert_eq!(run["trained"], 999_611);

@@ -9,6 +9,8 @@ mod by_day;
 mod device;
 mod estimate;
 mod learning;
+mod publishing;
+mod quiet;
 mod recovery;
 mod support;
 mod telemetry;

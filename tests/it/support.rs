@@ -8,10 +8,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use millrace::synthetic::{World, WorldSettings};
-use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::OwnedMessage;
 use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde_json::Value;
 
 /// Nothing that a test waits for takes longer, even on a busy machine.
@@ -51,23 +54,13 @@ impl Bench {
         let topic = format!("it-{}-{number}", std::process::id());
         let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(config);
         let bench = Self { topic, directory: tempfile::tempdir().expect("a directory"), config };
-        let admin: AdminClient<DefaultClientContext> = client().create().expect("an admin client");
         for (name, partitions) in [
             (bench.topic.clone(), partitions),
             (bench.dead(), 1),
             (format!("{}-out", bench.topic), 1),
             (format!("{}-versions", bench.topic), 1),
         ] {
-            let topic = NewTopic::new(&name, partitions, TopicReplication::Fixed(1));
-            let created = admin.create_topics([&topic], &AdminOptions::new());
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .expect("a runtime");
-            let results = runtime.block_on(created).expect("the broker answers");
-            results.into_iter().for_each(|result| {
-                result.expect("the topic is created");
-            });
+            create_topic(&name, partitions, None);
         }
         bench
     }
@@ -121,6 +114,22 @@ impl Bench {
     }
 }
 
+/// Creates a topic, with one setting of its own if given.
+pub(crate) fn create_topic(name: &str, partitions: i32, setting: Option<(&str, &str)>) {
+    let admin: AdminClient<DefaultClientContext> = client().create().expect("an admin client");
+    let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+    if let Some((key, value)) = setting {
+        topic = topic.set(key, value);
+    }
+    let created = admin.create_topics([&topic], &AdminOptions::new());
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let results = runtime.block_on(created).expect("the broker answers");
+    results.into_iter().for_each(|result| {
+        result.expect("the topic is created");
+    });
+}
+
 /// JSON lines of config/demo.toml's shape.
 pub(crate) fn synthetic(events: usize, seed: u64) -> impl Iterator<Item = String> {
     let mut world = World::new(WorldSettings {
@@ -170,6 +179,26 @@ pub(crate) fn send(topic: &str, payloads: &[Option<&[u8]>]) {
         }
     }
     producer.flush(PATIENCE).expect("the broker takes records");
+}
+
+/// Every record of partition 0 of `topic`.
+pub(crate) fn records(topic: &str) -> Vec<OwnedMessage> {
+    let consumer: BaseConsumer = client()
+        .set("enable.partition.eof", "true")
+        .set("fetch.message.max.bytes", "10485760")
+        .create()
+        .expect("a consumer");
+    let mut assignment = TopicPartitionList::new();
+    assignment.add_partition_offset(topic, 0, Offset::Beginning).expect("a partition");
+    consumer.assign(&assignment).expect("assigned");
+    let mut records = Vec::new();
+    loop {
+        match consumer.poll(PATIENCE).expect("the broker answers") {
+            Err(KafkaError::PartitionEOF(_)) => return records,
+            Err(error) => panic!("{error}"),
+            Ok(record) => records.push(record.detach()),
+        }
+    }
 }
 
 /// Runs to the end, expects success, and parses the JSON on stdout.

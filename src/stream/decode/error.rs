@@ -80,6 +80,23 @@ pub enum DecodeError {
 }
 
 impl DecodeError {
+    /// The path of the field that is wrong, if it is one field.
+    pub fn field(&self) -> Option<&str> {
+        match self {
+            DecodeError::MissingField { field }
+            | DecodeError::WrongType { field, .. }
+            | DecodeError::BadNumber { field }
+            | DecodeError::BadTimestamp { field, .. }
+            | DecodeError::WrongLength { field, .. } => Some(field),
+            DecodeError::Tombstone
+            | DecodeError::Empty
+            | DecodeError::TooLarge { .. }
+            | DecodeError::InvalidUtf8 { .. }
+            | DecodeError::NotJson { .. }
+            | DecodeError::NotObject { .. } => None,
+        }
+    }
+
     /// A stable name of the kind, for counters and dead letters.
     pub fn reason(&self) -> &'static str {
         match self {

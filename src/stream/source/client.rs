@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::anyhow;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult};
@@ -74,7 +74,7 @@ pub(crate) fn consumer_of(
     client.set("check.crcs", "true");
     on_top(&mut client, config)
         .create_with_context(Watch::default())
-        .with_context(|| made_with(config))
+        .map_err(|error| refused(config, &error))
 }
 
 /// A producer that loses and repeats nothing while it lives; `linger_ms` trades delay for larger
@@ -102,7 +102,7 @@ pub(crate) fn producer(
     client.set("partitioner", "murmur2_random");
     on_top(&mut client, config)
         .create_with_context(Deliveries::default())
-        .with_context(|| made_with(config))
+        .map_err(|error| refused(config, &error))
 }
 
 /// How long a record may be on its way to the broker.
@@ -125,9 +125,19 @@ fn on_top<'c>(client: &'c mut ClientConfig, config: &Config) -> &'c ClientConfig
     client
 }
 
-fn made_with(config: &Config) -> String {
+/// Why there is no client. librdkafka quotes the value that it does not take, which may be a
+/// password; the key tells enough.
+fn refused(config: &Config, error: &KafkaError) -> anyhow::Error {
     let given: Vec<&String> = config.kafka.properties.keys().collect();
-    format!("cannot make a Kafka client; check kafka.brokers and kafka.properties {given:?}")
+    let reason = match error {
+        KafkaError::ClientConfig(_, reason, key, value) if !value.is_empty() => {
+            format!("{} ({key})", reason.replace(value.as_str(), "..."))
+        }
+        error => error.to_string(),
+    };
+    anyhow!(
+        "cannot make a Kafka client; check kafka.brokers and kafka.properties {given:?}: {reason}"
+    )
 }
 
 /// What librdkafka tells a consumer besides records.
@@ -171,6 +181,7 @@ pub(crate) struct Errors {
 #[derive(Debug, Default)]
 struct ErrorState {
     last: String,
+    noted: Option<Instant>,
     warned: Option<Instant>,
     unwarned: u64,
 }
@@ -179,6 +190,7 @@ impl Errors {
     fn note(&self, error: &KafkaError, reason: &str) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.last = format!("{error}: {reason}");
+        state.noted = Some(Instant::now());
         if state.warned.is_some_and(|at| at.elapsed() < WARN_EVERY) {
             state.unwarned += 1;
             return;
@@ -186,6 +198,13 @@ impl Errors {
         let since_last = std::mem::take(&mut state.unwarned);
         state.warned = Some(Instant::now());
         tracing::warn!(%error, reason, since_last, "trouble with kafka, retrying");
+    }
+
+    /// The last error with its reason and its age, unless it is older than `within`.
+    pub(crate) fn recent(&self, within: Duration) -> Option<(String, Duration)> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let age = state.noted?.elapsed();
+        (age <= within).then(|| (state.last.clone(), age))
     }
 
     /// The last error with its reason, for a message.

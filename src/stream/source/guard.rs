@@ -1,6 +1,6 @@
 //! When too many records are rejected, something is wrong that skipping does not cure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::bail;
 
@@ -13,18 +13,32 @@ pub(crate) struct Guard {
     rejected: u64,
     reasons: BTreeMap<&'static str, u64>,
     total: BTreeMap<&'static str, u64>,
+    /// Reasons whose first record is known to the log already.
+    shown: BTreeSet<&'static str>,
 }
 
 impl Guard {
     pub(crate) fn new(window: u64, share_max: f64) -> Guard {
-        let (reasons, total) = (BTreeMap::new(), BTreeMap::new());
-        Guard { window, share_max, seen: 0, rejected: 0, reasons, total }
+        Guard {
+            window,
+            share_max,
+            seen: 0,
+            rejected: 0,
+            reasons: BTreeMap::new(),
+            total: BTreeMap::new(),
+            shown: BTreeSet::new(),
+        }
     }
 
     /// One record was good.
     pub(crate) fn accept(&mut self) {
         self.seen += 1;
         self.roll();
+    }
+
+    /// Whether a record rejected for `reason` is the first one: a person wants to see it.
+    pub(crate) fn is_first(&mut self, reason: &'static str) -> bool {
+        self.shown.insert(reason)
     }
 
     /// One record was rejected; `example` describes it.
@@ -88,6 +102,13 @@ mod tests {
         let text = error.to_string();
         assert!(text.starts_with("6 of the last 7 records were rejected (5 not_json, 1 empty)"));
         assert!(text.contains("p/7: empty"), "{text}");
+    }
+
+    #[test]
+    fn the_first_of_each_reason_is_one() {
+        let mut guard = Guard::new(10, 0.5);
+        let first = ["empty", "not_json", "empty", "not_json"].map(|reason| guard.is_first(reason));
+        assert_eq!(first, [true, true, false, false]);
     }
 
     #[test]

@@ -16,6 +16,7 @@ use super::super::offsets::Offsets;
 use super::super::position::Range;
 use super::super::shuffle::Shuffle;
 use super::decoders::Part;
+use super::example;
 use super::guard::Guard;
 use super::lanes::ROUND;
 
@@ -100,6 +101,9 @@ impl Intake {
             let error = errors.next().expect("a rejected record has a reason");
             let (reason, text) = (error.reason(), error.to_string());
             let (partition, offset) = (message.partition(), message.offset());
+            if self.guard.is_first(reason) {
+                example::show(message, &error);
+            }
             dead.send(&Letter {
                 key: message.key(),
                 payload: message.payload(),

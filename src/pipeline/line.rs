@@ -1,0 +1,117 @@
+//! The threads around the trainer, how they are tied together, and the order in which they end.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{Scope, ScopedJoinHandle};
+
+use anyhow::{Context, anyhow};
+use crossbeam_channel::{Receiver, Sender};
+
+use super::durable::{self, Outlet};
+use super::passes::Passes;
+use super::reader::{self, Outlook};
+use super::{Publication, Setting};
+use crate::checkpoint::{Checkpoint, Store};
+use crate::publish::{Published, Publisher};
+use crate::stream::batch::Batch;
+use crate::train::capture::Captured;
+use crate::train::trainer::Trainer;
+
+type Thread<'scope, T> = ScopedJoinHandle<'scope, T>;
+
+/// The running threads, and the trainer's ends of their channels.
+pub(super) struct Line<'scope> {
+    pub(super) batches: Receiver<anyhow::Result<Batch>>,
+    pub(super) snapshots: Sender<Captured>,
+    source: Thread<'scope, Vec<(String, u64)>>,
+    writer: Thread<'scope, anyhow::Result<Option<Checkpoint>>>,
+    publisher: Option<Thread<'scope, anyhow::Result<Option<Published>>>>,
+}
+
+/// What the threads leave behind.
+pub(super) struct Ended {
+    pub(super) rejected_by_reason: Vec<(String, u64)>,
+    pub(super) checkpoint: Option<Checkpoint>,
+    pub(super) published: anyhow::Result<Option<Published>>,
+}
+
+impl<'scope> Line<'scope> {
+    /// Starts a thread for each stage. Each thread owns its ends of the channels, so that whatever
+    /// ends it, a panic too, disconnects its neighbours.
+    pub(super) fn start<'env>(
+        scope: &'scope Scope<'scope, 'env>,
+        setting: &'env Setting,
+        (store, run): (&'env Store, String),
+        passes: Passes,
+        publisher: Option<(Publisher, Publication)>,
+        outlook: Arc<Outlook>,
+    ) -> anyhow::Result<Self> {
+        let named = |name: &str| std::thread::Builder::new().name(name.into());
+        let (batch_sender, batches) = crossbeam_channel::bounded(setting.config.batch.queue);
+        let (snapshot_sender, snapshots) = crossbeam_channel::bounded(1);
+        let durable = Arc::new(Mutex::new(None));
+        let written = Arc::clone(&durable);
+        let source = named("source").spawn_scoped(scope, move || {
+            let _stop = StopOnPanic(&setting.stop);
+            reader::read(setting, passes, batch_sender, &durable, &outlook)
+        })?;
+        let (outlet, publisher) = match publisher {
+            None => (None, None),
+            Some((mut publisher, publication)) => {
+                let (sender, checkpoints) = crossbeam_channel::bounded(1);
+                let thread = named("publisher").spawn_scoped(scope, move || {
+                    let _stop = StopOnPanic(&setting.stop);
+                    durable::publish(setting, publication, checkpoints, |checkpoint, stop| {
+                        publisher.publish(checkpoint, stop)
+                    })
+                })?;
+                (Some(Outlet { sender, publication }), Some(thread))
+            }
+        };
+        let writer = named("checkpoint").spawn_scoped(scope, move || {
+            let _stop = StopOnPanic(&setting.stop);
+            durable::write_checkpoints(setting, store, &run, snapshots, outlet, &written)
+        })?;
+        Ok(Self { batches, snapshots: snapshot_sender, source, writer, publisher })
+    }
+
+    /// Ends the threads one after the other, after a last snapshot of the `trainer`. `whole`: its
+    /// offsets are exact.
+    pub(super) fn finish(self, trainer: &mut Trainer, whole: bool) -> anyhow::Result<Ended> {
+        // The order matters: dropping the receiver unblocks the source, the last snapshot closes
+        // the rest of the line.
+        drop(self.batches);
+        let rejected_by_reason = self.source.join().map_err(|_| panicked("source"));
+        trainer.cancel_capture();
+        // Within a window (a fault, or a checkpoint thread that ended) the state has no offsets. A
+        // state that saw no event is worth nothing, and its config would bind the directory.
+        let worth = whole && trainer.events > 0;
+        let sent = if worth { self.snapshots.send(trainer.capture()) } else { Ok(()) };
+        drop(self.snapshots);
+        let checkpoint = self.writer.join().map_err(|_| panicked("checkpoint"))??;
+        sent.context("the checkpoint thread ended early")?;
+        let published = match self.publisher.map(Thread::join) {
+            None => Ok(None),
+            Some(ended) => ended.map_err(|_| panicked("publisher"))?,
+        };
+        Ok(Ended { rejected_by_reason: rejected_by_reason?, checkpoint, published })
+    }
+}
+
+fn panicked(thread: &str) -> anyhow::Error {
+    anyhow!(
+        "the {thread} thread panicked; its message is above. Restart: it goes on from the last \
+             checkpoint"
+    )
+}
+
+/// Stops the run when its thread panics: a run must not go on without one of its stages.
+pub(super) struct StopOnPanic<'a>(pub(super) &'a AtomicBool);
+
+impl Drop for StopOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+}

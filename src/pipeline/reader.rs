@@ -1,0 +1,130 @@
+//! The source thread: batches for the trainer, and what the log lines say of the source.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{SendTimeoutError, Sender};
+
+use super::passes::Passes;
+use super::{Setting, TICK};
+use crate::stream::batch::Batch;
+use crate::stream::offsets::Offsets;
+use crate::stream::source::{Next, Source};
+
+/// The source says something of itself every [`TICK`]. One that is silent for longer than this
+/// waits for an answer of the brokers.
+const SILENT: Duration = Duration::from_secs(5);
+
+/// What the source thread last saw. The trainer's thread reads it for the log lines.
+#[derive(Default)]
+pub struct Outlook {
+    seen: Mutex<Option<Seen>>,
+}
+
+struct Seen {
+    at: Instant,
+    lag: Option<u64>,
+    /// Empty while batches come.
+    waits_for: String,
+}
+
+impl Outlook {
+    /// Records of the topic that are in no batch yet, as far as their number is known.
+    pub fn lag(&self) -> Option<u64> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).as_ref()?.lag
+    }
+
+    /// What the next batch waits for, in words.
+    pub fn waits_for(&self) -> String {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*seen {
+            None => "the source's first answer".to_owned(),
+            Some(seen) if seen.at.elapsed() > SILENT => {
+                let silent = seen.at.elapsed().as_secs();
+                format!("the brokers, which have not answered the source for {silent} s")
+            }
+            Some(seen) => seen.waits_for.clone(),
+        }
+    }
+
+    fn set(&self, lag: Option<u64>, waits_for: String) {
+        let seen = Seen { at: Instant::now(), lag, waits_for };
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(seen);
+    }
+}
+
+/// Reads until the range ends, the run stops (at the end of a window) or the source fails. Returns
+/// the rejected records by reason.
+pub(super) fn read(
+    setting: &Setting,
+    mut passes: Passes,
+    batches: Sender<anyhow::Result<Batch>>,
+    durable: &Mutex<Option<Offsets>>,
+    outlook: &Outlook,
+) -> Vec<(String, u64)> {
+    let mut inside = false; // a window of which the trainer has a part
+    while inside || !setting.stop.load(Ordering::Relaxed) {
+        let message = match passes.next(TICK) {
+            Ok(Next::Idle) => {
+                let waits_for = passes.source.waits_for();
+                outlook.set(show_lag(setting, &passes.source), waits_for);
+                continue;
+            }
+            Ok(Next::End) => break,
+            Ok(Next::Batch(batch)) => {
+                setting.clocks.decoded.fetch_max(batch.newest_ms(), Ordering::Relaxed);
+                Ok(batch)
+            }
+            Err(error) => Err(error),
+        };
+        outlook.set(show_lag(setting, &passes.source), String::new());
+        if let Some(offsets) = take(durable) {
+            passes.source.commit(&offsets);
+        }
+        let failed = message.is_err();
+        let whole = message.as_ref().is_ok_and(|batch| batch.whole);
+        if !hand_over(setting, &batches, message, inside) || failed {
+            break;
+        }
+        inside = !whole;
+    }
+    let reasons = passes.rejected_by_reason().into_iter();
+    reasons.map(|(reason, count)| (reason.to_owned(), count)).collect()
+}
+
+/// Sets the lag of each partition; their sum, once a partition's end is known.
+fn show_lag(setting: &Setting, source: &Source) -> Option<u64> {
+    let mut total = None;
+    for (partition, lag) in source.lag() {
+        let labels = [setting.config.kafka.topic.as_str(), &partition.to_string()];
+        setting.metrics.consumer_lag.with_label_values(&labels).set(lag);
+        total = Some(total.unwrap_or(0) + u64::try_from(lag).unwrap_or(0));
+    }
+    total
+}
+
+/// Offsets of the newest durable checkpoint that Kafka has not been told of yet.
+fn take(durable: &Mutex<Option<Offsets>>) -> Option<Offsets> {
+    durable.lock().expect("no holder of this lock can panic").take()
+}
+
+/// Waits for room in the queue; false when the trainer is gone or, unless the message is `needed`
+/// all the same, the run stops.
+fn hand_over(
+    setting: &Setting,
+    batches: &Sender<anyhow::Result<Batch>>,
+    mut message: anyhow::Result<Batch>,
+    needed: bool,
+) -> bool {
+    loop {
+        if !needed && setting.stop.load(Ordering::Relaxed) {
+            return false;
+        }
+        match batches.send_timeout(message, TICK) {
+            Ok(()) => return true,
+            Err(SendTimeoutError::Disconnected(_)) => return false,
+            Err(SendTimeoutError::Timeout(returned)) => message = returned,
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! The first rejected record of each reason, for the log: a count alone does not tell whether the
+//! mapping is wrong or the producer.
+//!
+//! Owns what is shown of a record, and how much: the log is read by more people than the topic is.
+
+use rdkafka::message::{BorrowedMessage, Message};
+use serde_json::Value;
+
+use crate::stream::decode::DecodeError;
+
+/// Most characters of a value that are shown: enough to recognise it.
+const CHARS_MAX: usize = 100;
+/// What stands at the end of a value that was longer.
+const CUT: &str = "...";
+
+/// Logs a record that was rejected.
+pub(super) fn show(message: &BorrowedMessage<'_>, error: &DecodeError) {
+    tracing::warn!(
+        reason = error.reason(),
+        topic = message.topic(),
+        partition = message.partition(),
+        offset = message.offset(),
+        field = error.field().unwrap_or("the whole record"),
+        value = value(message.payload(), error.field()),
+        "a record was rejected: {error}. It is the first of its kind; the others are counted and \
+         dead-lettered without a line"
+    );
+}
+
+/// What stands in the record at `field`, or where that cannot be told, how the record begins.
+fn value(payload: Option<&[u8]>, field: Option<&str>) -> String {
+    let Some(payload) = payload else { return "none".to_owned() };
+    if let Some(field) = field
+        && let Ok(record) = serde_json::from_slice::<Value>(payload)
+    {
+        // As the mapping reads paths: a key that is written with its dots comes first.
+        let reach = || field.split('.').try_fold(&record, |value, key| value.get(key));
+        let at = record.get(field).or_else(reach);
+        return at.map_or("nothing".to_owned(), |value| cut(&value.to_string()));
+    }
+    // A character takes at most four bytes: a record of megabytes need not be looked through.
+    let begin = &payload[..payload.len().min(4 * (CHARS_MAX + 1))];
+    cut(&String::from_utf8_lossy(begin))
+}
+
+fn cut(text: &str) -> String {
+    match text.char_indices().nth(CHARS_MAX) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}{CUT}", &text[..end]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_value_of_the_field_is_shown() {
+        let record =
+            br#"{"user": {"id": [1, "x"]}, "time": "soon", "none": null, "a.b": 5, "a": 6}"#;
+        let shown = |field| value(Some(record), Some(field));
+        assert_eq!(shown("user.id"), r#"[1,"x"]"#);
+        assert_eq!(shown("time"), "\"soon\"");
+        assert_eq!(shown("none"), "null");
+        assert_eq!(shown("a.b"), "5");
+        assert_eq!(shown("user.name"), "nothing");
+        assert_eq!(shown("time.zone"), "nothing");
+    }
+
+    #[test]
+    fn without_a_field_the_record_is_shown() {
+        assert_eq!(value(None, None), "none");
+        assert_eq!(value(Some(b"no JSON"), None), "no JSON");
+        assert_eq!(value(Some(b"{\"big\": 1e999}"), Some("big")), "{\"big\": 1e999}");
+        assert_eq!(value(Some(b"a\xffb"), None), "a\u{fffd}b");
+    }
+
+    #[test]
+    fn long_values_are_cut_between_characters() {
+        let long = "\u{1d11e}".repeat(5000);
+        let shown = value(Some(long.as_bytes()), None);
+        assert_eq!(shown.chars().count(), CHARS_MAX + CUT.len());
+        let record = format!("{{\"id\": \"{long}\"}}");
+        assert!(value(Some(record.as_bytes()), Some("id")).ends_with(CUT));
+        assert_eq!(cut(&"x".repeat(CHARS_MAX)), "x".repeat(CHARS_MAX));
+    }
+}
