@@ -266,6 +266,16 @@ impl Batcher {
         self.batch.len() >= self.size
     }
 
+    /// Events in it.
+    pub fn len(&self) -> usize {
+        self.batch.len()
+    }
+
+    /// True without events. It may still have rejected records.
+    pub fn is_empty(&self) -> bool {
+        self.batch.is_empty()
+    }
+
     /// When the first record entered; none: it is empty.
     pub fn since(&self) -> Option<Instant> {
         self.since

@@ -347,6 +347,57 @@ fn a_live_stream_lingers_idles_and_goes_on() {
 }
 
 #[test]
+fn a_lingering_batch_waits_for_enough_events() {
+    let mut broker = Broker::new(1);
+    broker.config.batch.linger_ms = 20;
+    broker.config.batch.min_events = 5;
+    broker.config.batch.min_events_wait_ms = 3_600_000;
+    let from = broker.offsets(Position::Earliest);
+    let mut source = broker.open(Range { from, to: None });
+    (0..2).for_each(|item| broker.event(0, item, item));
+    broker.flush();
+    let deadline = Instant::now() + PATIENCE;
+    while source.intake.batcher.len() < 2 {
+        assert!(Instant::now() < deadline, "the events do not come");
+        assert!(matches!(source.next(Duration::from_millis(50)), Ok(Next::Idle)));
+    }
+    assert!(matches!(source.next(Duration::from_millis(300)), Ok(Next::Idle)), "2 are not enough");
+    (2..5).for_each(|item| broker.event(0, item, item));
+    broker.flush();
+    assert_eq!(next_batch(&mut source).len(), 5);
+}
+
+#[test]
+fn the_wait_for_enough_events_has_an_end() {
+    let mut broker = Broker::new(1);
+    broker.config.batch.linger_ms = 20;
+    broker.config.batch.min_events = 5;
+    broker.config.batch.min_events_wait_ms = 500;
+    let from = broker.offsets(Position::Earliest);
+    let mut source = broker.open(Range { from, to: None });
+    let sent = Instant::now();
+    (0..2).for_each(|item| broker.event(0, item, item));
+    broker.flush();
+    assert_eq!(next_batch(&mut source).len(), 2);
+    assert!(sent.elapsed() >= Duration::from_millis(500), "{:?}", sent.elapsed());
+}
+
+#[test]
+fn rejected_records_alone_do_not_wait_for_events() {
+    let mut broker = Broker::new(1);
+    broker.config.kafka.dead_letter_topic = String::new();
+    broker.config.batch.linger_ms = 20;
+    broker.config.batch.min_events = 5;
+    broker.config.batch.min_events_wait_ms = 3_600_000;
+    let from = broker.offsets(Position::Earliest);
+    let mut source = broker.open(Range { from, to: None });
+    broker.send(0, Some(b"x"));
+    broker.flush();
+    let batch = next_batch(&mut source);
+    assert_eq!((batch.len(), batch.rejected), (0, 1));
+}
+
+#[test]
 fn arrival_order_reads_everything_once() {
     let mut broker = Broker::new(3);
     broker.config.kafka.order = Order::Arrival;
