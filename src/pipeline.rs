@@ -27,6 +27,7 @@ use crate::checkpoint::{Checkpoint, Store};
 use crate::config::Config;
 use crate::publish::{Published, Publisher};
 use crate::stream::batch::Batch;
+use crate::stream::cut::Cut;
 use crate::stream::offsets::Offsets;
 use crate::stream::position::Position;
 use crate::stream::source::Next;
@@ -72,6 +73,8 @@ pub struct Bounds {
     pub to: Option<Position>,
     /// How often the range is read over the life of the state; 1: once.
     pub passes: u32,
+    /// Makes batches smaller than they need to be.
+    pub cut: Cut,
     /// Sets existing checkpoints aside instead of going on from the newest.
     pub fresh: bool,
     /// Publishes the last checkpoint even where the cadence or a stop would not.

@@ -7,6 +7,7 @@ use std::path::Path;
 use anyhow::Context;
 use millrace::config::Config;
 use millrace::stream::batch::Batch;
+use millrace::stream::cut::Cut;
 use millrace::stream::decode::Mapping;
 use millrace::stream::events::Events;
 use millrace::stream::offsets::Offsets;
@@ -55,7 +56,7 @@ impl Log {
 
     /// Batches of the `pass`-th pass, shuffled anew in each by the seed.
     pub(super) fn shuffled(&self, pass: u32) -> impl Iterator<Item = Batch> {
-        let mut shuffle = Shuffle::new(self.size, self.seed, pass, offsets());
+        let mut shuffle = Shuffle::new(self.size, Cut::Full, self.seed, pass, offsets());
         shuffle.load(Batch::new(self.all.clone(), offsets()));
         std::iter::from_fn(move || shuffle.deal())
     }

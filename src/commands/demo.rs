@@ -19,6 +19,7 @@ use crate::pipeline::{self, Bounds, Clocks, Setting, Summary};
 use crate::progress::Progress;
 use crate::publish::read_back;
 use crate::stream::batch::Batch;
+use crate::stream::cut::Cut;
 use crate::stream::decode::Mapping;
 use crate::stream::events::Events;
 use crate::stream::offsets::Offsets;
@@ -233,6 +234,7 @@ impl Demo {
             from: Position::Earliest,
             to: None,
             passes: 1,
+            cut: Cut::Full,
             fresh: false,
             publish_last: true,
         };

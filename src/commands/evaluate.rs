@@ -10,8 +10,9 @@ use std::time::Instant;
 use anyhow::bail;
 use clap::Args;
 
-use super::bounded::{read, read_pass};
-use super::{ConfigArgs, position, stop_on_signal};
+use super::bounded::{read, read_cut};
+use super::cut::CutArgs;
+use super::{ConfigArgs, position, stop_on_signal, usage};
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::pipeline;
@@ -55,6 +56,8 @@ pub(super) struct EvaluateArgs {
     #[arg(long, conflicts_with_all = ["from", "passes", "checkpoint"])]
     progressive: bool,
     #[command(flatten)]
+    cut: CutArgs,
+    #[command(flatten)]
     stream: progressive::StreamArgs,
     /// Print the result as one JSON object.
     #[arg(long)]
@@ -63,6 +66,10 @@ pub(super) struct EvaluateArgs {
 
 pub(super) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     let config = args.config.load()?;
+    let cut = args.cut.of(&config)?;
+    if args.cut.cut.is_some() && args.checkpoint.is_some() && !args.progressive {
+        return Err(usage("--cut: with --checkpoint nothing is trained that could be cut"));
+    }
     let (stop, _edge) = stop_on_signal()?;
     let placement = pipeline::placement(config.device)?;
     let consumer = source::consumer(&config)?;
@@ -71,7 +78,7 @@ pub(super) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     let to = resolve(args.to)?;
     if args.progressive {
         let range = Range { from: resolve(Position::Earliest)?, to: Some(to) };
-        return progressive::run(&args.stream, &config, &placement, range, &stop, args.json);
+        return progressive::run(&args.stream, &config, &placement, range, cut, &stop, args.json);
     }
     let mut seen = args.exclude_seen.then(Seen::default);
     let (mut trainer, held_out) = match &args.checkpoint {
@@ -91,7 +98,7 @@ pub(super) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
             let mut trainer = Trainer::new(&config, &placement, begin.clone());
             for pass in 1..=args.passes {
                 let range = Range { from: begin.clone(), to: Some(cut.clone()) };
-                read_pass(&config, range, pass, "training", &stop, |batch| {
+                read_cut(&config, range, (pass, cut), "training", &stop, |batch| {
                     trainer.step(batch, &mut |_| {});
                     if pass == 1
                         && let Some(seen) = &mut seen

@@ -6,6 +6,7 @@ use anyhow::bail;
 use clap::Args;
 
 use super::by_day::{self, ByDayArgs};
+use super::cut::CutArgs;
 use super::{ConfigArgs, position, report, setting};
 use crate::pipeline::{self, Bounds};
 use crate::progress::Progress;
@@ -32,6 +33,8 @@ pub(super) struct ReplayArgs {
     #[arg(long)]
     fresh: bool,
     #[command(flatten)]
+    cut: CutArgs,
+    #[command(flatten)]
     by_day: ByDayArgs,
     /// Print the result as one JSON object.
     #[arg(long)]
@@ -53,6 +56,7 @@ pub(super) fn run(args: &ReplayArgs) -> anyhow::Result<()> {
             String::new()
         }
     };
+    let cut = args.cut.of(&config)?;
     let (setting, _edge) = setting(config, &listen)?;
     if args.passes > 1 && setting.config.batch.shuffle_events == 0 {
         tracing::warn!("every pass has the same order: set batch.shuffle_events to shuffle each");
@@ -61,6 +65,7 @@ pub(super) fn run(args: &ReplayArgs) -> anyhow::Result<()> {
         from: args.from,
         to: Some(args.to),
         passes: args.passes,
+        cut,
         fresh: args.fresh,
         publish_last: true,
     };

@@ -3,6 +3,7 @@
 use super::{ConfigArgs, report, setting};
 use crate::config::Start;
 use crate::pipeline::{self, Bounds};
+use crate::stream::cut::Cut;
 use crate::stream::position::Position;
 
 pub(super) fn run(args: &ConfigArgs) -> anyhow::Result<()> {
@@ -13,7 +14,8 @@ pub(super) fn run(args: &ConfigArgs) -> anyhow::Result<()> {
         Start::Earliest => Position::Earliest,
         Start::Latest => Position::Latest,
     };
-    let bounds = Bounds { from, to: None, passes: 1, fresh: false, publish_last: false };
+    let bounds =
+        Bounds { from, to: None, passes: 1, cut: Cut::Full, fresh: false, publish_last: false };
     let mut lines = report::LiveLines::new();
     let summary = pipeline::run(&setting, &bounds, &mut |trainer, live| lines.show(trainer, live))?;
     tracing::info!(

@@ -26,6 +26,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use crate::config::{BatchConfig, Config};
 
 use super::batch::Batch;
+use super::cut::Cut;
 use super::dead_letter::DeadLetters;
 use super::merge::Batcher;
 use super::offsets::Offsets;
@@ -100,19 +101,19 @@ const POLL_MAX: Duration = Duration::from_millis(100);
 
 impl Source {
     /// Starts to read `range` of `kafka.topic`, for the `pass`-th time (1: the first): each pass
-    /// has a shuffle of its own.
+    /// has a shuffle of its own. `cut` makes its batches smaller than they need to be.
     ///
     /// # Errors
     /// If the topic is not there (after a bounded wait), lacks a partition of the range, or if
     /// librdkafka refuses the config.
-    pub fn open(config: &Config, range: Range, pass: u32) -> anyhow::Result<Source> {
+    pub fn open(config: &Config, range: Range, pass: u32, cut: Cut) -> anyhow::Result<Source> {
         let kafka = &config.kafka;
         let consumer = client::consumer_of(config, range.from.iter().len())?;
         let there = position::partitions(&consumer, &kafka.topic, &kafka.brokers)?;
         check_range(&range, &kafka.topic, &there)?;
         let consumer = Arc::new(consumer);
         let bounded = range.to.is_some();
-        let intake = Intake::new(config, range.clone(), pass);
+        let intake = Intake::new(config, range.clone(), pass, cut);
         Ok(Source {
             lanes: Lanes::open(&consumer, &range, &intake.finished, kafka.buffer_events)?,
             decoders: Decoders::new(config),

@@ -7,10 +7,11 @@ use anyhow::bail;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::super::bounded::read;
+use super::super::bounded::read_cut;
 use super::super::report::by_k;
 use super::print::{bands, quality};
 use crate::config::Config;
+use crate::stream::cut::Cut;
 use crate::stream::position::Range;
 use crate::train::evaluation::progressive::{Progressive, ProgressiveSettings, Ranking};
 use crate::train::model::Placement;
@@ -40,6 +41,7 @@ pub(super) fn run(
     config: &Config,
     placement: &Placement,
     range: Range,
+    cut: Cut,
     stop: &AtomicBool,
     as_json: bool,
 ) -> anyhow::Result<()> {
@@ -56,7 +58,7 @@ pub(super) fn run(
         cold_events: args.cold_events,
         ..ProgressiveSettings::default()
     });
-    read(config, range, "scoring and training", stop, |batch| {
+    read_cut(config, range, (1, cut), "scoring and training", stop, |batch| {
         progressive.add(&trainer, batch);
         trainer.step(batch, &mut |_| {});
     })?;
