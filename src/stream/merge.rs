@@ -257,7 +257,10 @@ impl Batcher {
             self.since.get_or_insert(now);
             self.batch.offsets.advance(entry.partition, entry.offset + 1);
             match entry.event {
-                Some(place) => places.push(place),
+                Some(place) => {
+                    places.push(place);
+                    self.batch.origins.push((entry.partition, entry.offset));
+                }
                 None => self.batch.rejected += 1,
             }
         }
@@ -295,7 +298,8 @@ impl Batcher {
     /// The batch as it is, if anything went in. It has no events where all were rejected.
     pub fn take(&mut self) -> Option<Batch> {
         self.since.take()?;
-        let next = Batch::new(Events::like(&self.batch.events), self.batch.offsets.clone());
+        let mut next = Batch::new(Events::like(&self.batch.events), self.batch.offsets.clone());
+        next.origins.reserve(self.batch.len());
         self.size = self.cut.size(self.full, next.offsets.total());
         Some(std::mem::replace(&mut self.batch, next))
     }
@@ -426,6 +430,7 @@ mod tests {
         fill(&mut batcher, Some(rejected(1, 1)), now);
         let batch = batcher.take().expect("a full batch");
         assert_eq!((batch.len(), batch.rejected, batch.events.query.len()), (2, 1, 1));
+        assert_eq!(batch.origins, [(0, 6), (1, 0)]);
         assert_eq!((batch.offsets.next(0), batch.offsets.next(1)), (Some(7), Some(1)));
         fill(&mut batcher, None, now);
         let batch = batcher.take().expect("offsets moved, though there is no event");
@@ -509,6 +514,13 @@ mod tests {
             let again = run(&log, &other, cut, &start);
             let digests = |batches: &[Batch]| batches.iter().map(digest).collect::<Vec<_>>();
             prop_assert_eq!(digests(&batches), digests(&again));
+
+            for batch in &batches {
+                let ids = batch.origins.iter().map(|&(partition, offset)| {
+                    Logged { partition, offset, time_ms: None }.id()
+                });
+                prop_assert_eq!(ids.collect::<Vec<_>>(), batch.events.item_ids.clone());
+            }
 
             // Nothing lost, nothing twice, each partition in its own order.
             let seen: Vec<u64> = batches.iter().flat_map(|batch| batch.events.item_ids.clone()).collect();

@@ -71,6 +71,9 @@ impl Shuffle {
         let order = &window.order[window.dealt..end];
         let places: Vec<_> = order.iter().map(|&event| (&all.events, event as usize)).collect();
         batch.events.gather(&places);
+        // Events from a file have no origins.
+        let origin = |&event: &u32| all.origins.get(event as usize);
+        batch.origins.extend(order.iter().filter_map(origin));
         window.dealt = end;
         batch.whole = end == window.order.len();
         if batch.whole {
@@ -133,6 +136,7 @@ mod tests {
         let mut batch = Batch::new(Events::new(2, 1), offsets(i64::from(end)));
         (start..end).for_each(|id| batch.events.push(&event(id)));
         batch.rejected = 3;
+        batch.origins = (start..end).map(|id| (0, i64::from(id))).collect();
         batch
     }
 
@@ -160,8 +164,18 @@ mod tests {
             ids.for_each(|id| expected.events.push(&event(id)));
             (expected.offsets, expected.rejected) = (batch.offsets.clone(), batch.rejected);
             expected.whole = batch.whole;
+            expected.origins = batch.events.item_ids.iter().map(|&id| (0, id as i64)).collect();
             assert_eq!(format!("{batch:?}"), format!("{expected:?}"));
         }
+    }
+
+    #[test]
+    fn events_from_a_file_have_no_origins() {
+        let mut file = window(0, 21);
+        file.origins.clear();
+        let batches = dealt(&mut Shuffle::new(8, Cut::Full, 1, 1, offsets(0)), file);
+        assert!(batches.iter().all(|batch| batch.origins.is_empty()));
+        assert_eq!(batches.iter().map(Batch::len).sum::<usize>(), 21);
     }
 
     #[test]
