@@ -28,6 +28,19 @@ pub(super) fn read(
     read_cut(config, range, (1, Cut::Full), what, stop, each)
 }
 
+/// As [`read`], for events that a run before has read: their rejected records have their letters.
+pub(super) fn read_again(
+    config: &Config,
+    range: Range,
+    what: &'static str,
+    stop: &AtomicBool,
+    each: impl FnMut(&Batch),
+) -> anyhow::Result<()> {
+    let mut reading = config.clone();
+    reading.kafka.dead_letter_topic = String::new();
+    read(&reading, range, what, stop, each)
+}
+
 /// As [`read`], for the `pass`-th time and cut as `cut` says.
 pub(super) fn read_cut(
     config: &Config,
