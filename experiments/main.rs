@@ -4,6 +4,7 @@ mod cut;
 mod datasets;
 mod estimator;
 mod events;
+mod live;
 mod quality;
 
 use clap::{Parser, Subcommand};
@@ -22,6 +23,8 @@ enum Experiment {
     Cut(cut::CutArgs),
     /// The frequency estimator: the paper's Figures 4 and 5, and real clicks beside its rivals.
     Estimator(estimator::EstimatorArgs),
+    /// A live run on a real broker beside a replay of the same topic.
+    Live(live::LiveArgs),
     /// Recall of the loss modes and ways of ranking on wikispeedia, ml-1m and Globo's clicks.
     Quality(quality::QualityArgs),
 }
@@ -32,6 +35,7 @@ fn main() -> anyhow::Result<()> {
     match cli.experiment {
         Experiment::Cut(args) => cut::run(&args),
         Experiment::Estimator(args) => estimator::run(&args),
+        Experiment::Live(args) => live::run(&args),
         Experiment::Quality(args) => quality::run(&args),
     }
 }
