@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use millrace::config::Config;
 use millrace::pipeline;
+use millrace::stream::cut::Cut;
 use millrace::stream::position::{self, Position, Range};
 use millrace::stream::source::{self, Next, Source};
 use rdkafka::consumer::Consumer;
@@ -67,7 +68,7 @@ fn main() -> anyhow::Result<()> {
 /// Seconds from opening the source to the last batch; the connection is in, as with the others.
 fn millrace(config: &Config, range: &Range) -> anyhow::Result<f64> {
     let began = Instant::now();
-    let mut source = Source::open(config, range.clone(), 1)?;
+    let mut source = Source::open(config, range.clone(), 1, Cut::Full)?;
     loop {
         if let Next::End = source.next(PATIENCE)? {
             return Ok(began.elapsed().as_secs_f64());

@@ -1,6 +1,10 @@
 //! Experiments whose results the README quotes: `scripts/experiment --help`.
 
+mod cut;
+mod datasets;
 mod estimator;
+mod events;
+mod live;
 mod quality;
 
 use clap::{Parser, Subcommand};
@@ -15,8 +19,12 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Experiment {
+    /// The same events in batches of many sizes: what they teach, and what they cost.
+    Cut(cut::CutArgs),
     /// The frequency estimator: the paper's Figures 4 and 5, and real clicks beside its rivals.
     Estimator(estimator::EstimatorArgs),
+    /// A live run on a real broker beside a replay of the same topic.
+    Live(live::LiveArgs),
     /// Recall of the loss modes and ways of ranking on wikispeedia, ml-1m and Globo's clicks.
     Quality(quality::QualityArgs),
 }
@@ -25,7 +33,9 @@ fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
     millrace::telemetry::init_logging(false, "info");
     match cli.experiment {
+        Experiment::Cut(args) => cut::run(&args),
         Experiment::Estimator(args) => estimator::run(&args),
+        Experiment::Live(args) => live::run(&args),
         Experiment::Quality(args) => quality::run(&args),
     }
 }

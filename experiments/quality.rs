@@ -2,7 +2,6 @@
 //!
 //! Owns what is compared and written. Must never know: how a model is trained or ranks are found.
 
-mod events;
 mod globo;
 mod held_out;
 mod modes;
@@ -11,7 +10,7 @@ mod report;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use clap::Args;
 use millrace::config::Config;
 use millrace::pipeline::placement;
@@ -19,7 +18,8 @@ use millrace::train::evaluation::metrics::{Band, Quality};
 use millrace::train::model::Placement;
 use serde_json::{Map, Value, json};
 
-use events::Log;
+use crate::datasets::{self, load};
+use crate::events::Log;
 use held_out::Protocol;
 use report::{Measured, Page};
 
@@ -71,8 +71,7 @@ pub(crate) fn run(args: &QualityArgs) -> anyhow::Result<()> {
     let began = Instant::now();
     let out = args.out.as_path();
     std::fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
-    let of_environment = || std::env::var_os("MILLRACE_DATA").map(PathBuf::from);
-    let data = args.data.clone().or_else(of_environment).unwrap_or("../shared/data".into());
+    let data = datasets::directory(args.data.as_deref());
     let wanted = |name: &str| args.datasets.iter().any(|dataset| dataset == name);
 
     let mut page = Page::default();
@@ -101,21 +100,13 @@ pub(crate) fn run(args: &QualityArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The config of `dataset` with `set` on top.
-fn load(dataset: &str, seed: u64, set: &[&str]) -> anyhow::Result<Config> {
-    let seed = format!("seed={seed}");
-    let overrides: Vec<String> = set.iter().copied().chain([&*seed]).map(str::to_owned).collect();
-    let path = format!("config/{dataset}.toml");
-    Config::load(Some(Path::new(&path)), &overrides).map_err(|faults| anyhow!("{path}: {faults}"))
-}
-
 fn start(config: &Config) -> anyhow::Result<Placement> {
     placement(config.device)
 }
 
 fn measure_held_out(dataset: &Dataset, seed: u64, data: &Path) -> anyhow::Result<Measured> {
     let config = load(dataset.name, seed, &[])?;
-    let events = Log::read(&config, &data.join(dataset.file))?;
+    let events = Log::read(&config, &data.join(dataset.file), usize::MAX)?;
     let (train, test) = events.split(0.9);
     let mut measured = Measured::new(dataset.name, dataset.what);
     measured.cases = test.len();
@@ -139,7 +130,7 @@ fn measure_held_out(dataset: &Dataset, seed: u64, data: &Path) -> anyhow::Result
 
 fn measure_globo(seed: u64, data: &Path) -> anyhow::Result<Measured> {
     let config = load("globo", seed, &[])?;
-    let events = Log::read(&config, &data.join("globo/clicks.jsonl.gz"))?;
+    let events = Log::read(&config, &data.join("globo/clicks.jsonl.gz"), usize::MAX)?;
     println!("\nglobo: {} events, each ranked before it is trained on", events.len());
     let of_mode = |set: &[&str]| load("globo", seed, set);
     let mut runs = 0;

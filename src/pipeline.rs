@@ -30,6 +30,7 @@ use crate::checkpoint::{Checkpoint, Store};
 use crate::config::Config;
 use crate::publish::{Published, Publisher};
 use crate::stream::batch::Batch;
+use crate::stream::cut::Cut;
 use crate::stream::position::Position;
 use crate::telemetry::{Health, Metrics};
 use crate::train::evaluation::Recall;
@@ -74,6 +75,8 @@ pub struct Bounds {
     pub to: Option<Position>,
     /// How often the range is read over the life of the state; 1: once.
     pub passes: u32,
+    /// Makes batches smaller than they need to be.
+    pub cut: Cut,
     /// Sets existing checkpoints aside instead of going on from the newest.
     pub fresh: bool,
     /// Whether it publishes.

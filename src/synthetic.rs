@@ -94,6 +94,15 @@ impl World {
         }
     }
 
+    /// An interaction as a JSON line of config/demo.toml's shape.
+    pub fn line(&self, drawn: Interaction, time_ms: u64) -> String {
+        let Interaction { query, item } = drawn;
+        let category = self.category(item);
+        format!(
+            r#"{{"user":"u{query}","item":"i{item}","category":"c{category}","time_ms":{time_ms}}}"#
+        )
+    }
+
     /// The truth's score of every item for `query` now, in nats: ranking by it is the ceiling.
     pub fn scores(&self, query: usize) -> Vec<f64> {
         let score = |item| {

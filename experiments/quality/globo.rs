@@ -6,7 +6,7 @@ use millrace::train::evaluation::progressive::{Progressive, ProgressiveSettings,
 use millrace::train::model::Placement;
 use millrace::train::trainer::Trainer;
 
-use super::events::Log;
+use crate::events::Log;
 
 /// The frozen model trains for so many days.
 const FROZEN_AFTER_DAYS: i64 = 3;

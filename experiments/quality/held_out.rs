@@ -7,7 +7,7 @@ use millrace::train::evaluation::metrics::Quality;
 use millrace::train::model::Placement;
 use millrace::train::trainer::Trainer;
 
-use super::events::Log;
+use crate::events::Log;
 
 /// How a data set is trained and measured.
 pub(super) struct Protocol {

@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::pipeline;
 use crate::progress::Progress;
 use crate::stream::batch::Batch;
+use crate::stream::cut::Cut;
 use crate::stream::offsets::Offsets;
 use crate::stream::position::Range;
 use crate::stream::source::{Next, Source};
@@ -24,14 +25,27 @@ pub(super) fn read(
     stop: &AtomicBool,
     each: impl FnMut(&Batch),
 ) -> anyhow::Result<()> {
-    read_pass(config, range, 1, what, stop, each)
+    read_cut(config, range, (1, Cut::Full), what, stop, each)
 }
 
-/// As [`read`], for the `pass`-th time.
-pub(super) fn read_pass(
+/// As [`read`], for events that a run before has read: their rejected records have their letters.
+pub(super) fn read_again(
     config: &Config,
     range: Range,
-    pass: u32,
+    what: &'static str,
+    stop: &AtomicBool,
+    each: impl FnMut(&Batch),
+) -> anyhow::Result<()> {
+    let mut reading = config.clone();
+    reading.kafka.dead_letter_topic = String::new();
+    read(&reading, range, what, stop, each)
+}
+
+/// As [`read`], for the `pass`-th time and cut as `cut` says.
+pub(super) fn read_cut(
+    config: &Config,
+    range: Range,
+    (pass, cut): (u32, Cut),
     what: &'static str,
     stop: &AtomicBool,
     mut each: impl FnMut(&Batch),
@@ -39,7 +53,7 @@ pub(super) fn read_pass(
     let empty = Offsets::new(config.kafka.topic.as_str());
     let total = pipeline::distance(&range.from, range.to.as_ref().unwrap_or(&empty));
     let mut progress = Progress::new(what, total, "events");
-    let mut reader = Reader::open(config, range, pass, what, stop)?;
+    let mut reader = Reader::open(config, range, (pass, cut), what, stop)?;
     let mut done = 0;
     while let Some(batch) = reader.next()? {
         each(&batch);
@@ -58,15 +72,15 @@ pub(super) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// Reads `range` for the `pass`-th time; messages call it `what`.
+    /// Reads `range` for the `pass`-th time, cut as `cut` says; messages call it `what`.
     pub(super) fn open(
         config: &Config,
         range: Range,
-        pass: u32,
+        (pass, cut): (u32, Cut),
         what: &'static str,
         stop: &'a AtomicBool,
     ) -> anyhow::Result<Reader<'a>> {
-        Ok(Reader { source: Source::open(config, range, pass)?, what, stop })
+        Ok(Reader { source: Source::open(config, range, pass, cut)?, what, stop })
     }
 
     /// The next batch; `None` at the end.

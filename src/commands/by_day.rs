@@ -18,6 +18,7 @@ use crate::config::{Config, Order};
 use crate::pipeline;
 use crate::progress::Progress;
 use crate::stream::batch::Batch;
+use crate::stream::cut::Cut;
 use crate::stream::events::Events;
 use crate::stream::position::{self, Position, Range};
 use crate::stream::shuffle::Shuffle;
@@ -33,7 +34,7 @@ pub(super) struct ByDayArgs {
     /// Measure day by day, in memory (no checkpoint is read or written): each day (UTC, by event
     /// time) is trained but for its held-out events; then those of the next day that has events
     /// are ranked among the whole corpus, exactly, beside popularity.
-    #[arg(long, conflicts_with_all = ["fresh", "passes"])]
+    #[arg(long, conflicts_with_all = ["fresh", "passes", "cut"])]
     pub(super) by_day: bool,
     /// Share of each day's events that is never trained on, chosen by a hash of the seed and the
     /// event.
@@ -156,8 +157,8 @@ impl<'a> Protocol<'a> {
         // There is no model yet to measure on the first day.
         test.skip_day()?;
         let shuffled = config.batch.shuffle_events > 0;
-        let shuffle =
-            shuffled.then(|| Shuffle::new(config.batch.size, config.seed, 1, range.from.clone()));
+        let (size, seed) = (config.batch.size, config.seed);
+        let shuffle = shuffled.then(|| Shuffle::new(size, Cut::Full, seed, 1, range.from.clone()));
         let progress = Some(Progress::new("by day", total, "events"));
         Ok(Self { config, trainer, split, shuffle, train, test, progress })
     }

@@ -19,6 +19,7 @@ use crate::pipeline::{self, Bounds, Clocks, Publication, Setting, Summary};
 use crate::progress::Progress;
 use crate::publish::read_back;
 use crate::stream::batch::Batch;
+use crate::stream::cut::Cut;
 use crate::stream::decode::Mapping;
 use crate::stream::events::Events;
 use crate::stream::offsets::Offsets;
@@ -233,6 +234,7 @@ impl Demo {
             from: Position::Earliest,
             to: None,
             passes: 1,
+            cut: Cut::Full,
             fresh: false,
             publication: Publication::Complete,
         };
@@ -278,11 +280,11 @@ impl Demo {
             if event >= recent_from {
                 recent[drawn.item] += 1.0;
             }
-            let payload = payload(world, drawn, EPOCH_MS + event);
+            let line = world.line(drawn, EPOCH_MS + event);
             let partition = i32::try_from(drawn.query % PARTITIONS as usize)?;
             let mut record = BaseRecord::<[u8], [u8]>::to(&self.corrected.kafka.topic)
                 .partition(partition)
-                .payload(&payload);
+                .payload(line.as_bytes());
             while let Err((error, returned)) = producer.send(record) {
                 if error != KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull) {
                     return Err(error.into());
@@ -315,8 +317,7 @@ impl Demo {
         let mut mapping = Mapping::new(config);
         let mut events = Events::of(config);
         for (time, &case) in (EPOCH_MS + self.events..).zip(cases) {
-            let payload = payload(world, case, time);
-            mapping.decode(Some(&payload), None, &mut events)?;
+            mapping.decode(Some(world.line(case, time).as_bytes()), None, &mut events)?;
         }
         let batch = Batch::new(events, Offsets::new(config.kafka.topic.as_str()));
         let queries = trainer.embed_queries(&batch); // [cases, dim]
@@ -333,15 +334,6 @@ impl Demo {
         }
         Ok(recall.at(10))
     }
-}
-
-fn payload(world: &World, drawn: Interaction, time_ms: u64) -> Vec<u8> {
-    let Interaction { query, item } = drawn;
-    let category = world.category(item);
-    format!(
-        r#"{{"user":"u{query}","item":"i{item}","category":"c{category}","time_ms":{time_ms}}}"#
-    )
-    .into_bytes()
 }
 
 fn popularity(recent: &[f64], cases: &[Interaction]) -> f64 {

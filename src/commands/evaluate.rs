@@ -10,11 +10,13 @@ use std::time::Instant;
 use anyhow::bail;
 use clap::Args;
 
-use super::bounded::{read, read_pass};
-use super::{ConfigArgs, position, stop_on_signal};
+use super::bounded::{read, read_again, read_cut};
+use super::cut::CutArgs;
+use super::{ConfigArgs, position, stop_on_signal, usage};
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::pipeline;
+use crate::stream::cut::Cut;
 use crate::stream::position::{self, Position, Range};
 use crate::stream::source;
 use crate::train::evaluation::held_out::{HeldOut, Seen};
@@ -29,7 +31,8 @@ use crate::train::trainer::Trainer;
     With --progressive every event up to --to is ranked among the items of the last 24 hours \
     before it is trained on, with several weights of log q (retrieval.popularity), beside the \
     ranking by the last hour's events. That is what a service fed by a live trainer would show, \
-    and the way to choose the weight.\n\n\
+    and the way to choose the weight. With --checkpoint it goes on from there: the events before \
+    its offsets only say which items are recent, popular, new and seen.\n\n\
     Intervals are 95%, from a bootstrap over queries. Bands hold a third of the traffic each, by \
     popularity of the event's item; cold items came in fewer than 10 training events, or, with \
     --progressive, were first seen fewer than --cold-events events ago.")]
@@ -52,8 +55,10 @@ pub(super) struct EvaluateArgs {
     #[arg(long, conflicts_with = "progressive")]
     exclude_seen: bool,
     /// Rank every event before it is trained on.
-    #[arg(long, conflicts_with_all = ["from", "passes", "checkpoint"])]
+    #[arg(long, conflicts_with_all = ["from", "passes"])]
     progressive: bool,
+    #[command(flatten)]
+    cut: CutArgs,
     #[command(flatten)]
     stream: progressive::StreamArgs,
     /// Print the result as one JSON object.
@@ -63,56 +68,68 @@ pub(super) struct EvaluateArgs {
 
 pub(super) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     let config = args.config.load()?;
+    let cut = args.cut.of(&config)?;
+    if args.cut.cut.is_some() && args.checkpoint.is_some() && !args.progressive {
+        return Err(usage("--cut: with --checkpoint nothing is trained that could be cut"));
+    }
     let (stop, _edge) = stop_on_signal()?;
     let placement = pipeline::placement(config.device)?;
     let consumer = source::consumer(&config)?;
     let (topic, brokers) = (&config.kafka.topic, &config.kafka.brokers);
     let resolve = |position| position::resolve(&consumer, topic, brokers, position);
-    let to = resolve(args.to)?;
-    if args.progressive {
-        let range = Range { from: resolve(Position::Earliest)?, to: Some(to) };
-        return progressive::run(&args.stream, &config, &placement, range, &stop, args.json);
-    }
-    let mut seen = args.exclude_seen.then(Seen::default);
-    let (mut trainer, held_out) = match &args.checkpoint {
-        Some(path) => {
-            let (checkpoint, _) = Checkpoint::resolve(path)?;
-            let trainer = pipeline::restore(&config, &placement, &checkpoint)?;
-            if let Some(seen) = &mut seen {
-                let past =
-                    Range { from: resolve(Position::Earliest)?, to: Some(trainer.offsets.clone()) };
-                read(&config, past, "past events", &stop, |batch| seen.add(batch))?;
-            }
-            let held_out = Range { from: trainer.offsets.clone(), to: Some(to) };
-            (trainer, held_out)
-        }
-        None => {
-            let (begin, cut) = (resolve(Position::Earliest)?, resolve(args.from)?);
-            let mut trainer = Trainer::new(&config, &placement, begin.clone());
-            for pass in 1..=args.passes {
-                let range = Range { from: begin.clone(), to: Some(cut.clone()) };
-                read_pass(&config, range, pass, "training", &stop, |batch| {
-                    trainer.step(batch, &mut |_| {});
-                    if pass == 1
-                        && let Some(seen) = &mut seen
-                    {
-                        seen.add(batch);
-                    }
-                })?;
-            }
-            (trainer, Range { from: cut, to: Some(to) })
-        }
+    let (begin, to) = (resolve(Position::Earliest)?, resolve(args.to)?);
+    let mut trainer = match &args.checkpoint {
+        Some(path) => pipeline::restore(&config, &placement, &Checkpoint::resolve(path)?.0)?,
+        None => Trainer::new(&config, &placement, begin.clone()),
     };
+    if args.progressive {
+        let stream = progressive::Stream { begin, to, cut, stop: &stop };
+        return progressive::run(&args.stream, &config, trainer, stream, args.json);
+    }
+    let from = match args.checkpoint {
+        Some(_) => trainer.offsets.clone(),
+        None => resolve(args.from)?,
+    };
+    let mut seen = args.exclude_seen.then(Seen::default);
+    if args.checkpoint.is_none() {
+        let range = Range { from: begin, to: Some(from.clone()) };
+        train(&config, &mut trainer, range, (args.passes, cut), &mut seen, &stop)?;
+    } else if let Some(seen) = &mut seen {
+        let past = Range { from: begin, to: Some(from.clone()) };
+        read_again(&config, past, "past events", &stop, |batch| seen.add(batch))?;
+    }
     if trainer.step == 0 {
         bail!("there is nothing to train on before the held-out events");
     }
     let began = Instant::now();
-    let (offsets, held_out_to) = (held_out.from.clone(), held_out.to.clone());
+    let held_out = Range { from: from.clone(), to: Some(to.clone()) };
     let outcome = measure(&config, &mut trainer, held_out, &mut seen, &stop)?;
     if outcome.model.all.cases() == 0 {
-        bail!("there are no held-out events in the range {offsets:?}..{held_out_to:?}");
+        bail!("there are no held-out events in the range {from:?}..{to:?}");
     }
     print::print(args, &config, &trainer, &outcome, began.elapsed());
+    Ok(())
+}
+
+/// Trains on `range`, some passes long; `seen` takes in what each query has had.
+fn train(
+    config: &Config,
+    trainer: &mut Trainer,
+    range: Range,
+    (passes, cut): (u32, Cut),
+    seen: &mut Option<Seen>,
+    stop: &AtomicBool,
+) -> anyhow::Result<()> {
+    for pass in 1..=passes {
+        read_cut(config, range.clone(), (pass, cut), "training", stop, |batch| {
+            trainer.step(batch, &mut |_| {});
+            if pass == 1
+                && let Some(seen) = seen
+            {
+                seen.add(batch);
+            }
+        })?;
+    }
     Ok(())
 }
 

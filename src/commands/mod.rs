@@ -5,6 +5,7 @@
 mod bounded;
 mod by_day;
 mod check;
+mod cut;
 mod demo;
 mod estimate;
 mod evaluate;
@@ -119,9 +120,20 @@ pub fn main() -> ExitCode {
         }
         None => {
             eprintln!("error: {error:#}");
-            ExitCode::from(EXIT_FAILED)
+            let usage = error.downcast_ref::<Usage>().is_some();
+            ExitCode::from(if usage { EXIT_USAGE } else { EXIT_FAILED })
         }
     }
+}
+
+/// Arguments that only a look at the config or at each other shows to be wrong.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(String);
+
+/// Ends the command with exit status 2.
+fn usage(message: &str) -> anyhow::Error {
+    Usage(message.to_owned()).into()
 }
 
 /// Everything a run needs around its config, with the edge (signals, HTTP) started.

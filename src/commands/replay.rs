@@ -6,6 +6,7 @@ use anyhow::bail;
 use clap::Args;
 
 use super::by_day::{self, ByDayArgs};
+use super::cut::CutArgs;
 use super::{ConfigArgs, position, report, setting};
 use crate::pipeline::{self, Bounds, Publication};
 use crate::progress::Progress;
@@ -36,6 +37,8 @@ pub(super) struct ReplayArgs {
     #[arg(long, conflicts_with = "by_day")]
     publish: bool,
     #[command(flatten)]
+    cut: CutArgs,
+    #[command(flatten)]
     by_day: ByDayArgs,
     /// Print the result as one JSON object.
     #[arg(long)]
@@ -60,6 +63,7 @@ pub(super) fn run(args: &ReplayArgs) -> anyhow::Result<()> {
             String::new()
         }
     };
+    let cut = args.cut.of(&config)?;
     let (setting, _edge) = setting(config, &listen)?;
     if args.passes > 1 && setting.config.batch.shuffle_events == 0 {
         tracing::warn!("every pass has the same order: set batch.shuffle_events to shuffle each");
@@ -68,6 +72,7 @@ pub(super) fn run(args: &ReplayArgs) -> anyhow::Result<()> {
         from: args.from,
         to: Some(args.to),
         passes: args.passes,
+        cut,
         fresh: args.fresh,
         publication: if args.publish { Publication::Complete } else { Publication::Never },
     };

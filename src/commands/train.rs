@@ -4,6 +4,7 @@ use super::live_lines::LiveLines;
 use super::{ConfigArgs, setting};
 use crate::config::Start;
 use crate::pipeline::{self, Bounds, Publication};
+use crate::stream::cut::Cut;
 use crate::stream::position::Position;
 
 pub(super) fn run(args: &ConfigArgs) -> anyhow::Result<()> {
@@ -14,7 +15,8 @@ pub(super) fn run(args: &ConfigArgs) -> anyhow::Result<()> {
         Start::Earliest => Position::Earliest,
         Start::Latest => Position::Latest,
     };
-    let bounds = Bounds { from, to: None, passes: 1, fresh: false, publication: Publication::Live };
+    let publication = Publication::Live;
+    let bounds = Bounds { from, to: None, passes: 1, cut: Cut::Full, fresh: false, publication };
     let mut lines = LiveLines::new(&setting.config.batch);
     let summary = pipeline::run(&setting, &bounds, &mut |trainer, live| lines.show(trainer, live))?;
     match summary.checkpoint {

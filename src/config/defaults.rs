@@ -23,7 +23,14 @@ impl Default for KafkaConfig {
 
 impl Default for BatchConfig {
     fn default() -> Self {
-        Self { size: 1024, linger_ms: 1000, shuffle_events: 0, queue: 8 }
+        Self {
+            size: 1024,
+            linger_ms: 1000,
+            min_events: 1,
+            min_events_wait_ms: 60_000,
+            shuffle_events: 0,
+            queue: 8,
+        }
     }
 }
 

@@ -151,6 +151,10 @@ pub struct BatchConfig {
     pub size: usize,
     /// An incomplete batch is trained after this long without a full one, in ms; 0: never.
     pub linger_ms: u64,
+    /// A lingering batch with fewer events waits for more.
+    pub min_events: usize,
+    /// It waits at most this long since its first record, in ms.
+    pub min_events_wait_ms: u64,
     /// Events that are shuffled together before they become batches; 0: none are.
     pub shuffle_events: usize,
     /// Batches that wait for the trainer.

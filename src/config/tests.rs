@@ -111,6 +111,27 @@ fn all_faults_are_reported_at_once_with_their_paths() {
 }
 
 #[test]
+fn min_events_lie_within_a_batch() {
+    for (min_events, right) in [(0, false), (1, true), (8, true), (9, false)] {
+        let outcome = minimal(&format!("[batch]\nsize = 8\nmin_events = {min_events}"));
+        match outcome {
+            Ok(_) => assert!(right, "{min_events}"),
+            Err(faults) => {
+                assert!(!right, "{min_events}: {faults}");
+                assert_eq!(keys(faults), ["batch.min_events"]);
+            }
+        }
+    }
+}
+
+#[test]
+fn min_events_may_change_between_runs_of_one_state() {
+    let plain = minimal("").expect("right");
+    let waits = minimal("[batch]\nmin_events = 64\nmin_events_wait_ms = 5").expect("right");
+    assert_eq!(plain.state_keys(), waits.state_keys());
+}
+
+#[test]
 fn overrides_win_and_need_no_quotes() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/ml-1m.toml");
     let sets = [

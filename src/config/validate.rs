@@ -41,7 +41,11 @@ impl Config {
             }
         }
         at_least(faults, "batch.size", self.batch.size as u64, 2);
-        let BatchConfig { size, shuffle_events: window, .. } = self.batch;
+        let BatchConfig { size, min_events, shuffle_events: window, .. } = self.batch;
+        if min_events == 0 || min_events > size {
+            let reason = format!("is {min_events}; must be in 1..=batch.size ({size})");
+            faults.add("batch.min_events", reason);
+        }
         if window > SHUFFLE_EVENTS_MAX || !window.is_multiple_of(size.max(1)) {
             let reason = format!(
                 "is {window}; must be 0 or a multiple of batch.size ({size}), at most \

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::config::Config;
+use crate::stream::cut::Cut;
 use crate::stream::position::Range;
 use crate::stream::source::{Next, Source};
 
@@ -12,6 +13,7 @@ pub(super) struct Passes {
     pub(super) source: Source,
     config: Config,
     range: Range,
+    cut: Cut,
     pass: u32,
     last: u32,
     /// Of the passes before.
@@ -24,11 +26,12 @@ impl Passes {
         config: &Config,
         rest: Range,
         range: Range,
+        cut: Cut,
         (pass, last): (u32, u32),
     ) -> anyhow::Result<Passes> {
-        let source = Source::open(config, rest, pass)?;
+        let source = Source::open(config, rest, pass, cut)?;
         let rejected = BTreeMap::new();
-        Ok(Passes { source, config: config.clone(), range, pass, last, rejected })
+        Ok(Passes { source, config: config.clone(), range, cut, pass, last, rejected })
     }
 
     /// As [`Source::next`]; the end is that of the last pass.
@@ -40,7 +43,7 @@ impl Passes {
         self.rejected = self.rejected_by_reason();
         self.pass += 1;
         tracing::info!(pass = self.pass, of = self.last, "next pass");
-        self.source = Source::open(&self.config, self.range.clone(), self.pass)?;
+        self.source = Source::open(&self.config, self.range.clone(), self.pass, self.cut)?;
         self.source.have_shown(self.rejected.keys().copied());
         Ok(Next::Idle)
     }

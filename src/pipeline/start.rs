@@ -82,7 +82,7 @@ pub(super) fn start(setting: &Setting, store: &Store, bounds: &Bounds) -> anyhow
         .map_or(0, |to| distance(&trainer.offsets, to) + passes_left * distance(&from, to));
     let rest = Range { from: trainer.offsets.clone(), to: to.clone() };
     setting.health.set_phase("opening the source");
-    let passes = Passes::begin(config, rest, Range { from, to }, (trainer.pass, last))?;
+    let passes = Passes::begin(config, rest, Range { from, to }, bounds.cut, (trainer.pass, last))?;
     Ok(Begun { passes, trainer, run, total })
 }
 

@@ -17,12 +17,16 @@ pub struct Batch {
     pub rejected: u64,
     /// Its events. There may be none, when only rejected records lie between two offsets.
     pub events: Events,
+    /// Partition and offset of each event's record, so that an event that turns out unusable in
+    /// training can still go to the dead-letter topic. Empty where the events come from no topic
+    /// (files, tests) or were put together anew (`replay --by-day`).
+    pub origins: Vec<(i32, i64)>,
 }
 
 impl Batch {
-    /// A batch of `events` that leads to `offsets`.
+    /// A batch of `events` without origins that leads to `offsets`.
     pub fn new(events: Events, offsets: Offsets) -> Self {
-        Self { offsets, whole: true, pass: 1, rejected: 0, events }
+        Self { offsets, whole: true, pass: 1, rejected: 0, events, origins: Vec::new() }
     }
 
     /// These of its events, by place, with all else it says.
@@ -30,7 +34,11 @@ impl Batch {
         let mut part = Events::new(self.events.query.len(), self.events.item.len());
         let places: Vec<_> = events.iter().map(|&event| (&self.events, event as usize)).collect();
         part.gather(&places);
-        Self { events: part, offsets: self.offsets.clone(), ..*self }
+        let origins = match &self.origins[..] {
+            [] => Vec::new(),
+            origins => events.iter().map(|&event| origins[event as usize]).collect(),
+        };
+        Self { events: part, offsets: self.offsets.clone(), origins, ..*self }
     }
 
     /// Events in it.

@@ -14,6 +14,7 @@ use std::time::Instant;
 use crate::config::Order;
 
 use super::batch::Batch;
+use super::cut::Cut;
 use super::events::Events;
 use super::offsets::Offsets;
 use super::queue::{EventQueue, Place};
@@ -227,17 +228,22 @@ impl Merge {
 /// Cuts the merged sequence into batches.
 #[derive(Debug)]
 pub struct Batcher {
+    /// Events that a batch may hold.
+    full: usize,
+    cut: Cut,
+    /// Events of the batch in progress.
     size: usize,
     batch: Batch,
     since: Option<Instant>,
 }
 
 impl Batcher {
-    /// Batches of `size` events, from `offsets` on. `empty`: events of the features to come,
-    /// without any.
-    pub fn new(size: usize, empty: Events, offsets: Offsets) -> Batcher {
-        assert!(size > 0, "a batch has room for an event");
-        Batcher { size, batch: Batch::new(empty, offsets), since: None }
+    /// Batches of at most `full` events, cut as `cut` says, from `offsets` on. `empty`: events of
+    /// the features to come, without any.
+    pub fn new(full: usize, cut: Cut, empty: Events, offsets: Offsets) -> Batcher {
+        assert!(full > 0, "a batch has room for an event");
+        let size = cut.size(full, offsets.total());
+        Batcher { full, cut, size, batch: Batch::new(empty, offsets), since: None }
     }
 
     /// Takes what is certain of the sequence, until the batch is full; `now` counts only for the
@@ -251,7 +257,10 @@ impl Batcher {
             self.since.get_or_insert(now);
             self.batch.offsets.advance(entry.partition, entry.offset + 1);
             match entry.event {
-                Some(place) => places.push(place),
+                Some(place) => {
+                    places.push(place);
+                    self.batch.origins.push((entry.partition, entry.offset));
+                }
                 None => self.batch.rejected += 1,
             }
         }
@@ -264,6 +273,16 @@ impl Batcher {
     /// True if it has all its events.
     pub fn full(&self) -> bool {
         self.batch.len() >= self.size
+    }
+
+    /// Events in it.
+    pub fn len(&self) -> usize {
+        self.batch.len()
+    }
+
+    /// True without events. It may still have rejected records.
+    pub fn is_empty(&self) -> bool {
+        self.batch.is_empty()
     }
 
     /// When the first record entered; none: it is empty.
@@ -279,7 +298,9 @@ impl Batcher {
     /// The batch as it is, if anything went in. It has no events where all were rejected.
     pub fn take(&mut self) -> Option<Batch> {
         self.since.take()?;
-        let next = Batch::new(Events::like(&self.batch.events), self.batch.offsets.clone());
+        let mut next = Batch::new(Events::like(&self.batch.events), self.batch.offsets.clone());
+        next.origins.reserve(self.batch.len());
+        self.size = self.cut.size(self.full, next.offsets.total());
         Some(std::mem::replace(&mut self.batch, next))
     }
 }
@@ -395,7 +416,7 @@ mod tests {
         let mut offsets = Offsets::new("t");
         offsets.advance(0, 4);
         let mut merge = Merge::new([0, 1], Order::Arrival);
-        let mut batcher = Batcher::new(2, Events::new(1, 0), offsets);
+        let mut batcher = Batcher::new(2, Cut::Full, Events::new(1, 0), offsets);
         let mut fill = |batcher: &mut Batcher, record: Option<Logged>, now| {
             record.into_iter().for_each(|record| push(&mut merge, record));
             batcher.fill(&mut merge, now);
@@ -409,6 +430,7 @@ mod tests {
         fill(&mut batcher, Some(rejected(1, 1)), now);
         let batch = batcher.take().expect("a full batch");
         assert_eq!((batch.len(), batch.rejected, batch.events.query.len()), (2, 1, 1));
+        assert_eq!(batch.origins, [(0, 6), (1, 0)]);
         assert_eq!((batch.offsets.next(0), batch.offsets.next(1)), (Some(7), Some(1)));
         fill(&mut batcher, None, now);
         let batch = batcher.take().expect("offsets moved, though there is no event");
@@ -438,11 +460,16 @@ mod tests {
         })
     }
 
+    fn cuts() -> impl Strategy<Value = Cut> {
+        let random = any::<u64>().prop_map(Cut::Random);
+        prop_oneof![Just(Cut::Full), (1..5_usize).prop_map(Cut::Every), random]
+    }
+
     /// Feeds the partitions in an order drawn from `choices`, from `from` on.
-    fn run(log: &[Vec<Logged>], choices: &[usize], from: &Offsets) -> Vec<Batch> {
+    fn run(log: &[Vec<Logged>], choices: &[usize], cut: Cut, from: &Offsets) -> Vec<Batch> {
         let now = Instant::now();
         let mut merge = Merge::new(0..log.len() as i32, Order::EventTime);
-        let mut batcher = Batcher::new(3, Events::new(1, 0), from.clone());
+        let mut batcher = Batcher::new(5, cut, Events::new(1, 0), from.clone());
         let mut rest: Vec<_> = log
             .iter()
             .zip(0..)
@@ -478,14 +505,22 @@ mod tests {
         #[test]
         fn any_interleaving_gives_the_same_batches(
             log in log(),
+            cut in cuts(),
             one in prop::collection::vec(any::<usize>(), 1..50),
             other in prop::collection::vec(any::<usize>(), 1..50),
         ) {
             let start = Offsets::new("t");
-            let batches = run(&log, &one, &start);
-            let again = run(&log, &other, &start);
+            let batches = run(&log, &one, cut, &start);
+            let again = run(&log, &other, cut, &start);
             let digests = |batches: &[Batch]| batches.iter().map(digest).collect::<Vec<_>>();
             prop_assert_eq!(digests(&batches), digests(&again));
+
+            for batch in &batches {
+                let ids = batch.origins.iter().map(|&(partition, offset)| {
+                    Logged { partition, offset, time_ms: None }.id()
+                });
+                prop_assert_eq!(ids.collect::<Vec<_>>(), batch.events.item_ids.clone());
+            }
 
             // Nothing lost, nothing twice, each partition in its own order.
             let seen: Vec<u64> = batches.iter().flat_map(|batch| batch.events.item_ids.clone()).collect();
@@ -506,14 +541,15 @@ mod tests {
         #[test]
         fn going_on_from_any_batch_gives_the_rest(
             log in log(),
+            cut in cuts(),
             one in prop::collection::vec(any::<usize>(), 1..50),
             other in prop::collection::vec(any::<usize>(), 1..50),
             stop in any::<prop::sample::Index>(),
         ) {
-            let batches = run(&log, &one, &Offsets::new("t"));
+            let batches = run(&log, &one, cut, &Offsets::new("t"));
             prop_assume!(!batches.is_empty());
             let stop = stop.index(batches.len());
-            let rest = run(&log, &other, &batches[stop].offsets);
+            let rest = run(&log, &other, cut, &batches[stop].offsets);
             let digests = |batches: &[Batch]| batches.iter().map(digest).collect::<Vec<_>>();
             prop_assert_eq!(digests(&batches[stop + 1..]), digests(&rest));
         }

@@ -8,6 +8,7 @@
 
 pub mod batch;
 pub mod column;
+pub mod cut;
 pub mod dead_letter;
 pub mod decode;
 pub mod event;

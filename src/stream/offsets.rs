@@ -42,6 +42,12 @@ impl Offsets {
         self.partitions.iter().map(|(&partition, &next)| (partition, next))
     }
 
+    /// Sum of the next offsets over the partitions: a place in the topic as one number. Every
+    /// record that is read raises it.
+    pub fn total(&self) -> u64 {
+        self.partitions.values().map(|&next| next.unsigned_abs()).sum()
+    }
+
     /// Whether nothing was read from any partition.
     pub fn is_empty(&self) -> bool {
         self.partitions.is_empty()

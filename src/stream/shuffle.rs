@@ -10,6 +10,7 @@
 use xxhash_rust::xxh3::Xxh3;
 
 use super::batch::Batch;
+use super::cut::Cut;
 use super::events::Events;
 use super::offsets::Offsets;
 use crate::train::random::SplitMix;
@@ -18,6 +19,7 @@ use crate::train::random::SplitMix;
 #[derive(Debug)]
 pub struct Shuffle {
     size: usize,
+    cut: Cut,
     seed: u64,
     pass: u32,
     /// Where the window begins; without one, where the next will.
@@ -33,10 +35,11 @@ struct Window {
 }
 
 impl Shuffle {
-    /// Batches of at most `size` events, from `start` on, the `pass`-th time over the log.
-    pub fn new(size: usize, seed: u64, pass: u32, start: Offsets) -> Shuffle {
+    /// Batches of at most `size` events, cut as `cut` says, from `start` on, the `pass`-th time
+    /// over the log.
+    pub fn new(size: usize, cut: Cut, seed: u64, pass: u32, start: Offsets) -> Shuffle {
         assert!(size > 0, "a batch has room for an event");
-        Shuffle { size, seed, pass, start, window: None }
+        Shuffle { size, cut, seed, pass, start, window: None }
     }
 
     /// Takes the window that follows the one before.
@@ -62,10 +65,15 @@ impl Shuffle {
         let events = Events::new(all.events.query.len(), all.events.item.len());
         let mut batch = Batch::new(events, self.start.clone());
         batch.rejected = std::mem::take(&mut all.rejected);
-        let end = window.order.len().min(window.dealt + self.size);
+        let position = self.start.total() + window.dealt as u64;
+        let size = self.cut.size(self.size, position);
+        let end = window.order.len().min(window.dealt + size);
         let order = &window.order[window.dealt..end];
         let places: Vec<_> = order.iter().map(|&event| (&all.events, event as usize)).collect();
         batch.events.gather(&places);
+        // Events from a file have no origins.
+        let origin = |&event: &u32| all.origins.get(event as usize);
+        batch.origins.extend(order.iter().filter_map(origin));
         window.dealt = end;
         batch.whole = end == window.order.len();
         if batch.whole {
@@ -128,6 +136,7 @@ mod tests {
         let mut batch = Batch::new(Events::new(2, 1), offsets(i64::from(end)));
         (start..end).for_each(|id| batch.events.push(&event(id)));
         batch.rejected = 3;
+        batch.origins = (start..end).map(|id| (0, i64::from(id))).collect();
         batch
     }
 
@@ -142,7 +151,7 @@ mod tests {
 
     #[test]
     fn every_event_goes_out_once_and_whole() {
-        let batches = dealt(&mut Shuffle::new(8, 1, 1, offsets(0)), window(0, 21));
+        let batches = dealt(&mut Shuffle::new(8, Cut::Full, 1, 1, offsets(0)), window(0, 21));
         let sizes: Vec<usize> = batches.iter().map(Batch::len).collect();
         assert_eq!(sizes, [8, 8, 5]);
         let mut items = items(&batches);
@@ -155,13 +164,23 @@ mod tests {
             ids.for_each(|id| expected.events.push(&event(id)));
             (expected.offsets, expected.rejected) = (batch.offsets.clone(), batch.rejected);
             expected.whole = batch.whole;
+            expected.origins = batch.events.item_ids.iter().map(|&id| (0, id as i64)).collect();
             assert_eq!(format!("{batch:?}"), format!("{expected:?}"));
         }
     }
 
     #[test]
+    fn events_from_a_file_have_no_origins() {
+        let mut file = window(0, 21);
+        file.origins.clear();
+        let batches = dealt(&mut Shuffle::new(8, Cut::Full, 1, 1, offsets(0)), file);
+        assert!(batches.iter().all(|batch| batch.origins.is_empty()));
+        assert_eq!(batches.iter().map(Batch::len).sum::<usize>(), 21);
+    }
+
+    #[test]
     fn only_the_end_of_a_window_has_exact_offsets() {
-        let mut shuffle = Shuffle::new(8, 1, 1, offsets(0));
+        let mut shuffle = Shuffle::new(8, Cut::Full, 1, 1, offsets(0));
         for (start, end) in [(0, 16), (16, 37)] {
             let batches = dealt(&mut shuffle, window(start, end));
             let (last, inside) = batches.split_last().expect("batches");
@@ -177,7 +196,7 @@ mod tests {
     #[test]
     fn the_order_is_that_of_seed_pass_and_start() {
         let order = |seed, pass, start| {
-            let mut shuffle = Shuffle::new(8, seed, pass, offsets(start));
+            let mut shuffle = Shuffle::new(8, Cut::Full, seed, pass, offsets(start));
             items(&dealt(&mut shuffle, window(0, 64)))
         };
         let base = order(1, 1, 0);
@@ -186,16 +205,36 @@ mod tests {
             assert_ne!(base, other);
         }
         // A run that goes on sees what follows as one that never stopped.
-        let mut shuffle = Shuffle::new(8, 1, 1, offsets(0));
+        let mut shuffle = Shuffle::new(8, Cut::Full, 1, 1, offsets(0));
         dealt(&mut shuffle, window(0, 64));
-        let mut resumed = Shuffle::new(8, 1, 1, offsets(64));
+        let mut resumed = Shuffle::new(8, Cut::Full, 1, 1, offsets(64));
         let next = || window(64, 128);
         assert_eq!(items(&dealt(&mut shuffle, next())), items(&dealt(&mut resumed, next())));
     }
 
     #[test]
+    fn a_window_is_dealt_as_it_is_cut() {
+        let sizes = |cut, start| -> Vec<usize> {
+            let mut shuffle = Shuffle::new(8, cut, 1, 1, offsets(start));
+            dealt(&mut shuffle, window(0, 21)).iter().map(Batch::len).collect()
+        };
+        assert_eq!(sizes(Cut::Every(6), 0), [6, 6, 6, 3]);
+        let cut = Cut::Random(3);
+        let random = sizes(cut, 100);
+        let mut position = 100;
+        for (number, &size) in random.iter().enumerate() {
+            if number + 1 < random.len() {
+                assert_eq!(size, cut.size(8, position));
+            }
+            position += size as u64;
+        }
+        assert_eq!(position, 121);
+        assert_ne!(random, sizes(cut, 900), "the sizes are those of the window's place");
+    }
+
+    #[test]
     fn rejected_records_alone_move_the_offsets() {
-        let batches = dealt(&mut Shuffle::new(8, 1, 1, offsets(0)), window(7, 7));
+        let batches = dealt(&mut Shuffle::new(8, Cut::Full, 1, 1, offsets(0)), window(7, 7));
         let [batch] = batches.as_slice() else { panic!("{batches:?}") };
         assert_eq!((batch.len(), batch.rejected, batch.whole), (0, 3, true));
         assert_eq!(batch.offsets.next(0), Some(7));
@@ -206,7 +245,7 @@ mod tests {
         // Where event 0 of 8 goes over 8,000 windows: 1,000 each, give or take five deviations.
         let mut counts = [0_i32; 8];
         for start in 0..8000 {
-            let mut shuffle = Shuffle::new(8, 1, 1, offsets(start));
+            let mut shuffle = Shuffle::new(8, Cut::Full, 1, 1, offsets(start));
             let items = items(&dealt(&mut shuffle, window(0, 8)));
             counts[items.iter().position(|&item| item == 0).expect("it goes out")] += 1;
         }

@@ -24,10 +24,12 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
 
-use crate::config::Config;
+use crate::config::{BatchConfig, Config};
 
 use super::batch::Batch;
+use super::cut::Cut;
 use super::dead_letter::DeadLetters;
+use super::merge::Batcher;
 use super::offsets::Offsets;
 use super::position::{self, Range};
 pub use client::{Watch, consumer};
@@ -56,7 +58,7 @@ pub struct Source {
     brokers: String,
     pass: u32,
     /// An incomplete batch or window waits this long; none: until the range ends.
-    linger: Option<Duration>,
+    linger: Option<Linger>,
     decoders: Decoders,
     intake: Intake,
     dead: DeadLetters,
@@ -72,31 +74,55 @@ impl std::fmt::Debug for Source {
 /// An error of the brokers is worth a word in the next log line, which comes once a minute; an
 /// older one explains nothing.
 const TROUBLE_RECENT: Duration = Duration::from_secs(70);
+/// How long an incomplete batch waits for more, since its first record.
+#[derive(Clone, Copy, Debug)]
+struct Linger {
+    /// With enough events, or with none: rejected records alone are no step.
+    enough: Duration,
+    /// With fewer than `min_events`.
+    few: Duration,
+    min_events: usize,
+}
+
+impl Linger {
+    /// None: the batch waits until it is full.
+    fn new(batch: &BatchConfig) -> Option<Linger> {
+        let enough = Duration::from_millis(batch.linger_ms);
+        let few = enough.max(Duration::from_millis(batch.min_events_wait_ms));
+        let linger = Linger { enough, few, min_events: batch.min_events };
+        (!enough.is_zero()).then_some(linger)
+    }
+
+    /// When `batcher` gives what it has; none: nothing went in yet.
+    fn due(self, batcher: &Batcher) -> Option<Instant> {
+        let few = !batcher.is_empty() && batcher.len() < self.min_events;
+        Some(batcher.since()? + if few { self.few } else { self.enough })
+    }
+}
 
 /// librdkafka's callbacks are served at least this often.
 const POLL_MAX: Duration = Duration::from_millis(100);
 
 impl Source {
     /// Starts to read `range` of `kafka.topic`, for the `pass`-th time (1: the first): each pass
-    /// has a shuffle of its own.
+    /// has a shuffle of its own. `cut` makes its batches smaller than they need to be.
     ///
     /// # Errors
     /// If the topic is not there (after a bounded wait), lacks a partition of the range, or if
     /// librdkafka refuses the config.
-    pub fn open(config: &Config, range: Range, pass: u32) -> anyhow::Result<Source> {
+    pub fn open(config: &Config, range: Range, pass: u32, cut: Cut) -> anyhow::Result<Source> {
         let kafka = &config.kafka;
         let consumer = client::consumer_of(config, range.from.iter().len())?;
         let there = position::partitions(&consumer, &kafka.topic, &kafka.brokers)?;
         check_range(&range, &kafka.topic, &there)?;
         let consumer = Arc::new(consumer);
         let bounded = range.to.is_some();
-        let linger = Duration::from_millis(config.batch.linger_ms);
-        let intake = Intake::new(config, range.clone(), pass);
+        let intake = Intake::new(config, range.clone(), pass, cut);
         Ok(Source {
             lanes: Lanes::open(&consumer, &range, &intake.finished, kafka.buffer_events)?,
             decoders: Decoders::new(config),
             intake,
-            linger: (!bounded && !linger.is_zero()).then_some(linger),
+            linger: if bounded { None } else { Linger::new(&config.batch) },
             topic: kafka.topic.clone(),
             brokers: kafka.brokers.clone(),
             pass,
@@ -120,8 +146,7 @@ impl Source {
                 return self.hand_out(batch);
             }
             let finished = self.intake.merge.finished();
-            let lingers = self.linger.zip(self.intake.batcher.since());
-            let due = lingers.map(|(linger, since)| since + linger);
+            let due = self.linger.and_then(|linger| linger.due(&self.intake.batcher));
             if finished || due.is_some_and(|due| due <= now) {
                 match self.intake.rest(now) {
                     Some(batch) => return self.hand_out(batch),

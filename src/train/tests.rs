@@ -238,6 +238,51 @@ fn progressive_ranks_before_training_among_recent_items_only() {
     assert_eq!(add(&[(300, 8, "a")]).2, sum / 8.0, "a is too old by now");
 }
 
+#[test]
+fn what_is_passed_over_counts_as_what_was_scored() {
+    let settings = ProgressiveSettings {
+        candidates_ms: 100,
+        popularity_ms: 40,
+        weights: vec![1.0],
+        new_only: true,
+        cold_events: 50,
+    };
+    let mut trainer = trainer(&config(&[]));
+    let [mut scored, mut passed] = [(); 2].map(|()| Progressive::new(settings.clone()));
+    // The second begins 50 ms after the first began, the third within the first's last 100 ms.
+    let [first, second, third] = [(0, 20), (50, 20), (90, 64)].map(|(start, events)| {
+        let mut batch = world(start, events);
+        batch.events.times_ms.iter_mut().for_each(|time| *time += start as i64);
+        batch
+    });
+    for batch in [&first, &second] {
+        scored.add(&trainer, batch);
+        passed.pass_over(batch);
+        trainer.step(batch, &mut |_| {});
+    }
+    let cases = |progressive: &Progressive| {
+        let quality = &progressive.popularity.total;
+        let sums = |quality: &super::evaluation::metrics::Quality| {
+            (
+                quality.all.cases(),
+                quality.cold.cases(),
+                quality.all.mrr() * quality.all.cases() as f64,
+            )
+        };
+        (sums(quality), sums(&progressive.weights[0].total), progressive.mean_candidates())
+    };
+    assert!(cases(&passed).2.is_nan(), "nothing is scored yet");
+    let before = cases(&scored);
+    scored.add(&trainer, &third);
+    passed.add(&trainer, &third);
+    let (after, alone) = (cases(&scored), cases(&passed));
+    for (before, after, alone) in [(before.0, after.0, alone.0), (before.1, after.1, alone.1)] {
+        assert!(alone.0 > 0 && alone.1 < alone.0, "{alone:?}");
+        assert_eq!((after.0 - before.0, after.1 - before.1), (alone.0, alone.1));
+        assert!((after.2 - before.2 - alone.2).abs() < 1e-9, "{before:?} {after:?} {alone:?}");
+    }
+}
+
 /// `queries` sees what `embed_queries` sees, and leaves the histories as they are.
 #[test]
 fn queries_change_nothing() {

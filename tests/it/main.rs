@@ -6,6 +6,7 @@
 
 mod bad_records;
 mod by_day;
+mod cut;
 mod device;
 mod estimate;
 mod learning;

@@ -31,22 +31,28 @@ fn newest_step(directory: &Path) -> u64 {
 
 #[test]
 fn sigkill_at_random_steps_ends_in_the_bits_of_an_uninterrupted_run() {
-    survives_sigkill(&SETS, 1);
+    survives_sigkill(&SETS, 1, &[]);
 }
 
 /// The same where checkpoints can only be taken every eighth step.
 #[test]
 fn sigkill_within_a_shuffle_window_repeats_the_window() {
-    survives_sigkill(&[&SETS[..], &["batch.shuffle_events=1024"]].concat(), 1);
+    survives_sigkill(&[&SETS[..], &["batch.shuffle_events=1024"]].concat(), 1, &[]);
+}
+
+/// Batches of random sizes: the sizes after a kill are those of a run that never stopped.
+#[test]
+fn sigkill_between_random_cuts_goes_on_with_the_cuts_that_followed() {
+    survives_sigkill(&SETS, 1, &["--cut", "random:3"]);
 }
 
 /// The last window of a pass is incomplete, and its end is where the next pass begins.
 #[test]
 fn sigkill_between_passes_goes_on_in_the_pass_where_it_was() {
-    survives_sigkill(&[&SETS[..], &["batch.shuffle_events=1024"]].concat(), 3);
+    survives_sigkill(&[&SETS[..], &["batch.shuffle_events=1024"]].concat(), 3, &[]);
 }
 
-fn survives_sigkill(sets: &[&str], passes: u32) {
+fn survives_sigkill(sets: &[&str], passes: u32, arguments: &[&str]) {
     let mut random = SplitMix::new(seed());
     // Two partitions: the merge by event time must come out the same, too.
     let bench = Bench::new("demo.toml", 2);
@@ -54,7 +60,7 @@ fn survives_sigkill(sets: &[&str], passes: u32) {
     bench.produce_synthetic(events, 11);
     let replay = |name| {
         let mut command = bench.command("replay", name, sets);
-        command.arg("--passes").arg(passes.to_string());
+        command.arg("--passes").arg(passes.to_string()).args(arguments);
         command
     };
     let whole = json(&mut replay("whole"));

@@ -144,13 +144,7 @@ pub(crate) fn synthetic(events: usize, seed: u64) -> impl Iterator<Item = String
     });
     (0..events).map(move |event| {
         let drawn = world.draw();
-        format!(
-            r#"{{"user":"u{}","item":"i{}","category":"c{}","time_ms":{}}}"#,
-            drawn.query,
-            drawn.item,
-            world.category(drawn.item),
-            1_700_000_000_000 + event
-        )
+        world.line(drawn, 1_700_000_000_000 + event as u64)
     })
 }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 use crate::commands::bounded::Reader;
 use crate::config::Config;
 use crate::stream::batch::Batch;
+use crate::stream::cut::Cut;
 use crate::stream::events::Events;
 use crate::stream::offsets::Offsets;
 use crate::stream::position::Range;
@@ -64,7 +65,7 @@ impl<'a> Days<'a> {
         stop: &'a AtomicBool,
     ) -> anyhow::Result<Days<'a>> {
         let batch = Batch::new(Events::new(0, 0), Offsets::new(config.kafka.topic.as_str()));
-        let reader = Reader::open(config, range, 1, "by day", stop)?;
+        let reader = Reader::open(config, range, (1, Cut::Full), "by day", stop)?;
         Ok(Days { reader, batch, at: 0, day: None, read: 0, rejected: 0, late: 0 })
     }
 

@@ -7,13 +7,15 @@ use anyhow::bail;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::super::bounded::read;
+use super::super::bounded::{read_again, read_cut};
 use super::super::report::by_k;
 use super::print::{bands, quality};
 use crate::config::Config;
+use crate::pipeline;
+use crate::stream::cut::Cut;
+use crate::stream::offsets::Offsets;
 use crate::stream::position::Range;
 use crate::train::evaluation::progressive::{Progressive, ProgressiveSettings, Ranking};
-use crate::train::model::Placement;
 use crate::train::trainer::Trainer;
 
 /// Arguments of `evaluate --progressive`.
@@ -34,20 +36,30 @@ pub(super) struct StreamArgs {
     cold_events: u64,
 }
 
-/// Trains in memory over `range`, scoring each event first.
+/// The log that events are scored on.
+pub(super) struct Stream<'a> {
+    /// Its first records.
+    pub(super) begin: Offsets,
+    /// Where scoring ends.
+    pub(super) to: Offsets,
+    /// How scored events are batched.
+    pub(super) cut: Cut,
+    /// Ends the run.
+    pub(super) stop: &'a AtomicBool,
+}
+
+/// Trains `trainer` in memory from its own offsets on, scoring each event first.
 pub(super) fn run(
     args: &StreamArgs,
     config: &Config,
-    placement: &Placement,
-    range: Range,
-    stop: &AtomicBool,
+    mut trainer: Trainer,
+    stream: Stream<'_>,
     as_json: bool,
 ) -> anyhow::Result<()> {
     if args.weights.iter().any(|weight| !(0.0..=100.0).contains(weight)) {
         bail!("weights must be in 0..=100");
     }
     let began = Instant::now();
-    let mut trainer = Trainer::new(config, placement, range.from.clone());
     #[expect(clippy::cast_possible_truncation, reason = "hours in ms")]
     let mut progressive = Progressive::new(ProgressiveSettings {
         candidates_ms: (args.candidates_h * 3.6e6) as i64,
@@ -56,7 +68,14 @@ pub(super) fn run(
         cold_events: args.cold_events,
         ..ProgressiveSettings::default()
     });
-    read(config, range, "scoring and training", stop, |batch| {
+    let Stream { begin, to, cut, stop } = stream;
+    let from = trainer.offsets.clone();
+    if pipeline::distance(&begin, &from) > 0 {
+        let past = Range { from: begin, to: Some(from.clone()) };
+        read_again(config, past, "past events", stop, |batch| progressive.pass_over(batch))?;
+    }
+    let range = Range { from, to: Some(to) };
+    read_cut(config, range, (1, cut), "scoring and training", stop, |batch| {
         progressive.add(&trainer, batch);
         trainer.step(batch, &mut |_| {});
     })?;

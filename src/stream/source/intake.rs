@@ -8,6 +8,7 @@ use rdkafka::message::{BorrowedMessage, Message};
 use crate::config::Config;
 
 use super::super::batch::Batch;
+use super::super::cut::Cut;
 use super::super::dead_letter::{DeadLetters, Letter};
 use super::super::decode::DecodeError;
 use super::super::events::Events;
@@ -34,17 +35,19 @@ pub(super) struct Intake {
 }
 
 impl Intake {
-    pub(super) fn new(config: &Config, range: Range, pass: u32) -> Intake {
+    pub(super) fn new(config: &Config, range: Range, pass: u32, cut: Cut) -> Intake {
         let partitions = range.from.iter().map(|(partition, _)| partition);
         let (size, window) = (config.batch.size, config.batch.shuffle_events);
         let shuffle =
-            (window > 0).then(|| Shuffle::new(size, config.seed, pass, range.from.clone()));
+            (window > 0).then(|| Shuffle::new(size, cut, config.seed, pass, range.from.clone()));
+        // A window is whole; what is dealt of it is cut.
+        let (full, cut) = if window > 0 { (window, Cut::Full) } else { (size, cut) };
         let mut intake = Intake {
             merge: Merge::new(partitions, config.kafka.order),
             guard: Guard::new(config.kafka.rejected_window, config.kafka.rejected_share_max),
             ends: range.to,
             finished: BTreeSet::new(),
-            batcher: Batcher::new(size.max(window), Events::of(config), range.from.clone()),
+            batcher: Batcher::new(full, cut, Events::of(config), range.from.clone()),
             shuffle,
             ready: VecDeque::new(),
         };

@@ -75,7 +75,7 @@ impl Broker {
     }
 
     fn open(&self, range: Range) -> Source {
-        Source::open(&self.config, range, 1).expect("opened")
+        Source::open(&self.config, range, 1, Cut::Full).expect("opened")
     }
 
     /// Everything on `topic`.
@@ -236,6 +236,23 @@ fn reading_on_from_a_window_gives_the_windows_that_followed() {
 }
 
 #[test]
+fn reading_on_from_a_cut_gives_the_cuts_that_followed() {
+    let broker = Broker::new(3);
+    interleaved(&broker);
+    let cut = |range, cut| Source::open(&broker.config, range, 1, cut).expect("opened");
+    for (way, batches) in [(Cut::Every(4), 750), (Cut::Random(5), 0)] {
+        let all = until_end(&mut cut(broker.all(), way));
+        assert!(batches == 0 || all.len() == batches, "{way}: {} batches", all.len());
+        assert!(all.len() > 300, "{way}: smaller batches than full ones");
+        for stop in [0, 150, all.len() - 2] {
+            let from = all[stop].offsets.clone();
+            let rest = until_end(&mut cut(Range { from, ..broker.all() }, way));
+            assert_eq!(format!("{rest:?}"), format!("{:?}", &all[stop + 1..]));
+        }
+    }
+}
+
+#[test]
 fn a_window_larger_than_a_round_is_dealt_out_to_its_end() {
     let mut broker = Broker::new(3);
     broker.config.batch.shuffle_events = 3000;
@@ -347,6 +364,57 @@ fn a_live_stream_lingers_idles_and_goes_on() {
 }
 
 #[test]
+fn a_lingering_batch_waits_for_enough_events() {
+    let mut broker = Broker::new(1);
+    broker.config.batch.linger_ms = 20;
+    broker.config.batch.min_events = 5;
+    broker.config.batch.min_events_wait_ms = 3_600_000;
+    let from = broker.offsets(Position::Earliest);
+    let mut source = broker.open(Range { from, to: None });
+    (0..2).for_each(|item| broker.event(0, item, item));
+    broker.flush();
+    let deadline = Instant::now() + PATIENCE;
+    while source.intake.batcher.len() < 2 {
+        assert!(Instant::now() < deadline, "the events do not come");
+        assert!(matches!(source.next(Duration::from_millis(50)), Ok(Next::Idle)));
+    }
+    assert!(matches!(source.next(Duration::from_millis(300)), Ok(Next::Idle)), "2 are not enough");
+    (2..5).for_each(|item| broker.event(0, item, item));
+    broker.flush();
+    assert_eq!(next_batch(&mut source).len(), 5);
+}
+
+#[test]
+fn the_wait_for_enough_events_has_an_end() {
+    let mut broker = Broker::new(1);
+    broker.config.batch.linger_ms = 20;
+    broker.config.batch.min_events = 5;
+    broker.config.batch.min_events_wait_ms = 500;
+    let from = broker.offsets(Position::Earliest);
+    let mut source = broker.open(Range { from, to: None });
+    let sent = Instant::now();
+    (0..2).for_each(|item| broker.event(0, item, item));
+    broker.flush();
+    assert_eq!(next_batch(&mut source).len(), 2);
+    assert!(sent.elapsed() >= Duration::from_millis(500), "{:?}", sent.elapsed());
+}
+
+#[test]
+fn rejected_records_alone_do_not_wait_for_events() {
+    let mut broker = Broker::new(1);
+    broker.config.kafka.dead_letter_topic = String::new();
+    broker.config.batch.linger_ms = 20;
+    broker.config.batch.min_events = 5;
+    broker.config.batch.min_events_wait_ms = 3_600_000;
+    let from = broker.offsets(Position::Earliest);
+    let mut source = broker.open(Range { from, to: None });
+    broker.send(0, Some(b"x"));
+    broker.flush();
+    let batch = next_batch(&mut source);
+    assert_eq!((batch.len(), batch.rejected), (0, 1));
+}
+
+#[test]
 fn arrival_order_reads_everything_once() {
     let mut broker = Broker::new(3);
     broker.config.kafka.order = Order::Arrival;
@@ -368,7 +436,8 @@ fn a_broker_that_goes_away_is_waited_for() {
         offsets.advance(0, 0);
         offsets
     };
-    let opened = std::thread::spawn(move || Source::open(&config, Range { from, to: None }, 1));
+    let opened =
+        std::thread::spawn(move || Source::open(&config, Range { from, to: None }, 1, Cut::Full));
     std::thread::sleep(Duration::from_millis(1500));
     broker.cluster.broker_up(1).expect("up");
     let mut source = opened.join().expect("no panic").expect("opened once the broker was back");
@@ -409,11 +478,11 @@ fn a_range_must_fit_the_topic() {
     let broker = Broker::new(1);
     let mut from = Offsets::new("clicks");
     from.advance(1, 0);
-    let error =
-        Source::open(&broker.config, Range { from, to: None }, 1).expect_err("no partition 1");
+    let error = Source::open(&broker.config, Range { from, to: None }, 1, Cut::Full)
+        .expect_err("no partition 1");
     assert!(error.to_string().contains("no partition 1"), "{error}");
     let range = Range { from: Offsets::new("other"), to: None };
-    assert!(Source::open(&broker.config, range, 1).is_err());
+    assert!(Source::open(&broker.config, range, 1, Cut::Full).is_err());
 }
 
 #[test]
@@ -422,7 +491,8 @@ fn a_missing_topic_is_named_with_what_to_do() {
     let missing = rdkafka::types::RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
     broker.cluster.topic_error("clicks", missing).expect("set");
     let range = Range { from: Offsets::new("clicks"), to: None };
-    let error = Source::open(&broker.config, range, 1).expect_err("no topic").to_string();
+    let error =
+        Source::open(&broker.config, range, 1, Cut::Full).expect_err("no topic").to_string();
     assert!(error.contains("topic `clicks` does not exist on 127.0.0.1:"), "{error}");
     assert!(error.contains("--create --topic clicks"), "{error}");
 }

@@ -217,6 +217,25 @@ impl Progressive {
         }
     }
 
+    /// Takes in a batch's events without scoring them, for a run that goes on from a checkpoint:
+    /// which items are recent, popular, new and seen is then as if it had scored them. The weight
+    /// that has been best so far is not: it begins anew.
+    pub fn pass_over(&mut self, batch: &Batch) {
+        let events = &batch.events;
+        let Some(&now) = events.times_ms.first() else { return };
+        self.recent.advance(now, |_| {});
+        for (&time, &item) in events.times_ms.iter().zip(&events.item_ids) {
+            self.first_seen.entry(item).or_insert(self.events);
+            self.events += 1;
+            self.popular.advance(time, |_| {});
+            self.popular.push(time, item);
+            self.recent.push(time, item);
+        }
+        if self.settings.new_only {
+            self.seen.add(batch);
+        }
+    }
+
     /// The recent items, by key.
     fn items(&self, trainer: &Trainer) -> Vec<(u64, Item)> {
         let mut ids: Vec<u64> = self.recent.counts.keys().copied().collect();

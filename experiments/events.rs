@@ -7,6 +7,7 @@ use std::path::Path;
 use anyhow::Context;
 use millrace::config::Config;
 use millrace::stream::batch::Batch;
+use millrace::stream::cut::Cut;
 use millrace::stream::decode::Mapping;
 use millrace::stream::events::Events;
 use millrace::stream::offsets::Offsets;
@@ -14,19 +15,19 @@ use millrace::stream::produce::Input;
 use millrace::stream::shuffle::Shuffle;
 
 /// All events in the order of the file.
-pub(super) struct Log {
+pub(crate) struct Log {
     all: Events,
     size: usize,
     seed: u64,
 }
 
 impl Log {
-    /// Reads `path` with the mapping of `config`.
-    pub(super) fn read(config: &Config, path: &Path) -> anyhow::Result<Self> {
+    /// Reads the first events of `path`, at most so many, with the mapping of `config`.
+    pub(crate) fn read(config: &Config, path: &Path, at_most: usize) -> anyhow::Result<Self> {
         let mut mapping = Mapping::new(config);
         let input = Input::open(&path.display().to_string())?;
         let mut all = Events::of(config);
-        for (number, line) in input.lines.lines().enumerate() {
+        for (number, line) in input.lines.lines().take(at_most).enumerate() {
             mapping
                 .decode(Some(line?.as_bytes()), Some(0), &mut all)
                 .with_context(|| format!("line {} of {}", number + 1, path.display()))?;
@@ -34,28 +35,44 @@ impl Log {
         Ok(Self { all, size: config.batch.size, seed: config.seed })
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.all.len()
     }
 
     /// The first `share` of the events, and the rest.
-    pub(super) fn split(self, share: f64) -> (Self, Self) {
-        let Self { all, size, seed } = self;
-        let cut = (all.len() as f64 * share) as usize;
-        let part = |range| Self { all: part(&all, range), size, seed };
-        (part(0..cut), part(cut..usize::MAX))
+    pub(crate) fn split(self, share: f64) -> (Self, Self) {
+        let cut = (self.len() as f64 * share) as usize;
+        (self.part(0..cut), self.part(cut..usize::MAX))
+    }
+
+    /// The events of `range`, as far as there are any.
+    pub(crate) fn part(&self, range: Range<usize>) -> Self {
+        Self { all: part(&self.all, range), size: self.size, seed: self.seed }
     }
 
     /// Batches in the order of the file.
-    pub(super) fn batches(&self) -> impl Iterator<Item = Batch> {
-        (0..self.len())
-            .step_by(self.size)
-            .map(|start| Batch::new(part(&self.all, start..start + self.size), offsets()))
+    pub(crate) fn batches(&self) -> impl Iterator<Item = Batch> {
+        self.cut(Cut::Full, 0)
+    }
+
+    /// Batches in the order of the file, cut as `cut` says of a log whose next record is the
+    /// `position`-th.
+    pub(crate) fn cut(&self, cut: Cut, position: usize) -> impl Iterator<Item = Batch> {
+        let mut start = 0;
+        std::iter::from_fn(move || {
+            if start >= self.len() {
+                return None;
+            }
+            let end = start + cut.size(self.size, (position + start) as u64);
+            let batch = Batch::new(part(&self.all, start..end), offsets());
+            start = end;
+            Some(batch)
+        })
     }
 
     /// Batches of the `pass`-th pass, shuffled anew in each by the seed.
-    pub(super) fn shuffled(&self, pass: u32) -> impl Iterator<Item = Batch> {
-        let mut shuffle = Shuffle::new(self.size, self.seed, pass, offsets());
+    pub(crate) fn shuffled(&self, pass: u32) -> impl Iterator<Item = Batch> {
+        let mut shuffle = Shuffle::new(self.size, Cut::Full, self.seed, pass, offsets());
         shuffle.load(Batch::new(self.all.clone(), offsets()));
         std::iter::from_fn(move || shuffle.deal())
     }

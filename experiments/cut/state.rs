@@ -1,0 +1,47 @@
+//! A trained state in memory, from which any number of trainers go on.
+
+use std::collections::HashMap;
+
+use anyhow::anyhow;
+use millrace::config::Config;
+use millrace::train::model::Placement;
+use millrace::train::trainer::{Counters, Trainer};
+
+/// What a checkpoint would hold, and what it takes to go on from it.
+pub(super) struct State {
+    pub(super) config: Config,
+    placement: Placement,
+    counters: Counters,
+    sections: HashMap<String, Vec<u8>>,
+}
+
+impl State {
+    /// `trainer` as it is.
+    pub(super) fn of(trainer: &Trainer, config: &Config, placement: &Placement) -> Self {
+        Self {
+            config: config.clone(),
+            placement: placement.clone(),
+            counters: trainer.counters(),
+            sections: trainer.capture().into_sections().into_iter().collect(),
+        }
+    }
+
+    /// Another trainer of the same config as it is.
+    pub(super) fn copy(&self, trainer: &Trainer) -> Self {
+        Self::of(trainer, &self.config, &self.placement)
+    }
+
+    /// Events of a full batch.
+    pub(super) fn size(&self) -> usize {
+        self.config.batch.size
+    }
+
+    /// A trainer that goes on from here.
+    pub(super) fn restore(&self) -> anyhow::Result<Trainer> {
+        let read = |name: &str| {
+            self.sections.get(name).cloned().ok_or_else(|| format!("there is no section {name}"))
+        };
+        Trainer::restore(&self.config, &self.placement, self.counters.clone(), &read)
+            .map_err(|error| anyhow!(error))
+    }
+}
