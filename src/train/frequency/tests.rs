@@ -86,13 +86,16 @@ fn default_mode_by_hand() {
         // First gap 4 replaces 100; counts 3 and 1 average to 2.
         assert_near(probability(&f, 1), 1.0 / at_hit(4.0, 1.0));
         assert_near(count(&f, 1), 2.0 / at_hit(4.0, 1.0));
+        // Eight second sights are taken for granted after 100 batches each; here was one, and two ids
+        // waited four batches for it.
+        assert_near(f.first_gap(), (8.0 * 100.0 + 2.0 * 4.0) / 9.0);
         f.update(16, &[1, 1]);
         // Gaps 4 and 2; counts 3, 1 and 2.
         assert_near(probability(&f, 1), 1.0 / at_hit(3.0, 2.0));
         assert_near(count(&f, 1), 2.0 / at_hit(3.0, 2.0));
         // Item 2: its gap is open since 10. Item 9: since the start.
         assert_near(count(&f, 2), 1.0 / (100.0 + 6.0));
-        assert_near(count(&f, 9), 1.0 / (100.0 + 16.0));
+        assert_near(count(&f, 9), 1.0 / (f.first_gap() + 16.0));
         f.update(19, &[]);
         // Two gaps of mean 3, and 3 steps open.
         assert_near(count(&f, 1), 2.0 / (3.0 + 3.0 / 2.0));
@@ -103,7 +106,7 @@ fn default_mode_by_hand() {
         assert_near(count(&f, 1), 2.0 / (3.0 + 400.0));
         f.update(5000, &[]);
         assert_near(count(&f, 2), 1.0 / (100.0 + 4990.0));
-        assert_near(count(&f, 9), 1.0 / (100.0 + 5000.0));
+        assert_near(count(&f, 9), 1.0 / (f.first_gap() + 5000.0));
     }
 }
 
