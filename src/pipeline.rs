@@ -17,13 +17,14 @@ mod live;
 mod passes;
 mod reader;
 mod start;
+mod unusable;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use crossbeam_channel::{RecvTimeoutError, TrySendError};
 
 use crate::checkpoint::{Checkpoint, Store};
@@ -39,6 +40,7 @@ use crate::train::trainer::{Phase, StepReport, Trainer};
 
 use line::Line;
 use start::Begun;
+use unusable::Unusable;
 
 pub use live::{Clocks, Live};
 pub use reader::Outlook;
@@ -141,16 +143,68 @@ pub fn run(
     let config = &setting.config;
     setting.health.set_phase("restoring the newest checkpoint");
     let store = Store::open(Path::new(&config.checkpoint.directory), config.checkpoint.keep)?;
-    let Begun { mut trainer, run, passes, total } = start::start(setting, &store, bounds)?;
+    with_rollback(
+        |fresh| run_once(setting, &store, &Bounds { fresh, ..bounds.clone() }, observe),
+        bounds.fresh,
+    )
+    .inspect_err(|error| setting.health.fail(format!("{error:#}")))
+}
+
+/// Runs, and once more from the last good checkpoint where the state has broken. Training repeats to
+/// the bit: what breaks at the same step again would break for ever.
+fn with_rollback<T>(
+    mut run: impl FnMut(bool) -> anyhow::Result<T>,
+    fresh: bool,
+) -> anyhow::Result<T> {
+    let mut broken_at = None;
+    loop {
+        let result = run(fresh && broken_at.is_none());
+        let Some(&Broken { step }) = result.as_ref().err().and_then(|error| error.downcast_ref())
+        else {
+            return result;
+        };
+        if broken_at.is_some_and(|before| step <= before) {
+            return result.with_context(|| {
+                "it broke again after a rollback; lower the learning rates (embedding.learning_rate, \
+                 optimizer.learning_rate), or go on from an older checkpoint: the earlier ones are \
+                 untouched"
+            });
+        }
+        tracing::error!(
+            "step {step}: the model is no longer finite; rolling back to the last checkpoint"
+        );
+        broken_at = Some(step);
+    }
+}
+
+/// The state is no longer one of numbers.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the model is no longer finite at step {step}: a weight, a row or every loss of late is no number"
+)]
+struct Broken {
+    step: u64,
+}
+
+/// One run, until its range ends or something fails.
+fn run_once(
+    setting: &Setting,
+    store: &Store,
+    bounds: &Bounds,
+    observe: &mut dyn FnMut(&Trainer, &Live),
+) -> anyhow::Result<Summary> {
+    let Begun { mut trainer, run, passes, total } = start::start(setting, store, bounds)?;
     let publisher = publisher(setting, bounds.publication)?;
     let publisher = publisher.map(|publisher| (publisher, bounds.publication));
     let mut live = Live::new(&trainer, total);
     setting.health.set_ready(true);
     std::thread::scope(|scope| {
         let outlook = Arc::clone(&live.outlook);
-        let line = Line::start(scope, setting, (&store, run), passes, publisher, outlook)?;
+        let line = Line::start(scope, setting, (store, run), passes, publisher, outlook)?;
         let trained = train(setting, &mut trainer, &mut live, &line, observe);
-        let ended = line.finish(&mut trainer, live.whole);
+        // What has broken must not take the place of what was good.
+        let broken = trained.as_ref().is_err_and(|error| error.is::<Broken>());
+        let ended = line.finish(&mut trainer, live.whole && !broken);
         setting.health.set_ready(false);
         let ended = ended?;
         trained?;
@@ -160,7 +214,7 @@ pub fn run(
             rejected: trainer.rejected,
             records_this_run: trainer.events + trainer.rejected - live.records_before,
             pass: trainer.pass,
-            rejected_by_reason: ended.rejected_by_reason,
+            rejected_by_reason: by_reason(ended.rejected_by_reason, live.unusable),
             began_at_step: live.step_before,
             step: trainer.step,
             seconds: live.seconds(),
@@ -171,7 +225,14 @@ pub fn run(
             published: ended.published?,
         })
     })
-    .inspect_err(|error| setting.health.fail(format!("{error:#}")))
+}
+
+/// The rejected records by reason, events that training could not use among them.
+fn by_reason(mut rejected: Vec<(String, u64)>, unusable: u64) -> Vec<(String, u64)> {
+    if unusable > 0 {
+        rejected.push((unusable::REASON.to_owned(), unusable));
+    }
+    rejected
 }
 
 /// The publisher of a run that publishes at all.
@@ -196,6 +257,7 @@ fn train(
     let queue = |name| setting.metrics.queue_batches.with_label_values(&[name]);
     let mut checkpoint_step = trainer.step;
     let mut checkpoint_at = Instant::now();
+    let mut unusable = Unusable::default();
     while !live.whole || !setting.stop.load(Ordering::Relaxed) {
         let waiting = Instant::now();
         match batches.recv_timeout(TICK) {
@@ -206,6 +268,12 @@ fn train(
                 let report = timed_step(setting, trainer, &batch, came - waiting);
                 live.clock(came);
                 live.count(setting, &batch, report.as_ref());
+                if let Some(report) = &report {
+                    unusable.send(&setting.config, &batch, &report.unusable)?;
+                }
+                if live.is_broken() {
+                    return Err(Broken { step: trainer.step }.into());
+                }
             }
             // A log that went quiet must not keep its last steps from being published.
             Err(RecvTimeoutError::Timeout) => {}
@@ -223,6 +291,10 @@ fn train(
             (checkpoint_step, checkpoint_at) = (trainer.step, Instant::now());
         }
         if let Some(captured) = trainer.advance_capture() {
+            if !captured.finite {
+                setting.metrics.checkpoint_failures_total.inc();
+                return Err(Broken { step: trainer.step }.into());
+            }
             match snapshots.try_send(captured) {
                 Ok(()) | Err(TrySendError::Full(_)) => {}
                 Err(TrySendError::Disconnected(_)) => break,
@@ -255,4 +327,49 @@ fn timed_step(
         observed(last.label(), since.elapsed());
     }
     report
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn broken(step: u64) -> anyhow::Error {
+        Broken { step }.into()
+    }
+
+    /// A run that breaks goes on from the last checkpoint, even where it was to begin afresh.
+    #[test]
+    fn what_breaks_is_rolled_back_once() {
+        let mut asked = Vec::new();
+        let mut run = |fresh: bool| {
+            asked.push(fresh);
+            if asked.len() == 1 { Err(broken(70)) } else { Ok(7) }
+        };
+        assert_eq!(with_rollback(&mut run, true).expect("it goes on"), 7);
+        assert_eq!(asked, [true, false]);
+    }
+
+    #[test]
+    fn what_breaks_at_the_same_step_again_has_failed() {
+        let mut runs = 0;
+        let mut run = |_| -> anyhow::Result<()> {
+            runs += 1;
+            Err(broken(70))
+        };
+        let error = with_rollback(&mut run, false).expect_err("for ever");
+        let text = format!("{error:#}");
+        assert!(text.contains("learning_rate") && text.contains("step 70"), "{text}");
+        assert_eq!(runs, 2);
+    }
+
+    #[test]
+    fn other_failures_are_not_repeated() {
+        let mut runs = 0;
+        let mut run = |_| -> anyhow::Result<()> {
+            runs += 1;
+            anyhow::bail!("no broker")
+        };
+        assert!(with_rollback(&mut run, false).is_err());
+        assert_eq!(runs, 1);
+    }
 }

@@ -327,9 +327,8 @@ impl Demo {
             .iter()
             .map(|id| items.binary_search_by_key(id, |(id, _)| *id).ok())
             .collect();
-        let none = vec![Vec::new(); cases.len()];
         let mut recall = Recall::new(&[10]);
-        for rank in ranks(&queries, &vectors, config.model.dim, &targets, &none) {
+        for rank in ranks(&queries, &vectors, config.model.dim, &targets) {
             recall.add(rank);
         }
         Ok(recall.at(10))

@@ -84,7 +84,10 @@ pub(super) fn print_summary(summary: &Summary) {
     println!("loss        {:.4} (last steps)", summary.loss);
     let recall: Vec<String> =
         summary.recall.values().iter().map(|(k, value)| format!("@{k} {value:.4}")).collect();
-    println!("recall      {} (among each batch's items, before training on it)", recall.join("  "));
+    println!(
+        "recall      {} (among the items of the last batch.size events, before training on it)",
+        recall.join("  ")
+    );
     match &summary.checkpoint {
         None => println!("checkpoint  none: there was no event to train on"),
         Some(checkpoint) => {

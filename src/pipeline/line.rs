@@ -85,8 +85,15 @@ impl<'scope> Line<'scope> {
         trainer.cancel_capture();
         // Within a window (a fault, or a checkpoint thread that ended) the state has no offsets. A
         // state that saw no event is worth nothing, and its config would bind the directory.
-        let worth = whole && trainer.events > 0;
-        let sent = if worth { self.snapshots.send(trainer.capture()) } else { Ok(()) };
+        let last = (whole && trainer.events > 0).then(|| trainer.capture());
+        let sent = match last {
+            Some(last) if last.finite => self.snapshots.send(last),
+            Some(_) => {
+                tracing::error!("the last state is not finite and was not written");
+                Ok(())
+            }
+            None => Ok(()),
+        };
         drop(self.snapshots);
         let checkpoint = self.writer.join().map_err(|_| panicked("checkpoint"))??;
         sent.context("the checkpoint thread ended early")?;

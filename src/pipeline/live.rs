@@ -15,6 +15,10 @@ use crate::train::trainer::{StepReport, Trainer};
 /// enough for two digits of recall.
 const WINDOW_STEPS: usize = 50;
 
+/// After so many steps in a row without a finite loss the state itself is broken: a bad event costs
+/// itself alone.
+const NONFINITE_IN_A_ROW_MAX: u32 = 8;
+
 /// Times that ages are computed from, ms since 1970; 0: not yet.
 #[derive(Default)]
 pub struct Clocks {
@@ -51,7 +55,13 @@ pub struct Live {
     pub recall: Recall,
     window: Recall,
     losses: VecDeque<f32>,
+    /// Losses of less than a full batch since the newest of those, weighted by events; and the events.
+    part: (f64, usize),
+    /// Events that could not be trained on.
+    pub(super) unusable: u64,
     pub(super) nonfinite_steps: u64,
+    /// Those in a row up to now.
+    nonfinite_in_a_row: u32,
     /// The trainer's offsets are exact: it is not within a shuffle window.
     pub(super) whole: bool,
     pub(super) step_before: u64,
@@ -72,7 +82,10 @@ impl Live {
             recall: Recall::new(&RECALL_KS),
             window: Recall::new(&RECALL_KS),
             losses: VecDeque::with_capacity(WINDOW_STEPS),
+            part: (0.0, 0),
+            unusable: 0,
             nonfinite_steps: 0,
+            nonfinite_in_a_row: 0,
             whole: true,
             step_before: trainer.step,
             records_before: trainer.events + trainer.rejected,
@@ -94,10 +107,18 @@ impl Live {
         self.trained.map_or(0.0, |(began, ended)| (ended - began).as_secs_f64())
     }
 
-    /// Mean loss of the last steps; NaN without any.
+    /// Mean loss of the last full batches' worth of events; NaN without any.
     #[expect(clippy::cast_precision_loss, reason = "at most WINDOW_STEPS")]
     pub fn loss(&self) -> f64 {
+        if self.losses.is_empty() {
+            return self.part.0 / self.part.1 as f64;
+        }
         self.losses.iter().map(|&loss| f64::from(loss)).sum::<f64>() / self.losses.len() as f64
+    }
+
+    /// Whether so many steps in a row failed that no other will do better.
+    pub(super) fn is_broken(&self) -> bool {
+        self.nonfinite_in_a_row >= NONFINITE_IN_A_ROW_MAX
     }
 
     pub(super) fn count(&mut self, setting: &Setting, batch: &Batch, report: Option<&StepReport>) {
@@ -109,24 +130,47 @@ impl Live {
         #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
         metrics.batch_events.observe(batch.len() as f64);
         setting.clocks.trained.fetch_max(batch.newest_ms(), Ordering::Relaxed);
+        let size = setting.config.batch.size;
+        self.unusable += report.unusable.len() as u64;
+        metrics.events_total.with_label_values(&["rejected"]).inc_by(report.unusable.len() as u64);
         if report.loss.is_finite() {
-            if self.losses.len() == WINDOW_STEPS {
-                self.losses.pop_front();
-            }
-            self.losses.push_back(report.loss);
-            metrics.train_loss.set(f64::from(report.loss));
+            self.nonfinite_in_a_row = 0;
+            self.count_loss(metrics, report.loss, report.ranks.len(), size);
         } else {
+            self.nonfinite_in_a_row += 1;
             self.nonfinite_steps += 1;
             metrics.nonfinite_steps_total.inc();
         }
-        for &rank in &report.ranks {
-            self.recall.add(Some(rank));
-            self.window.add(Some(rank));
+        // Among fewer items than a window has, a rank would flatter; of a failed step it says nothing.
+        if report.loss.is_finite() && report.candidates >= size {
+            for &rank in &report.ranks {
+                self.recall.add(Some(rank));
+                self.window.add(Some(rank));
+            }
         }
         if self.window.cases() >= (WINDOW_STEPS * setting.config.batch.size) as u64 {
             self.show_recall(metrics);
             self.window = Recall::new(&RECALL_KS);
         }
+    }
+
+    /// Takes in the mean loss of some events. A step of one event says little: what is shown is of a
+    /// full batch's worth.
+    #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
+    fn count_loss(&mut self, metrics: &Metrics, loss: f32, events: usize, size: usize) {
+        let (sum, count) = &mut self.part;
+        *sum += f64::from(loss) * events as f64;
+        *count += events;
+        if *count < size {
+            return;
+        }
+        let mean = *sum / *count as f64;
+        self.part = (0.0, 0);
+        if self.losses.len() == WINDOW_STEPS {
+            self.losses.pop_front();
+        }
+        self.losses.push_back(mean as f32);
+        metrics.train_loss.set(mean);
     }
 
     fn show_recall(&self, metrics: &Metrics) {

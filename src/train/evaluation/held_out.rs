@@ -140,7 +140,7 @@ impl HeldOut {
                 let better = |&&place: &&usize| self.by_popularity[place] < own;
                 let before = excluded.iter().filter(better).count();
                 let before = u32::try_from(before).expect("fewer than 2^32 items");
-                (rank(&scores, target, &[]), own - before)
+                (rank(&scores, target), own - before)
             });
             (ranks, top(&scores, LIST))
         });

@@ -7,7 +7,7 @@ use super::super::popularity::bias;
 use super::super::trainer::Trainer;
 use super::held_out::Seen;
 use super::metrics::{Band, Case, KS, Quality, Sums};
-use super::ranking::{Candidates, rank};
+use super::ranking::{Candidates, rank, rank_by_count};
 use crate::corpus::Item;
 use crate::stream::batch::Batch;
 
@@ -262,11 +262,11 @@ impl Progressive {
             let mut scores = Vec::with_capacity(dots.len());
             let of_weight = |bias: &Vec<f32>| {
                 if bias.is_empty() {
-                    return rank(dots, target, &[]);
+                    return rank(dots, target);
                 }
                 scores.clear();
                 scores.extend(dots.iter().zip(bias).map(|(dot, bias)| dot + bias));
-                rank(&scores, target, &[])
+                rank(&scores, target)
             };
             Some(biases.iter().map(of_weight).collect())
         })
@@ -293,7 +293,7 @@ impl Progressive {
                         counts[place] -= 1;
                     }
                 });
-                let rank = target.map(|target| rank(&counts, target, &[]));
+                let rank = target.map(|target| rank_by_count(&counts, target));
                 self.popular.push(time, item);
                 if let Some(target) = target {
                     counts[target] += 1;

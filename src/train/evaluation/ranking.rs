@@ -65,37 +65,42 @@ impl Candidates {
     }
 }
 
-/// Rank of `target` (1 is best): 1 + the items of higher `score`. Items that tie with it count in
-/// the order they stand in, so that a constant score is worth what chance gives. `excluded` are
-/// distinct items, the target not among them, that are no candidates.
-pub fn rank<S: PartialOrd + Copy>(scores: &[S], target: usize, excluded: &[usize]) -> u32 {
+/// Rank of `target` (1 is best) by a model's `scores`: 1 + the items whose score is not below. What ties
+/// with it counts against it, and so does every comparison with what is no number: a model that tells
+/// nothing apart, or that has broken, ranks its targets last.
+pub fn rank(scores: &[f32], target: usize) -> u32 {
     let own = scores[target];
-    let before = scores[..target].iter().filter(|&&score| score >= own).count();
-    let behind = scores[target + 1..].iter().filter(|&&score| score > own).count();
-    let better = |&&item: &&usize| scores[item] > own || (scores[item] == own && item < target);
-    let excluded = excluded.iter().filter(better).count();
-    u32::try_from(1 + before + behind - excluded).expect("fewer than 2^32 items")
+    let below = scores.iter().filter(|&&score| score < own).count();
+    u32::try_from(scores.len() - below).expect("fewer than 2^32 items")
+}
+
+/// Rank of `target` by counts of events, which tie more often than not. Items of equal count rank in
+/// the order they stand in, so that a constant count is worth what chance gives.
+pub fn rank_by_count(counts: &[u32], target: usize) -> u32 {
+    let own = counts[target];
+    let before = counts[..target].iter().filter(|&&count| count >= own).count();
+    let behind = counts[target + 1..].iter().filter(|&&count| count > own).count();
+    u32::try_from(1 + before + behind).expect("fewer than 2^32 items")
 }
 
 /// [`rank`] of each query's target by dot product alone; `None` where it has none. `queries` is
-/// `[n, dim]`, `items` is `[m, dim]`, `targets` and `excluded` are `[n]`.
+/// `[n, dim]`, `items` is `[m, dim]`, `targets` is `[n]`.
 pub fn ranks(
     queries: &[f32],
     items: &[f32],
     dim: usize,
     targets: &[Option<usize>],
-    excluded: &[Vec<usize>],
 ) -> Vec<Option<u32>> {
-    Candidates::new(items, dim).score(queries, |query, dots| {
-        targets[query].map(|target| rank(dots, target, &excluded[query]))
-    })
+    Candidates::new(items, dim)
+        .score(queries, |query, dots| targets[query].map(|target| rank(dots, target)))
 }
 
-/// The `k` items of highest score, best first, ties in the order they stand in; fewer if there are
-/// fewer.
+/// The `k` items of highest score, best first, ties in the order they stand in and what is no number
+/// last; fewer if there are fewer.
 pub fn top(scores: &[f32], k: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..scores.len()).collect();
-    let better = |&a: &usize, &b: &usize| scores[b].total_cmp(&scores[a]).then(a.cmp(&b));
+    let worth = |item: usize| if scores[item].is_nan() { f32::NEG_INFINITY } else { scores[item] };
+    let better = |&a: &usize, &b: &usize| worth(b).total_cmp(&worth(a)).then(a.cmp(&b));
     if k < order.len() {
         order.select_nth_unstable_by(k, better);
         order.truncate(k);
@@ -104,12 +109,12 @@ pub fn top(scores: &[f32], k: usize) -> Vec<usize> {
     order
 }
 
-/// Rank of every item by `scores` alone, ties in the order they stand in.
-pub fn static_ranks<S: PartialOrd + Copy>(scores: &[S]) -> Vec<u32> {
-    let mut order: Vec<usize> = (0..scores.len()).collect();
-    let falling = |&a: &usize, &b: &usize| scores[b].partial_cmp(&scores[a]);
-    order.sort_by(|a, b| falling(a, b).expect("scores are numbers").then(a.cmp(b)));
-    let mut ranks = vec![0; scores.len()];
+/// Rank of every item by counts of events, fading ones too, ties in the order they stand in.
+pub fn static_ranks<C: PartialOrd + Copy>(counts: &[C]) -> Vec<u32> {
+    let mut order: Vec<usize> = (0..counts.len()).collect();
+    let falling = |&a: &usize, &b: &usize| counts[b].partial_cmp(&counts[a]);
+    order.sort_by(|a, b| falling(a, b).expect("counts are numbers").then(a.cmp(b)));
+    let mut ranks = vec![0; counts.len()];
     for (rank, item) in (1..).zip(order) {
         ranks[item] = rank;
     }
@@ -121,28 +126,47 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranks_by_dot_product_with_ties_in_order() {
+    fn ranks_by_dot_product_with_ties_against() {
         let items = [1.0, 0.0, 0.0, 1.0, 1.0, 0.0]; // item 2 equals item 0
         let queries = [1.0, 0.0, 1.0, 0.0, 0.0, 1.0, 1.0, 0.0];
         let targets = [Some(0), Some(2), Some(1), None];
-        let all = vec![vec![]; 4];
-        assert_eq!(ranks(&queries, &items, 2, &targets, &all), [Some(1), Some(2), Some(1), None]);
-        let without_0 = [vec![], vec![0], vec![0, 2], vec![]];
-        let ranks = ranks(&queries, &items, 2, &targets, &without_0);
-        assert_eq!(ranks, [Some(1), Some(1), Some(1), None]);
+        assert_eq!(ranks(&queries, &items, 2, &targets), [Some(2), Some(2), Some(1), None]);
+    }
+
+    #[test]
+    fn what_is_no_number_ranks_last() {
+        let broken = f32::NAN;
+        assert_eq!(rank(&[0.5, broken, 0.1], 1), 3);
+        assert_eq!(rank(&[broken; 9], 4), 9);
+        // Nobody knows whether the broken one is better.
+        assert_eq!(rank(&[0.5, broken, 0.1], 0), 2);
+        assert_eq!(top(&[broken, 0.5, f32::INFINITY, -1.0], 4), [2, 1, 3, 0]);
+        // A query that is no number finds nothing, whatever the items.
+        let items = [1.0, 0.0, 0.0, 1.0, 0.6, 0.8];
+        let found = ranks(&[broken, 1.0], &items, 2, &[Some(0)]);
+        assert_eq!(found, [Some(3)]);
+    }
+
+    #[test]
+    fn a_collapsed_model_is_no_better_than_chance() {
+        assert_eq!(rank(&[0.7; 100], 3), 100);
+        let mean =
+            (0..100).map(|target| rank_by_count(&[5; 100], target)).sum::<u32>() as f32 / 100.0;
+        assert_eq!(mean, 50.5);
     }
 
     #[test]
     fn static_ranks_put_the_largest_first() {
-        assert_eq!(static_ranks(&[3.0, 9.0, 3.0]), [2, 1, 3]);
+        assert_eq!(static_ranks(&[3, 9, 3]), [2, 1, 3]);
     }
 
     #[test]
     fn the_top_is_what_the_ranks_say() {
-        let scores = [0.5, 0.9, 0.5, -1.0, 0.9];
+        let scores = [0.5, 0.9, 0.25, -1.0, 0.8];
         assert_eq!(top(&scores, 3), [1, 4, 0]);
         assert_eq!(top(&scores, 9), [1, 4, 0, 2, 3]);
-        let ranks: Vec<u32> = (0..5).map(|item| rank(&scores, item, &[])).collect();
+        let ranks: Vec<u32> = (0..5).map(|item| rank(&scores, item)).collect();
         assert_eq!(ranks, [3, 1, 4, 5, 2]);
+        assert_eq!(top(&[0.5, 0.9, 0.5], 2), [1, 0], "ties stand in their order");
     }
 }

@@ -1,0 +1,98 @@
+//! Events that training cannot use go to the dead-letter topic, as records that decoding cannot use do.
+//!
+//! Owns a producer of its own, made for the first such event: the source thread has long gone on.
+
+use crate::config::Config;
+use crate::stream::batch::Batch;
+use crate::stream::dead_letter::{DeadLetters, Letter};
+
+/// The letters' reason.
+pub(super) const REASON: &str = "not_finite";
+
+/// See [`Unusable::send`].
+#[derive(Default)]
+pub(super) struct Unusable {
+    letters: Option<DeadLetters>,
+}
+
+impl Unusable {
+    /// Sends a letter for each of the `events` of `batch`, by place, and waits until they are on the
+    /// broker: a checkpoint may cover them from now on. The record itself lies at the letter's
+    /// partition and offset.
+    ///
+    /// # Errors
+    /// Letters that cannot be delivered.
+    pub(super) fn send(
+        &mut self,
+        config: &Config,
+        batch: &Batch,
+        events: &[u32],
+    ) -> anyhow::Result<()> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        let letters = match &mut self.letters {
+            Some(letters) => letters,
+            none => none.insert(DeadLetters::new(config)?),
+        };
+        for &event in events {
+            let event = event as usize;
+            let Some(&(partition, offset)) = batch.origins.get(event) else { continue };
+            let item = batch.events.item_names.get(event);
+            let error = format!(
+                "its vectors are not finite, so nothing was learned from it: item `{item}`; a number \
+                 near the limit of 32-bit floats, or a model that is breaking"
+            );
+            tracing::warn!(partition, offset, item, "{REASON}: {error}");
+            letters.send(&Letter {
+                key: None,
+                payload: Some(item.as_bytes()),
+                time_ms: None,
+                partition,
+                offset,
+                reason: REASON,
+                error: &error,
+            })?;
+        }
+        letters.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::message::Message;
+
+    use super::*;
+    use crate::stream::event::{Event, FeatureValue};
+    use crate::stream::events::Events;
+    use crate::stream::offsets::Offsets;
+    use crate::stream::source::tests::{Broker, header};
+
+    #[test]
+    fn a_letter_names_the_events_record() {
+        let broker = Broker::new(1);
+        let mut batch = Batch::new(Events::new(0, 1), Offsets::new("clicks"));
+        for item in ["a", "b", "c"] {
+            batch.events.push(&Event {
+                time_ms: 0,
+                query_id: 1,
+                item_id: 2,
+                item_name: item.into(),
+                reward: 1.0,
+                query: vec![],
+                item: vec![FeatureValue::Id(2)],
+            });
+        }
+        batch.origins = vec![(0, 5), (3, 17), (0, 6)];
+        let mut unusable = Unusable::default();
+        unusable.send(&broker.config, &batch, &[]).expect("nothing to do");
+        assert!(broker.read("dead").is_empty());
+        unusable.send(&broker.config, &batch, &[1]).expect("delivered");
+        let letters = broker.read("dead");
+        let [letter] = letters.as_slice() else { panic!("{} letters", letters.len()) };
+        assert_eq!(letter.payload(), Some(&b"b"[..]));
+        assert_eq!(header(letter, "reason").as_deref(), Some(REASON));
+        assert_eq!(header(letter, "partition").as_deref(), Some("3"));
+        assert_eq!(header(letter, "offset").as_deref(), Some("17"));
+    }
+}
