@@ -12,6 +12,7 @@ use millrace::stream::batch::Batch;
 use millrace::stream::event::{Event, FeatureValue};
 use millrace::stream::events::Events;
 use millrace::stream::offsets::Offsets;
+use millrace::train::placement::Placement;
 use millrace::train::random::SplitMix;
 use millrace::train::trainer::Trainer;
 
@@ -30,6 +31,7 @@ fn main() {
 
     let config = Config::from_toml(include_str!("../config/demo.toml")).expect("a valid config");
     let placement = pipeline::placement(DeviceChoice::Gpu).expect("an adapter, or Mesa's Vulkan");
+    let Placement::Gpu(device) = &placement else { panic!("a GPU was asked for") };
     let mut trainer = Trainer::new(&config, &placement, Offsets::new("bench"));
     let mut random = SplitMix::new(1);
     let mut below = |end: u64| random.next_u64() % end;
@@ -43,7 +45,7 @@ fn main() {
         events += size;
         if step.is_multiple_of((steps / 10).max(1)) {
             let rate = events as f64 / began.elapsed().as_secs_f64();
-            let usage = placement.device.memory_pool_usage().expect("wgpu has pools");
+            let usage = device.memory_pool_usage().expect("wgpu has pools");
             println!(
                 "{step:>7} {rate:>10.0} {:>14.2} {:>9.2} {:>12} {:>13.1}",
                 mib(usage.bytes_in_use),

@@ -15,7 +15,7 @@ use clap::Args;
 use millrace::config::Config;
 use millrace::pipeline::placement;
 use millrace::train::evaluation::metrics::{Band, Quality};
-use millrace::train::model::Placement;
+use millrace::train::placement::Placement;
 use serde_json::{Map, Value, json};
 
 use crate::datasets::{self, load};

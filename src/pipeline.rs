@@ -15,6 +15,7 @@ mod durable;
 mod line;
 mod live;
 mod passes;
+mod placement;
 mod reader;
 mod start;
 mod unusable;
@@ -35,7 +36,7 @@ use crate::stream::cut::Cut;
 use crate::stream::position::Position;
 use crate::telemetry::{Health, Metrics};
 use crate::train::evaluation::Recall;
-use crate::train::model::Placement;
+use crate::train::placement::Placement;
 use crate::train::trainer::{Phase, StepReport, Trainer};
 
 use line::Line;
@@ -43,8 +44,9 @@ use start::Begun;
 use unusable::Unusable;
 
 pub use live::{Clocks, Live};
+pub use placement::placement;
 pub use reader::Outlook;
-pub use start::{distance, placement, restore};
+pub use start::{distance, restore};
 
 /// Cut-offs of progressive recall.
 pub const RECALL_KS: [u32; 3] = [10, 50, 100];

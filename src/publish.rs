@@ -22,7 +22,8 @@ use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::stream::source;
 use crate::stream::source::client::{self, DELIVERY_WAIT_MAX, Deliveries};
-use crate::train::model::{Model, Placement};
+use crate::train::model::Model;
+use crate::train::placement::Placement;
 use crate::train::popularity::Popularity;
 
 /// Larger requests are worth a delay that nobody notices beside a sweep over the corpus.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use anyhow::anyhow;
 use millrace::config::Config;
-use millrace::train::model::Placement;
+use millrace::train::placement::Placement;
 use millrace::train::trainer::{Counters, Trainer};
 
 /// What a checkpoint would hold, and what it takes to go on from it.

@@ -3,7 +3,7 @@
 use millrace::config::Config;
 use millrace::stream::offsets::Offsets;
 use millrace::train::evaluation::progressive::{Progressive, ProgressiveSettings, Ranking};
-use millrace::train::model::Placement;
+use millrace::train::placement::Placement;
 use millrace::train::trainer::Trainer;
 
 use crate::events::Log;

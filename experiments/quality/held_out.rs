@@ -4,7 +4,7 @@ use millrace::config::Config;
 use millrace::stream::offsets::Offsets;
 use millrace::train::evaluation::held_out::{HeldOut, Seen};
 use millrace::train::evaluation::metrics::Quality;
-use millrace::train::model::Placement;
+use millrace::train::placement::Placement;
 use millrace::train::trainer::Trainer;
 
 use crate::events::Log;

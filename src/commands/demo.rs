@@ -27,7 +27,7 @@ use crate::stream::position::Position;
 use crate::synthetic::{Interaction, World, WorldSettings};
 use crate::telemetry::{Health, Metrics};
 use crate::train::evaluation::{Recall, ranks, static_ranks};
-use crate::train::model::Placement;
+use crate::train::placement::Placement;
 
 /// The file that people read is the one that runs.
 const CONFIG: &str = include_str!("../../config/demo.toml");

@@ -81,7 +81,7 @@ pub enum DeviceChoice {
     /// GPU if there is a real one, else CPU.
     #[default]
     Auto,
-    /// burn-flex.
+    /// Our own passes over `gemm`.
     Cpu,
     /// burn-wgpu, on whatever adapter there is (a software one included).
     Gpu,

@@ -9,6 +9,8 @@ use super::{Outlook, RECALL_KS, Setting};
 use crate::stream::batch::Batch;
 use crate::telemetry::Metrics;
 use crate::train::evaluation::Recall;
+#[cfg(feature = "gpu")]
+use crate::train::placement::Placement;
 use crate::train::trainer::{StepReport, Trainer};
 
 /// Steps over which the loss and the recall gauge are averaged: at batch 1024 about 50,000 events,
@@ -196,7 +198,10 @@ impl Live {
         if self.window.cases() > 0 {
             self.show_recall(metrics);
         }
-        if let Some(usage) = setting.placement.device.memory_pool_usage() {
+        #[cfg(feature = "gpu")]
+        if let Placement::Gpu(device) = &setting.placement
+            && let Some(usage) = device.memory_pool_usage()
+        {
             let bytes = i64::try_from(usage.bytes_reserved).unwrap_or(i64::MAX);
             metrics.device_memory_bytes.set(bytes);
         }

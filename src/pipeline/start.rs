@@ -6,16 +6,15 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, anyhow, bail};
-use burn::tensor::{Device, DeviceKind};
 
 use super::passes::Passes;
 use super::{Bounds, Setting};
 use crate::checkpoint::{self, Checkpoint, Manifest, Store};
-use crate::config::{Config, DeviceChoice};
+use crate::config::Config;
 use crate::stream::offsets::Offsets;
 use crate::stream::position::{self, Range};
 use crate::stream::source;
-use crate::train::model::Placement;
+use crate::train::placement::Placement;
 use crate::train::trainer::{Counters, Trainer};
 
 /// A trainer and the passes that feed it.
@@ -197,65 +196,6 @@ fn flatten(path: &str, table: &toml::Table, out: &mut BTreeMap<String, String>) 
     }
 }
 
-/// The device that `choice` means on this machine.
-///
-/// # Errors
-/// `gpu` without any adapter.
-pub fn placement(choice: DeviceChoice) -> anyhow::Result<Placement> {
-    let cpu = Placement { device: Device::flex(), gpu: false };
-    match choice {
-        DeviceChoice::Cpu => Ok(cpu),
-        // Without a device node there is no hardware to find, and Mesa's Vulkan layer would
-        // complain on stderr wherever there is no display.
-        DeviceChoice::Auto if cfg!(target_os = "linux") && !has_gpu_node() => Ok(cpu),
-        DeviceChoice::Auto => {
-            let hardware = adapters()?.into_iter().find(|adapter| {
-                use wgpu::DeviceType::{DiscreteGpu, IntegratedGpu, VirtualGpu};
-                matches!(adapter.device_type, DiscreteGpu | IntegratedGpu | VirtualGpu)
-            });
-            match hardware {
-                None => Ok(cpu),
-                Some(adapter) => {
-                    tracing::info!(adapter = adapter.name, "training on the GPU");
-                    Ok(gpu())
-                }
-            }
-        }
-        DeviceChoice::Gpu => {
-            let adapter = adapters()?.into_iter().next().context(
-                "device = \"gpu\", but no adapter was found; install a driver (software: \
-                 apt-get install mesa-vulkan-drivers) or set device = \"cpu\"",
-            )?;
-            tracing::info!(adapter = adapter.name, "training on wgpu");
-            Ok(gpu())
-        }
-    }
-}
-
-/// Whether the Linux kernel shows any GPU: DRM render nodes, NVIDIA's own, or WSL's.
-fn has_gpu_node() -> bool {
-    let render = |entry: std::io::Result<std::fs::DirEntry>| {
-        entry.is_ok_and(|entry| entry.file_name().to_string_lossy().starts_with("renderD"))
-    };
-    let dri = std::fs::read_dir("/dev/dri").is_ok_and(|mut entries| entries.any(render));
-    dri || ["/dev/nvidia0", "/dev/dxg"].iter().any(|node| Path::new(node).exists())
-}
-
-/// All graphics adapters of this machine, software ones included.
-fn adapters() -> anyhow::Result<Vec<wgpu::AdapterInfo>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-    // Without OpenGL, whose loader complains on stderr where there is no display.
-    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
-    descriptor.backends = wgpu::Backends::PRIMARY;
-    let instance = wgpu::Instance::new(descriptor);
-    let adapters = runtime.block_on(instance.enumerate_adapters(wgpu::Backends::PRIMARY));
-    Ok(adapters.into_iter().map(|adapter| adapter.get_info()).collect())
-}
-
-fn gpu() -> Placement {
-    Placement { device: Device::wgpu(DeviceKind::DefaultDevice), gpu: true }
-}
-
 /// Offsets of `to` minus offsets of `from`, over all partitions: records to be read.
 pub fn distance(from: &Offsets, to: &Offsets) -> u64 {
     let partitions = to.iter().map(|(partition, end)| {
@@ -271,7 +211,7 @@ mod tests {
 
     /// A checkpoint of an untrained model, with this for its digest of the config.
     fn checkpoint(config: &Config, directory: &Path, digest: &str) -> Checkpoint {
-        let placement = Placement { device: Device::flex(), gpu: false };
+        let placement = Placement::Cpu;
         let trainer = Trainer::new(config, &placement, Offsets::new("demo"));
         let mut snapshot = super::super::durable::snapshot(config, "5eed0001", trainer.capture());
         snapshot.config_digest = digest.to_owned();
@@ -285,7 +225,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         // The digest of a version that had fewer keys.
         let checkpoint = checkpoint(&config, directory.path(), "0123456789abcdef");
-        let placement = Placement { device: Device::flex(), gpu: false };
+        let placement = Placement::Cpu;
         restore(&config, &placement, &checkpoint).expect("the keys have the same values");
         let mut other = config.clone();
         other.model.dim += 1;
@@ -304,7 +244,7 @@ mod tests {
     fn a_state_without_events_binds_nobody() {
         let config = Config::from_toml(include_str!("../../config/demo.toml")).expect("valid");
         let directory = tempfile::tempdir().expect("a directory");
-        let placement = Placement { device: Device::flex(), gpu: false };
+        let placement = Placement::Cpu;
         let mut offsets = Offsets::new("demo");
         offsets.advance(0, 77);
         let mut trainer = Trainer::new(&config, &placement, offsets);

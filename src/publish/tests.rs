@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use burn::tensor::Device;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
@@ -40,7 +39,7 @@ impl Bench {
         {
             cluster.create_topic(topic, partitions, 1).expect("a topic");
         }
-        let placement = Placement { device: Device::flex(), gpu: false };
+        let placement = Placement::Cpu;
         let mut trainer = Trainer::new(&config, &placement, Offsets::new("demo"));
         let mut mapping = Mapping::new(&config);
         let mut events = Events::of(&config);

@@ -15,6 +15,7 @@
 
 mod bf16;
 mod block;
+#[cfg(feature = "gpu")]
 mod device;
 mod lanes;
 mod masks;
@@ -23,10 +24,11 @@ use std::sync::Mutex;
 
 use rayon::prelude::*;
 
-use super::model::Placement;
+use super::placement::Placement;
 use super::rows::{Rows, Vectors};
 use bf16::Items;
 use block::{Block, GroupOutput, Shared};
+#[cfg(feature = "gpu")]
 pub use device::DeviceSoftmax;
 use lanes::{Lanes, ROWS, exp};
 use masks::Masks;
@@ -153,21 +155,22 @@ pub struct Outcome<'a> {
 
 /// The softmax where the towers are.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "a trainer has one of these")]
+#[cfg_attr(feature = "gpu", expect(clippy::large_enum_variant, reason = "a trainer has one"))]
 pub enum Softmax {
     /// On the CPU.
     Host(BatchSoftmax),
     /// On a GPU.
+    #[cfg(feature = "gpu")]
     Device(DeviceSoftmax),
 }
 
 impl Softmax {
     /// The one for `placement`. A GPU computes in f32 whatever the `precision`.
     pub fn new(placement: &Placement, precision: Precision) -> Self {
-        if placement.gpu {
-            Self::Device(DeviceSoftmax::new(&placement.device))
-        } else {
-            Self::Host(BatchSoftmax::new(precision))
+        match placement {
+            Placement::Cpu => Self::Host(BatchSoftmax::new(precision)),
+            #[cfg(feature = "gpu")]
+            Placement::Gpu(device) => Self::Device(DeviceSoftmax::new(device)),
         }
     }
 
@@ -180,6 +183,7 @@ impl Softmax {
                     Vectors { query: Rows::Host(query_gradient), item: Rows::Host(item_gradient) };
                 Outcome { loss: *loss, ranks, gradients }
             }
+            #[cfg(feature = "gpu")]
             Self::Device(softmax) => softmax.run(input),
         }
     }

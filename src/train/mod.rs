@@ -20,6 +20,7 @@ pub mod loss;
 pub mod model;
 mod negatives;
 mod objective;
+pub mod placement;
 pub mod popularity;
 pub mod portion;
 mod product;

@@ -3,24 +3,14 @@
 //! The trainer changes a model; the publisher and `evaluate` load one from a checkpoint's
 //! sections and only read it.
 
-use burn::tensor::Device;
-
 use super::embedding::{Table, TableSettings};
 use super::encoder::Encoder;
+use super::placement::Placement;
 use super::statistics::Statistics;
 use super::two_tower::{DenseRule, DenseSettings, TowerSettings, TwoTower};
 use crate::config::{Config, DenseOptimizer};
 use crate::corpus::Item;
 use crate::stream::column::Column;
-
-/// Where a model computes.
-#[derive(Clone, Debug)]
-pub struct Placement {
-    /// burn's device.
-    pub device: Device,
-    /// Whether it is a GPU (then shapes are padded).
-    pub gpu: bool,
-}
 
 /// Bytes of a part of the state, by section name.
 pub type ReadSection<'a> = &'a dyn Fn(&str) -> Result<Vec<u8>, String>;
@@ -63,8 +53,7 @@ impl Model {
                 },
                 seed: config.seed,
             },
-            &placement.device,
-            placement.gpu,
+            placement,
         );
         Self { encoder, tables, towers, statistics: Statistics::default() }
     }

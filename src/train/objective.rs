@@ -6,8 +6,8 @@
 use super::distinct::Distinct;
 use super::frequency::{Frequency, Meaning};
 use super::loss::{LossInput, Merged, Outcome, Positive, Precision, Softmax, offset_of};
-use super::model::Placement;
 use super::negatives::{Bank, Drawn};
+use super::placement::Placement;
 use super::rows::{Rows, Vectors};
 use super::temperature::Temperature;
 use super::window::Traffic;
@@ -47,7 +47,7 @@ impl Objective {
             negatives: config.negatives.clone(),
             softmax: Softmax::new(placement, precision),
             // A GPU wants the same shapes at every step; a mask of queries is one of single events.
-            merges: !placement.gpu && !config.loss.mask_same_query,
+            merges: !placement.is_gpu() && !config.loss.mask_same_query,
             bank: Bank::new(config.negatives.cross_batch, config.model.dim),
             temperature: Temperature::new(&config.loss),
             log_q: Vec::new(),

@@ -5,11 +5,13 @@
 
 use std::borrow::Cow;
 
+#[cfg(feature = "gpu")]
 use burn::tensor::{Device, Tensor, TensorData};
 
 /// Rows on a device are padded to a multiple of this: changing shapes fragment burn-wgpu's memory
 /// pools and compile kernels anew. A multiple of what its buffers are aligned to, so that a slice of
 /// whole steps is a view.
+#[cfg(feature = "gpu")]
 pub(super) const ROWS_STEP: usize = 256;
 
 /// `[rows, width]`.
@@ -18,6 +20,7 @@ pub enum Rows<'a> {
     /// Row-major.
     Host(&'a [f32]),
     /// Padded; what padding rows hold is of no importance, but finite.
+    #[cfg(feature = "gpu")]
     Device(&'a Tensor<2>),
 }
 
@@ -35,6 +38,7 @@ impl<'a> Rows<'a> {
     pub fn host(self) -> &'a [f32] {
         match self {
             Self::Host(values) => values,
+            #[cfg(feature = "gpu")]
             Self::Device(_) => panic!("rows of a device were given to the host"),
         }
     }
@@ -42,6 +46,7 @@ impl<'a> Rows<'a> {
     pub(super) fn has_shape(self, rows: usize, width: usize) -> bool {
         match self {
             Self::Host(values) => values.len() == rows * width,
+            #[cfg(feature = "gpu")]
             Self::Device(tensor) => tensor.dims() == [rows.next_multiple_of(ROWS_STEP), width],
         }
     }
@@ -50,6 +55,7 @@ impl<'a> Rows<'a> {
     pub(super) fn read(self, rows: usize, width: usize) -> Cow<'a, [f32]> {
         match self {
             Self::Host(values) => Cow::Borrowed(&values[..rows * width]),
+            #[cfg(feature = "gpu")]
             Self::Device(tensor) => {
                 let mut values = floats(tensor.to_data());
                 values.truncate(rows * width);
@@ -59,15 +65,18 @@ impl<'a> Rows<'a> {
     }
 
     /// On the device, padded.
+    #[cfg(feature = "gpu")]
     pub(super) fn on(self, device: &Device, width: usize) -> Tensor<2> {
         match self {
             Self::Host(values) => upload(values, width, device),
+            #[cfg(feature = "gpu")]
             Self::Device(tensor) => tensor.clone(),
         }
     }
 }
 
 /// `[rows, width]` values as a tensor, padded with zeros.
+#[cfg(feature = "gpu")]
 pub(super) fn upload(values: &[f32], width: usize, device: &Device) -> Tensor<2> {
     let rows = (values.len() / width).next_multiple_of(ROWS_STEP);
     let mut padded = Vec::with_capacity(rows * width);
@@ -77,6 +86,7 @@ pub(super) fn upload(values: &[f32], width: usize, device: &Device) -> Tensor<2>
 }
 
 /// What was read from a device.
+#[cfg(feature = "gpu")]
 pub(super) fn floats(data: TensorData) -> Vec<f32> {
     data.try_into_vec().expect("everything is computed in f32")
 }

@@ -1,11 +1,9 @@
 //! The trainer as a whole, in every mode of the loss; evaluations on worlds small enough to count.
 
-use burn::tensor::Device;
-
 use super::evaluation::held_out::{HeldOut, Seen};
 use super::evaluation::metrics::Band;
 use super::evaluation::progressive::{Progressive, ProgressiveSettings};
-use super::model::Placement;
+use super::placement::Placement;
 use super::random::SplitMix;
 use super::trainer::Trainer;
 use crate::config::Config;
@@ -52,7 +50,7 @@ fn config(set: &[&str]) -> Config {
 }
 
 fn trainer(config: &Config) -> Trainer {
-    let placement = Placement { device: Device::flex(), gpu: false };
+    let placement = Placement::Cpu;
     Trainer::new(config, &placement, Offsets::new("t"))
 }
 
@@ -94,7 +92,7 @@ fn copy(trainer: &Trainer, config: &Config) -> Trainer {
         let found = sections.iter().find(|(own, _)| own == name);
         found.map(|(_, bytes)| bytes.clone()).ok_or_else(|| format!("no {name}"))
     };
-    let placement = Placement { device: Device::flex(), gpu: false };
+    let placement = Placement::Cpu;
     Trainer::restore(config, &placement, counters, &read).expect("just captured")
 }
 

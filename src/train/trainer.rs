@@ -11,9 +11,10 @@ use super::distinct::Distinct;
 use super::encoder::{Encoded, Lookup};
 use super::frequency::{Frequency, FrequencySettings, Mode, Rate};
 use super::history::Histories;
-use super::model::{Model, Placement, ReadSection};
+use super::model::{Model, ReadSection};
 use super::negatives::Drawn;
 use super::objective::Objective;
+use super::placement::Placement;
 use super::portion::Portion;
 use super::rows::{Rows, Vectors};
 use super::window::{Traffic, Window};
@@ -149,7 +150,7 @@ impl Trainer {
             capturing: None,
             objective: Objective::new(config, placement),
             lookup: Lookup::default(),
-            gpu: placement.gpu,
+            gpu: placement.is_gpu(),
             config: config.clone(),
             model,
         }

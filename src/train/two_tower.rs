@@ -8,17 +8,18 @@
 //! The weights and their optimizer are the same for both ([`super::dense`]), so that a checkpoint of
 //! one goes on on the other.
 
+#[cfg(feature = "gpu")]
 mod device;
 mod host;
 
-use burn::tensor::Device;
-
 use super::dense::{DenseRecord, Parameter};
 pub use super::dense::{DenseRule, DenseSettings};
+use super::placement::Placement;
 use super::portion::Portion;
 use super::product::dot;
 use super::random::SplitMix;
 use super::rows::{Rows, Vectors};
+#[cfg(feature = "gpu")]
 use device::DeviceTower;
 use host::HostTower;
 
@@ -64,21 +65,22 @@ struct Layer {
     bias: Parameter,   // [1, outputs]
 }
 
-#[expect(clippy::large_enum_variant, reason = "there are two of these")]
+#[cfg_attr(feature = "gpu", expect(clippy::large_enum_variant, reason = "there are two of these"))]
 enum Engine {
     Host(HostTower),
+    #[cfg(feature = "gpu")]
     Device(DeviceTower),
 }
 
 impl TwoTower {
     /// Towers with fresh weights: uniform in ±sqrt(6 / inputs), biases zero.
-    pub fn new(settings: &TowerSettings, device: &Device, gpu: bool) -> Self {
-        let tower = |width, seed| Tower::new(width, settings, seed, device, gpu);
+    pub fn new(settings: &TowerSettings, placement: &Placement) -> Self {
+        let tower = |width, seed| Tower::new(width, settings, seed, placement);
         Self {
             query: tower(settings.query_width, settings.seed ^ 0x51),
             item: tower(settings.item_width, settings.seed ^ 0x17),
             dense: settings.dense.clone(),
-            gpu,
+            gpu: placement.is_gpu(),
         }
     }
 
@@ -171,7 +173,7 @@ impl TwoTower {
 }
 
 impl Tower {
-    fn new(width: usize, settings: &TowerSettings, seed: u64, device: &Device, gpu: bool) -> Self {
+    fn new(width: usize, settings: &TowerSettings, seed: u64, placement: &Placement) -> Self {
         let mut random = SplitMix::new(seed);
         let mut inputs = width;
         let mut layers = Vec::new();
@@ -185,10 +187,10 @@ impl Tower {
             });
             inputs = outputs;
         }
-        let mut engine = if gpu {
-            Engine::Device(DeviceTower::new(width, settings.dim, device))
-        } else {
-            Engine::Host(HostTower::new(&layers))
+        let mut engine = match placement {
+            Placement::Cpu => Engine::Host(HostTower::new(&layers)),
+            #[cfg(feature = "gpu")]
+            Placement::Gpu(device) => Engine::Device(DeviceTower::new(width, settings.dim, device)),
         };
         engine.refresh(&layers);
         Self { layers, width, dim: settings.dim, engine, squares: 0.0 }
@@ -204,6 +206,7 @@ impl Tower {
         let rows = self.rows(input);
         match &mut self.engine {
             Engine::Host(host) => Rows::Host(host.forward(&self.layers, input, rows)),
+            #[cfg(feature = "gpu")]
             Engine::Device(device) => Rows::Device(device.forward(input, rows)),
         }
     }
@@ -212,6 +215,7 @@ impl Tower {
     fn backward(&mut self, input: &[f32], gradient: Rows<'_>) -> f32 {
         let gradients = match &mut self.engine {
             Engine::Host(host) => host.backward(&self.layers, input, gradient.host()),
+            #[cfg(feature = "gpu")]
             Engine::Device(device) => device.backward(gradient),
         };
         let square = |values: &[f32]| dot::<16>(values, values);
@@ -224,6 +228,7 @@ impl Tower {
     fn descend(&mut self, dense: &DenseSettings, portion: Portion) -> &[f32] {
         let gradients = match &self.engine {
             Engine::Host(host) => host.gradients(),
+            #[cfg(feature = "gpu")]
             Engine::Device(device) => device.gradients(),
         };
         if self.squares > 0.0 {
@@ -235,6 +240,7 @@ impl Tower {
         }
         match &self.engine {
             Engine::Host(host) => host.input_gradient(),
+            #[cfg(feature = "gpu")]
             Engine::Device(device) => device.input_gradient(),
         }
     }
@@ -243,6 +249,7 @@ impl Tower {
         let rows = self.rows(input);
         match &self.engine {
             Engine::Host(host) => host.embed(&self.layers, input, rows),
+            #[cfg(feature = "gpu")]
             Engine::Device(device) => device.embed(input, rows),
         }
     }
@@ -273,6 +280,7 @@ impl Engine {
     fn refresh(&mut self, layers: &[Layer]) {
         match self {
             Self::Host(host) => host.transpose(layers),
+            #[cfg(feature = "gpu")]
             Self::Device(device) => device.upload_weights(layers),
         }
     }
@@ -314,7 +322,7 @@ mod tests {
 
     #[test]
     fn outputs_have_length_1_with_and_without_a_graph() {
-        let mut towers = TwoTower::new(&settings(), &Device::flex(), false);
+        let mut towers = TwoTower::new(&settings(), &Placement::Cpu);
         let (query, item) = (values(6 * 5, 1), values(6 * 3, 2));
         let embedded = (towers.embed_queries(&query), towers.embed_items(&item));
         let vectors = towers.forward(&Vectors { query: &query[..], item: &item[..] });
@@ -327,7 +335,7 @@ mod tests {
 
     #[test]
     fn input_gradients_agree_with_finite_differences() {
-        let mut towers = TwoTower::new(&settings(), &Device::flex(), false);
+        let mut towers = TwoTower::new(&settings(), &Placement::Cpu);
         let (query, item) = (values(6 * 5, 3), values(6 * 3, 4));
         let (query_gradient, item_gradient) = (values(6 * 4, 5), values(6 * 4, 6));
         let objective = |towers: &TwoTower, query: &[f32], item: &[f32]| {
@@ -373,12 +381,18 @@ mod tests {
         (found.query.to_vec(), found.item.to_vec())
     }
 
+    /// On whatever adapter wgpu finds, Mesa's software Vulkan included.
+    #[cfg(feature = "gpu")]
     #[test]
     fn the_hosts_passes_are_those_of_burns_graph() {
+        let placement = match crate::pipeline::placement(crate::config::DeviceChoice::Gpu) {
+            Ok(placement) => placement,
+            Err(error) => return println!("skipped: {error:#}"),
+        };
         for hidden in [vec![], vec![7], vec![70, 33, 9]] {
             let settings = TowerSettings { hidden, ..settings() };
-            let mut host = TwoTower::new(&settings, &Device::flex(), false);
-            let mut graph = TwoTower::new(&settings, &Device::flex(), true);
+            let mut host = TwoTower::new(&settings, &Placement::Cpu);
+            let mut graph = TwoTower::new(&settings, &placement);
             for (batch, seed) in [(1, 1), (64, 10), (130, 20), (2100, 30), (5, 40)] {
                 let (a, b) = (steps(&mut host, batch, seed), steps(&mut graph, batch, seed));
                 let pairs = a.0.iter().zip(&b.0).chain(a.1.iter().zip(&b.1));
@@ -400,7 +414,7 @@ mod tests {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
             pool.expect("a small pool").install(|| {
                 let settings = TowerSettings { hidden: vec![70, 33], ..settings() };
-                let mut towers = TwoTower::new(&settings, &Device::flex(), false);
+                let mut towers = TwoTower::new(&settings, &Placement::Cpu);
                 let gradients = steps(&mut towers, 1500, 3);
                 (gradients, towers.to_bytes())
             })
@@ -413,11 +427,11 @@ mod tests {
     fn restored_towers_go_on_with_the_same_bits() {
         for rule in [DenseRule::Adagrad, DenseRule::Adam] {
             let settings = with_rule(rule);
-            let mut original = TwoTower::new(&settings, &Device::flex(), false);
+            let mut original = TwoTower::new(&settings, &Placement::Cpu);
             step(&mut original, 10);
             step(&mut original, 20);
             let other = TowerSettings { seed: 77, ..settings.clone() };
-            let mut restored = TwoTower::new(&other, &Device::flex(), false);
+            let mut restored = TwoTower::new(&other, &Placement::Cpu);
             restored.load(&original.to_bytes()).expect("just written");
             step(&mut original, 30);
             step(&mut restored, 30);
@@ -427,7 +441,7 @@ mod tests {
 
     #[test]
     fn other_shapes_and_optimizers_are_refused() {
-        let mut towers = TwoTower::new(&settings(), &Device::flex(), false);
+        let mut towers = TwoTower::new(&settings(), &Placement::Cpu);
         step(&mut towers, 1);
         let bytes = towers.to_bytes();
         for other in [
@@ -435,7 +449,7 @@ mod tests {
             TowerSettings { hidden: vec![], ..settings() },
             with_rule(DenseRule::Adam),
         ] {
-            let mut towers = TwoTower::new(&other, &Device::flex(), false);
+            let mut towers = TwoTower::new(&other, &Placement::Cpu);
             assert!(towers.load(&bytes).is_err(), "{other:?}");
         }
     }

@@ -8,6 +8,7 @@ use millrace::stream::batch::Batch;
 use millrace::stream::decode::Mapping;
 use millrace::stream::events::Events;
 use millrace::stream::offsets::Offsets;
+use millrace::train::placement::Placement;
 use millrace::train::trainer::Trainer;
 
 use crate::support::synthetic;
@@ -83,12 +84,13 @@ fn device_memory_stays_where_it_is() {
     let mut config = config();
     config.negatives.cross_batch = 300;
     let placement = placement(DeviceChoice::Gpu).expect("install mesa-vulkan-drivers");
+    let Placement::Gpu(device) = &placement else { panic!("a GPU was asked for") };
     let mut trainer = Trainer::new(&config, &placement, Offsets::new("none"));
     let mut settled = 0;
     let sizes = (0..100).map(|step| 1 + step * 137 % 500);
     for (step, batch) in batches(&config, sizes).iter().enumerate() {
         trainer.step(batch, &mut |_| {}).expect("a batch with events");
-        let usage = placement.device.memory_pool_usage().expect("wgpu has pools");
+        let usage = device.memory_pool_usage().expect("wgpu has pools");
         if step < SETTLED {
             settled = settled.max(usage.bytes_reserved);
         }

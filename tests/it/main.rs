@@ -7,6 +7,7 @@
 mod bad_records;
 mod by_day;
 mod cut;
+#[cfg(feature = "gpu")]
 mod device;
 mod estimate;
 mod learning;

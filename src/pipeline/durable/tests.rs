@@ -2,13 +2,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::bail;
-use burn::tensor::Device;
 
 use super::super::Clocks;
 use super::super::line::StopOnPanic;
 use super::*;
 use crate::telemetry::{Health, Metrics};
-use crate::train::model::Placement;
+use crate::train::placement::Placement;
 use crate::train::trainer::Trainer;
 
 /// Longer than anything takes on a busy machine; only a failing test waits for it.
@@ -23,7 +22,7 @@ fn setting(directory: &tempfile::TempDir) -> Setting {
     config.kafka.properties.insert("sasl.password".into(), "open sesame".into());
     Setting {
         config,
-        placement: Placement { device: Device::flex(), gpu: false },
+        placement: Placement::Cpu,
         metrics: Arc::new(Metrics::new()),
         health: Arc::new(Health::new()),
         stop: Arc::new(AtomicBool::new(false)),

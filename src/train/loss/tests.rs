@@ -1,4 +1,5 @@
 mod bf16;
+#[cfg(feature = "gpu")]
 mod device;
 
 use proptest::prelude::*;

@@ -1,19 +1,21 @@
-//! The softmax on a device against the host's: on burn's CPU backend, and on whatever adapter wgpu
-//! finds (Mesa's software Vulkan included).
+//! The softmax on a device against the host's, on whatever adapter wgpu finds (Mesa's software Vulkan
+//! included).
 
 use burn::tensor::Device;
 
 use super::*;
 use crate::config::DeviceChoice;
 
-/// burn-flex, then burn-wgpu where there is an adapter.
+/// burn-wgpu, where there is an adapter.
 fn devices() -> Vec<Device> {
-    let mut devices = vec![Device::flex()];
     match crate::pipeline::placement(DeviceChoice::Gpu) {
-        Ok(placement) => devices.push(placement.device),
-        Err(error) => println!("skipped on wgpu: {error:#}"),
+        Ok(Placement::Gpu(device)) => vec![device],
+        Ok(Placement::Cpu) => panic!("a GPU was asked for"),
+        Err(error) => {
+            println!("skipped: {error:#}");
+            Vec::new()
+        }
     }
-    devices
 }
 
 fn widen(values: &[f32]) -> Vec<f64> {

@@ -1,0 +1,19 @@
+//! The device that a config means on this machine.
+
+#[cfg_attr(not(feature = "gpu"), path = "placement/absent.rs")]
+mod gpu;
+
+use crate::config::DeviceChoice;
+use crate::train::placement::Placement;
+
+/// The device that `choice` means on this machine.
+///
+/// # Errors
+/// `gpu` without any adapter, or in a build without GPU support.
+pub fn placement(choice: DeviceChoice) -> anyhow::Result<Placement> {
+    match choice {
+        DeviceChoice::Cpu => Ok(Placement::Cpu),
+        DeviceChoice::Auto => Ok(gpu::hardware()?.unwrap_or(Placement::Cpu)),
+        DeviceChoice::Gpu => gpu::any(),
+    }
+}
