@@ -1,9 +1,10 @@
 //! Records consumed a second, without training: the source (decoded, merged, batched) beside a bare
-//! poll loop of the same client, which is what `rdkafka_performance -C` does, and beside kcat where it
-//! is installed, which prints the records and decodes nothing. In turns. The broker shares the cores.
+//! poll loop of the same client, which is what `rdkafka_performance -C` does, and beside kcat where
+//! it is installed, which prints the records and decodes nothing. In turns. The broker shares the
+//! cores.
 //!
-//! `MILLRACE_TOPIC=bench MILLRACE_BROKERS=127.0.0.1:19092 MILLRACE_CONFIG=bench/model.toml cargo bench
-//! --bench consume`, on a topic that was filled by `millrace produce`.
+//! `MILLRACE_TOPIC=bench MILLRACE_BROKERS=127.0.0.1:19092 MILLRACE_CONFIG=bench/model.toml cargo
+//! bench --bench consume`, on a topic that was filled by `millrace produce`.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -16,6 +17,10 @@ use millrace::stream::source::{self, Next, Source};
 use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
 use rdkafka::{Offset, TopicPartitionList};
+
+/// As in the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const ROUNDS: usize = 5;
 const PATIENCE: Duration = Duration::from_secs(30);

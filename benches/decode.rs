@@ -9,7 +9,11 @@ use std::path::{Path, PathBuf};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use millrace::config::Config;
 use millrace::stream::decode::Mapping;
-use millrace::stream::events::Events;
+use millrace::stream::events_of;
+
+/// As in the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const LINES: usize = 50_000;
 
@@ -49,7 +53,7 @@ fn decode(criterion: &mut Criterion) {
             bencher.iter(|| {
                 // What a batch holds, so that the columns stay in the cache as they do there.
                 for lines in lines.chunks(1024) {
-                    let mut events = Events::of(&config);
+                    let mut events = events_of(&config);
                     for line in lines {
                         mapping.decode(Some(line.as_bytes()), Some(0), &mut events).expect("good");
                     }

@@ -1,20 +1,21 @@
 //! Training on wgpu for a long time: does memory stay where it is? The demo's model, batches of
-//! changing size, thus of changing numbers of distinct rows. A line every tenth of the way: memory of
-//! the device's pools and of the process, events/s.
+//! changing size, thus of changing numbers of distinct rows. A line every tenth of the way: memory
+//! of the device's pools and of the process, events/s.
 //!
-//! `cargo bench --bench device -- [STEPS [FEWEST [MOST]]]`, by default 20,000 steps of 64 to 256 events.
+//! `cargo bench --bench device -- [STEPS [FEWEST [MOST]]]`, by default 20,000 steps of 64 to 256
+//! events.
 
 use std::time::Instant;
 
 use millrace::config::{Config, DeviceChoice};
 use millrace::pipeline;
-use millrace::stream::batch::Batch;
-use millrace::stream::event::{Event, FeatureValue};
-use millrace::stream::events::Events;
-use millrace::stream::offsets::Offsets;
 use millrace::train::placement::Placement;
-use millrace::train::random::SplitMix;
 use millrace::train::trainer::Trainer;
+use millrace_events::{Batch, Event, Events, FeatureValue, Offsets, SplitMix};
+
+/// As in the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const QUERIES: u64 = 20_000;
 const ITEMS: u64 = 5_000;

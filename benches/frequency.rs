@@ -2,8 +2,8 @@
 //! `DashMap` and a `HashMap` that keep the same average, and beside what memory allows: adding one
 //! to random 8-byte words of a table as large.
 //!
-//! Rounds of all contestants alternate, so that a noisy neighbour slows all of them; the table shows
-//! medians, and ratios of the medians. Takes 5 GB. `cargo bench --bench frequency`
+//! Rounds of all contestants alternate, so that a noisy neighbour slows all of them; the table
+//! shows medians, and ratios of the medians. Takes 5 GB. `cargo bench --bench frequency`
 
 use std::collections::HashMap;
 use std::hint::black_box;
@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use dashmap::DashMap;
 use millrace::train::frequency::{Frequency, FrequencySettings, Mode, Rate};
-use millrace::train::random::SplitMix;
+use millrace_events::SplitMix;
 use rayon::prelude::*;
 
 const BUCKETS: usize = 50_000_000;

@@ -1,9 +1,9 @@
 //! Training steps from memory, on the model of `bench/model.toml`: examples/s, time by phase, and
 //! the products' GFLOP/s beside this machine's sgemm peak. `cargo bench --bench step`
 //!
-//! Counted are the products that are made: of the towers (forward, and backward with respect to inputs
-//! and weights) over the batch's events and its distinct items, and of the loss (three of `2 events
-//! items dim` operations); everything else is their cost.
+//! Counted are the products that are made: of the towers (forward, and backward with respect to
+//! inputs and weights) over the batch's events and its distinct items, and of the loss (three of `2
+//! events items dim` operations); everything else is their cost.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 use gemm::{Parallelism, gemm};
 use millrace::config::Config;
 use millrace::pipeline;
-use millrace::stream::batch::Batch;
-use millrace::stream::event::{Event, FeatureValue};
-use millrace::stream::events::Events;
-use millrace::stream::offsets::Offsets;
 use millrace::train::embedding::Touched;
-use millrace::train::random::SplitMix;
 use millrace::train::trainer::{Phase, Trainer};
+use millrace_events::{Batch, Event, Events, FeatureValue, Offsets, SplitMix};
+
+/// As in the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const ROWS: f64 = 1e6;
 const CATEGORIES: u64 = 1000;
@@ -38,7 +38,8 @@ fn main() {
         run(size);
     }
     println!(
-        "\n        rows  of items  ms a step: mean    p99    max    begin  while a snapshot is taken: mean    p99    max"
+        "\n        rows  of items  ms a step: mean    p99    max    begin  \
+         while a snapshot is taken: mean    p99    max"
     );
     for rows in [100_000, 1_000_000, 10_000_000] {
         vocabulary(rows);
@@ -179,8 +180,8 @@ fn zipf(items: f64) -> impl Fn(&mut SplitMix) -> u64 {
     move |random| items.powf(unit(random)) as u64
 }
 
-/// As many distinct items to a batch whatever `items` is, and rows all over the table: the heads of a
-/// Zipf's law of 100,000, and any items for the rest of it.
+/// As many distinct items to a batch whatever `items` is, and rows all over the table: the heads of
+/// a Zipf's law of 100,000, and any items for the rest of it.
 fn spread(items: f64) -> impl Fn(&mut SplitMix) -> u64 {
     const HEADS: u64 = 1000;
     let law = zipf(1e5);

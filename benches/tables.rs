@@ -1,13 +1,13 @@
-//! A step's work on one embedding table of a million rows: rows found and updated, ids/s, beside the
-//! least that any table does for that, a lookup in std's map and an addition to a row of a plain array.
-//! `cargo bench --bench tables`
+//! A step's work on one embedding table of a million rows: rows found and updated, ids/s, beside
+//! the least that any table does for that, a lookup in std's map and an addition to a row of a
+//! plain array. `cargo bench --bench tables`
 
 use std::collections::HashMap;
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use millrace::train::embedding::{Table, TableSettings, Touched};
-use millrace::train::random::SplitMix;
+use millrace_events::SplitMix;
 
 const ROWS: u64 = 1_000_000;
 const DIM: usize = 64;

@@ -15,10 +15,9 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use clap::Args;
 use millrace::pipeline::placement;
-use millrace::stream::batch::Batch;
 use millrace::stream::cut::Cut;
-use millrace::stream::offsets::Offsets;
 use millrace::train::trainer::Trainer;
+use millrace_events::{Batch, Offsets};
 
 use crate::datasets;
 use crate::events::Log;

@@ -6,13 +6,12 @@ use std::path::Path;
 
 use anyhow::Context;
 use millrace::config::Config;
-use millrace::stream::batch::Batch;
 use millrace::stream::cut::Cut;
 use millrace::stream::decode::Mapping;
-use millrace::stream::events::Events;
-use millrace::stream::offsets::Offsets;
+use millrace::stream::events_of;
 use millrace::stream::produce::Input;
 use millrace::stream::shuffle::Shuffle;
+use millrace_events::{Batch, Events, Offsets};
 
 /// All events in the order of the file.
 pub(crate) struct Log {
@@ -26,7 +25,7 @@ impl Log {
     pub(crate) fn read(config: &Config, path: &Path, at_most: usize) -> anyhow::Result<Self> {
         let mut mapping = Mapping::new(config);
         let input = Input::open(&path.display().to_string())?;
-        let mut all = Events::of(config);
+        let mut all = events_of(config);
         for (number, line) in input.lines.lines().take(at_most).enumerate() {
             mapping
                 .decode(Some(line?.as_bytes()), Some(0), &mut all)

@@ -16,14 +16,13 @@ use clap::Args;
 use millrace::checkpoint::{self, Checkpoint};
 use millrace::config::{BatchConfig, Config};
 use millrace::pipeline::{placement, restore};
-use millrace::stream::batch::Batch;
 use millrace::stream::decode::Mapping;
-use millrace::stream::events::Events;
-use millrace::stream::offsets::Offsets;
+use millrace::stream::events_of;
 use millrace::synthetic::{World, WorldSettings};
 use millrace::train::evaluation::KS;
 use millrace::train::evaluation::held_out::HeldOut;
 use millrace::train::evaluation::metrics::{Band, Interval, Quality};
+use millrace_events::{Batch, Offsets};
 
 use process::Process;
 use topic::Topic;
@@ -197,7 +196,7 @@ fn newest(directory: &Path) -> anyhow::Result<Option<Checkpoint>> {
 
 /// What comes next in the same world.
 fn fresh(config: &Config, world: &mut World) -> anyhow::Result<Batch> {
-    let (mut mapping, mut events) = (Mapping::new(config), Events::of(config));
+    let (mut mapping, mut events) = (Mapping::new(config), events_of(config));
     for _ in 0..CASES {
         let drawn = world.draw();
         mapping.decode(Some(world.line(drawn, now_ms()).as_bytes()), None, &mut events)?;

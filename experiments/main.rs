@@ -9,6 +9,10 @@ mod quality;
 
 use clap::{Parser, Subcommand};
 
+/// As in the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Measures parts of Millrace and draws what came out.
 #[derive(Parser)]
 #[command(bin_name = "scripts/experiment", max_term_width = 100)]

@@ -54,8 +54,8 @@ const HELD_OUT: [Dataset; 2] = [
     Dataset {
         name: "wikispeedia",
         file: "wikispeedia/links.jsonl.gz",
-        what: "links between Wikipedia articles, 20 passes over the first 90%, shuffled anew in each; \
-               all articles are candidates but those the page is known to link to",
+        what: "links between Wikipedia articles, 20 passes over the first 90%, shuffled anew in \
+               each; all articles are candidates but those the page is known to link to",
         protocol: Protocol { passes: 20, exclude_seen: true },
     },
     Dataset {
@@ -140,8 +140,9 @@ fn measure_globo(seed: u64, data: &Path) -> anyhow::Result<Measured> {
     })?;
     let mut measured = Measured::new(
         "globo",
-        "news clicks in time order, one pass; each click is ranked among the articles clicked in the \
-         24 hours before it (clicks on articles that the user has had are left out), then trained on",
+        "news clicks in time order, one pass; each click is ranked among the articles clicked in \
+         the 24 hours before it (clicks on articles that the user has had are left out), then \
+         trained on",
     );
     for (name, what, ranking) in rankings {
         print_line(name, &ranking.total);

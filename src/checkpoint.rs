@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::stream::offsets::Offsets;
+use millrace_events::Offsets;
 
 mod manifest;
 mod store;

@@ -1,11 +1,5 @@
 //! Millrace: an always-on two-tower trainer.
 //!
-//! ```text
-//!  source thread -> Batch (bounded) -> trainer thread -> Snapshot (bounded) -> checkpoint thread -> publisher
-//!    decode, map fields, batch          estimate, gather, towers, loss, update      tmp, fsync, rename   item vectors to the output topic
-//!                       HTTP, metrics, signals on tokio at the edge
-//! ```
-//!
 //! Kafka is the log; the trainer is a state machine that applies batches to it in order; a
 //! checkpoint is the state together with the offsets that produced it; recovery is "load the
 //! newest good checkpoint and read on". Offsets travel with the data and always mean *the next
@@ -18,7 +12,6 @@
 //! - [`train`]: batches change the model; recall
 //! - [`checkpoint`]: snapshots become durable; the newest good one is found
 //! - [`publish`]: a durable checkpoint becomes embeddings on a topic
-//! - [`corpus`]: last-seen features of every item
 //! - [`plot`]: curves and scatters as SVG
 //! - [`telemetry`], [`edge`], [`progress`]: what people and Prometheus see; signals
 //! - [`config`]: every knob, default, unit and cross-check
@@ -28,7 +21,6 @@
 pub mod checkpoint;
 pub mod commands;
 pub mod config;
-pub mod corpus;
 pub mod edge;
 pub mod pipeline;
 pub mod plot;
@@ -38,7 +30,3 @@ pub mod stream;
 pub mod synthetic;
 pub mod telemetry;
 pub mod train;
-
-/// Events are made on one thread and freed on another.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

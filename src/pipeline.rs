@@ -1,7 +1,7 @@
 //! The program: threads, channels, cadences, stop order. No maths.
 //!
 //! ```text
-//! source thread -> batches (bounded) -> trainer -> snapshots (1) -> checkpoint thread -> (1) -> publisher
+//! source -> batches (bounded) -> trainer -> snapshots (1) -> checkpoint thread -> (1) -> publisher
 //! ```
 //!
 //! Each stage ends because the channel before it closes: the source ends (end of a bounded range,
@@ -31,13 +31,13 @@ use crossbeam_channel::{RecvTimeoutError, TrySendError};
 use crate::checkpoint::{Checkpoint, Store};
 use crate::config::Config;
 use crate::publish::{Published, Publisher};
-use crate::stream::batch::Batch;
 use crate::stream::cut::Cut;
 use crate::stream::position::Position;
 use crate::telemetry::{Health, Metrics};
 use crate::train::evaluation::Recall;
 use crate::train::placement::Placement;
 use crate::train::trainer::{Phase, StepReport, Trainer};
+use millrace_events::Batch;
 
 use line::Line;
 use start::Begun;
@@ -152,8 +152,8 @@ pub fn run(
     .inspect_err(|error| setting.health.fail(format!("{error:#}")))
 }
 
-/// Runs, and once more from the last good checkpoint where the state has broken. Training repeats to
-/// the bit: what breaks at the same step again would break for ever.
+/// Runs, and once more from the last good checkpoint where the state has broken. Training repeats
+/// to the bit: what breaks at the same step again would break for ever.
 fn with_rollback<T>(
     mut run: impl FnMut(bool) -> anyhow::Result<T>,
     fresh: bool,
@@ -167,8 +167,8 @@ fn with_rollback<T>(
         };
         if broken_at.is_some_and(|before| step <= before) {
             return result.with_context(|| {
-                "it broke again after a rollback; lower the learning rates (embedding.learning_rate, \
-                 optimizer.learning_rate), or go on from an older checkpoint: the earlier ones are \
+                "it broke again after a rollback; lower embedding.learning_rate and \
+                 optimizer.learning_rate, or go on from an older checkpoint: the earlier ones are \
                  untouched"
             });
         }
@@ -181,9 +181,7 @@ fn with_rollback<T>(
 
 /// The state is no longer one of numbers.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "the model is no longer finite at step {step}: a weight, a row or every loss of late is no number"
-)]
+#[error("step {step}: the model is no longer finite: a weight, a row or each of the last losses")]
 struct Broken {
     step: u64,
 }

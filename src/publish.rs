@@ -113,8 +113,8 @@ impl Publisher {
     /// between (a version without a marker is none).
     ///
     /// # Errors
-    /// A checkpoint that does not load or holds no item, or a record that the broker did not take in
-    /// time: the first of them ends the version. The marker is only sent after all vectors were
+    /// A checkpoint that does not load or holds no item, or a record that the broker did not take
+    /// in time: the first of them ends the version. The marker is only sent after all vectors were
     /// acknowledged.
     pub fn publish(
         &mut self,
@@ -136,7 +136,7 @@ impl Publisher {
         stop: &dyn Fn() -> bool,
     ) -> anyhow::Result<Option<Published>> {
         let read = |name: &str| checkpoint.section(name).map_err(|error| format!("{error:#}"));
-        let corpus = crate::train::trainer::corpus(&self.config);
+        let corpus = crate::train::settings::corpus(&self.config);
         corpus.load(&checkpoint.section("corpus")?).map_err(anyhow::Error::msg)?;
         let items = corpus.sorted();
         ensure!(

@@ -4,7 +4,7 @@
 //! model can give, and its recall, can be computed. Owns the truth; knows nothing of Kafka or of
 //! the trainer.
 
-use crate::train::random::SplitMix;
+use millrace_events::SplitMix;
 
 /// Size and shape of the world.
 #[derive(Clone, Debug)]

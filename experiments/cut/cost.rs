@@ -3,8 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use millrace::stream::batch::Batch;
 use millrace::train::trainer::Trainer;
+use millrace_events::Batch;
 
 /// Full steps of the reference a round: about as long as a hundred small ones.
 pub(super) const FULL_STEPS: usize = 8;

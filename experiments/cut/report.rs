@@ -36,8 +36,8 @@ impl Results {
     pub(super) fn begin(&mut self, dataset: &'static str, trained: usize) {
         println!("\n{dataset}: {trained} events trained in full batches, the next ones cut");
         println!(
-            "cut      steps  recall@10    @100   of full batches   steps/s  events/s  CPU ms a step \
-             \x20 of a full one (clock)"
+            "cut      steps  recall@10    @100   of full batches   steps/s  events/s  CPU ms a \
+             step   of a full one (clock)"
         );
         self.datasets.push((dataset, trained, Vec::new()));
     }

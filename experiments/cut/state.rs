@@ -4,8 +4,9 @@ use std::collections::HashMap;
 
 use anyhow::anyhow;
 use millrace::config::Config;
+use millrace::train::counters::Counters;
 use millrace::train::placement::Placement;
-use millrace::train::trainer::{Counters, Trainer};
+use millrace::train::trainer::Trainer;
 
 /// What a checkpoint would hold, and what it takes to go on from it.
 pub(super) struct State {

@@ -79,10 +79,10 @@ struct Errors {
     tv: f64,
     /// Mean over the batch's clicks of the error of log q: what the loss feels.
     log_q: f64,
-    /// How surprising the next batch is: its mean negative log-likelihood, nats a click, if articles
-    /// come as Poisson streams with these shares (shares that add up to too much cost what they
-    /// are over). The last hour is a noisy sample of the present, and whoever repeats its noise
-    /// scores well above; this cannot be won so.
+    /// How surprising the next batch is: its mean negative log-likelihood, nats a click, if
+    /// articles come as Poisson streams with these shares (shares that add up to too much cost what
+    /// they are over). The last hour is a noisy sample of the present, and whoever repeats its
+    /// noise scores well above; this cannot be won so.
     next: f64,
 }
 

@@ -122,7 +122,7 @@ impl Follow for Static {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use millrace::train::random::SplitMix;
+    use millrace_events::SplitMix;
 
     #[test]
     fn the_sketch_never_undercounts_and_fades_by_half() {

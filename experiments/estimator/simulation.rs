@@ -4,7 +4,7 @@
 use std::ops::RangeInclusive;
 
 use millrace::train::frequency::{Frequency, FrequencySettings, Meaning};
-use millrace::train::random::SplitMix;
+use millrace_events::SplitMix;
 use rayon::prelude::*;
 
 use super::Work;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use millrace::train::frequency::{Frequency, FrequencySettings, Meaning, Rate};
-use millrace::train::random::SplitMix;
+use millrace_events::SplitMix;
 use rayon::prelude::*;
 use serde_json::Value;
 

@@ -1,10 +1,10 @@
 //! Globo's clicks in time order, each ranked before it is trained on.
 
 use millrace::config::Config;
-use millrace::stream::offsets::Offsets;
 use millrace::train::evaluation::progressive::{Progressive, ProgressiveSettings, Ranking};
 use millrace::train::placement::Placement;
 use millrace::train::trainer::Trainer;
+use millrace_events::Offsets;
 
 use crate::events::Log;
 

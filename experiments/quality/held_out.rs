@@ -1,11 +1,11 @@
 //! Wikispeedia and MovieLens-1M: trained on the first 90%, measured on the rest.
 
 use millrace::config::Config;
-use millrace::stream::offsets::Offsets;
 use millrace::train::evaluation::held_out::{HeldOut, Seen};
 use millrace::train::evaluation::metrics::Quality;
 use millrace::train::placement::Placement;
 use millrace::train::trainer::Trainer;
+use millrace_events::Offsets;
 
 use crate::events::Log;
 

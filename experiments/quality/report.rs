@@ -49,7 +49,8 @@ impl Page {
             "<!DOCTYPE html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
              <meta name=\"viewport\" content=\"width=device-width\">\n\
              <title>Millrace: does it learn?</title>\n<style>{STYLE}</style>\n\
-             <h1>Does it learn?</h1>\n<p>Recall of the item that was chosen, by exact search. Intervals \
+             <h1>Does it learn?</h1>\n<p>Recall of the item that was chosen, by exact search. \
+             Intervals \
              are 95%, from a bootstrap over queries. Bands hold a third of the traffic each, by \
              popularity of the item. Written by <code>scripts/experiment quality</code>.</p>\n\
              {body}</html>\n"
@@ -58,11 +59,13 @@ impl Page {
 }
 
 const STYLE: &str = "\
-    body{font:16px/1.5 system-ui,sans-serif;color:#222;max-width:1180px;margin:2rem auto;padding:0 1rem}\
+    body{font:16px/1.5 system-ui,sans-serif;color:#222;max-width:1180px;margin:2rem auto;\
+    padding:0 1rem}\
     h1,h2,h3{line-height:1.2}table{border-collapse:collapse;margin:1rem 0;font-size:14px}\
     th,td{padding:.3rem .7rem;text-align:right;border-bottom:1px solid #e5e5e5}\
     th{border-bottom:2px solid #999}td:first-child,th:first-child{text-align:left}\
-    small{color:#777;display:block;white-space:nowrap}td:first-child small{white-space:normal;max-width:17rem}\
+    small{color:#777;display:block;white-space:nowrap}\
+    td:first-child small{white-space:normal;max-width:17rem}\
     svg{max-width:100%;height:auto}.best{font-weight:600}";
 
 impl Measured {
@@ -201,7 +204,8 @@ impl Measured {
         let Some(claim) = self.claim() else { return String::new() };
         let (ours, theirs) = CLAIM;
         let mut html = format!(
-            "<h3>Does the correction help the tail? Recall of {ours} minus that of {theirs}, the same \
+            "<h3>Does the correction help the tail? Recall of {ours} minus that of {theirs}, the \
+             same \
              queries drawn for both</h3>\n<table><tr><th>items"
         );
         for k in KS {
@@ -221,7 +225,10 @@ impl Measured {
 
 impl Row {
     fn json(&self) -> Value {
-        let of = |sums: &Sums| json!({ "cases": sums.cases(), "recall": by_k(sums.recall()), "mrr": sums.mrr() });
+        let of = |sums: &Sums| {
+            let recall = by_k(sums.recall());
+            json!({ "cases": sums.cases(), "recall": recall, "mrr": sums.mrr() })
+        };
         let bands = Band::ALL.iter().zip(&self.quality.bands);
         let bands: Map<String, Value> =
             bands.map(|(band, sums)| (band.name().to_owned(), of(sums))).collect();

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
-use crate::stream::offsets::Offsets;
+use millrace_events::Offsets;
 
 /// The layout this program writes and reads. It grows with every change that an older program
 /// would misread. Whatever the format, `format` and `checksum` of the manifest keep their meaning.

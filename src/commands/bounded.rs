@@ -8,11 +8,10 @@ use anyhow::{Context, bail};
 use crate::config::Config;
 use crate::pipeline;
 use crate::progress::Progress;
-use crate::stream::batch::Batch;
 use crate::stream::cut::Cut;
-use crate::stream::offsets::Offsets;
 use crate::stream::position::Range;
 use crate::stream::source::{Next, Source};
+use millrace_events::{Batch, Offsets};
 
 /// How long one poll waits; the stop flag is looked at in between.
 const TICK: Duration = Duration::from_millis(100);

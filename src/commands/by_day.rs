@@ -13,13 +13,12 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use clap::Args;
 
-use super::stop_on_signal;
+use super::session::stop_on_signal;
 use crate::config::{Config, Order};
 use crate::pipeline;
 use crate::progress::Progress;
-use crate::stream::batch::Batch;
 use crate::stream::cut::Cut;
-use crate::stream::events::Events;
+use crate::stream::events_of;
 use crate::stream::position::{self, Position, Range};
 use crate::stream::shuffle::Shuffle;
 use crate::stream::source;
@@ -27,6 +26,7 @@ use crate::train::evaluation::held_out::HeldOut;
 use crate::train::evaluation::metrics::Sums;
 use crate::train::trainer::Trainer;
 use days::{Days, Split};
+use millrace_events::Batch;
 
 /// Arguments of `replay --by-day`.
 #[derive(Args)]
@@ -38,7 +38,8 @@ pub(super) struct ByDayArgs {
     pub(super) by_day: bool,
     /// Share of each day's events that is never trained on, chosen by a hash of the seed and the
     /// event.
-    #[arg(long, default_value = "10%", value_name = "SHARE%", requires = "by_day", value_parser = share)]
+    #[arg(long, default_value = "10%", value_name = "SHARE%", requires = "by_day")]
+    #[arg(value_parser = share)]
     held_out: f64,
     /// Draw recall@10 and @100 by day into this file.
     #[arg(long, value_name = "FILE.svg", requires = "by_day")]
@@ -227,7 +228,7 @@ impl<'a> Protocol<'a> {
     }
 
     fn empty_batch(&self) -> Batch {
-        Batch::new(Events::of(self.config), self.trainer.offsets.clone())
+        Batch::new(events_of(self.config), self.trainer.offsets.clone())
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::ConfigArgs;
+use super::session::ConfigArgs;
 use crate::config::Faults;
 
 /// Arguments of `check`.

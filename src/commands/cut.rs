@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::usage;
+use super::session::usage;
 use crate::config::Config;
 use crate::stream::cut::Cut;
 

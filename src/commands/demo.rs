@@ -1,6 +1,8 @@
 //! `millrace demo`
 
-use std::path::{Path, PathBuf};
+mod scratch;
+
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -13,21 +15,22 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 use serde_json::json;
 
-use super::{report, stop_on_signal};
+use super::report;
+use super::session::stop_on_signal;
 use crate::config::Config;
 use crate::pipeline::{self, Bounds, Clocks, Publication, Setting, Summary};
 use crate::progress::Progress;
 use crate::publish::read_back;
-use crate::stream::batch::Batch;
 use crate::stream::cut::Cut;
 use crate::stream::decode::Mapping;
-use crate::stream::events::Events;
-use crate::stream::offsets::Offsets;
+use crate::stream::events_of;
 use crate::stream::position::Position;
 use crate::synthetic::{Interaction, World, WorldSettings};
 use crate::telemetry::{Health, Metrics};
 use crate::train::evaluation::{Recall, ranks, static_ranks};
 use crate::train::placement::Placement;
+use millrace_events::{Batch, Offsets};
+use scratch::Scratch;
 
 /// The file that people read is the one that runs.
 const CONFIG: &str = include_str!("../../config/demo.toml");
@@ -59,7 +62,8 @@ const EPOCH_MS: u64 = 1_700_000_000_000;
     compares both models with popularity and with the best that the planted truth allows.")]
 pub(super) struct DemoArgs {
     /// Events of the stream.
-    #[arg(long, default_value_t = 4_000_000, value_parser = clap::value_parser!(u64).range(10_000..))]
+    #[arg(long, default_value_t = 4_000_000)]
+    #[arg(value_parser = clap::value_parser!(u64).range(10_000..))]
     events: u64,
     /// Seed of the stream.
     #[arg(long, default_value_t = 1)]
@@ -95,26 +99,6 @@ pub(super) fn run(args: &DemoArgs) -> anyhow::Result<()> {
 
 fn config() -> anyhow::Result<Config> {
     Config::from_toml(CONFIG).map_err(|faults| anyhow!("config/demo.toml: {faults}"))
-}
-
-/// A directory that goes with the demo.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new() -> anyhow::Result<Self> {
-        let path = std::env::temp_dir().join(format!("millrace-demo-{}", std::process::id()));
-        std::fs::create_dir_all(&path)
-            .with_context(|| format!("cannot create {}", path.display()))?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            tracing::warn!("{} stays behind: {error}", self.0.display());
-        }
-    }
 }
 
 struct Demo {
@@ -315,7 +299,7 @@ impl Demo {
         let items = trainer.corpus.sorted();
         let vectors = trainer.model.embed_items(&items); // [items, dim]
         let mut mapping = Mapping::new(config);
-        let mut events = Events::of(config);
+        let mut events = events_of(config);
         for (time, &case) in (EPOCH_MS + self.events..).zip(cases) {
             mapping.decode(Some(world.line(case, time).as_bytes()), None, &mut events)?;
         }

@@ -11,18 +11,20 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use clap::Args;
 
-use super::{ConfigArgs, bounded, position, stop_on_signal};
+use super::bounded;
+use super::session::{ConfigArgs, position, stop_on_signal};
 use crate::config::{Alpha, Config};
 use crate::plot::{Marks, Plot, Series, svg};
 use crate::progress::Progress;
 use crate::stream::decode::Mapping;
-use crate::stream::events::Events;
+use crate::stream::events_of;
 use crate::stream::position::{self, Position, Range};
 use crate::stream::produce::{Input, read_line};
 use crate::stream::source;
 use crate::train::frequency::{Frequency, FrequencySettings};
-use crate::train::trainer::frequency_settings;
+use crate::train::settings::frequency_settings;
 use audit::{Recent, Window, mean_error};
+use millrace_events::Events;
 
 /// Steps between two comparisons; each walks over the window's items.
 const COMPARE_EVERY: u64 = 10;
@@ -33,7 +35,8 @@ const COMPARE_EVERY: u64 = 10;
     Reads the topic of the config (or FILE), feeds each batch to the estimator as training \
     would, and compares what it says of every item with the exact count over a window. \
     Several rates and sizes run side by side in one pass:\n\n\
-    \x20 millrace estimate --config c.toml --window 1h --alpha auto,0.01,0.1 --buckets 10000,1000000\n\n\
+    \x20 millrace estimate --config c.toml --window 1h --alpha auto,0.01 \
+    --buckets 10000,1000000\n\n\
     The error is that of log q, in nats, by event: 0.1 is 10 %. A window shorter than items \
     live shows how well drift is followed; a long one, how much noise there is.")]
 pub(super) struct EstimateArgs {
@@ -52,13 +55,16 @@ pub(super) struct EstimateArgs {
     #[arg(long, default_value = "100", value_parser = str::parse::<Window>)]
     window: Window,
     /// Rates to compare, instead of frequency.alpha.
-    #[arg(long, value_name = "RATE|auto", value_delimiter = ',', value_parser = str::parse::<Alpha>)]
+    #[arg(long, value_name = "RATE|auto", value_delimiter = ',')]
+    #[arg(value_parser = str::parse::<Alpha>)]
     alpha: Vec<Alpha>,
     /// Buckets of each hash to compare, instead of frequency.buckets (and of frequency.exact).
-    #[arg(long, value_name = "H", value_delimiter = ',', value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "H", value_delimiter = ',')]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     buckets: Vec<u64>,
     /// Numbers of hashes to compare, instead of frequency.hashes (and of frequency.exact).
-    #[arg(long, value_name = "M", value_delimiter = ',', value_parser = clap::value_parser!(u64).range(1..=16))]
+    #[arg(long, value_name = "M", value_delimiter = ',')]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=16))]
     hashes: Vec<u64>,
     /// How many of the most frequent items to show.
     #[arg(long, default_value_t = 10)]
@@ -254,7 +260,7 @@ fn read_file(
     let read = Arc::clone(&input.read);
     let mut progress = Progress::new("estimate", input.total.unwrap_or(0), "bytes");
     let mut mapping = Mapping::new(config);
-    let (mut line, mut events) = (Vec::new(), Events::of(config));
+    let (mut line, mut events) = (Vec::new(), events_of(config));
     for number in 1.. {
         let ended = !read_line(&mut input.lines, &mut line, number)?;
         if !line.trim_ascii().is_empty() {
@@ -267,7 +273,7 @@ fn read_file(
         }
         if events.len() == config.batch.size || ended {
             trial.step(&events);
-            events = Events::of(config);
+            events = events_of(config);
             progress.set(read.load(Ordering::Relaxed), || format!("step {}", trial.step));
         }
         if ended {

@@ -12,7 +12,7 @@ use clap::Args;
 
 use super::bounded::{read, read_again, read_cut};
 use super::cut::CutArgs;
-use super::{ConfigArgs, position, stop_on_signal, usage};
+use super::session::{ConfigArgs, position, stop_on_signal, usage};
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::pipeline;

@@ -15,21 +15,17 @@ mod produce;
 mod publish;
 mod replay;
 mod report;
+mod session;
 mod train;
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
-use crate::config::{Config, Faults};
-use crate::edge::Edge;
-use crate::pipeline::{self, Clocks, Setting};
-use crate::stream::position::Position;
-use crate::telemetry::{self, Health, Metrics};
+use crate::config::Faults;
+use crate::telemetry;
+use session::{ConfigArgs, Usage};
 
 const EXIT_FAILED: u8 = 1;
 const EXIT_USAGE: u8 = 2;
@@ -75,23 +71,6 @@ enum Command {
     Check(check::CheckArgs),
 }
 
-/// Where the config comes from.
-#[derive(Args, Clone, Debug)]
-struct ConfigArgs {
-    /// The config file (TOML); config/trainer.toml explains every key.
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
-    /// Overrides one key; may be given many times.
-    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
-    overrides: Vec<String>,
-}
-
-impl ConfigArgs {
-    fn load(&self) -> Result<Config, Faults> {
-        Config::load(Some(&self.config), &self.overrides)
-    }
-}
-
 /// Parses the arguments, runs the command, prints what went wrong.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -124,51 +103,4 @@ pub fn main() -> ExitCode {
             ExitCode::from(if usage { EXIT_USAGE } else { EXIT_FAILED })
         }
     }
-}
-
-/// Arguments that only a look at the config or at each other shows to be wrong.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct Usage(String);
-
-/// Ends the command with exit status 2.
-fn usage(message: &str) -> anyhow::Error {
-    Usage(message.to_owned()).into()
-}
-
-/// Everything a run needs around its config, with the edge (signals, HTTP) started.
-///
-/// `listen` overrides the config's address.
-fn setting(config: Config, listen: &str) -> anyhow::Result<(Setting, Edge)> {
-    let metrics = Arc::new(Metrics::new());
-    for table in config.table_names() {
-        metrics.declare_table(&table);
-    }
-    let health = Arc::new(Health::new());
-    let clocks = Arc::new(Clocks::default());
-    let stop = Arc::new(AtomicBool::new(false));
-    let ages = {
-        let clocks = Arc::clone(&clocks);
-        move |metrics: &Metrics| clocks.set_ages(metrics)
-    };
-    let edge =
-        Edge::start(listen, Arc::clone(&metrics), Arc::clone(&health), ages, Arc::clone(&stop))?;
-    if let Some(address) = edge.address {
-        tracing::info!("metrics and health on http://{address}/");
-    }
-    let placement = pipeline::placement(config.device)?;
-    Ok((Setting { config, placement, metrics, health, stop, clocks }, edge))
-}
-
-/// A flag that SIGTERM and SIGINT set, for work without metrics. Holds while the edge lives.
-fn stop_on_signal() -> anyhow::Result<(Arc<AtomicBool>, Edge)> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let (metrics, health) = Default::default();
-    let edge = Edge::start("", metrics, health, |_| {}, Arc::clone(&stop))?;
-    Ok((stop, edge))
-}
-
-/// A place in the log from the command line; the message of a wrong one teaches the forms.
-fn position(text: &str) -> Result<Position, String> {
-    text.parse()
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use anyhow::bail;
 use clap::Args;
 
-use super::ConfigArgs;
+use super::session::ConfigArgs;
 use crate::progress::Progress;
 use crate::stream::produce::{Input, produce};
 

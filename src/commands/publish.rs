@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::json;
 
-use super::ConfigArgs;
+use super::session::ConfigArgs;
 use crate::checkpoint::Checkpoint;
 use crate::pipeline;
 use crate::publish::Publisher;

@@ -7,7 +7,8 @@ use clap::Args;
 
 use super::by_day::{self, ByDayArgs};
 use super::cut::CutArgs;
-use super::{ConfigArgs, position, report, setting};
+use super::report;
+use super::session::{ConfigArgs, position, setting};
 use crate::pipeline::{self, Bounds, Publication};
 use crate::progress::Progress;
 use crate::stream::position::Position;

@@ -1,7 +1,7 @@
 //! `millrace train`
 
 use super::live_lines::LiveLines;
-use super::{ConfigArgs, setting};
+use super::session::{ConfigArgs, setting};
 use crate::config::Start;
 use crate::pipeline::{self, Bounds, Publication};
 use crate::stream::cut::Cut;

@@ -71,7 +71,7 @@ impl Default for LossConfig {
         Self {
             correction: Correction::Corrected,
             strength: 1.0,
-            precision: Precision::F32,
+            precision: LossPrecision::F32,
             temperature: 0.07,
             temperature_learning_rate: 0.0,
             mask_same_query: false,

@@ -102,8 +102,8 @@ const RENAMED: [(&str, &str, &str); 3] = [
     ("negatives", "cross_batch_after_steps", "cross_batch_after_events"),
 ];
 
-/// Turns the old keys into the new, a step being a full batch; a line for each of them. A number that
-/// is none, or that stands beside the new key, is left for the parser to refuse.
+/// Turns the old keys into the new, a step being a full batch; a line for each of them. A number
+/// that is none, or that stands beside the new key, is left for the parser to refuse.
 fn rename(table: &mut Table) -> Vec<String> {
     let batch = table.get("batch").and_then(|batch| batch.get("size")).and_then(Value::as_integer);
     let batch = batch.unwrap_or(BatchConfig::default().size as i64);

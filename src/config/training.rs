@@ -53,7 +53,7 @@ pub struct LossConfig {
     /// Sampling-bias correction.
     pub correction: Correction,
     /// Number format of the logits' products.
-    pub precision: Precision,
+    pub precision: LossPrecision,
     /// Factor of log q.
     pub strength: f32,
     /// Divides the cosine before the correction.
@@ -80,7 +80,7 @@ pub enum Correction {
 /// Number format of the operands of the logits' products; sums are f32 always.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Precision {
+pub enum LossPrecision {
     /// 24 bits.
     F32,
     /// 8 bits, where the processor has AVX512-BF16; elsewhere f32.

@@ -11,8 +11,8 @@ use super::{Publication, Setting};
 use crate::checkpoint::{Checkpoint, Section, Snapshot, Store};
 use crate::config::Config;
 use crate::publish::Published;
-use crate::stream::offsets::Offsets;
 use crate::train::capture::Captured;
+use millrace_events::Offsets;
 
 /// Tries to write a checkpoint before the run stops: a full disk is often cleaned within a minute.
 const WRITE_TRIES: u32 = 4;
@@ -126,12 +126,12 @@ pub(super) fn publish(
         match send(&checkpoint, &stop) {
             Ok(Some(published)) => {
                 let Published { version, vectors, tombstones, .. } = &published;
-                tracing::info!(version, vectors, tombstones, "published");
                 setting.metrics.published_total.inc_by(*vectors);
                 let step = i64::try_from(published.step).unwrap_or(i64::MAX);
                 setting.metrics.published_version_step.set(step);
                 let event_time = checkpoint.manifest.event_time_ms;
                 setting.clocks.published.store(event_time, Ordering::Relaxed);
+                tracing::info!(version, vectors, tombstones, "published");
                 last = Some(published);
             }
             Ok(None) => {}

@@ -13,9 +13,9 @@ use super::reader::{self, Outlook};
 use super::{Publication, Setting};
 use crate::checkpoint::{Checkpoint, Store};
 use crate::publish::{Published, Publisher};
-use crate::stream::batch::Batch;
 use crate::train::capture::Captured;
 use crate::train::trainer::Trainer;
+use millrace_events::Batch;
 
 type Thread<'scope, T> = ScopedJoinHandle<'scope, T>;
 

@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::{Outlook, RECALL_KS, Setting};
-use crate::stream::batch::Batch;
 use crate::telemetry::Metrics;
 use crate::train::evaluation::Recall;
 #[cfg(feature = "gpu")]
 use crate::train::placement::Placement;
 use crate::train::trainer::{StepReport, Trainer};
+use millrace_events::Batch;
 
 /// Steps over which the loss and the recall gauge are averaged: at batch 1024 about 50,000 events,
 /// enough for two digits of recall.
@@ -57,7 +57,8 @@ pub struct Live {
     pub recall: Recall,
     window: Recall,
     losses: VecDeque<f32>,
-    /// Losses of less than a full batch since the newest of those, weighted by events; and the events.
+    /// Losses of less than a full batch since the newest of those, weighted by events; and the
+    /// events.
     part: (f64, usize),
     /// Events that could not be trained on.
     pub(super) unusable: u64,
@@ -143,7 +144,8 @@ impl Live {
             self.nonfinite_steps += 1;
             metrics.nonfinite_steps_total.inc();
         }
-        // Among fewer items than a window has, a rank would flatter; of a failed step it says nothing.
+        // Among fewer items than a window has, a rank would flatter; of a failed step it says
+        // nothing.
         if report.loss.is_finite() && report.candidates >= size {
             for &rank in &report.ranks {
                 self.recall.add(Some(rank));
@@ -156,8 +158,8 @@ impl Live {
         }
     }
 
-    /// Takes in the mean loss of some events. A step of one event says little: what is shown is of a
-    /// full batch's worth.
+    /// Takes in the mean loss of some events. A step of one event says little: what is shown is of
+    /// a full batch's worth.
     #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
     fn count_loss(&mut self, metrics: &Metrics, loss: f32, events: usize, size: usize) {
         let (sum, count) = &mut self.part;

@@ -8,9 +8,8 @@ use crossbeam_channel::{SendTimeoutError, Sender};
 
 use super::passes::Passes;
 use super::{Setting, TICK};
-use crate::stream::batch::Batch;
-use crate::stream::offsets::Offsets;
 use crate::stream::source::{Next, Source};
+use millrace_events::{Batch, Offsets};
 
 /// The source says something of itself every [`TICK`]. One that is silent for longer than this
 /// waits for an answer of the brokers.

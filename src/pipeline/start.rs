@@ -11,11 +11,12 @@ use super::passes::Passes;
 use super::{Bounds, Setting};
 use crate::checkpoint::{self, Checkpoint, Manifest, Store};
 use crate::config::Config;
-use crate::stream::offsets::Offsets;
 use crate::stream::position::{self, Range};
 use crate::stream::source;
+use crate::train::counters::Counters;
 use crate::train::placement::Placement;
-use crate::train::trainer::{Counters, Trainer};
+use crate::train::trainer::Trainer;
+use millrace_events::Offsets;
 
 /// A trainer and the passes that feed it.
 pub(super) struct Begun {

@@ -1,10 +1,11 @@
-//! Events that training cannot use go to the dead-letter topic, as records that decoding cannot use do.
+//! Events that training cannot use go to the dead-letter topic, as records that decoding cannot use
+//! do.
 //!
 //! Owns a producer of its own, made for the first such event: the source thread has long gone on.
 
 use crate::config::Config;
-use crate::stream::batch::Batch;
 use crate::stream::dead_letter::{DeadLetters, Letter};
+use millrace_events::Batch;
 
 /// The letters' reason.
 pub(super) const REASON: &str = "not_finite";
@@ -16,8 +17,8 @@ pub(super) struct Unusable {
 }
 
 impl Unusable {
-    /// Sends a letter for each of the `events` of `batch`, by place, and waits until they are on the
-    /// broker: a checkpoint may cover them from now on. The record itself lies at the letter's
+    /// Sends a letter for each of the `events` of `batch`, by place, and waits until they are on
+    /// the broker: a checkpoint may cover them from now on. The record itself lies at the letter's
     /// partition and offset.
     ///
     /// # Errors
@@ -40,8 +41,8 @@ impl Unusable {
             let Some(&(partition, offset)) = batch.origins.get(event) else { continue };
             let item = batch.events.item_names.get(event);
             let error = format!(
-                "its vectors are not finite, so nothing was learned from it: item `{item}`; a number \
-                 near the limit of 32-bit floats, or a model that is breaking"
+                "its vectors are not finite, so nothing was learned from it: item `{item}`; a \
+                 number near the limit of 32-bit floats, or a model that is breaking"
             );
             tracing::warn!(partition, offset, item, "{REASON}: {error}");
             letters.send(&Letter {
@@ -63,10 +64,8 @@ mod tests {
     use rdkafka::message::Message;
 
     use super::*;
-    use crate::stream::event::{Event, FeatureValue};
-    use crate::stream::events::Events;
-    use crate::stream::offsets::Offsets;
     use crate::stream::source::tests::{Broker, header};
+    use millrace_events::{Event, Events, FeatureValue, Offsets};
 
     #[test]
     fn a_letter_names_the_events_record() {

@@ -8,12 +8,11 @@ use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
 use super::*;
 use crate::checkpoint::{Section, Snapshot, Store};
-use crate::stream::batch::Batch;
 use crate::stream::decode::Mapping;
-use crate::stream::events::Events;
-use crate::stream::offsets::Offsets;
+use crate::stream::events_of;
 use crate::stream::source::tests::read;
 use crate::train::trainer::Trainer;
+use millrace_events::{Batch, Offsets};
 
 const PARTITIONS: i32 = 7;
 const ITEMS: usize = 100;
@@ -42,7 +41,7 @@ impl Bench {
         let placement = Placement::Cpu;
         let mut trainer = Trainer::new(&config, &placement, Offsets::new("demo"));
         let mut mapping = Mapping::new(&config);
-        let mut events = Events::of(&config);
+        let mut events = events_of(&config);
         for item in 0..items {
             let line = format!(
                 "{{\"user\":\"u\",\"item\":\"item {item}\",\"category\":\"c\",\"time_ms\":1}}"

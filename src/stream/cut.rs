@@ -32,7 +32,7 @@ const STRETCHES_A_BATCH: usize = 4;
 
 impl Cut {
     /// Events of the batch that begins at `position`, where `full` is what a batch holds. The
-    /// position is the sum of the next offsets ([`super::offsets::Offsets::total`]): every record
+    /// position is the sum of the next offsets ([`millrace_events::Offsets::total`]): every record
     /// that is read moves it on by one or more.
     ///
     /// A random stretch is short, and trickles as often as not, so that a few thousand events see

@@ -10,10 +10,8 @@ mod values;
 
 use crate::config::{Config, FeatureConfig, FeatureKind, RewardConfig, TimeUnit};
 
-use super::column::Column;
-use super::event::id_key;
-use super::events::Events;
 pub use error::DecodeError;
+use millrace_events::{Column, Events, id_key};
 
 pub(crate) use scan::{Fields, Found, Place, Raw};
 pub(crate) use values::time_ms;

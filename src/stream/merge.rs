@@ -13,11 +13,9 @@ use std::time::Instant;
 
 use crate::config::Order;
 
-use super::batch::Batch;
 use super::cut::Cut;
-use super::events::Events;
-use super::offsets::Offsets;
 use super::queue::{EventQueue, Place};
+use millrace_events::{Batch, Events, Offsets};
 
 /// Consecutive records of one partition, after decoding.
 #[derive(Debug)]
@@ -310,7 +308,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::stream::event::{Event, FeatureValue};
+    use millrace_events::{Event, FeatureValue};
 
     /// A record of a log; without a time it is one to reject.
     #[derive(Clone, Copy, Debug)]
@@ -523,7 +521,8 @@ mod tests {
             }
 
             // Nothing lost, nothing twice, each partition in its own order.
-            let seen: Vec<u64> = batches.iter().flat_map(|batch| batch.events.item_ids.clone()).collect();
+            let ids = batches.iter().flat_map(|batch| batch.events.item_ids.clone());
+            let seen: Vec<u64> = ids.collect();
             for (entries, partition) in log.iter().zip(0_u64..) {
                 let expected: Vec<u64> = entries
                     .iter()
@@ -534,7 +533,8 @@ mod tests {
                 prop_assert_eq!(seen.iter().filter(own).copied().collect::<Vec<_>>(), expected);
             }
             let bad = log.iter().flatten().filter(|entry| entry.time_ms.is_none());
-            prop_assert_eq!(batches.iter().map(|batch| batch.rejected).sum::<u64>(), bad.count() as u64);
+            let rejected = batches.iter().map(|batch| batch.rejected).sum::<u64>();
+            prop_assert_eq!(rejected, bad.count() as u64);
         }
 
         /// A run that stops after any batch and goes on from its offsets sees the same batches.

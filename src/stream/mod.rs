@@ -1,22 +1,26 @@
 //! Records become events, events become columnar batches.
 //!
-//! Owns: the field mapping, dead letters, the offsets algebra, the merge of partitions by event
-//! time, and the consumer. Offsets travel with the data: a [`batch::Batch`] carries the offsets
-//! that reading it leads to, so nobody ever asks the consumer where it is.
+//! Owns: the field mapping, dead letters, the merge of partitions by event time, the consumer, and
+//! the way from a file of lines to a topic. Offsets travel with the data: a batch carries the
+//! offsets that reading it leads to, so nobody ever asks the consumer where it is.
 //!
-//! Must never know: burn, files, metrics.
+//! Must never know: burn, metrics, what a batch is for.
 
-pub mod batch;
-pub mod column;
 pub mod cut;
 pub mod dead_letter;
 pub mod decode;
-pub mod event;
-pub mod events;
 pub mod merge;
-pub mod offsets;
 pub mod position;
 pub mod produce;
 mod queue;
 pub mod shuffle;
 pub mod source;
+
+use millrace_events::Events;
+
+use crate::config::Config;
+
+/// No events, of the features of `config`.
+pub fn events_of(config: &Config) -> Events {
+    Events::new(config.query.features.len(), config.item.features.len())
+}

@@ -17,7 +17,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use crate::config::OnDataLoss;
 
-use super::offsets::Offsets;
+use millrace_events::Offsets;
 
 /// A broker that is up answers in milliseconds; one that is being restarted within seconds.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::events::Events;
+use millrace_events::Events;
 
 /// Events in columns, first in, first out.
 #[derive(Debug, Default)]
@@ -56,7 +56,7 @@ impl EventQueue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stream::event::{Event, FeatureValue};
+    use millrace_events::{Event, FeatureValue};
 
     fn event(n: u64) -> Event {
         Event {

@@ -9,11 +9,8 @@
 
 use xxhash_rust::xxh3::Xxh3;
 
-use super::batch::Batch;
 use super::cut::Cut;
-use super::events::Events;
-use super::offsets::Offsets;
-use crate::train::random::SplitMix;
+use millrace_events::{Batch, Events, Offsets, SplitMix};
 
 /// Takes one window at a time and deals it out in batches.
 #[derive(Debug)]
@@ -105,7 +102,7 @@ fn below(random: &mut SplitMix, bound: u64) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stream::event::{Event, FeatureValue};
+    use millrace_events::{Event, FeatureValue};
 
     fn event(id: u16) -> Event {
         // Features of every shape: how many entries, and whether they have ids.

@@ -26,16 +26,15 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use crate::config::{BatchConfig, Config};
 
-use super::batch::Batch;
 use super::cut::Cut;
 use super::dead_letter::DeadLetters;
 use super::merge::Batcher;
-use super::offsets::Offsets;
 use super::position::{self, Range};
 pub use client::{Watch, consumer};
 use decoders::Decoders;
 use intake::Intake;
 use lanes::Lanes;
+use millrace_events::{Batch, Offsets};
 
 /// What [`Source::next`] found.
 #[derive(Debug)]

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use super::id_map::IdMap;
 
 /// Pointers to copy for each step, over all maps: some 2 ms.
-pub const CAPTURE_POINTERS_A_STEP: usize = 8192;
+pub(super) const CAPTURE_POINTERS_A_STEP: usize = 8192;
 
 /// See the module's head.
 #[derive(Debug)]
-pub struct Copying<V> {
+pub(super) struct Copying<V> {
     /// The keys at the beginning.
     keys: Vec<u64>,
     /// Values that have changed or gone since, as they were.
@@ -23,13 +23,13 @@ pub struct Copying<V> {
 
 impl<V> Copying<V> {
     /// Begins to copy a map of these keys.
-    pub fn new(keys: Vec<u64>) -> Self {
+    pub(super) fn new(keys: Vec<u64>) -> Self {
         let values = Vec::with_capacity(keys.len());
         Self { keys, kept: IdMap::default(), values }
     }
 
     /// Keeps the value of `key`, which is about to change or to go.
-    pub fn keep(&mut self, key: u64, value: &Arc<V>) {
+    pub(super) fn keep(&mut self, key: u64, value: &Arc<V>) {
         // The first time counts: what comes later is not as it was.
         self.kept.entry(key).or_insert_with(|| Arc::clone(value));
     }
@@ -38,7 +38,11 @@ impl<V> Copying<V> {
     ///
     /// # Panics
     /// If `get` has no value for a key that was there and was not kept.
-    pub fn advance(&mut self, pointers: &mut usize, get: impl Fn(u64) -> Option<Arc<V>>) -> bool {
+    pub(super) fn advance(
+        &mut self,
+        pointers: &mut usize,
+        get: impl Fn(u64) -> Option<Arc<V>>,
+    ) -> bool {
         let more = &self.keys[self.values.len()..];
         let more = &more[..more.len().min(*pointers)];
         *pointers -= more.len();
@@ -52,7 +56,7 @@ impl<V> Copying<V> {
     ///
     /// # Panics
     /// If they are not all copied.
-    pub fn finish(self) -> (Vec<u64>, Vec<Arc<V>>) {
+    pub(super) fn finish(self) -> (Vec<u64>, Vec<Arc<V>>) {
         assert!(self.values.len() == self.keys.len(), "all are copied");
         (self.keys, self.values)
     }
@@ -63,7 +67,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::train::random::SplitMix;
+    use millrace_events::SplitMix;
 
     #[test]
     fn a_copy_is_the_map_as_it_was() {

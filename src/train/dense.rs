@@ -79,8 +79,8 @@ impl Parameter {
         self.values.iter().chain(&self.squares).chain(&self.means).all(|value| value.is_finite())
     }
 
-    /// One step against `gradient`, of the values' shape: the sum over the step's events, divided by
-    /// the events of a full batch. All else that a step does is scaled by its `portion`. Sums of
+    /// One step against `gradient`, of the values' shape: the sum over the step's events, divided
+    /// by the events of a full batch. All else that a step does is scaled by its `portion`. Sums of
     /// squares take small steps as they come: where events disagree, theirs add up to what the full
     /// batch's gradient has.
     pub(super) fn update(&mut self, gradient: &[f32], settings: &DenseSettings, portion: Portion) {
@@ -229,8 +229,8 @@ mod tests {
         assert!((f64::from(parameter.values[0]) + 0.1 + step).abs() < 1e-5);
     }
 
-    /// One full batch, and the same in halves that agree: the sums of halves are smaller, so the steps
-    /// are longer, by no more than the root of 2.
+    /// One full batch, and the same in halves that agree: the sums of halves are smaller, so the
+    /// steps are longer, by no more than the root of 2.
     #[test]
     fn halves_of_a_batch_move_as_far() {
         for rule in [DenseRule::Adagrad, DenseRule::Adam] {

@@ -1,12 +1,12 @@
 //! The items of a step's traffic, each once: the loss, the item tower and the rows pay for distinct
 //! items.
 //!
-//! Logs are skewed: of 1,024 clicks a few hundred items are left, and those of one item have the same
-//! vector and the same log q. What must never be merged: events whose features differ.
+//! Logs are skewed: of 1,024 clicks a few hundred items are left, and those of one item have the
+//! same vector and the same log q. What must never be merged: events whose features differ.
 
 use super::id_map::IdMap;
 use super::window::Traffic;
-use crate::stream::column::Column;
+use millrace_events::Column;
 
 /// Which events of a step share an item.
 #[derive(Debug, PartialEq)]
@@ -29,8 +29,8 @@ impl Distinct {
         Self { places: events.clone(), events, own, copies }
     }
 
-    /// Events together that have the item and all its features in common with the item's first event.
-    /// Another value of a feature stands apart, with each of its repetitions.
+    /// Events together that have the item and all its features in common with the item's first
+    /// event. Another value of a feature stands apart, with each of its repetitions.
     pub(super) fn merged(traffic: &Traffic<'_>) -> Self {
         let count = traffic.len();
         let mut seen: IdMap<u32> = IdMap::with_capacity_and_hasher(count, Default::default());
@@ -75,10 +75,7 @@ impl Distinct {
 mod tests {
     use super::super::window::Window;
     use super::*;
-    use crate::stream::batch::Batch;
-    use crate::stream::event::{Event, FeatureValue};
-    use crate::stream::events::Events;
-    use crate::stream::offsets::Offsets;
+    use millrace_events::{Batch, Event, Events, FeatureValue, Offsets};
 
     fn batch(items: &[(u64, f32)]) -> Batch {
         let mut batch = Batch::new(Events::new(0, 2), Offsets::new("clicks"));

@@ -15,8 +15,7 @@ mod index;
 mod initial;
 mod slab;
 mod state;
-
-use std::collections::HashSet;
+mod touch;
 
 use rayon::prelude::*;
 
@@ -26,9 +25,10 @@ use capture::Capture;
 use index::{Index, MISSING};
 use initial::fill_initial;
 use slab::{Slab, Zeroed, prefetch};
+pub use touch::Touched;
 
-/// Rows a page of memory holds: 16 MiB of values at 64 dimensions, so that huge pages fit in. What is
-/// not yet used of a page takes no memory. Pages never move, so a growing table copies nothing.
+/// Rows a page of memory holds: 16 MiB of values at 64 dimensions, so that huge pages fit in. What
+/// is not yet used of a page takes no memory. Pages never move, so a growing table copies nothing.
 const PAGE_ROWS: usize = 1 << 16;
 
 /// Rows that a section of a checkpoint holds together, and that a snapshot copies at once: 1 MiB of
@@ -70,8 +70,8 @@ pub struct TableSettings {
     pub learning_rate: f32,
     /// Added to the root of the accumulator; above 0, so that an all-zero gradient is harmless.
     pub epsilon: f32,
-    /// What is left of a row's accumulator at an update a batch or more after the last, in (0, 1]; the
-    /// power of this for a part of a batch. Below 1 the steps of a row do not shrink for ever.
+    /// What is left of a row's accumulator at an update a batch or more after the last, in (0, 1];
+    /// the power of this for a part of a batch. Below 1 the steps of a row do not shrink for ever.
     pub decay: f32,
     /// Events a batch, above 0.
     pub batch: u64,
@@ -114,37 +114,13 @@ impl Page {
     }
 }
 
-/// The rows that some ids have, each once, and which of them each id has. Kept and used again from
-/// step to step.
-#[derive(Debug, Default)]
-pub struct Touched {
-    /// Distinct: only [`Table::touch`] writes them, and threads rely on it.
-    slots: Vec<u32>,
-    /// `[slots]`, events since each row was last touched, at most a batch.
-    waits: Vec<u32>,
-    /// `[ids]`, index into `slots`.
-    places: Vec<u32>,
-}
-
-impl Touched {
-    /// Slots of the rows, each once.
-    pub fn slots(&self) -> &[u32] {
-        &self.slots
-    }
-
-    /// By id, in the order given: the index of its row in [`slots`](Self::slots).
-    pub fn places(&self) -> &[u32] {
-        &self.places
-    }
-}
-
 /// A bounded, collision-free table `id -> [dim]` with row-wise Adagrad: one accumulator per row
 /// instead of one per weight, which halves the memory.
 ///
 /// A *slot* is a row's place. It stays the same until its row is evicted or expires, which only
 /// [`touch`](Self::touch) and [`expire`](Self::expire) do; rows touched at the current step are
-/// never evicted, so the slots of one step stay valid through it. Time is counted in events: `now` is
-/// how many there have been, those of the step included.
+/// never evicted, so the slots of one step stay valid through it. Time is counted in events: `now`
+/// is how many there have been, those of the step included.
 ///
 /// Memory per row: `4 * dim + 24` bytes, and 21 to 43 more in the index.
 pub struct Table {
@@ -204,91 +180,6 @@ impl Table {
         self.evictions
     }
 
-    /// Finds the rows of `ids`, which may repeat, and marks them as touched `now`. Ids without a
-    /// row get one, in the order in which they first come, evicting the oldest-touched rows if the
-    /// table is full: at least a sixteenth of it at once, ties by id.
-    ///
-    /// Panics if more distinct ids are touched at one step than `rows_max`.
-    pub fn touch(&mut self, ids: &[u64], now: u64, touched: &mut Touched) {
-        let Touched { slots, waits, places } = touched;
-        slots.clear();
-        waits.clear();
-        places.resize(ids.len(), MISSING);
-        // In a large table each lookup waits for memory: let all threads wait at once.
-        ids.par_chunks(LOOKUPS_A_TASK)
-            .zip(places.par_chunks_mut(LOOKUPS_A_TASK))
-            .for_each(|(ids, slots)| self.index.find_all(ids, slots));
-        // Existing rows first: were they touched in one pass with the creations, a creation could
-        // evict a row that a later id of this very batch needs.
-        let mut missing = 0;
-        for at in 0..places.len() {
-            if let Some(&slot) = places.get(at + AHEAD)
-                && slot != MISSING
-            {
-                let (page, row) = place(slot);
-                prefetch(self.pages[page].states.pointer(row));
-            }
-            match places[at] {
-                MISSING => missing += 1,
-                slot => places[at] = self.mark(slot, now, slots, waits),
-            }
-        }
-        if missing > 0 {
-            self.create_missing(ids, now, missing, touched);
-        }
-    }
-
-    /// Marks the row in `slot` as touched and gives its place in `slots`, which it joins unless it is
-    /// there.
-    fn mark(&mut self, slot: u32, now: u64, slots: &mut Vec<u32>, waits: &mut Vec<u32>) -> u32 {
-        let (page, row) = place(slot);
-        let claim = self.pages[page].states[row].place;
-        if slots.get(claim as usize) == Some(&slot) {
-            return claim;
-        }
-        let place = u32::try_from(slots.len()).expect("a batch has under 2^32 ids");
-        slots.push(slot);
-        let batch = self.settings.batch;
-        let state = self.state_mut(slot);
-        let wait = now.saturating_sub(state.touched).min(batch);
-        waits.push(u32::try_from(wait).expect("a batch has under 2^32 events"));
-        (state.touched, state.place) = (now, place);
-        place
-    }
-
-    /// The second half of [`touch`](Self::touch): rows for those of `ids` whose place is
-    /// [`MISSING`], which are so many, repetitions included.
-    fn create_missing(&mut self, ids: &[u64], now: u64, missing: usize, touched: &mut Touched) {
-        let Touched { slots, waits, places } = touched;
-        let room = self.settings.rows_max - self.len();
-        if missing > room {
-            let without = ids.iter().zip(&*places).filter(|&(_, &place)| place == MISSING);
-            let distinct: HashSet<u64> = without.map(|(&id, _)| id).collect();
-            if distinct.len() > room {
-                self.evict(now, distinct.len() - room);
-            }
-        }
-        let existing = slots.len();
-        for (&id, place) in ids.iter().zip(places) {
-            if *place == MISSING {
-                let slot = self.create(id);
-                *place = self.mark(slot, now, slots, waits);
-            }
-        }
-        // Two thirds of a creation are the row's values; no thread needs another's.
-        let (pages, settings) = (&self.pages, &self.settings);
-        slots[existing..].par_chunks(ROWS_A_TASK).for_each(|slots| {
-            for &slot in slots {
-                let (page, row) = place(slot);
-                let dim = settings.dim;
-                // SAFETY: slots are distinct, and the table is borrowed mutably.
-                let values = unsafe { pages[page].values.part(row * dim..(row + 1) * dim) };
-                let id = pages[page].states[row].id;
-                fill_initial(settings.seed, id, settings.init_scale, values);
-            }
-        });
-    }
-
     /// Whether every value is a number.
     pub fn is_finite(&self) -> bool {
         let pages = self.pages.iter();
@@ -323,15 +214,15 @@ impl Table {
         fill_initial(self.settings.seed, id, self.settings.init_scale, out);
     }
 
-    /// One step of row-wise Adagrad: `accumulator = decay^w * accumulator + mean(g²)`,
-    /// `row -= learning_rate * g / (sqrt(accumulator) + epsilon)`, `w` being the batches since the row
-    /// was last touched, at most 1. A row without a gradient stays as it is, its accumulator too: a
-    /// quiet night must not make it forget. So does one whose gradient is not finite; returns how many
-    /// such there were.
+    /// One step of row-wise Adagrad: `accumulator = decay^w * accumulator + mean(g²)`, `row -=
+    /// learning_rate * g / (sqrt(accumulator) + epsilon)`, `w` being the batches since the row was
+    /// last touched, at most 1. A row without a gradient stays as it is, its accumulator too: a
+    /// quiet night must not make it forget. So does one whose gradient is not finite; returns how
+    /// many such there were.
     ///
-    /// `gradient` adds to its second argument, `[dim]` zeros, the gradient of the row whose number in
-    /// [`Touched::slots`] is its first, of the summed loss of the step. Rows are independent, so the
-    /// bits do not depend on the number of threads. `touched` is of this table, at this step.
+    /// `gradient` adds to its second argument, `[dim]` zeros, the gradient of the row whose number
+    /// in [`Touched::slots`] is its first, of the summed loss of the step. Rows are independent, so
+    /// the bits do not depend on the number of threads. `touched` is of this table, at this step.
     pub fn apply(
         &mut self,
         touched: &Touched,
@@ -339,8 +230,8 @@ impl Table {
     ) -> usize {
         let (pages, settings, allocated) = (&self.pages, &self.settings, self.allocated);
         let dim = settings.dim;
-        let waits = touched.waits.par_chunks(ROWS_A_TASK);
-        let tasks = touched.slots.par_chunks(ROWS_A_TASK).zip(waits).enumerate();
+        let waits = touched.waits().par_chunks(ROWS_A_TASK);
+        let tasks = touched.slots().par_chunks(ROWS_A_TASK).zip(waits).enumerate();
         let nonfinite = tasks.map(|(task, (slots, waits))| {
             let mut sum = vec![0.0; dim];
             let mut decay = Decay::new(settings);
@@ -423,8 +314,8 @@ impl Table {
         let mut victims = self.touched_before(now);
         assert!(
             victims.len() >= needed,
-            "rows_max = {} is below the distinct ids of the step at event {now}: {} rows are in use by it and \
-             {needed} more do not fit; raise rows_max or lower the batch size",
+            "rows_max = {} is below the distinct ids of the step at event {now}: {} rows are in use \
+             and {needed} more do not fit; raise rows_max or lower the batch size",
             self.settings.rows_max,
             self.len() - victims.len()
         );

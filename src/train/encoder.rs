@@ -15,8 +15,8 @@ use super::embedding::Table;
 use super::product::add_scaled;
 use super::statistics::{RAW_MAX, Scaling, Statistics};
 use crate::config::{Config, FeatureConfig, FeatureKind, Transform};
-use crate::stream::column::Column;
 pub use lookup::Lookup;
+use millrace_events::Column;
 
 /// Slot of an entry whose id has no row (only where nothing is trained).
 const NO_SLOT: u32 = u32::MAX;
@@ -162,7 +162,8 @@ impl Side {
         input
     }
 
-    /// Makes `input` the tower's input, `[events, width]`; `slots` holds those of each part's entries.
+    /// Makes `input` the tower's input, `[events, width]`; `slots` holds those of each part's
+    /// entries.
     fn gather(&self, encoded: &Encoded, slots: &[&[u32]], tables: &[Table], input: &mut Vec<f32>) {
         input.resize(encoded.events * self.width, 0.0);
         input.par_chunks_mut(ROWS_A_TASK * self.width).enumerate().for_each(|(task, rows)| {
@@ -196,7 +197,7 @@ impl Source {
             (FeatureKind::Number, Some(Transform::Buckets)) => Self::Buckets {
                 table: table(),
                 boundaries: feature.boundaries.clone(),
-                salt: crate::stream::event::id_key(feature.name.as_bytes()),
+                salt: millrace_events::id_key(feature.name.as_bytes()),
             },
             (FeatureKind::Number, Some(Transform::Log)) => Self::Number(Scaling::Log),
             (FeatureKind::Number, Some(Transform::Zscore)) => {

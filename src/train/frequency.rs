@@ -24,9 +24,9 @@
 //! The proposition shows the bind: a small rate is slow (69 hits for half of an initial error at
 //! `a = 0.01`, which a rare item never has), a large one is noisy. Three rules loosen it:
 //! - The first `1 / a` gaps are averaged evenly, rate `max(a, 1 / hits)`.
-//! - A *drift guard* tests in each slot whether the gaps still fit their mean. When they do not, the
-//!   mean starts afresh, so speed no longer has to be paid for with noise: half of the error after
-//!   the paper's switch of laws is gone in 50 steps instead of 1,000, at a lower floor.
+//! - A *drift guard* tests in each slot whether the gaps still fit their mean. When they do not,
+//!   the mean starts afresh, so speed no longer has to be paid for with noise: half of the error
+//!   after the paper's switch of laws is gone in 50 steps instead of 1,000, at a lower floor.
 //! - With [`Rate::Auto`] the rate itself is the one that lately forecast the traffic best.
 //!
 //! `scripts/experiment estimator` measures each; [`Mode::Paper`] has none of them.
@@ -69,13 +69,13 @@ const PARALLEL_IDS_MIN: usize = 2048;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// An update moves each slot once; the first hit only sets its time (and the count), and stands
-    /// for the gap that others' first gaps turned out to be; the rate is `max(alpha, 1 / hits)`, and
-    /// the drift guard sets the hits back; items that have been away for a batch or more are read
-    /// with their open gap.
+    /// for the gap that others' first gaps turned out to be; the rate is `max(alpha, 1 / hits)`,
+    /// and the drift guard sets the hits back; items that have been away for a batch or more are
+    /// read with their open gap.
     Default,
-    /// Algorithms 2 and 3 to the letter, for comparison, at full batches: every slot starts with last step 0, every
-    /// occurrence in a batch updates it (the second copy has gap 0), and `p = 1 / max B` is the
-    /// only reading. Departs only where `B` would divide by zero.
+    /// Algorithms 2 and 3 to the letter, for comparison, at full batches: every slot starts with
+    /// last step 0, every occurrence in a batch updates it (the second copy has gap 0), and `p = 1
+    /// / max B` is the only reading. Departs only where `B` would divide by zero.
     Paper,
 }
 
@@ -115,8 +115,8 @@ pub struct FrequencySettings {
     pub buckets: usize,
     /// The paper's alpha.
     pub alpha: Rate,
-    /// The paper's B0, in batches: gap of an item until its first gap is known; at least 1. In default
-    /// mode the gap until other items' first gaps say better.
+    /// The paper's B0, in batches: gap of an item until its first gap is known; at least 1. In
+    /// default mode the gap until other items' first gaps say better.
     pub initial_gap: f32,
     /// Exact mode: ids kept (about 40 bytes each). Past it the longest unseen are dropped, so the
     /// maps hold at most this many or, if that is more, the distinct ids of one batch.
@@ -244,8 +244,9 @@ impl Frequency {
     /// many events there have been with it, which must increase. Time may pass without an id. Large
     /// runs use the current rayon pool.
     ///
-    /// Times are stored in 64ths of a batch, modulo 2^32. A longer gap is read modulo 2^32, which in
-    /// the default mode makes a gap of exactly a multiple of it look like a copy in the same update.
+    /// Times are stored in 64ths of a batch, modulo 2^32. A longer gap is read modulo 2^32, which
+    /// in the default mode makes a gap of exactly a multiple of it look like a copy in the same
+    /// update.
     pub fn update(&mut self, events: u64, ids: &[u64]) {
         let last = self.table.events();
         assert!(events > last, "event {events} after {last}: the clock must go forward");
@@ -375,10 +376,10 @@ impl Reader {
     /// Frequency of any id, seen or not, as of the last update: above 0. Of the hashes it reads the
     /// one with the largest mean gap, since a collision can only shorten it.
     ///
-    /// In default mode an item that has been away for a batch or more is read with its open gap, so it
-    /// fades while it stays away, the sooner the fewer gaps are known of it, and for all once eight
-    /// copies were due and none came. One never seen is as rare as others' first gaps and the batches
-    /// without it say together. Paper mode reads `1 / B` whatever the `meaning`.
+    /// In default mode an item that has been away for a batch or more is read with its open gap, so
+    /// it fades while it stays away, the sooner the fewer gaps are known of it, and for all once
+    /// eight copies were due and none came. One never seen is as rare as others' first gaps and the
+    /// batches without it say together. Paper mode reads `1 / B` whatever the `meaning`.
     pub fn estimate(&self, id: u64, meaning: Meaning) -> f32 {
         self.0.estimate(self.0.now(), id, meaning)
     }

@@ -56,8 +56,8 @@ impl Histories {
         self.by_query.get(&query).map_or(&[], |history| &history.items)
     }
 
-    /// The items before each of a run of events (`queries` and `items` beside each other), which are
-    /// taken in as they come. Empty where no history is kept.
+    /// The items before each of a run of events (`queries` and `items` beside each other), which
+    /// are taken in as they come. Empty where no history is kept.
     pub fn take(&mut self, queries: &[u64], items: &[u64]) -> Vec<Vec<u64>> {
         if self.length == 0 {
             return Vec::new();
@@ -234,7 +234,7 @@ mod tests {
 
     #[test]
     fn a_capture_is_the_histories_as_they_were() {
-        let mut random = super::super::random::SplitMix::new(9);
+        let mut random = millrace_events::SplitMix::new(9);
         let mut histories = Histories::new(50, 4);
         let mut push = |histories: &mut Histories| {
             histories.push(random.next_u64() % 80, random.next_u64());
@@ -255,7 +255,7 @@ mod tests {
 
     #[test]
     fn restored_histories_go_on_with_the_same_bits() {
-        let mut random = super::super::random::SplitMix::new(3);
+        let mut random = millrace_events::SplitMix::new(3);
         let mut original = Histories::new(50, 4);
         for _ in 0..1000 {
             original.push(random.next_u64() % 80, random.next_u64());

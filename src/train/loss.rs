@@ -1,50 +1,41 @@
 //! The corrected batch softmax (paper eq. 4): loss, gradients of both towers' outputs, ranks.
 //!
 //! Closed form instead of autodiff, and blocked: [`ROWS`] queries against all columns at a time, so
-//! no `[batch, columns]` array exists. A block's logits lie transposed in memory, `[columns, ROWS]`:
-//! all three products then run on unpacked operands and softmax statistics are lane arithmetic.
+//! no `[batch, columns]` array exists. A block's logits lie transposed in memory, `[columns,
+//! ROWS]`: all three products then run on unpacked operands and softmax statistics are lane
+//! arithmetic.
 //!
 //! Columns are the items of the batch, in its order, then further negatives: items that learn as
 //! well (drawn from the corpus), then vectors of past batches, which do not. Events of one item may
 //! share a column ([`Merged`]): the sums are the same, and cost what the distinct items cost.
 //!
 //! Owns its scratch memory, reused from step to step. The same bits come out for any number of
-//! threads: rows are shared out into groups by the batch size alone, each with its own item gradient
-//! (at most [`GROUPS_MAX`] `* trained * dim` floats, 32 MiB at 8192 and dim 64), summed in order.
-//! It must never know where the batch came from, how `log_q` was estimated, or what the towers are.
+//! threads: rows are shared out into groups by the batch size alone, each with its own item
+//! gradient (at most [`GROUPS_MAX`] `* trained * dim` floats, 32 MiB at 8192 and dim 64), summed in
+//! order. It must never know where the batch came from, how `log_q` was estimated, or what the
+//! towers are.
 
 mod bf16;
 mod block;
 #[cfg(feature = "gpu")]
 mod device;
+mod host;
 mod lanes;
 mod masks;
 
-use std::sync::Mutex;
-
-use rayon::prelude::*;
-
 use super::placement::Placement;
 use super::rows::{Rows, Vectors};
-use bf16::Items;
-use block::{Block, GroupOutput, Shared};
 #[cfg(feature = "gpu")]
 pub use device::DeviceSoftmax;
-use lanes::{Lanes, ROWS, exp};
-use masks::Masks;
-
-/// Most groups of rows, thus most threads used. More costs memory and a longer final sum.
-const GROUPS_MAX: usize = 16;
-/// Fewest blocks in a group while there are enough for two: with single blocks the final sum takes a
-/// noticeable share of a small batch's time (2% at batch 1024).
-const GROUP_BLOCKS_MIN: usize = 2;
+pub use host::BatchSoftmax;
+use lanes::exp;
 
 /// One batch of tower outputs and what the softmax needs to know about them.
 ///
-/// Row `i` of `query` and row `i` of `item` (that of its place, where items are merged) are a positive
-/// pair; every other row of `item` (a column of the logits) is a negative for query `i` unless an id
-/// masks it. Columns are the batch's items, then those of the events before it in the window, then
-/// drawn ones; what a row is compared with need not depend on the batch.
+/// Row `i` of `query` and row `i` of `item` (that of its place, where items are merged) are a
+/// positive pair; every other row of `item` (a column of the logits) is a negative for query `i`
+/// unless an id masks it. Columns are the batch's items, then those of the events before it in the
+/// window, then drawn ones; what a row is compared with need not depend on the batch.
 #[derive(Clone, Copy, Debug)]
 pub struct LossInput<'a> {
     /// Floats per row of `query` and `item`.
@@ -62,22 +53,22 @@ pub struct LossInput<'a> {
     /// If given: which events share a column. Else column `i` is that of event `i`.
     pub merged: Option<Merged<'a>>,
     /// `[columns]`, nats, subtracted from every negative's logit, and from the positive's where
-    /// `positive` says so; already scaled by the correction's strength. Zeros give the plain softmax
-    /// (eq. 3).
+    /// `positive` says so; already scaled by the correction's strength. Zeros give the plain
+    /// softmax (eq. 3).
     pub log_q: &'a [f32],
     /// How the positive enters.
     pub positive: Positive<'a>,
     /// `[columns]`, accidental hits: columns `j != i` of the same item are masked for row `i`.
     pub item_ids: &'a [u64],
-    /// `[candidates]`, if given: columns `j != i` of the same query are masked for row `i` as well. Not
-    /// together with `merged`.
+    /// `[candidates]`, if given: columns `j != i` of the same query are masked for row `i` as well.
+    /// Not together with `merged`.
     pub query_ids: Option<&'a [u64]>,
     /// `[batch]`, the weight `r_i` of each example.
     pub rewards: &'a [f32],
     /// τ; dot products are divided by it before the correction is subtracted.
     pub temperature: f32,
-    /// Events of a full batch: what the gradients are divided by, so that an event moves the model as
-    /// far in a small batch as in a full one.
+    /// Events of a full batch: what the gradients are divided by, so that an event moves the model
+    /// as far in a small batch as in a full one.
     pub full_batch: usize,
 }
 
@@ -91,8 +82,8 @@ pub struct Merged<'a> {
     pub copies: &'a [u32],
 }
 
-/// What is subtracted from the logit of a negative that stands for `copies` events, nats: its log q,
-/// less the logarithm by which its exponential counts so many times.
+/// What is subtracted from the logit of a negative that stands for `copies` events, nats: its log
+/// q, less the logarithm by which its exponential counts so many times.
 pub(super) fn offset_of(log_q: f32, copies: u32) -> f32 {
     log_q - (copies as f32).ln()
 }
@@ -107,8 +98,8 @@ pub enum Positive<'a> {
     /// `-sg(1 - P) (s_p - log Σ e^{s_j - log Q'_j})`, `P = e^{s_p} / (e^{s_p} + Σ.../n)` with `n`
     /// negatives and `Q'` the share of item j among them, given that it is not the positive.
     Excluded {
-        /// `[batch]`, `log_q - log Q'`, nats: what turns the columns' `log_q`, which are of expected
-        /// counts, into those of shares, for the row's positive.
+        /// `[batch]`, `log_q - log Q'`, nats: what turns the columns' `log_q`, which are of
+        /// expected counts, into those of shares, for the row's positive.
         shift: &'a [f32],
     },
 }
@@ -116,17 +107,17 @@ pub enum Positive<'a> {
 /// What one batch gave. The buffers belong to [`BatchSoftmax`] and are overwritten by its next run.
 #[derive(Clone, Debug, Default)]
 pub struct LossOutput {
-    /// Mean over the batch, nats: `-(1/batch) * Σ r_i log P_i` for [`Positive::Sampled`]. NaN if anything
-    /// in the input was not finite; then the gradients are of no use either.
+    /// Mean over the batch, nats: `-(1/batch) * Σ r_i log P_i` for [`Positive::Sampled`]. NaN if
+    /// anything in the input was not finite; then the gradients are of no use either.
     pub loss: f32,
     /// `[batch, dim]`, gradient of `loss * batch / full_batch` with respect to `query`.
     pub query_gradient: Vec<f32>,
     /// `[trained, dim]`, the same with respect to the first columns of `item`.
     pub item_gradient: Vec<f32>,
-    /// `[batch]`, 1 + the number of other candidates whose dot product with the query, uncorrected, is
-    /// not below the positive's: a tower that tells nothing apart ranks last. An item counts once,
-    /// through its first column, and not at all where that column is masked for the row. Meaningless
-    /// if `loss` is NaN.
+    /// `[batch]`, 1 + the number of other candidates whose dot product with the query, uncorrected,
+    /// is not below the positive's: a tower that tells nothing apart ranks last. An item counts
+    /// once, through its first column, and not at all where that column is masked for the row.
+    /// Meaningless if `loss` is NaN.
     pub ranks: Vec<u32>,
 }
 
@@ -189,147 +180,6 @@ impl Softmax {
     }
 }
 
-/// Computes [`LossOutput`] from [`LossInput`]; holds the scratch memory that steps share.
-#[derive(Debug)]
-pub struct BatchSoftmax {
-    lanes: Lanes,
-    /// If given, the products are taken in bf16.
-    bf16_items: Option<Items>,
-    masks: Masks,
-    /// `[columns, dim]`, where there are columns behind the trained ones.
-    items: Vec<f32>,
-    /// `[columns]`, nats, subtracted from the logits of negatives: log q less the logarithm of the
-    /// events that the column stands for.
-    offsets: Vec<f32>,
-    /// `[columns]`, all ones where the column is its item's first and a candidate, else 0: counts
-    /// towards ranks.
-    counts: Vec<u32>,
-    /// `[batch]`, each row's share of the loss.
-    row_losses: Vec<f32>,
-    /// One `[trained, dim]` item gradient per group of row blocks.
-    group_gradients: Vec<Vec<f32>>,
-    /// A free list: a group takes a block on entry and puts it back, so there are never more than
-    /// threads. Which block a group gets does not matter, every value is written before it is read.
-    blocks: Mutex<Vec<Block>>,
-    output: LossOutput,
-}
-
-impl Default for BatchSoftmax {
-    fn default() -> Self {
-        Self::new(Precision::default())
-    }
-}
-
-impl BatchSoftmax {
-    /// Empty scratch; memory is taken by the first [`run`](Self::run) and grows with the batch.
-    /// [`Precision::Bf16`] needs AVX512-BF16; without it [`precision`](Self::precision) is f32.
-    pub fn new(precision: Precision) -> Self {
-        Self::with(match precision {
-            Precision::F32 => None,
-            Precision::Bf16 => Items::detect(),
-        })
-    }
-
-    fn with(bf16_items: Option<Items>) -> Self {
-        Self {
-            lanes: Lanes::detect(),
-            bf16_items,
-            masks: Masks::default(),
-            items: Vec::new(),
-            offsets: Vec::new(),
-            counts: Vec::new(),
-            row_losses: Vec::new(),
-            group_gradients: Vec::new(),
-            blocks: Mutex::new(Vec::new()),
-            output: LossOutput::default(),
-        }
-    }
-
-    /// The precision that is used.
-    pub fn precision(&self) -> Precision {
-        if self.bf16_items.is_some() { Precision::Bf16 } else { Precision::F32 }
-    }
-
-    /// Loss, gradients and ranks of one batch, on the current rayon pool. An empty batch gives loss
-    /// 0. Panics if the lengths of `input` do not agree; never because of a value in it.
-    pub fn run(&mut self, input: &LossInput<'_>) -> &LossOutput {
-        let batch = assert_shapes(input);
-        let dim = input.dim;
-        self.prepare(input, batch);
-        let item = if input.past.is_empty() { input.item.host() } else { &self.items };
-        if let Some(items) = &mut self.bf16_items {
-            items.load(item, dim);
-        }
-        if batch > 0 {
-            let group_rows = group_rows(batch);
-            let group_gradients = &mut self.group_gradients[..batch.div_ceil(group_rows)];
-            let shared = Shared {
-                input,
-                query: input.query.host(),
-                item,
-                columns: input.log_q.len(),
-                lanes: self.lanes,
-                offsets: &self.offsets,
-                counts: &self.counts,
-                masks: &self.masks,
-                bf16_items: self.bf16_items.as_ref(),
-            };
-            let blocks = &self.blocks;
-            (self.output.query_gradient.par_chunks_mut(group_rows * dim))
-                .zip(self.row_losses.par_chunks_mut(group_rows))
-                .zip(self.output.ranks.par_chunks_mut(group_rows))
-                .zip(group_gradients.par_iter_mut())
-                .enumerate()
-                .with_max_len(1) // a group is milliseconds of work: let idle threads take each one
-                .for_each(|(group, (((query_gradient, losses), ranks), item_gradient))| {
-                    let mut block = take_block(blocks);
-                    let out = GroupOutput { query_gradient, losses, ranks, item_gradient };
-                    block.run_group(&shared, group * group_rows, out);
-                    put_block(blocks, block);
-                });
-            sum_in_order(group_gradients, &mut self.output.item_gradient);
-        }
-        self.output.loss = mean(&self.row_losses);
-        &self.output
-    }
-
-    /// Sizes every buffer for this batch and finds the equal ids.
-    fn prepare(&mut self, input: &LossInput<'_>, batch: usize) {
-        self.masks.find(input);
-        if !input.past.is_empty() {
-            self.items.clear();
-            self.items.extend_from_slice(input.item.host());
-            self.items.extend_from_slice(input.past);
-        }
-        self.offsets.clear();
-        self.offsets.extend_from_slice(input.log_q);
-        if let Some(Merged { copies, .. }) = input.merged {
-            for (offset, &copies) in self.offsets.iter_mut().zip(copies) {
-                *offset = offset_of(*offset, copies);
-            }
-        }
-        let masks = &self.masks;
-        self.counts.clear();
-        self.counts
-            .extend((0..input.log_q.len()).map(|j| if masks.counts(j) { u32::MAX } else { 0 }));
-        self.row_losses.resize(batch, 0.0);
-        self.output.ranks.resize(batch, 0);
-        self.output.query_gradient.resize(batch * input.dim, 0.0);
-        self.output.item_gradient.resize(input.trained * input.dim, 0.0);
-        // Never shrunk: a shorter batch in between costs no memory traffic later.
-        let groups = batch.div_ceil(group_rows(batch)).max(self.group_gradients.len());
-        self.group_gradients.resize(groups, Vec::new());
-        for gradient in &mut self.group_gradients {
-            gradient.resize(input.trained * input.dim, 0.0);
-        }
-    }
-}
-
-/// Rows per group, whole blocks. From the batch size alone: it decides the order of additions.
-fn group_rows(batch: usize) -> usize {
-    batch.div_ceil(ROWS).div_ceil(GROUPS_MAX).max(GROUP_BLOCKS_MIN) * ROWS
-}
-
 /// Checks that all lengths agree and returns the batch size.
 fn assert_shapes(input: &LossInput<'_>) -> usize {
     let (batch, columns) = (input.rewards.len(), input.log_q.len());
@@ -360,10 +210,10 @@ fn assert_shapes(input: &LossInput<'_>) -> usize {
     batch
 }
 
-/// One row's loss before its reward, `below_max` being the positive's logit less the row's greatest and
-/// `negatives` the sum of their `e^(logit - max)`; and the factor of its gradient, by which that sum's
-/// shares are multiplied. The positive's own share is taken from the sum of the negatives, never as a
-/// difference, so that it stays exact when P_i nears 1.
+/// One row's loss before its reward, `below_max` being the positive's logit less the row's greatest
+/// and `negatives` the sum of their `e^(logit - max)`; and the factor of its gradient, by which
+/// that sum's shares are multiplied. The positive's own share is taken from the sum of the
+/// negatives, never as a difference, so that it stays exact when P_i nears 1.
 fn row_loss(
     positive: Positive<'_>,
     i: usize,
@@ -391,28 +241,6 @@ fn mean(row_losses: &[f32]) -> f32 {
     let total: f64 = row_losses.iter().map(|&loss| f64::from(loss)).sum();
     let loss = (total / row_losses.len().max(1) as f64) as f32;
     if loss.is_finite() { loss } else { f32::NAN }
-}
-
-/// Adds the groups' item gradients in group order: the one place where threads' work meets.
-fn sum_in_order(groups: &[Vec<f32>], sum: &mut [f32]) {
-    const CHUNK: usize = 4096; // 16 KiB: the running sum stays in the L1 cache
-    sum.par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, sum)| {
-        let range = chunk * CHUNK..chunk * CHUNK + sum.len();
-        sum.copy_from_slice(&groups[0][range.clone()]);
-        for group in &groups[1..] {
-            for (sum, part) in sum.iter_mut().zip(&group[range.clone()]) {
-                *sum += part;
-            }
-        }
-    });
-}
-
-fn take_block(blocks: &Mutex<Vec<Block>>) -> Block {
-    blocks.lock().expect("no code panics while it holds the free list").pop().unwrap_or_default()
-}
-
-fn put_block(blocks: &Mutex<Vec<Block>>, block: Block) {
-    blocks.lock().expect("no code panics while it holds the free list").push(block);
 }
 
 #[cfg(test)]

@@ -6,8 +6,11 @@
 //!
 //! Must never know: rdkafka, tokio, files, the clock.
 
+mod blame;
 pub mod capture;
-pub mod copying;
+mod copying;
+pub mod corpus;
+pub mod counters;
 mod dense;
 mod distinct;
 pub mod embedding;
@@ -24,8 +27,8 @@ pub mod placement;
 pub mod popularity;
 pub mod portion;
 mod product;
-pub mod random;
 pub mod rows;
+pub mod settings;
 pub mod statistics;
 mod temperature;
 pub mod trainer;

@@ -9,8 +9,8 @@ use super::placement::Placement;
 use super::statistics::Statistics;
 use super::two_tower::{DenseRule, DenseSettings, TowerSettings, TwoTower};
 use crate::config::{Config, DenseOptimizer};
-use crate::corpus::Item;
-use crate::stream::column::Column;
+use crate::train::corpus::Item;
+use millrace_events::Column;
 
 /// Bytes of a part of the state, by section name.
 pub type ReadSection<'a> = &'a dyn Fn(&str) -> Result<Vec<u8>, String>;
@@ -134,7 +134,7 @@ fn table_settings(config: &Config, name: &str) -> TableSettings {
         dim: table.dim,
         rows_max: table.rows_max,
         init_scale: table.init_scale,
-        seed: config.seed ^ crate::stream::event::id_key(name.as_bytes()),
+        seed: config.seed ^ millrace_events::id_key(name.as_bytes()),
         learning_rate: table.learning_rate,
         epsilon: table.epsilon,
         decay: table.accumulator_decay,

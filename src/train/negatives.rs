@@ -7,9 +7,8 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-use super::random::SplitMix;
-use crate::corpus::Corpus;
-use crate::stream::column::Column;
+use crate::train::corpus::Corpus;
+use millrace_events::{Column, SplitMix};
 
 /// Items drawn uniformly from the corpus, with replacement: what was never clicked in this batch
 /// becomes a negative too (Yang et al. 2020).
@@ -47,8 +46,8 @@ impl Drawn {
 }
 
 /// Vectors of the items of past events, with the log q they had, first in first out (Wang et al.
-/// 2021). They have moved on since, so no gradient flows to them. A vector waits until its event has
-/// left the window of columns: no event is a negative twice.
+/// 2021). They have moved on since, so no gradient flows to them. A vector waits until its event
+/// has left the window of columns: no event is a negative twice.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Bank {
     capacity: usize,
@@ -79,8 +78,8 @@ impl Bank {
         Self { capacity, dim, ids, log_q, vectors, next: 0, waiting: VecDeque::new() }
     }
 
-    /// Takes the items of a batch, after which the stream has had `at` events: `ids` and `log_q` are
-    /// `[batch]`, `vectors` is `[batch, dim]`.
+    /// Takes the items of a batch, after which the stream has had `at` events: `ids` and `log_q`
+    /// are `[batch]`, `vectors` is `[batch, dim]`.
     pub(super) fn push(&mut self, at: u64, ids: &[u64], log_q: &[f32], vectors: &[f32]) {
         // Of a batch greater than the bank the last items stay.
         let skip = ids.len().saturating_sub(self.capacity);
@@ -134,8 +133,8 @@ impl Bank {
         postcard::to_stdvec(self).expect("plain numbers encode")
     }
 
-    /// Takes over what [`Bank::to_bytes`] gave. A bank of another capacity or width starts empty: it
-    /// is full again after as many events.
+    /// Takes over what [`Bank::to_bytes`] gave. A bank of another capacity or width starts empty:
+    /// it is full again after as many events.
     pub(super) fn load(&mut self, bytes: &[u8]) -> Result<(), String> {
         let saved: Self = postcard::from_bytes(bytes)
             .map_err(|error| format!("the bank of negatives does not decode: {error}"))?;

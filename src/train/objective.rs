@@ -12,7 +12,7 @@ use super::rows::{Rows, Vectors};
 use super::temperature::Temperature;
 use super::window::Traffic;
 use crate::config::{self, Config, Correction, LossConfig, NegativesConfig};
-use crate::stream::batch::Batch;
+use millrace_events::Batch;
 
 /// Greatest share of the columns that a positive is taken to have: at 1 it would have no negatives.
 const POSITIVE_SHARE_MAX: f32 = 0.99;
@@ -39,8 +39,8 @@ pub(super) struct Objective {
 impl Objective {
     pub(super) fn new(config: &Config, placement: &Placement) -> Self {
         let precision = match config.loss.precision {
-            config::Precision::F32 => Precision::F32,
-            config::Precision::Bf16 => Precision::Bf16,
+            config::LossPrecision::F32 => Precision::F32,
+            config::LossPrecision::Bf16 => Precision::Bf16,
         };
         Self {
             loss: config.loss.clone(),
@@ -74,8 +74,8 @@ impl Objective {
         self.negatives.mixed * traffic.len() / self.full_batch
     }
 
-    /// Takes the columns of a step, the traffic's `distinct` items and the `drawn` ones from a corpus
-    /// of `items` items, and their log q from estimates that include this batch.
+    /// Takes the columns of a step, the traffic's `distinct` items and the `drawn` ones from a
+    /// corpus of `items` items, and their log q from estimates that include this batch.
     pub(super) fn prepare(
         &mut self,
         traffic: &Traffic<'_>,
@@ -93,8 +93,8 @@ impl Objective {
         if self.loss.correction == Correction::Plain {
             return;
         }
-        // Each event counts in the sums, those of one item too: expected occurrences, in a full batch
-        // and thus in a full window.
+        // Each event counts in the sums, those of one item too: expected occurrences, in a full
+        // batch and thus in a full window.
         frequency.log_q(&self.item_ids, Meaning::ExpectedCount, &mut self.log_q);
         if traffic.len() != self.full_batch {
             #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
@@ -125,10 +125,10 @@ impl Objective {
         self.log_q.iter_mut().for_each(|log_q| *log_q *= strength);
     }
 
-    /// Loss and gradients of the columns last [prepared](Self::prepare), after which the stream has had
-    /// `events` events; `vectors` are the towers' outputs for them. Past vectors come behind them.
-    /// Unless the loss is not finite the temperature learns, and the batch's item vectors are kept as
-    /// negatives of the steps to come.
+    /// Loss and gradients of the columns last [prepared](Self::prepare), after which the stream has
+    /// had `events` events; `vectors` are the towers' outputs for them. Past vectors come behind
+    /// them. Unless the loss is not finite the temperature learns, and the batch's item vectors are
+    /// kept as negatives of the steps to come.
     pub(super) fn run(
         &mut self,
         batch: &Batch,

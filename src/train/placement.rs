@@ -14,9 +14,15 @@ pub enum Placement {
 }
 
 impl Placement {
-    /// Whether a device of its own computes: then shapes are padded, and equal items are not merged,
-    /// so that they do not change from step to step.
+    /// Whether a device of its own computes: then shapes are padded, and equal items are not
+    /// merged, so that they do not change from step to step.
     pub fn is_gpu(&self) -> bool {
         !matches!(self, Self::Cpu)
     }
+}
+
+/// Whatever adapter there is: Mesa's software Vulkan serves, which `scripts/test` installs.
+#[cfg(all(test, feature = "gpu"))]
+pub(super) fn any_gpu() -> Device {
+    Device::wgpu(burn::tensor::DeviceKind::DefaultDevice)
 }

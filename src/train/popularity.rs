@@ -1,14 +1,15 @@
 //! Popularity at retrieval: items are ranked by `s / τ + λ log q`.
 //!
 //! The towers say what suits this query, the estimator what is asked for now. The plain softmax
-//! learns `s / τ = log P(item | query) / q(item)`, so λ = 1 restores the item's share; the corrected
-//! one learns `log P(item | query)`, popularity and all, and λ > 0 makes up for what the towers are
-//! late to learn. A checkpoint holds all that it takes.
+//! learns `s / τ = log P(item | query) / q(item)`, so λ = 1 restores the item's share; the
+//! corrected one learns `log P(item | query)`, popularity and all, and λ > 0 makes up for what the
+//! towers are late to learn. A checkpoint holds all that it takes.
 
 use super::frequency::{Frequency, Meaning};
 use super::model::ReadSection;
+use super::settings::frequency_settings;
 use super::temperature::Temperature;
-use super::trainer::{Trainer, frequency_settings};
+use super::trainer::Trainer;
 use crate::config::Config;
 
 /// What popularity is read from, as of a checkpoint.

@@ -1,8 +1,8 @@
 //! How much of a full batch a step is.
 //!
-//! A live stream is cut where the clock says so, into steps of one event or of a thousand. Whatever a
-//! step does that is not a sum over its events (a decay, a rate) is scaled by this, so that a stream
-//! teaches the same however it was cut.
+//! A live stream is cut where the clock says so, into steps of one event or of a thousand. Whatever
+//! a step does that is not a sum over its events (a decay, a rate) is scaled by this, so that a
+//! stream teaches the same however it was cut.
 
 /// A step of so many events, where a full batch has `batch`.
 #[derive(Clone, Copy, Debug)]
@@ -23,8 +23,8 @@ impl Portion {
         self.events as f32 / self.batch as f32
     }
 
-    /// What is left of a decaying sum, `decay` being what a full batch leaves; for one of these it is
-    /// `decay` to the bit.
+    /// What is left of a decaying sum, `decay` being what a full batch leaves; for one of these it
+    /// is `decay` to the bit.
     pub fn left(self, decay: f32) -> f32 {
         if self.events == self.batch { decay } else { decay.powf(self.share()) }
     }

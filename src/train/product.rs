@@ -11,8 +11,9 @@ pub(super) struct Left<'a, T = f32> {
 }
 
 impl<T> Left<'_, T> {
-    /// Panics unless the operands of a product of `shape`, `(rows, inner, columns)`, reach no further
-    /// than they are long. `right` and `out` are lengths; a row of the right operand takes `stride`.
+    /// Panics unless the operands of a product of `shape`, `(rows, inner, columns)`, reach no
+    /// further than they are long. `right` and `out` are lengths; a row of the right operand takes
+    /// `stride`.
     pub(super) fn assert_fits(
         &self,
         right: usize,
@@ -69,8 +70,8 @@ fn add_scaled_lanes(sum: &mut [f32], factor: f32, values: &[f32]) {
 }
 
 /// `out = left * right`, or `out += left * right`, of shape `(rows, inner, columns)`: `left` is
-/// `[rows, inner]`, `right` `[inner, columns]` and `out` `[rows, columns]`, both row-major. With the
-/// right operand's rows contiguous gemm packs nothing. On the calling thread only.
+/// `[rows, inner]`, `right` `[inner, columns]` and `out` `[rows, columns]`, both row-major. With
+/// the right operand's rows contiguous gemm packs nothing. On the calling thread only.
 pub(super) fn product(
     out: &mut [f32],
     left: Left<'_>,

@@ -1,5 +1,5 @@
-//! Rows of floats, on the host or where a device left them, so that what the towers and the loss hand
-//! each other need not leave a GPU.
+//! Rows of floats, on the host or where a device left them, so that what the towers and the loss
+//! hand each other need not leave a GPU.
 //!
 //! Must never know: what the rows mean.
 
@@ -9,8 +9,8 @@ use std::borrow::Cow;
 use burn::tensor::{Device, Tensor, TensorData};
 
 /// Rows on a device are padded to a multiple of this: changing shapes fragment burn-wgpu's memory
-/// pools and compile kernels anew. A multiple of what its buffers are aligned to, so that a slice of
-/// whole steps is a view.
+/// pools and compile kernels anew. A multiple of what its buffers are aligned to, so that a slice
+/// of whole steps is a view.
 #[cfg(feature = "gpu")]
 pub(super) const ROWS_STEP: usize = 256;
 

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// A raw number is kept within this. Beside embeddings of ±.05 a hundred is much; what is greater by
-/// far saturates the tower, and near f32's limit it makes every product infinite.
+/// A raw number is kept within this. Beside embeddings of ±.05 a hundred is much; what is greater
+/// by far saturates the tower, and near f32's limit it makes every product infinite.
 pub(super) const RAW_MAX: f32 = 1e4;
 
 /// A z-score is kept within this: in ordinary data one in two million lies outside.
@@ -13,8 +13,8 @@ const ZSCORE_MAX: f32 = 5.0;
 /// what it is of late.
 const MEMORY: f64 = 1e6;
 
-/// Once so many values are known, one counts for at most [`OUTLIER`] deviations: a single wrong number
-/// must not flatten a feature for a million events.
+/// Once so many values are known, one counts for at most [`OUTLIER`] deviations: a single wrong
+/// number must not flatten a feature for a million events.
 const KNOWN: f64 = 1000.0;
 const OUTLIER: f64 = 20.0;
 

@@ -68,9 +68,9 @@ impl Temperature {
 #[cfg(test)]
 mod tests {
     use super::super::loss::{BatchSoftmax, LossInput, Positive};
-    use super::super::random::SplitMix;
     use super::super::rows::Rows;
     use super::*;
+    use millrace_events::SplitMix;
 
     /// The slope that is read off the query gradient is that of the loss (central difference), and
     /// descending it lowers the loss.

@@ -4,13 +4,9 @@ use super::evaluation::held_out::{HeldOut, Seen};
 use super::evaluation::metrics::Band;
 use super::evaluation::progressive::{Progressive, ProgressiveSettings};
 use super::placement::Placement;
-use super::random::SplitMix;
 use super::trainer::Trainer;
 use crate::config::Config;
-use crate::stream::batch::Batch;
-use crate::stream::event::{Event, FeatureValue, id_key};
-use crate::stream::events::Events;
-use crate::stream::offsets::Offsets;
+use millrace_events::{Batch, Event, Events, FeatureValue, Offsets, SplitMix, id_key};
 
 fn config(set: &[&str]) -> Config {
     let base = r#"
@@ -139,7 +135,8 @@ fn every_mode_learns_and_goes_on_from_a_checkpoint_with_the_same_bits() {
         held_out.add(&test, &queries, None);
         let items = held_out.candidates();
         assert_eq!(items, 30);
-        // Two items of thirty are right for a query; chance alone gives a mean reciprocal rank of .13.
+        // Two items of thirty are right for a query; chance alone gives a mean reciprocal rank of
+        // .13.
         let mrr = held_out.model.all.mrr();
         assert!(mrr > 0.5, "{mode:?}: {mrr}");
     }
@@ -325,8 +322,8 @@ fn a_trickle_teaches_what_full_batches_teach() {
     }
 }
 
-/// Events that are worth nothing, and events with nothing to be told apart from, move no weight, and
-/// make none forget.
+/// Events that are worth nothing, and events with nothing to be told apart from, move no weight,
+/// and make none forget.
 #[test]
 fn without_a_gradient_nothing_moves() {
     let config = config(&[]);
@@ -343,8 +340,8 @@ fn without_a_gradient_nothing_moves() {
     assert!(fresh.model.towers.to_bytes() == before, "one event, and none before it");
 }
 
-/// In its second pass a query's history begins anew: what it holds at the end of the first lies in the
-/// future, the target itself included.
+/// In its second pass a query's history begins anew: what it holds at the end of the first lies in
+/// the future, the target itself included.
 #[test]
 fn histories_begin_anew_with_each_pass() {
     let mut trainer = trainer(&config(&[]));
@@ -362,8 +359,8 @@ fn histories_begin_anew_with_each_pass() {
     assert_eq!(histories.of(7), ["a", "b", "c"].map(|item| id_key(item.as_bytes())));
 }
 
-/// An event without a finite vector is left out and named; all others are trained on, in this step and
-/// in those whose windows it would be in.
+/// An event without a finite vector is left out and named; all others are trained on, in this step
+/// and in those whose windows it would be in.
 #[test]
 fn an_event_that_is_not_finite_costs_itself_alone() {
     for mode in MODES {

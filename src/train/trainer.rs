@@ -1,29 +1,34 @@
 //! One batch at a time: estimate, gather, towers, loss, update.
 //!
 //! [`Trainer::step`] is the paper's Algorithm 1. All state lives here, and every change of it is a
-//! function of the batches in their order. A step is worth its events: what an event is compared with,
-//! what it moves and what is forgotten do not depend on where the stream was cut into batches.
+//! function of the batches in their order. A step is worth its events: what an event is compared
+//! with, what it moves and what is forgotten do not depend on where the stream was cut into
+//! batches.
+
+mod snapshot;
 
 use std::sync::Arc;
 
+use super::blame::to_blame;
 use super::capture::Capturing;
+use super::counters::Counters;
 use super::distinct::Distinct;
 use super::encoder::{Encoded, Lookup};
-use super::frequency::{Frequency, FrequencySettings, Mode, Rate};
+use super::frequency::Frequency;
 use super::history::Histories;
 use super::model::{Model, ReadSection};
 use super::negatives::Drawn;
 use super::objective::Objective;
 use super::placement::Placement;
 use super::portion::Portion;
-use super::rows::{Rows, Vectors};
+use super::settings::{corpus, frequency_settings};
 use super::window::{Traffic, Window};
-use crate::config::{Alpha, Config};
-use crate::corpus::Corpus;
-use crate::stream::batch::Batch;
-use crate::stream::offsets::Offsets;
+use crate::config::Config;
+use crate::train::corpus::Corpus;
+use millrace_events::{Batch, Offsets};
 
-/// Rows are looked through for expiry this often, in full batches: a sweep costs a walk over the table.
+/// Rows are looked through for expiry this often, in full batches: a sweep costs a walk over the
+/// table.
 const EXPIRY_EVERY_BATCHES: u64 = 256;
 
 /// What a step is doing. The caller who has a clock measures the phases; the trainer has none.
@@ -114,23 +119,6 @@ pub struct Trainer {
     config: Config,
 }
 
-/// What the manifest holds beside the sections.
-#[derive(Clone, Debug)]
-pub struct Counters {
-    /// See [`Trainer::step`].
-    pub step: u64,
-    /// See [`Trainer::events`].
-    pub events: u64,
-    /// See [`Trainer::rejected`].
-    pub rejected: u64,
-    /// See [`Trainer::event_time_ms`].
-    pub event_time_ms: i64,
-    /// See [`Trainer::offsets`].
-    pub offsets: Offsets,
-    /// See [`Trainer::pass`].
-    pub pass: u32,
-}
-
 impl Trainer {
     /// A fresh trainer that will read from `offsets`.
     pub fn new(config: &Config, placement: &Placement, offsets: Offsets) -> Self {
@@ -216,8 +204,8 @@ impl Trainer {
         if self.gpu {
             return Some(self.train(batch, enter));
         }
-        // On one of the pool's own threads: any other would be put to sleep at each parallel pass and
-        // woken after it. On a virtual machine that made 26 ms of 19 to 23 at batch 1024.
+        // On one of the pool's own threads: any other would be put to sleep at each parallel pass
+        // and woken after it. On a virtual machine that made 26 ms of 19 to 23 at batch 1024.
         rayon::scope(|_| Some(self.train(batch, enter)))
     }
 
@@ -237,8 +225,8 @@ impl Trainer {
         StepReport { loss, ranks, candidates, unusable: Vec::new(), nonfinite_rows }
     }
 
-    /// Trains on the events that are not to blame. `to_blame` goes over the batch, then over those of
-    /// the window that filled it up.
+    /// Trains on the events that are not to blame. `to_blame` goes over the batch, then over those
+    /// of the window that filled it up.
     fn train_without(
         &mut self,
         batch: &Batch,
@@ -377,8 +365,8 @@ impl Trainer {
     }
 }
 
-/// Both sides' ids, ready to be looked up; the item side has the traffic's distinct items and the drawn
-/// ones behind them.
+/// Both sides' ids, ready to be looked up; the item side has the traffic's distinct items and the
+/// drawn ones behind them.
 fn encode(
     model: &Model,
     batch: &Batch,
@@ -394,56 +382,6 @@ fn encode(
     (query, encoder.item.encode(&columns, items, &[], statistics))
 }
 
-/// The events of a step without a finite loss that can be to blame: their query, their item or their
-/// reward is not finite. Others share the loss with them, and are as good as before.
-fn to_blame(
-    batch: &Batch,
-    traffic: &Traffic<'_>,
-    distinct: &Distinct,
-    vectors: &Vectors<Rows<'_>>,
-    dim: usize,
-) -> Vec<bool> {
-    let bad = |rows: Rows<'_>, count: usize| -> Vec<bool> {
-        let rows = rows.read(count, dim); // [count, dim]
-        rows.chunks_exact(dim).map(|row| !row.iter().all(|value| value.is_finite())).collect()
-    };
-    let queries = bad(vectors.query, batch.len());
-    let items = bad(vectors.item, distinct.events.len());
-    let blame = |event: usize| {
-        let own = || queries[event] || !batch.events.rewards[event].is_finite();
-        items[distinct.places[event] as usize] || event < batch.len() && own()
-    };
-    (0..traffic.len()).map(blame).collect()
-}
-
 fn histories(config: &Config, model: &Model) -> Histories {
     Histories::new(config.history.queries_max, model.encoder.query.history_length())
-}
-
-/// An empty corpus with the config's bounds.
-pub fn corpus(config: &Config) -> Corpus {
-    Corpus::new(config.corpus.items_max, config.corpus.tombstone_events)
-}
-
-/// The rate of both of the paper's experiments on real data (sections 6.2 and 6.3).
-const PAPER_ALPHA: f32 = 0.01;
-
-/// What the config's estimator is built from.
-pub fn frequency_settings(config: &Config) -> FrequencySettings {
-    let frequency = &config.frequency;
-    FrequencySettings {
-        mode: if frequency.paper { Mode::Paper } else { Mode::Default },
-        exact: frequency.exact,
-        hashes: frequency.hashes,
-        buckets: frequency.buckets,
-        alpha: match frequency.alpha {
-            Alpha::Fixed(alpha) => Rate::Fixed(alpha),
-            Alpha::Auto if frequency.paper => Rate::Fixed(PAPER_ALPHA),
-            Alpha::Auto => Rate::Auto,
-        },
-        initial_gap: frequency.initial_gap,
-        exact_ids_max: frequency.exact_ids_max,
-        seed: config.seed,
-        batch: config.batch.size as u64,
-    }
 }

@@ -1,19 +1,19 @@
 //! The items of the last events, a full batch of them: what an event is told apart from.
 //!
-//! The softmax of a batch has that batch's items for its columns. A live stream comes in batches of any
-//! size, and an event that is compared with two others learns next to nothing, or the wrong thing. So
-//! the columns are always the items of the last `batch.size` events, those of the batch included,
-//! embedded afresh: a full batch brings all of them itself, a smaller one is filled up from here.
+//! The softmax of a batch has that batch's items for its columns. A live stream comes in batches of
+//! any size, and an event that is compared with two others learns next to nothing, or the wrong
+//! thing. So the columns are always the items of the last `batch.size` events, those of the batch
+//! included, embedded afresh: a full batch brings all of them itself, a smaller one is filled up
+//! from here.
 //!
-//! Owns the item side of those events; it is state, and in the checkpoint. Must never know: the loss,
-//! the towers, who cut the stream.
+//! Owns the item side of those events; it is state, and in the checkpoint. Must never know: the
+//! loss, the towers, who cut the stream.
 
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use crate::stream::batch::Batch;
-use crate::stream::column::Column;
+use millrace_events::{Batch, Column};
 
 /// The events before a batch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -152,9 +152,7 @@ impl Items {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stream::event::{Event, FeatureValue};
-    use crate::stream::events::Events;
-    use crate::stream::offsets::Offsets;
+    use millrace_events::{Event, Events, FeatureValue, Offsets};
 
     /// Events with a bag of `id % 3` entries and a number for their item.
     fn batch(ids: std::ops::Range<u64>) -> Batch {

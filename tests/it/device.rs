@@ -4,14 +4,13 @@ use std::sync::{Mutex, PoisonError};
 
 use millrace::config::{Config, Correction, DeviceChoice};
 use millrace::pipeline::placement;
-use millrace::stream::batch::Batch;
 use millrace::stream::decode::Mapping;
-use millrace::stream::events::Events;
-use millrace::stream::offsets::Offsets;
 use millrace::train::placement::Placement;
 use millrace::train::trainer::Trainer;
+use millrace_events::{Batch, Offsets};
 
 use crate::support::synthetic;
+use millrace::stream::events_of;
 
 const STEPS: usize = 10;
 const BATCH: usize = 200; // no multiple of what the GPU pads to
@@ -29,7 +28,7 @@ fn batches(config: &Config, sizes: impl Iterator<Item = usize>) -> Vec<Batch> {
     let mut mapping = Mapping::new(config);
     let mut lines = synthetic(sizes.iter().sum(), 31);
     let fill = |size: usize| {
-        let mut batch = Batch::new(Events::of(config), Offsets::new("none"));
+        let mut batch = Batch::new(events_of(config), Offsets::new("none"));
         for line in lines.by_ref().take(size) {
             let decoded = mapping.decode(Some(line.as_bytes()), None, &mut batch.events);
             decoded.expect("a good event");

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
-use millrace::train::random::SplitMix;
+use millrace_events::SplitMix;
 use serde_json::json as value;
 
 use crate::support::{Bench, PATIENCE, Running, inspect, json};

@@ -4,11 +4,9 @@ use std::sync::atomic::AtomicBool;
 
 use crate::commands::bounded::Reader;
 use crate::config::Config;
-use crate::stream::batch::Batch;
 use crate::stream::cut::Cut;
-use crate::stream::events::Events;
-use crate::stream::offsets::Offsets;
 use crate::stream::position::Range;
+use millrace_events::{Batch, Events, Offsets};
 
 /// Without leap seconds, as event times have none.
 const DAY_MS: i64 = 86_400_000;
@@ -146,7 +144,7 @@ pub(super) fn date(day: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stream::event::Event;
+    use millrace_events::Event;
 
     /// Events of 100 users and 70 items, a second apart.
     fn batch(events: i64) -> Batch {

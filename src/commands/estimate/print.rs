@@ -70,7 +70,8 @@ impl Report<'_> {
 
     fn print_contestants(&self) {
         println!(
-            "\n   alpha         table                    memory  collisions  |error of log q|  M updates/s"
+            "\n   alpha         table                    memory  collisions  \
+             |error of log q|  M updates/s"
         );
         for (place, contestant) in self.trial.contestants.iter().enumerate() {
             let alpha = match contestant.alpha {
@@ -138,6 +139,8 @@ impl Report<'_> {
                 })
             })
             .collect();
+        let contestants: Vec<Value> =
+            trial.contestants.iter().map(|c| self.contestant_json(c)).collect();
         json!({
             "source": self.source,
             "events": trial.events,
@@ -145,7 +148,7 @@ impl Report<'_> {
             "steps": trial.step,
             "batch_size": trial.size,
             "window": {"events": recent.events(), "items": recent.items(), "full": recent.full},
-            "estimators": trial.contestants.iter().map(|c| self.contestant_json(c)).collect::<Vec<_>>(),
+            "estimators": contestants,
             "top": top,
             "seconds": self.elapsed.as_secs_f64(),
         })

@@ -43,7 +43,8 @@ pub(super) fn print(
     for (((k, recall), ndcg), popularity) in rows.zip(popularity.all.recall()) {
         let Interval { value, low, high } = recall;
         println!(
-            "{k:>3}  {value:>8.4}  {low:>7.4}-{high:<7.4}  {ndcg:>6.4}  {popularity:>10.4}  {:>6.2}",
+            "{k:>3}  {value:>8.4}  {low:>7.4}-{high:<7.4}  {ndcg:>6.4}  {popularity:>10.4}  \
+             {:>6.2}",
             value / popularity
         );
     }

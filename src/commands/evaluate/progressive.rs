@@ -13,10 +13,10 @@ use super::print::{bands, quality};
 use crate::config::Config;
 use crate::pipeline;
 use crate::stream::cut::Cut;
-use crate::stream::offsets::Offsets;
 use crate::stream::position::Range;
 use crate::train::evaluation::progressive::{Progressive, ProgressiveSettings, Ranking};
 use crate::train::trainer::Trainer;
+use millrace_events::Offsets;
 
 /// Arguments of `evaluate --progressive`.
 #[derive(Args)]

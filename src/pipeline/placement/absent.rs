@@ -12,7 +12,7 @@ pub(super) fn hardware() -> anyhow::Result<Option<Placement>> {
 
 pub(super) fn any() -> anyhow::Result<Placement> {
     bail!(
-        "device = \"gpu\", but this program was built with --no-default-features and computes on the \
-         CPU alone; build it with the feature `gpu`, or set device = \"cpu\""
+        "device = \"gpu\", but this program was built with --no-default-features and computes on \
+         the CPU alone; build it with the feature `gpu`, or set device = \"cpu\""
     )
 }

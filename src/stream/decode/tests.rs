@@ -1,8 +1,8 @@
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::super::event::FeatureValue;
 use super::*;
+use millrace_events::FeatureValue;
 
 /// A config with these `[query]`, `[item]` and other lines; never validated, which is on purpose.
 fn mapping(toml: &str) -> Mapping {
@@ -336,7 +336,8 @@ proptest! {
             prop::collection::hash_map("u|i|b|w|h|n|v|r|t|u\\.id", json_value(), 0..10), 1..6,
         ),
     ) {
-        let good = json!({"u": {"id": 1}, "i": 2, "t": 3, "b": ["x", "y"], "w": [1, 2], "v": [1, 2]});
+        let good =
+            json!({"u": {"id": 1}, "i": 2, "t": 3, "b": ["x", "y"], "w": [1, 2], "v": [1, 2]});
         let mut mapping = everything();
         let (mut all, mut expected) = (Events::new(3, 2), Events::new(3, 2));
         for record in records.iter().map(|fields| json!(fields)).chain([good]) {

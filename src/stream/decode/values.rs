@@ -2,11 +2,10 @@
 
 use crate::config::TimeUnit;
 
-use super::super::column::Column;
-use super::super::event::id_key;
 use super::Field;
 use super::error::DecodeError;
 use super::scan::{Found, Raw};
+use millrace_events::{Column, id_key};
 
 /// Event times must lie in the years 1 to 9999: what lies outside is a unit gone wrong.
 const TIMES_MS: std::ops::RangeInclusive<i64> = -62_135_596_800_000..=253_402_300_799_999;

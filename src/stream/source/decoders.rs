@@ -8,9 +8,10 @@ use std::sync::{Mutex, mpsc};
 use rdkafka::message::{BorrowedMessage, Message};
 
 use super::super::decode::{DecodeError, Mapping};
-use super::super::events::Events;
 use super::super::merge::{Record, Run};
 use crate::config::Config;
+use crate::stream::events_of;
+use millrace_events::Events;
 
 /// Polling, merging and batching stay on one thread, and take as long as decoding on three.
 const THREADS_MAX: usize = 4;
@@ -33,7 +34,7 @@ impl Decoders {
     pub(super) fn new(config: &Config) -> Decoders {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let mappings = (0..cores.min(THREADS_MAX)).map(|_| Mapping::new(config)).collect();
-        Decoders { mappings, empty: Events::of(config) }
+        Decoders { mappings, empty: events_of(config) }
     }
 
     /// Takes parts until there is no more, does what there is to do `meanwhile`, and decodes what

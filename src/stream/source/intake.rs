@@ -6,20 +6,19 @@ use std::time::Instant;
 use rdkafka::message::{BorrowedMessage, Message};
 
 use crate::config::Config;
+use crate::stream::events_of;
 
-use super::super::batch::Batch;
 use super::super::cut::Cut;
 use super::super::dead_letter::{DeadLetters, Letter};
 use super::super::decode::DecodeError;
-use super::super::events::Events;
 use super::super::merge::{Batcher, Merge, Record};
-use super::super::offsets::Offsets;
 use super::super::position::Range;
 use super::super::shuffle::Shuffle;
 use super::decoders::Part;
 use super::example;
 use super::guard::Guard;
 use super::lanes::ROUND;
+use millrace_events::{Batch, Offsets};
 
 /// Merges, shuffles and batches; all of it but the letters is pure.
 pub(super) struct Intake {
@@ -47,7 +46,7 @@ impl Intake {
             guard: Guard::new(config.kafka.rejected_window, config.kafka.rejected_share_max),
             ends: range.to,
             finished: BTreeSet::new(),
-            batcher: Batcher::new(full, cut, Events::of(config), range.from.clone()),
+            batcher: Batcher::new(full, cut, events_of(config), range.from.clone()),
             shuffle,
             ready: VecDeque::new(),
         };

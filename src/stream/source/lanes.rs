@@ -1,8 +1,9 @@
 //! The partitions' queues: which of them is read next, and how far.
 //!
-//! librdkafka fetches each partition ahead into a queue of its own, up to a bound, and what the merge
-//! has no room for stays there. (With one queue for all, a partition far ahead must be paused, which
-//! throws away what was fetched of it: four partitions were fetched twice, 64 of them 17 times.)
+//! librdkafka fetches each partition ahead into a queue of its own, up to a bound, and what the
+//! merge has no room for stays there. (With one queue for all, a partition far ahead must be
+//! paused, which throws away what was fetched of it: four partitions were fetched twice, 64 of them
+//! 17 times.)
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -2,7 +2,8 @@
 //!
 //! Owns the copy while it grows and the old contents of rows that have changed since. A snapshot of
 //! a million rows is 280 MB, a tenth of a second or more in one piece; in shares it costs each step
-//! a few milliseconds, and the bytes are those that [`Table::write_to`] would have given at the start.
+//! a few milliseconds, and the bytes are those that [`Table::write_to`] would have given at the
+//! start.
 
 use super::state::write_rows;
 use super::{BLOCK_ROWS, PAGE_ROWS, Page, RowState, Table, all_finite, place};

@@ -1,8 +1,8 @@
 //! From ids to slots: the hash table that a step asks some ten thousand times.
 //!
-//! Std's map answers one key at a time, and in a table of a million rows each answer waits for memory.
-//! Here the places of the ids to come are fetched ahead ([`Index::find_all`]), and the table is in
-//! shards that grow one by one, so that no step pays for moving all of a large one.
+//! Std's map answers one key at a time, and in a table of a million rows each answer waits for
+//! memory. Here the places of the ids to come are fetched ahead ([`Index::find_all`]), and the
+//! table is in shards that grow one by one, so that no step pays for moving all of a large one.
 //!
 //! Open addressing with linear probing; a removal moves what follows into the gap, so there are no
 //! tombstones. Nothing depends on the order of anything in here.
@@ -10,8 +10,8 @@
 use super::super::id_map::hash;
 use super::slab::{Slab, Zeroed, prefetch};
 
-/// Shards, chosen by the hash's top bits. More: smaller pauses, but each shard's memory falls below a
-/// huge page; at 16 a table of a million rows has shards of 2 MiB.
+/// Shards, chosen by the hash's top bits. More: smaller pauses, but each shard's memory falls below
+/// a huge page; at 16 a table of a million rows has shards of 2 MiB.
 const SHARD_BITS: u32 = 4;
 /// Buckets of a fresh shard.
 const BUCKETS_MIN: usize = 16;
@@ -176,7 +176,8 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Against std's map, over ids that collide: equal low bits of the hash, and small integers.
+        /// Against std's map, over ids that collide: equal low bits of the hash, and small
+        /// integers.
         #[test]
         fn behaves_as_a_map(calls in prop::collection::vec((0u64..80, 0u8..3), 0..600)) {
             let (mut index, mut model) = (Index::new(), HashMap::new());

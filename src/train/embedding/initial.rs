@@ -1,10 +1,10 @@
 //! What a row begins with: a function of the table's seed and the row's id.
 //!
-//! Thus it does not depend on the order of arrival, and an id that was never trained has a vector too.
-//! A log full of new ids makes thousands of rows a step, so the loop is compiled for the widest
-//! products there are. Elementwise whole numbers: the same bits on every CPU.
+//! Thus it does not depend on the order of arrival, and an id that was never trained has a vector
+//! too. A log full of new ids makes thousands of rows a step, so the loop is compiled for the
+//! widest products there are. Elementwise whole numbers: the same bits on every CPU.
 
-use crate::train::random::mix;
+use millrace_events::mix;
 
 /// Uniform in `-scale..scale`, from the top 24 bits of a splitmix64 sequence of its own for every
 /// id: counter-based, so dimension `j` needs no other.

@@ -1,8 +1,8 @@
 //! Large arrays of zeros in huge pages.
 //!
-//! A row of a large table is a random place in hundreds of megabytes: with pages of 4 KiB each visit
-//! misses the TLB, and on a virtual machine walks two page tables for it. The kernel backs what is
-//! advised so with pages of 2 MiB. Owns the memory; must never know what is in it.
+//! A row of a large table is a random place in hundreds of megabytes: with pages of 4 KiB each
+//! visit misses the TLB, and on a virtual machine walks two page tables for it. The kernel backs
+//! what is advised so with pages of 2 MiB. Owns the memory; must never know what is in it.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ops::{Deref, DerefMut, Range};
@@ -39,8 +39,8 @@ impl<T: Zeroed> Slab<T> {
         let bytes = length * size_of::<T>();
         assert!(bytes > 0, "a slab has room for something");
         let huge = bytes >= HUGE;
-        // The allocator would clear memory of such an alignment by hand, thus touch it all: room for
-        // the alignment costs addresses only.
+        // The allocator would clear memory of such an alignment by hand, thus touch it all: room
+        // for the alignment costs addresses only.
         let layout = Layout::array::<T>(length).expect("fits the address space");
         let layout = match huge {
             true => Layout::from_size_align(bytes + HUGE, layout.align()).expect("as above"),

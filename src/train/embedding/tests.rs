@@ -2,7 +2,7 @@ use std::collections::HashMap;
 
 use super::*;
 use crate::train::product::dot;
-use crate::train::random::mix;
+use millrace_events::mix;
 use proptest::prelude::*;
 
 fn settings(dim: usize, rows_max: usize) -> TableSettings {
@@ -28,7 +28,7 @@ fn bytes_of(table: &Table) -> Vec<u8> {
 /// The slot of each of `ids`.
 fn touch(table: &mut Table, ids: &[u64], step: u64) -> Vec<u32> {
     let touched = touched(table, ids, step);
-    touched.places.iter().map(|&place| touched.slots[place as usize]).collect()
+    touched.places().iter().map(|&place| touched.slots()[place as usize]).collect()
 }
 
 fn touched(table: &mut Table, ids: &[u64], step: u64) -> Touched {
@@ -41,11 +41,11 @@ fn touched(table: &mut Table, ids: &[u64], step: u64) -> Touched {
 fn train(table: &mut Table, ids: &[u64], step: u64, gradients: &[f32]) -> Vec<u32> {
     let touched = touched(table, ids, step);
     let dim = table.dim();
-    assert_eq!((touched.slots.len(), gradients.len()), (ids.len(), ids.len() * dim));
+    assert_eq!((touched.slots().len(), gradients.len()), (ids.len(), ids.len() * dim));
     let of_rows: HashMap<u32, &[f32]> =
-        touched.places.iter().copied().zip(gradients.chunks_exact(dim)).collect();
+        touched.places().iter().copied().zip(gradients.chunks_exact(dim)).collect();
     table.apply(&touched, |row, sum| sum.copy_from_slice(of_rows[&(row as u32)]));
-    touched.places.iter().map(|&place| touched.slots[place as usize]).collect()
+    touched.places().iter().map(|&place| touched.slots()[place as usize]).collect()
 }
 
 #[test]
@@ -172,9 +172,9 @@ fn repeated_ids_share_a_row() {
     touch(&mut table, &[5, 6], 1);
     // New and known ids, both twice; three more would not fit.
     let touched = touched(&mut table, &[7, 5, 7, 8, 5, 8], 2);
-    assert_eq!(touched.places, [1, 0, 1, 2, 0, 2]);
+    assert_eq!(touched.places(), [1, 0, 1, 2, 0, 2]);
     let slots: Vec<u32> = [5, 7, 8].map(|id| table.find(id).expect("touched")).to_vec();
-    assert_eq!((touched.slots, table.len(), table.evictions()), (slots, 4, 0));
+    assert_eq!((touched.slots(), table.len(), table.evictions()), (&slots[..], 4, 0));
 }
 
 #[test]
@@ -268,7 +268,7 @@ fn a_capture_is_the_table_as_it_was() {
     // Three blocks, full, so that rows are evicted and their slots used again meanwhile.
     let rows = 2 * BLOCK_ROWS + 100;
     let mut table = Table::new(TableSettings { expiry_events: Some(40), ..settings(2, rows) });
-    let mut random = crate::train::random::SplitMix::new(8);
+    let mut random = millrace_events::SplitMix::new(8);
     let mut advance = |table: &mut Table, step| {
         let mut ids: Vec<u64> = (0..300).map(|_| random.next_u64() % (rows as u64 * 2)).collect();
         ids.sort_unstable();

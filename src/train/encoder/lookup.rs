@@ -84,12 +84,12 @@ impl Lookup {
         Vectors { query: &self.inputs.query, item: &self.inputs.item }
     }
 
-    /// Row-wise update of every touched row from the gradients of both inputs, `[rows, width]` each.
-    /// Returns how many rows stayed because their gradient is not finite.
+    /// Row-wise update of every touched row from the gradients of both inputs, `[rows, width]`
+    /// each. Returns how many rows stayed because their gradient is not finite.
     pub fn update(&self, gradients: &Vectors<&[f32]>, tables: &mut [Table]) -> usize {
         let inputs = [gradients.query, gradients.item];
-        // Tables are independent, and within a row the order of additions is fixed: the same bits for
-        // any number of threads.
+        // Tables are independent, and within a row the order of additions is fixed: the same bits
+        // for any number of threads.
         let tables = self.tables.par_iter().zip(tables).with_max_len(1);
         let nonfinite = tables.map(|(found, table)| {
             table.apply(&found.touched, |row, gradient| {

@@ -1,7 +1,7 @@
 use super::*;
-use crate::stream::event::FeatureValue;
 use crate::train::embedding::TableSettings;
 use crate::train::rows::Vectors;
+use millrace_events::FeatureValue;
 
 /// Every kind of feature; tables `a` (2 floats, shared by both sides) and `b` (1 float).
 fn config() -> Config {
@@ -15,7 +15,8 @@ fn config() -> Config {
             { name = "id", kind = "id", field = "q", table = "a" },
             { name = "bag", kind = "bag", field = "bag", table = "a" },
             { name = "kept", kind = "history", length = 2, table = "a" },
-            { name = "bucket", kind = "number", field = "n", transform = "buckets", boundaries = [0.0, 10.0], table = "b" },
+            { name = "bucket", kind = "number", field = "n", table = "b", transform = "buckets",
+              boundaries = [0.0, 10.0] },
             { name = "vector", kind = "vector", field = "v", length = 3 },
         ]
         [item]

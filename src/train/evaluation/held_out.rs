@@ -6,7 +6,7 @@ use super::super::popularity::bias;
 use super::super::trainer::Trainer;
 use super::metrics::{Band, Case, Quality};
 use super::ranking::{Candidates, rank, static_ranks, top};
-use crate::stream::batch::Batch;
+use millrace_events::Batch;
 
 /// An item that training saw in fewer events than this is cold.
 const COLD_EVENTS: u64 = 10;
@@ -117,8 +117,8 @@ impl HeldOut {
         self.candidates.len()
     }
 
-    /// Ranks the item of each event. `queries` are the events' vectors, `[events, dim]`; with `seen`
-    /// what a query has had is no candidate (its target excepted).
+    /// Ranks the item of each event. `queries` are the events' vectors, `[events, dim]`; with
+    /// `seen` what a query has had is no candidate (its target excepted).
     pub fn add(&mut self, batch: &Batch, queries: &[f32], seen: Option<&Seen>) {
         let targets: Vec<Option<usize>> =
             batch.events.item_ids.iter().map(|id| self.index.get(id).copied()).collect();

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::super::random::SplitMix;
+use millrace_events::SplitMix;
 
 /// Cut-offs of reports.
 pub const KS: [u32; 4] = [10, 50, 100, 300];

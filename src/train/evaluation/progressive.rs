@@ -8,8 +8,8 @@ use super::super::trainer::Trainer;
 use super::held_out::Seen;
 use super::metrics::{Band, Case, KS, Quality, Sums};
 use super::ranking::{Candidates, rank, rank_by_count};
-use crate::corpus::Item;
-use crate::stream::batch::Batch;
+use crate::train::corpus::Item;
+use millrace_events::Batch;
 
 /// Cases after which a weight's gains count half: enough to tell weights apart, few enough to
 /// follow a change within hours on a topic of a million events a week.
@@ -166,8 +166,8 @@ impl Progressive {
         best
     }
 
-    /// Scores a batch's events with `trainer` as it is before it trains on them, then takes them in.
-    /// Candidates and scores are those of the batch's beginning; the baseline knows every event
+    /// Scores a batch's events with `trainer` as it is before it trains on them, then takes them
+    /// in. Candidates and scores are those of the batch's beginning; the baseline knows every event
     /// before the one it ranks.
     pub fn add(&mut self, trainer: &Trainer, batch: &Batch) {
         let Some(&now) = batch.events.times_ms.first() else { return };

@@ -65,17 +65,17 @@ impl Candidates {
     }
 }
 
-/// Rank of `target` (1 is best) by a model's `scores`: 1 + the items whose score is not below. What ties
-/// with it counts against it, and so does every comparison with what is no number: a model that tells
-/// nothing apart, or that has broken, ranks its targets last.
+/// Rank of `target` (1 is best) by a model's `scores`: 1 + the items whose score is not below. What
+/// ties with it counts against it, and so does every comparison with what is no number: a model
+/// that tells nothing apart, or that has broken, ranks its targets last.
 pub fn rank(scores: &[f32], target: usize) -> u32 {
     let own = scores[target];
     let below = scores.iter().filter(|&&score| score < own).count();
     u32::try_from(scores.len() - below).expect("fewer than 2^32 items")
 }
 
-/// Rank of `target` by counts of events, which tie more often than not. Items of equal count rank in
-/// the order they stand in, so that a constant count is worth what chance gives.
+/// Rank of `target` by counts of events, which tie more often than not. Items of equal count rank
+/// in the order they stand in, so that a constant count is worth what chance gives.
 pub fn rank_by_count(counts: &[u32], target: usize) -> u32 {
     let own = counts[target];
     let before = counts[..target].iter().filter(|&&count| count >= own).count();
@@ -95,8 +95,8 @@ pub fn ranks(
         .score(queries, |query, dots| targets[query].map(|target| rank(dots, target)))
 }
 
-/// The `k` items of highest score, best first, ties in the order they stand in and what is no number
-/// last; fewer if there are fewer.
+/// The `k` items of highest score, best first, ties in the order they stand in and what is no
+/// number last; fewer if there are fewer.
 pub fn top(scores: &[f32], k: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..scores.len()).collect();
     let worth = |item: usize| if scores[item].is_nan() { f32::NEG_INFINITY } else { scores[item] };

@@ -7,13 +7,13 @@
 //! # The estimate
 //! Second sights over the batches waited for them, open waits counted: the rate at which ids that
 //! were seen once are seen again. In a stream that stands still this rate is the same at every age
-//! of the wait (an id of frequency λ, seen once by the time t, has weight `λ e^(-λ t)` whenever that
-//! sight was), and it is Good and Turing's `2 N2 / (N1 t)`. So young waits are enough, and they alone
-//! tell a newborn item from one that died after a single click.
+//! of the wait (an id of frequency λ, seen once by the time t, has weight `λ e^(-λ t)` whenever
+//! that sight was), and it is Good and Turing's `2 N2 / (N1 t)`. So young waits are enough, and
+//! they alone tell a newborn item from one that died after a single click.
 //!
 //! The rate is a mean of frequencies, and the loss takes logarithms. A positive number of which the
 //! mean alone is known is taken to be exponentially distributed; its logarithm then lies
-//! [`LOG_OF_MEAN`] nats below that of the mean.
+//! [`LOG_OF_MEAN`](super::slot::LOG_OF_MEAN) nats below that of the mean.
 
 use super::slot::{Slot, TICKS};
 
@@ -26,9 +26,6 @@ const MEMORY: f64 = 256.0;
 
 /// Second sights that the configured gap counts for at the start.
 const PRIOR: f64 = 8.0;
-
-/// Euler's constant: the mean of `-ln x` where x is exponentially distributed with mean 1.
-pub(super) const LOG_OF_MEAN: f32 = 0.577_215_7;
 
 /// What one shard saw of it in one update.
 #[derive(Clone, Debug, Default)]

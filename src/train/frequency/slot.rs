@@ -6,7 +6,6 @@
 use std::f32::consts::LN_2;
 
 use super::Mode;
-use super::first::LOG_OF_MEAN;
 
 /// Evidence, in nats, at which the drift guard believes that a frequency has changed. A slot whose
 /// frequency stands still crosses it by chance once in some 4,000 hits, and then has a noisier mean
@@ -17,18 +16,21 @@ const DRIFT_NATS: f32 = 6.0;
 /// Steps of the stored evidence in a nat: `DRIFT_NATS` times this fits an i8.
 const DRIFT_SCALE: f32 = 16.0;
 
-/// An item silent while this many copies of it were due has stopped: by chance once in `e^8 = 3,000`
-/// hits.
+/// An item silent while this many copies of it were due has stopped: by chance once in `e^8 =
+/// 3,000` hits.
 const SILENT_COPIES: f32 = 8.0;
 
-/// Ticks of the stored clock in a batch. The clock counts events, wherever batches were cut; a slot has
-/// 32 bits for it. More would tell apart what comes within a sixty-fourth of a batch, which needs no
-/// telling apart (its copies are counted in one hit), and would wrap sooner: so it is after 2^26
-/// batches, two years of 1,000 events a second at a batch of 1,024.
+/// Ticks of the stored clock in a batch. The clock counts events, wherever batches were cut; a slot
+/// has 32 bits for it. More would tell apart what comes within a sixty-fourth of a batch, which
+/// needs no telling apart (its copies are counted in one hit), and would wrap sooner: so it is
+/// after 2^26 batches, two years of 1,000 events a second at a batch of 1,024.
 pub(super) const TICKS: u64 = 64;
 
 /// A last tick after the reader's gives a difference of nearly 2^32.
 const LATER: u32 = u32::MAX - (1 << 16);
+
+/// Euler's constant: the mean of `-ln x` where x is exponentially distributed with mean 1.
+pub(super) const LOG_OF_MEAN: f32 = 0.577_215_7;
 
 /// What an update must know besides the slot.
 #[derive(Clone, Copy, Debug)]
@@ -128,8 +130,8 @@ impl Slot {
         }
         let gap = self.open_gap(tick);
         if gap == 0.0 {
-            // Another id of this bucket was here in this update, or the same one within the tick: the
-            // copies belong to the same hit.
+            // Another id of this bucket was here in this update, or the same one within the tick:
+            // the copies belong to the same hit.
             self.count += rate(rule.alpha, self.hits) * copies;
             return;
         }
@@ -150,8 +152,8 @@ impl Slot {
     /// The drift guard: whether the hits since the frequency last looked steady say that it has
     /// doubled or halved, and the evidence to keep if not. A two-sided CUSUM (Page 1954) of the
     /// log-likelihood ratio of a Poisson stream: with `C/B` copies due a batch, `c` copies after a
-    /// gap of `g` batches are `c ln 2 - g C/B` nats for twice the frequency and `g C/B / 2 - c ln 2`
-    /// for half of it. One side at a time is kept, since both cannot be likely; it fits 8 bits.
+    /// gap of `g` batches are `c ln 2 - g C/B` nats for twice the frequency and `g C/B / 2 - c ln
+    /// 2` for half of it. One side at a time is kept, since both cannot be likely; it fits 8 bits.
     #[inline(always)]
     fn drifted(&self, gap: f32, copies: f32) -> (bool, i8) {
         let due = self.count / self.gap * gap;
@@ -169,14 +171,15 @@ impl Slot {
 
     /// Gap to divide by, in batches, and copies per hit, as they stand `now`.
     ///
-    /// In default mode the gap that is still open counts. After `n` gaps, at a time that has nothing
-    /// to do with the item's hits, `n / (n B + open)` is unbiased for a Poisson stream (`max(B, open)`
-    /// is not: more than a third of all open gaps are longer than their mean, and reading so more
-    /// than doubles the error of steady items). A column of the softmax is there because of a hit,
-    /// in this update or less than a batch ago; for such a one `1/B` is high by the factor
-    /// `1 + (1 - p) / n`, and a whole mean gap, less what an update spans, in place of the open one
-    /// undoes it. Before the first gap is known, [`LOG_OF_MEAN`](super::first::LOG_OF_MEAN) does.
-    /// Once [`SILENT_COPIES`] were due in the open gap, the past counts as one gap only.
+    /// In default mode the gap that is still open counts. After `n` gaps, at a time that has
+    /// nothing to do with the item's hits, `n / (n B + open)` is unbiased for a Poisson stream
+    /// (`max(B, open)` is not: more than a third of all open gaps are longer than their mean, and
+    /// reading so more than doubles the error of steady items). A column of the softmax is there
+    /// because of a hit, in this update or less than a batch ago; for such a one `1/B` is high by
+    /// the factor `1 + (1 - p) / n`, and a whole mean gap, less what an update spans, in place of
+    /// the open one undoes it. Before the first gap is known,
+    /// [`LOG_OF_MEAN`] does. Once [`SILENT_COPIES`] were due in the open
+    /// gap, the past counts as one gap only.
     #[inline]
     pub(super) fn reading(&self, mode: Mode, now: Now) -> (f32, f32) {
         if mode == Mode::Paper {

@@ -6,19 +6,21 @@ use std::sync::RwLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::super::id_map::IdMap;
-use super::super::random::SplitMix;
 use super::FrequencySettings;
 use super::slot::{Now, Slot};
+use millrace_events::SplitMix;
 
 /// Shards of a large table, so that a step's ids split over threads. A fixed number, because an
-/// id's buckets lie in its shard: the result must not depend on the machine. 16 keep 8 threads busy.
+/// id's buckets lie in its shard: the result must not depend on the machine. 16 keep 8 threads
+/// busy.
 const SHARDS_LOG2: u32 = 4;
 
 /// Tables below this many buckets (or ids, in exact mode) are one shard: nothing to win, and the
 /// paper's small experiments are reproduced with their hashes spread over all H buckets.
 const SHARDED_MIN: usize = 1 << 16;
 
-/// An id and its first hash: high bits choose shard and bucket, the lowest eight are the fingerprint.
+/// An id and its first hash: high bits choose shard and bucket, the lowest eight are the
+/// fingerprint.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Key {
     pub(super) id: u64,

@@ -1,7 +1,7 @@
 //! The estimator's bytes in a checkpoint.
 //!
-//! Owns the format, version 3: header, slots (or ids and slots), the first gaps, the rates' scores and
-//! samples. Version 2 counted steps where this counts events.
+//! Owns the format, version 3: header, slots (or ids and slots), the first gaps, the rates' scores
+//! and samples. Version 2 counted steps where this counts events.
 
 use std::sync::{Arc, RwLock};
 
@@ -195,8 +195,8 @@ fn read_followed(bytes: &mut &[u8]) -> Result<Followed, String> {
     Ok(followed)
 }
 
-/// The settings the bytes were written with, as far as they say; then events, occurrences, collided;
-/// then the span of the last update.
+/// The settings the bytes were written with, as far as they say; then events, occurrences,
+/// collided; then the span of the last update.
 fn read_header(
     bytes: &mut &[u8],
     settings: &FrequencySettings,

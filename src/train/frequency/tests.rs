@@ -2,7 +2,7 @@
 
 use super::slot::*;
 use super::*;
-use crate::train::random::SplitMix;
+use millrace_events::SplitMix;
 use proptest::prelude::*;
 
 fn settings() -> FrequencySettings {
@@ -77,17 +77,17 @@ fn default_mode_by_hand() {
     for settings in [settings(), exact()] {
         let mut f = Frequency::new(settings);
         f.update(10, &[1, 1, 1, 2]);
-        // First hits: the initial gap stands, the counts are known. The logarithm of such a frequency
-        // lies below that of its mean.
-        let first = 100.0 * super::first::LOG_OF_MEAN.exp();
+        // First hits: the initial gap stands, the counts are known. The logarithm of such a
+        // frequency lies below that of its mean.
+        let first = 100.0 * LOG_OF_MEAN.exp();
         assert_near(count(&f, 1), 3.0 / first);
         assert_near(probability(&f, 1), 1.0 / first);
         f.update(14, &[1]);
         // First gap 4 replaces 100; counts 3 and 1 average to 2.
         assert_near(probability(&f, 1), 1.0 / at_hit(4.0, 1.0));
         assert_near(count(&f, 1), 2.0 / at_hit(4.0, 1.0));
-        // Eight second sights are taken for granted after 100 batches each; here was one, and two ids
-        // waited four batches for it.
+        // Eight second sights are taken for granted after 100 batches each; here was one, and two
+        // ids waited four batches for it.
         assert_near(f.first_gap(), (8.0 * 100.0 + 2.0 * 4.0) / 9.0);
         f.update(16, &[1, 1]);
         // Gaps 4 and 2; counts 3, 1 and 2.
@@ -348,8 +348,8 @@ fn counts_are_the_same_however_the_stream_is_cut() {
     }
 }
 
-/// An item's first sight is read as others' first gaps turned out: in a long tail they are thousands of
-/// batches, and 100 is 3 to 4 nats off.
+/// An item's first sight is read as others' first gaps turned out: in a long tail they are
+/// thousands of batches, and 100 is 3 to 4 nats off.
 #[test]
 fn first_sights_are_as_rare_as_first_gaps_are_long() {
     let settings = FrequencySettings { exact_ids_max: 1 << 21, batch: 1024, ..exact() };
@@ -374,8 +374,8 @@ fn first_sights_are_as_rare_as_first_gaps_are_long() {
     }
 }
 
-/// The same estimator among items that live for a few batches learns that the second sight follows at
-/// once, and goes back when the births end.
+/// The same estimator among items that live for a few batches learns that the second sight follows
+/// at once, and goes back when the births end.
 #[test]
 fn births_and_long_tails_tell_themselves_apart() {
     let mut f = Frequency::new(FrequencySettings { exact_ids_max: 1 << 18, ..exact() });

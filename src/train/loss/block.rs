@@ -1,9 +1,9 @@
 //! One block of rows: its logits, its share of the gradients.
 //!
-//! Owns the three passes over a block's `[columns, ROWS]` logits (scores; exponentials and the query
-//! gradient; the item gradient). A pass is fused into the product beside
-//! it, tile by tile, so that the vector loops read from the cache what gemm just wrote. It must
-//! never know how blocks are shared out between threads.
+//! Owns the three passes over a block's `[columns, ROWS]` logits (scores; exponentials and the
+//! query gradient; the item gradient). A pass is fused into the product beside it, tile by tile, so
+//! that the vector loops read from the cache what gemm just wrote. It must never know how blocks
+//! are shared out between threads.
 
 use std::ops::Range;
 
@@ -13,9 +13,9 @@ use super::lanes::{Lanes, ROWS, Rows};
 use super::masks::Masks;
 use super::{LossInput, Positive, row_loss};
 
-/// Columns per tile. A tile (`4 * ROWS * TILE` bytes, 64 KiB) is still in the L2 cache when the next
-/// pass over it starts.
-/// Measured: 128 to 1024 take the same time; a tile beyond the cache would be fetched by each pass.
+/// Columns per tile. A tile (`4 * ROWS * TILE` bytes, 64 KiB) is still in the L2 cache when the
+/// next pass over it starts. Measured: 128 to 1024 take the same time; a tile beyond the cache
+/// would be fetched by each pass.
 const TILE: usize = 256;
 
 /// What every group reads.
@@ -131,8 +131,8 @@ impl Block {
     }
 
     /// Second pass: logits become exponentials, their sums are taken, items not below the positive
-    /// are counted, and the exponentials' product with the items goes to `query_gradient` while the tile
-    /// is in the cache. Rows are normalised afterwards.
+    /// are counted, and the exponentials' product with the items goes to `query_gradient` while the
+    /// tile is in the cache. Rows are normalised afterwards.
     fn exponentials(&mut self, shared: &Shared<'_>, query_gradient: &mut [f32]) {
         let LossInput { dim, temperature, .. } = *shared.input;
         let rows = query_gradient.len() / dim;
@@ -213,8 +213,8 @@ impl Block {
     }
 }
 
-/// Sets the logits of row `r` to minus infinity where `twins` lie in `columns`, the tile's. A positive
-/// is its own twin; it has been taken by then and is no negative.
+/// Sets the logits of row `r` to minus infinity where `twins` lie in `columns`, the tile's. A
+/// positive is its own twin; it has been taken by then and is no negative.
 fn mask(twins: &[u32], r: usize, columns: Range<usize>, tile: &mut [f32]) {
     if twins.len() == 1 {
         return;

@@ -1,11 +1,12 @@
 //! The batch softmax in burn's tensors, for a GPU: the same closed form, in blocks of rows.
 //!
-//! Shapes are fixed by construction: rows and columns are padded to multiples of [`ROWS_STEP`], padding
-//! columns by a `log_q` so great that their share of every sum is exactly zero, padding rows by a
-//! reward of zero. No infinities are made, because shader compilers may assume that there are none.
+//! Shapes are fixed by construction: rows and columns are padded to multiples of [`ROWS_STEP`],
+//! padding columns by a `log_q` so great that their share of every sum is exactly zero, padding
+//! rows by a reward of zero. No infinities are made, because shader compilers may assume that there
+//! are none.
 //!
-//! Ids have no type on a GPU: a row's id is the number of the first row of the same id. What is left
-//! for the host are the rows' losses, from three numbers a row, where `ln_1p` is exact.
+//! Ids have no type on a GPU: a row's id is the number of the first row of the same id. What is
+//! left for the host are the rows' losses, from three numbers a row, where `ln_1p` is exact.
 //!
 //! Must never know: where the batch came from, what the towers are.
 
@@ -15,8 +16,8 @@ use super::super::rows::{ROWS_STEP, Rows, Vectors, floats, upload};
 use super::masks::Masks;
 use super::{LossInput, Outcome, Positive, assert_shapes, mean, row_loss};
 
-/// Most logits in a block, 64 MiB. A handful of such tensors exist at once. More costs memory, fewer
-/// means smaller products: a block of 256 rows no longer fills a large GPU.
+/// Most logits in a block, 64 MiB. A handful of such tensors exist at once. More costs memory,
+/// fewer means smaller products: a block of 256 rows no longer fills a large GPU.
 const BLOCK_LOGITS: usize = 1 << 24;
 /// Far below every logit, in nats: `exp` of it is zero.
 const FAR: f32 = 1e30;
@@ -54,7 +55,7 @@ struct Block {
     query_gradient: Tensor<2>, // [block, dim]
     own_gradient: Tensor<2>,   // [block, dim], of the positives' items, with the sign turned
     item_gradient: Tensor<2>,  // [trained, dim], of all other pairs
-    statistics: Tensor<2>, // [block, 4]: positive's logit, greatest, sum of negatives, items not below
+    statistics: Tensor<2>, // [block, 4]: positive's logit, greatest, sum of others, items not below
 }
 
 impl DeviceSoftmax {
@@ -69,8 +70,8 @@ impl DeviceSoftmax {
         }
     }
 
-    /// Loss, gradients and ranks of one batch, which is not empty; the gradients stay on the device.
-    /// Waits for the device once, for four numbers a row.
+    /// Loss, gradients and ranks of one batch, which is not empty; the gradients stay on the
+    /// device. Waits for the device once, for four numbers a row.
     pub fn run(&mut self, input: &LossInput<'_>) -> Outcome<'_> {
         let batch = assert_shapes(input);
         assert!(batch > 0, "an empty batch has no loss");
@@ -219,7 +220,8 @@ impl Batch {
         Block { query_gradient, own_gradient, item_gradient, statistics }
     }
 
-    /// The scores with those of the same item and of the same query, thus each positive's, far down.
+    /// The scores with those of the same item and of the same query, thus each positive's, far
+    /// down.
     fn mask(&self, scores: Tensor<2>, start: usize, rows: usize) -> Tensor<2> {
         let same = |ids: &Tensor<2, Int>| {
             let own = ids.clone().narrow(1, start, rows).reshape([rows, 1]); // [rows, 1]

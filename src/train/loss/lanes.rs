@@ -5,8 +5,8 @@
 //! vectors does not show in the bits. They must never know about tiles, masks or gradients.
 
 /// Queries per block, the lanes of every loop here. 64 is one whole tile of gemm's AVX-512 kernel.
-/// More: the block (`4 * ROWS * batch` bytes) falls out of the cache; fewer: gemm's kernel runs part
-/// full, and the item gradient is read and written more often per flop.
+/// More: the block (`4 * ROWS * batch` bytes) falls out of the cache; fewer: gemm's kernel runs
+/// part full, and the item gradient is read and written more often per flop.
 pub(super) const ROWS: usize = 64;
 
 /// Per row of a block.
@@ -46,8 +46,8 @@ impl Rows {
         self.max[rows..].fill(f32::INFINITY);
     }
 
-    /// Takes the dot product of row `r`'s positive, and leaves it at minus infinity because a positive
-    /// is no negative of its row.
+    /// Takes the dot product of row `r`'s positive, and leaves it at minus infinity because a
+    /// positive is no negative of its row.
     pub(super) fn take_positive(&mut self, r: usize, dot: &mut f32, scale: f32, log_q: f32) {
         self.positive[r] = std::mem::replace(dot, f32::NEG_INFINITY);
         let logit = logit(self.positive[r], scale, log_q);
@@ -168,9 +168,9 @@ fn scan(tile: &[f32], scale: f32, offsets: &[f32], rows: &mut Rows) {
     }
 }
 
-/// Turns the dot products of one tile into `exp(logit - max)`, adds up the rows, and counts the items
-/// that are not below each positive. Sums go tile by tile: a sum of short sums loses far less to rounding than one
-/// long sum.
+/// Turns the dot products of one tile into `exp(logit - max)`, adds up the rows, and counts the
+/// items that are not below each positive. Sums go tile by tile: a sum of short sums loses far less
+/// to rounding than one long sum.
 #[inline(always)]
 fn exponentials<const FMA: bool>(
     tile: &mut [f32],
@@ -194,8 +194,9 @@ fn exponentials<const FMA: bool>(
     }
 }
 
-/// `e^x` for `x <= 0`, within 1e-7 relative; exactly 1 at 0, 0 below -87 (there it would be subnormal),
-/// NaN for NaN. Without branches or calls, so that a loop over it vectorises; `std`'s does not.
+/// `e^x` for `x <= 0`, within 1e-7 relative; exactly 1 at 0, 0 below -87 (there it would be
+/// subnormal), NaN for NaN. Without branches or calls, so that a loop over it vectorises; `std`'s
+/// does not.
 ///
 /// `x = n ln 2 + r` with `|r| <= ln 2 / 2`, and `e^r` by a polynomial (Cephes' `expf`).
 #[inline(always)]

@@ -1,5 +1,5 @@
-//! Which column is a row's positive, and which are no negatives of it: those of the same item, and of
-//! the same query.
+//! Which column is a row's positive, and which are no negatives of it: those of the same item, and
+//! of the same query.
 //!
 //! Must never know: tensors, where the softmax is computed.
 
@@ -92,8 +92,8 @@ fn copies(input: &LossInput<'_>, j: usize) -> usize {
     input.merged.and_then(|merged| merged.copies.get(j)).map_or(1, |&copies| copies as usize)
 }
 
-/// Which columns (or rows) carry the same id. Sorted, so a row's twins are one slice: cost grows with
-/// the number of duplicates, not with the square of the batch.
+/// Which columns (or rows) carry the same id. Sorted, so a row's twins are one slice: cost grows
+/// with the number of duplicates, not with the square of the batch.
 #[derive(Debug, Default)]
 pub(super) struct Twins {
     /// Rows by (id, row).

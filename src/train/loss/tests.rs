@@ -322,11 +322,11 @@ fn a_popular_item_is_pushed_away_less_and_pulled_up_more() {
     assert!(pull(&corrected) > 1.5 * pull(&plain));
 }
 
-/// Rows 0 and 1 hold the same item, so each masks the other's column; row 2 sees both copies.
-/// Dot products (τ = 0.5): row 0 [1, 1, .6], row 1 [0, 0, .8], row 2 [-1, -1, -.6]. log q = [1, 1, 0].
-/// row 0: logits 1, masked, 1.2   -> -ln P = ln(1 + e^0.2)   = 0.7981389
-/// row 1: logits masked, -1, 1.6  -> -ln P = ln(1 + e^2.6)   = 2.6716446
-/// row 2: logits -3, -3, -1.2     -> -ln P = ln(1 + 2e^-1.8) = 0.2856284
+/// Rows 0 and 1 hold the same item, so each masks the other's column; row 2 sees both copies. Dot
+/// products (τ = 0.5): row 0 [1, 1, .6], row 1 [0, 0, .8], row 2 [-1, -1, -.6]. log q = [1, 1, 0].
+/// row 0: logits 1, masked, 1.2   -> -ln P = ln(1 + e^0.2)   = 0.7981389 row 1: logits masked, -1,
+/// 1.6  -> -ln P = ln(1 + e^2.6)   = 2.6716446 row 2: logits -3, -3, -1.2     -> -ln P = ln(1 +
+/// 2e^-1.8) = 0.2856284
 #[test]
 fn hand_worked_three_by_three_masks_accidental_hits() {
     let query = [1.0, 0.0, 0.0, 1.0, -1.0, 0.0];
@@ -347,10 +347,10 @@ fn hand_worked_three_by_three_masks_accidental_hits() {
     assert_eq!(output.ranks, [1, 2, 1]);
 }
 
-/// Positive left out, with the numbers of [`hand_worked_two_by_two_pins_the_sign_of_log_q`], a batch of
-/// 2 in which item 0 is expected once and item 1 once: Q = 1/2, Q' = (1/2) / (1 - 1/2) = 1.
-/// row 0: s_p = 1, one negative s = 0 - ln 1: P = e / (e + 1) = 0.7310586, weight 0.2689414
-/// loss = -0.2689414 * (1 - 0) in both rows.
+/// Positive left out, with the numbers of [`hand_worked_two_by_two_pins_the_sign_of_log_q`], a
+/// batch of 2 in which item 0 is expected once and item 1 once: Q = 1/2, Q' = (1/2) / (1 - 1/2) =
+/// 1. row 0: s_p = 1, one negative s = 0 - ln 1: P = e / (e + 1) = 0.7310586, weight 0.2689414 loss
+/// = -0.2689414 * (1 - 0) in both rows.
 #[test]
 fn hand_worked_two_by_two_without_the_positive() {
     let axes = [1.0, 0.0, 0.0, 1.0];
@@ -382,7 +382,8 @@ fn ranks_count_each_item_once_and_no_masked_column() {
     assert_eq!(case.run().ranks, [4, 1, 1, 3, 5, 2]);
 }
 
-/// A tower that gives every item the same vector tells nothing apart, and must not look as if it did.
+/// A tower that gives every item the same vector tells nothing apart, and must not look as if it
+/// did.
 #[test]
 fn a_collapsed_tower_ranks_last() {
     let query = Random(1).unit_rows(100, 4);
@@ -483,8 +484,12 @@ fn assert_ranks(case: &Case, ranks: &[u32]) {
     }
 }
 
+fn few() -> ProptestConfig {
+    ProptestConfig { cases: 64, failure_persistence: None, ..Default::default() }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(few())]
 
     /// Central differences of the f64 definition, in both towers, at every coordinate.
     #[test]
@@ -526,7 +531,9 @@ proptest! {
 
     /// Every column is corrected, the positive's too, so only differences of log q matter.
     #[test]
-    fn a_shift_of_all_log_q_changes_nothing(seed: u64, batch in 1_usize..200, shift in -9_f32..9.0) {
+    fn a_shift_of_all_log_q_changes_nothing(
+        seed: u64, batch in 1_usize..200, shift in -9_f32..9.0
+    ) {
         println!("seed {seed}, batch {batch}, shift {shift}");
         let case = Case::random(seed, batch, 8);
         let mut shifted = case.clone();

@@ -57,7 +57,8 @@ impl DeviceTower {
     /// `[rows, dim]`, rows being `batch` rounded up; the graph is kept for
     /// [`backward`](Self::backward). Does not wait for the device.
     pub(super) fn forward(&mut self, input: &[f32], batch: usize) -> &Tensor<2> {
-        let input = upload(input, self.input_width, &self.device).autodiff().require_grad(); // [rows, input]
+        let input = upload(input, self.input_width, &self.device); // [rows, input]
+        let input = input.autodiff().require_grad();
         let leaf = |value: &Tensor<2>| value.clone().autodiff().require_grad();
         let leaves: Vec<_> =
             self.weights.iter().map(|(weight, bias)| (leaf(weight), leaf(bias))).collect();

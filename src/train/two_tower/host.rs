@@ -14,8 +14,8 @@ use rayon::prelude::*;
 use super::super::product::{Left, dot, product};
 use super::Layer;
 
-/// Rows that go through the layers together. 128 to 256 take the same time, 64 a few per cent more; at
-/// 128 the sixteen groups of a large batch come out even.
+/// Rows that go through the layers together. 128 to 256 take the same time, 64 a few per cent more;
+/// at 128 the sixteen groups of a large batch come out even.
 const ROWS: usize = 128;
 /// Most groups of rows, thus most threads used.
 const GROUPS_MAX: usize = 16;
@@ -76,8 +76,8 @@ impl HostTower {
         }
     }
 
-    /// Output `[batch, dim]` for `input`, `[batch, inputs]`; what [`backward`](Self::backward) needs
-    /// is kept.
+    /// Output `[batch, dim]` for `input`, `[batch, inputs]`; what [`backward`](Self::backward)
+    /// needs is kept.
     pub(super) fn forward(&mut self, layers: &[Layer], input: &[f32], batch: usize) -> &[f32] {
         let (inputs, dim, rows) = (inputs(layers), dim(layers), group_rows(batch));
         for (outputs, layer) in self.outputs.iter_mut().zip(layers) {
@@ -107,8 +107,9 @@ impl HostTower {
         &self.normalised
     }
 
-    /// Takes `gradient` with respect to the outputs of the last [`forward`](Self::forward), `[batch,
-    /// dim]`, back to its input, which is given once more. Weight and bias gradients of each layer.
+    /// Takes `gradient` with respect to the outputs of the last [`forward`](Self::forward),
+    /// `[batch, dim]`, back to its input, which is given once more. Weight and bias gradients of
+    /// each layer.
     pub(super) fn backward(
         &mut self,
         layers: &[Layer],
@@ -200,8 +201,8 @@ impl Gradients {
 
     /// Through one layer, down: `above` is the gradient of its outputs, `input` what it got,
     /// `transposed` its weight. The weights' gradients are added to those of the chunk before
-    /// (`accumulate`) or overwrite them. The gradient of `input` goes to `into`, or becomes `above` for
-    /// the layer below.
+    /// (`accumulate`) or overwrite them. The gradient of `input` goes to `into`, or becomes `above`
+    /// for the layer below.
     fn layer_backward(
         &mut self,
         index: usize,

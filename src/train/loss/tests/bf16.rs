@@ -161,7 +161,7 @@ fn without_the_instructions_f32_answers() {
     let case = Case::random(1, 100, 7);
     assert!(bits(softmax.run(&case.input())) == bits(&case.run()));
     let asked = BatchSoftmax::new(Precision::Bf16).precision();
-    assert_eq!(asked == Precision::Bf16, Items::detect().is_some());
+    assert_eq!(asked == Precision::Bf16, super::super::bf16::Items::detect().is_some());
 }
 
 /// Gradient descent on the vectors themselves, from noise around planted pairs.

@@ -11,9 +11,8 @@ use std::sync::{Arc, Mutex};
 use dashmap::DashMap;
 use serde::{Deserialize, Serialize};
 
-use crate::stream::batch::Batch;
-use crate::stream::event::FeatureValue;
-use crate::train::copying::Copying;
+use super::copying::Copying;
+use millrace_events::{Batch, FeatureValue};
 
 /// Share of the items that goes at once when the bound is reached.
 const SWEEP: usize = 16;
@@ -260,9 +259,7 @@ impl CapturedCorpus {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stream::event::{Event, id_key};
-    use crate::stream::events::Events;
-    use crate::stream::offsets::Offsets;
+    use millrace_events::{Event, Events, Offsets, id_key};
 
     fn batch(names: &[&str]) -> Batch {
         let mut batch = Batch::new(Events::new(0, 1), Offsets::new("t"));
@@ -309,7 +306,7 @@ mod tests {
         for (step, name) in (1..).zip(["a", "b", "c", "d", "e"]) {
             corpus.remember(&batch(&[name]), step);
         }
-        let mut random = crate::train::random::SplitMix::new(1);
+        let mut random = millrace_events::SplitMix::new(1);
         let drawn = corpus.draw(4000, &mut || random.next_u64());
         for name in ["b", "c", "d", "e"] {
             let count = drawn.iter().filter(|(_, item)| &*item.name == name).count();
@@ -318,7 +315,7 @@ mod tests {
         let restored = Corpus::new(4, 100);
         restored.load(&corpus.to_bytes()).expect("just written");
         let names = |corpus: &Corpus| -> Vec<Box<str>> {
-            let mut random = crate::train::random::SplitMix::new(2);
+            let mut random = millrace_events::SplitMix::new(2);
             let drawn = corpus.draw(50, &mut || random.next_u64());
             drawn.into_iter().map(|(_, item)| item.name.clone()).collect()
         };
@@ -328,7 +325,7 @@ mod tests {
     #[test]
     fn a_capture_is_the_corpus_as_it_was() {
         let corpus = Corpus::new(20, 100);
-        let mut random = crate::train::random::SplitMix::new(5);
+        let mut random = millrace_events::SplitMix::new(5);
         let mut remember = |step| {
             let names: Vec<String> =
                 (0..3).map(|_| format!("item {}", random.next_u64() % 40)).collect();

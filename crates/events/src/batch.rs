@@ -1,7 +1,6 @@
 //! What one training step takes.
 
-use super::events::Events;
-use super::offsets::Offsets;
+use crate::{Events, Offsets};
 
 /// A run of events, with the offsets that reading them leads to.
 #[derive(Clone, Debug)]

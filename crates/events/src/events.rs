@@ -1,9 +1,6 @@
 //! Events in columns.
 
-use crate::config::Config;
-
-use super::column::Column;
-use super::event::Event;
+use crate::{Column, Event};
 
 /// Events, one column a field. All columns have the same length.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -41,13 +38,8 @@ impl Events {
         }
     }
 
-    /// No events, of the features of `config`.
-    pub fn of(config: &Config) -> Events {
-        Events::new(config.query.features.len(), config.item.features.len())
-    }
-
     /// No events, of the same features, with room for as much as `other` has.
-    pub(super) fn like(other: &Events) -> Events {
+    pub fn like(other: &Events) -> Events {
         let names = &other.item_names;
         Events {
             times_ms: Vec::with_capacity(other.len()),
@@ -90,8 +82,8 @@ impl Events {
         self.gather(&[(other, i)]);
     }
 
-    /// Appends events, each by its place among events of the same features. Column by column: 8.8 % of
-    /// consumption, where event by event it was 11.6.
+    /// Appends events, each by its place among events of the same features. Column by column: 8.8 %
+    /// of consumption, where event by event it was 11.6.
     pub fn gather(&mut self, places: &[(&Events, usize)]) {
         let places = || places.iter().copied();
         self.times_ms.extend(places().map(|(from, i)| from.times_ms[i]));
@@ -108,7 +100,7 @@ impl Events {
     }
 
     /// Keeps the first `events`, and drops what was written of an event that is not whole.
-    pub(super) fn truncate(&mut self, events: usize) {
+    pub fn truncate(&mut self, events: usize) {
         self.times_ms.truncate(events);
         self.query_ids.truncate(events);
         self.item_ids.truncate(events);

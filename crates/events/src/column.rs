@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::event::FeatureValue;
+use crate::FeatureValue;
 
 /// One feature's values, event after event.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -17,7 +17,7 @@ pub struct Column {
 
 impl Column {
     /// An empty column with room for as much as `other` has: batches of one topic are alike.
-    pub(super) fn like(other: &Column) -> Column {
+    pub fn like(other: &Column) -> Column {
         Column {
             ends: Vec::with_capacity(other.ends.len()),
             ids: Vec::with_capacity(other.ids.len()),
@@ -41,7 +41,7 @@ impl Column {
 
     /// Appends an id and its weight to the current event's entries.
     #[inline]
-    pub(super) fn entry(&mut self, id: u64, weight: f32) {
+    pub fn entry(&mut self, id: u64, weight: f32) {
         self.ids.push(id);
         self.values.push(weight);
     }
@@ -92,7 +92,7 @@ impl Column {
     }
 
     /// Keeps the first `events` events, and drops entries that no event's end follows.
-    pub(super) fn truncate(&mut self, events: usize) {
+    pub fn truncate(&mut self, events: usize) {
         self.ends.truncate(events);
         let entries = self.ends.last().map_or(0, |&end| end as usize);
         self.ids.truncate(entries);

@@ -4,7 +4,7 @@
 /// The finaliser: a bijection that leaves no bit of `z` recognisable. Inlined into loops that are
 /// compiled for wider vectors than the crate.
 #[inline(always)]
-pub(super) fn mix(mut z: u64) -> u64 {
+pub fn mix(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)

@@ -7,7 +7,8 @@ pub fn id_key(text: &[u8]) -> u64 {
     xxhash_rust::xxh3::xxh3_64(text)
 }
 
-/// One interaction, made by hand (tests, benches): decoding writes [`super::events::Events`] at once.
+/// One interaction, made by hand (tests, benches): decoding writes [`Events`](crate::Events) at
+/// once.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
     /// Event time, ms since 1970.

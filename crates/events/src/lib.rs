@@ -1,0 +1,21 @@
+//! The ground floor: the plain nouns that every room of Millrace speaks of.
+//!
+//! An [`Event`] is one interaction. [`Events`] holds many of them in columns, a [`Column`] for each
+//! feature. A [`Batch`] is what one training step takes: events, and the [`Offsets`] that reading
+//! them leads to. [`SplitMix`] is the generator of all that must be a pure function of a seed.
+//!
+//! Plain data: it knows no log, no model, no file, no clock and no configuration.
+
+mod batch;
+mod column;
+mod event;
+mod events;
+mod offsets;
+mod random;
+
+pub use batch::Batch;
+pub use column::Column;
+pub use event::{Event, FeatureValue, id_key};
+pub use events::{Events, Names};
+pub use offsets::Offsets;
+pub use random::{SplitMix, mix};
