@@ -74,8 +74,8 @@ pub enum Mode {
     /// read with their open gap.
     Default,
     /// Algorithms 2 and 3 to the letter, for comparison, at full batches: every slot starts with
-    /// last step 0, every occurrence in a batch updates it (the second copy has gap 0), and `p = 1
-    /// / max B` is the only reading. Departs only where `B` would divide by zero.
+    /// last step 0, every occurrence in a batch updates it (the second copy has gap 0), and
+    /// `p = 1 / max B` is the only reading. Departs only where `B` would divide by zero.
     Paper,
 }
 
