@@ -225,8 +225,9 @@ impl Trainer {
         StepReport { loss, ranks, candidates, unusable: Vec::new(), nonfinite_rows }
     }
 
-    /// Trains on the events that are not to blame. Where nobody but the model can be, because events
-    /// of before have broken too, or all of a batch, nothing is trained on and nobody is blamed.
+    /// Trains on the events that are not to blame. Where nobody but the model can be, because
+    /// events of before have broken too, or all of a batch, nothing is trained on and nobody is
+    /// blamed.
     fn train_without(
         &mut self,
         batch: &Batch,
