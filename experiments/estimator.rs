@@ -1,5 +1,5 @@
 //! The frequency estimator: the paper's simulation and figures in both modes, duplicates, real
-//! traffic beside rivals, streams cut into batches of other sizes, and items seen for the first time.
+//! traffic beside rivals, streams cut into batches of other sizes, items seen for the first time.
 //!
 //! Owns what is measured and written. Must never know: how the estimator or the plots work inside.
 
@@ -27,8 +27,8 @@ const LONG_SEEDS_MAX: u64 = 5;
 /// Arguments of `estimator`.
 #[derive(Args)]
 pub(crate) struct EstimatorArgs {
-    /// Directory for the figures (SVG) and estimator.json; made if missing. A relative path begins at
-    /// the repository's root.
+    /// Directory for the figures (SVG) and estimator.json; made if missing. A relative path begins
+    /// at the repository's root.
     #[arg(long)]
     out: PathBuf,
     /// Seeds 1 to N; each seeds a stream and its estimators' hashes. Cuts and first sights, whose

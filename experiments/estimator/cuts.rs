@@ -4,6 +4,7 @@
 //! are right for one size of batch only: after a change the heads learn the new gaps in a few
 //! steps, the tail only when it comes again, and log q is off by the difference.
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use millrace::plot::{Marks, Plot, Series};
@@ -25,6 +26,8 @@ const PHASES: [(u64, u64); 7] =
 const BANDS: [&str; 5] = ["1-9", "10-99", "100-999", "1,000-9,999", "10,000-"];
 /// Steps between readings, each of which asks for every item.
 const READ_EVERY: u64 = 20;
+/// Most that the sum of expected counts may be off, as a share.
+const SUM_OFF_MAX: f64 = 0.05;
 
 /// What the estimator's clock counts.
 #[derive(Clone, Copy, PartialEq)]
@@ -80,6 +83,10 @@ impl Reading {
     fn worst(&self) -> f64 {
         worst(self.errors)
     }
+
+    fn off(&self) -> f64 {
+        self.sum - 1.0
+    }
 }
 
 /// Of signed errors the one farthest from 0.
@@ -131,11 +138,6 @@ impl Runs {
         self.readings.iter().map(moment).collect()
     }
 
-    /// The farthest from 0 of a figure, of all moments and seeds.
-    fn worst(&self, figure: impl Fn(&Reading) -> f64) -> f64 {
-        worst(self.readings.iter().flatten().map(figure))
-    }
-
     /// Prints and returns what it says after each phase and at its worst.
     fn report(&self) -> Value {
         let mut value = json!({});
@@ -151,21 +153,51 @@ impl Runs {
                 value[&what][name] = json!({ "mean": rounded(mean), "worst": rounded(worst) });
             }
             let sums = self.at(step, |reading| reading.sum);
-            let off = worst(sums.iter().map(|sum| sum - 1.0));
+            let off = worst(self.at(step, Reading::off));
             let mean = Sample::new(sums).mean;
-            println!("  {mean:.3} ({:.3})", 1.0 + off);
+            let far = self.far_sums(step - steps + 1..=step);
+            println!("  {mean:.3} ({:.3})  {far}", 1.0 + off);
+            value[&what]["sums_off"] = json!(far);
             value[&what]["sum"] = json!({ "mean": rounded(mean), "worst": rounded(1.0 + off) });
         }
-        let error = self.worst(Reading::worst);
-        let off = self.worst(|reading| reading.sum - 1.0);
-        let readings = self.readings[0].len();
+        value["worst"] = self.report_worst();
+        value
+    }
+
+    /// Readings in these steps whose sum is off by more than [`SUM_OFF_MAX`].
+    fn far_sums(&self, steps: RangeInclusive<u64>) -> usize {
+        let readings = self.readings.iter().flatten();
+        let is_far =
+            |reading: &&Reading| steps.contains(&reading.step) && reading.off().abs() > SUM_OFF_MAX;
+        readings.filter(is_far).count()
+    }
+
+    /// The same for the farthest reading of all moments and seeds, and how many sums are off.
+    fn report_worst(&self) -> Value {
+        let readings = || self.readings.iter().flatten();
+        let farthest = |figure: fn(&Reading) -> f64| {
+            let by_size = |a: &&Reading, b: &&Reading| figure(a).abs().total_cmp(&figure(b).abs());
+            let reading = readings().max_by(by_size).expect("every seed was read");
+            (figure(reading), reading.step)
+        };
+        let (error, error_step) = farthest(Reading::worst);
+        let (off, sum_step) = farthest(Reading::off);
+        let count = readings().count();
+        let far = self.far_sums(0..=u64::MAX);
         println!(
-            "  {:<8} worst band of {readings} readings a seed: {error:+.2}; worst sum {:.3}",
+            "  {:<8} worst of {count} readings: band {error:+.2} at step {error_step}, \
+             sum {:.3} at step {sum_step}; {far} sums off by more than {SUM_OFF_MAX}",
             self.clock.name(),
             1.0 + off
         );
-        value["worst"] = json!({ "error": rounded(error), "sum": rounded(1.0 + off) });
-        value
+        json!({
+            "error": rounded(error),
+            "error_step": error_step,
+            "sum": rounded(1.0 + off),
+            "sum_step": sum_step,
+            "readings": count,
+            "sums_off": far,
+        })
     }
 
     /// Mean over the seeds at every moment.
@@ -192,7 +224,8 @@ pub(super) fn measure(results: &mut Value, seeds: u64, out: &Path) -> anyhow::Re
     println!(
         "\nZipf(1) over {ITEMS} items in batches of changing size (exact slots), {seeds} seeds:"
     );
-    println!("mean (worst) over them of the mean of ln(estimate / truth) by rank, and the sum");
+    println!("mean (worst) over them of the mean of ln(estimate / truth) by rank, and the sum,");
+    println!("with how many sums of the phase are off by more than {SUM_OFF_MAX}");
     println!("  clock    after       {}", BANDS.map(|band| format!("{band:<13}")).join("  "));
     results["seeds"] = json!(seeds);
     for runs in &runs {
