@@ -45,7 +45,8 @@ pub const STAGES: [&str; 3] = ["decoded", "trained", "published"];
 /// The cut-offs of the progressive recall; values of `k` in `millrace_recall`.
 pub const RECALL_KS: [&str; 3] = ["10", "50", "100"];
 
-/// What the progressive recall ranks against; values of `candidates` in `millrace_recall`.
+/// What the progressive recall ranks against; values of `candidates` in `millrace_recall`. `batch`:
+/// the distinct items of the last `batch.size` events, whatever the size of the batch at hand.
 pub const RECALL_CANDIDATES: [&str; 1] = ["batch"];
 
 /// Batch sizes are powers of two up to 32,768; what the linger cut short is smaller, and four-fold
@@ -87,7 +88,7 @@ pub struct Metrics {
     pub queue_batches: IntGaugeVec,
     /// Time of one step, by `phase` (see [`PHASES`]).
     pub step_seconds: HistogramVec,
-    /// Loss of the newest batch.
+    /// Mean loss of the newest full batch's worth of events.
     pub train_loss: Gauge,
     /// Recall of the newest batches, scored before they were trained on, by `k` and `candidates`.
     pub recall: GaugeVec,
@@ -129,7 +130,7 @@ impl Metrics {
             batch_events: histogram(&r, "batch_events", "Events in a batch.", &BATCH_BUCKETS),
             queue_batches: gauges(&r, "queue_batches", "Items waiting in a channel.", &["queue"]),
             step_seconds: phases(&r, "step_seconds", "Time of a step by phase.", &["phase"]),
-            train_loss: gauge(&r, "train_loss", "Loss of the newest batch."),
+            train_loss: gauge(&r, "train_loss", "Mean loss of the newest batch.size events."),
             recall: floats(&r, "recall", "Recall before training.", &["k", "candidates"]),
             event_age_seconds: floats(&r, "event_age_seconds", "Newest event's age.", &["stage"]),
             embedding_rows: gauges(&r, "embedding_rows", "Rows of a table.", &["table"]),

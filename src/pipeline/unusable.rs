@@ -29,9 +29,14 @@ impl Unusable {
         batch: &Batch,
         events: &[u32],
     ) -> anyhow::Result<()> {
-        if events.is_empty() {
-            return Ok(());
-        }
+        let Some(&first) = events.first() else { return Ok(()) };
+        tracing::warn!(
+            events = events.len(),
+            first = ?batch.origins.get(first as usize),
+            item = batch.events.item_names.get(first as usize),
+            "{REASON}: events whose vectors are not finite were left out: a number near the limit \
+             of 32-bit floats, or a model that is breaking"
+        );
         let letters = match &mut self.letters {
             Some(letters) => letters,
             none => none.insert(DeadLetters::new(config)?),
@@ -40,11 +45,8 @@ impl Unusable {
             let event = event as usize;
             let Some(&(partition, offset)) = batch.origins.get(event) else { continue };
             let item = batch.events.item_names.get(event);
-            let error = format!(
-                "its vectors are not finite, so nothing was learned from it: item `{item}`; a \
-                 number near the limit of 32-bit floats, or a model that is breaking"
-            );
-            tracing::warn!(partition, offset, item, "{REASON}: {error}");
+            let error =
+                format!("its vectors are not finite; nothing was learned from item `{item}`");
             letters.send(&Letter {
                 key: None,
                 payload: Some(item.as_bytes()),

@@ -314,8 +314,8 @@ impl Table {
         let mut victims = self.touched_before(now);
         assert!(
             victims.len() >= needed,
-            "rows_max = {} is below the distinct ids of the step at event {now}: {} rows are in use \
-             and {needed} more do not fit; raise rows_max or lower the batch size",
+            "rows_max = {} is below the distinct ids of the step at event {now}: {} rows are in \
+             use and {needed} more do not fit; raise rows_max or lower the batch size",
             self.settings.rows_max,
             self.len() - victims.len()
         );

@@ -33,8 +33,7 @@
 //!
 //! # Threads
 //! Large tables are split into 16 shards by the hash of the id; an update runs them on the current
-//! rayon pool and gives the same bits on any number of threads. A [`Reader`] may be asked by other
-//! threads at any time.
+//! rayon pool and gives the same bits on any number of threads.
 
 mod capture;
 mod first;
@@ -45,9 +44,6 @@ mod slots;
 mod state;
 #[cfg(test)]
 mod tests;
-
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use rayon::prelude::*;
 
@@ -74,8 +70,8 @@ pub enum Mode {
     /// read with their open gap.
     Default,
     /// Algorithms 2 and 3 to the letter, for comparison, at full batches: every slot starts with
-    /// last step 0, every occurrence in a batch updates it (the second copy has gap 0), and `p = 1
-    /// / max B` is the only reading. Departs only where `B` would divide by zero.
+    /// last step 0, every occurrence in a batch updates it (the second copy has gap 0), and
+    /// `p = 1 / max B` is the only reading. Departs only where `B` would divide by zero.
     Paper,
 }
 
@@ -145,35 +141,26 @@ impl FrequencySettings {
     }
 }
 
-/// What the owner and its readers share.
+/// The slots, and the time they stand at.
 struct Table {
     settings: FrequencySettings,
     slots: Slots,
     /// Of the stream up to the last update, that included.
-    events: AtomicU64,
-    /// Bits of [`Now::span`] and of [`Now::first_gap`].
-    span: AtomicU32,
-    first_gap: AtomicU32,
+    events: u64,
+    /// See [`Now::span`].
+    span: f32,
+    /// See [`Now::first_gap`].
+    first_gap: f32,
 }
 
 impl Table {
     fn new(settings: FrequencySettings, slots: Slots) -> Self {
-        let number = |value: f32| AtomicU32::new(value.to_bits());
-        let (span, first_gap) = (number(1.0), number(settings.initial_gap));
-        Self { settings, slots, events: AtomicU64::new(0), span, first_gap }
-    }
-
-    fn events(&self) -> u64 {
-        self.events.load(Ordering::Relaxed)
-    }
-
-    fn span(&self) -> f32 {
-        f32::from_bits(self.span.load(Ordering::Relaxed))
+        let first_gap = settings.initial_gap;
+        Self { settings, slots, events: 0, span: 1.0, first_gap }
     }
 
     fn now(&self) -> Now {
-        let first_gap = f32::from_bits(self.first_gap.load(Ordering::Relaxed));
-        Now { tick: self.tick(self.events()), span: self.span(), first_gap }
+        Now { tick: self.tick(self.events), span: self.span, first_gap: self.first_gap }
     }
 
     /// The slots' clock after so many events.
@@ -181,13 +168,6 @@ impl Table {
         let batch = self.settings.batch;
         // Whole batches first: the product of all events would overflow some day.
         events / batch * TICKS + events % batch * TICKS / batch
-    }
-
-    /// Readers see the new time.
-    fn advance(&self, events: u64, span: f32, first_gap: f32) {
-        self.span.store(span.to_bits(), Ordering::Relaxed);
-        self.first_gap.store(first_gap.to_bits(), Ordering::Relaxed);
-        self.events.store(events, Ordering::Relaxed);
     }
 
     fn estimate(&self, now: Now, id: u64, meaning: Meaning) -> f32 {
@@ -205,7 +185,7 @@ impl Table {
 ///
 /// Deterministic: equal update sequences give equal bits, on any number of threads.
 pub struct Frequency {
-    table: Arc<Table>,
+    table: Table,
     /// One a shard.
     lanes: Vec<Lane>,
     /// With [`Rate::Auto`]: what its rates were worth lately.
@@ -230,7 +210,7 @@ impl Frequency {
         let slots = Slots::new(&settings);
         let first_gaps = FirstGaps::new(settings.initial_gap);
         Self {
-            table: Arc::new(Table::new(settings, slots)),
+            table: Table::new(settings, slots),
             lanes,
             scores: Scores::default(),
             first_gaps,
@@ -248,9 +228,9 @@ impl Frequency {
     /// in the default mode makes a gap of exactly a multiple of it look like a copy in the same
     /// update.
     pub fn update(&mut self, events: u64, ids: &[u64]) {
-        let last = self.table.events();
+        let last = self.table.events;
         assert!(events > last, "event {events} after {last}: the clock must go forward");
-        let (rule, table) = (self.rule(), &*self.table);
+        let (rule, table) = (self.rule(), &self.table);
         let tick = table.tick(events);
         let threads = if ids.len() < PARALLEL_IDS_MIN { 1 } else { rayon::current_num_threads() };
         let share = self.lanes.len().div_ceil(threads);
@@ -269,17 +249,19 @@ impl Frequency {
         self.occurrences = occurrences as u64;
         self.collided = self.lanes.iter().map(|lane| lane.collided).sum();
         self.lanes.iter().for_each(|lane| self.scores.add(&lane.scores));
-        let table = &self.table;
-        let (tick, last) = (table.tick(events), table.events());
-        if table.settings.mode == Mode::Default {
+        let (tick, last) = (self.table.tick(events), self.table.events);
+        if self.table.settings.mode == Mode::Default {
             self.first_gaps.update(tick, self.lanes.iter().map(|lane| &lane.sights));
         }
+        let table = &mut self.table;
         let span = (events - last) as f32 / table.settings.batch as f32;
-        table.advance(events, span.min(1.0), self.first_gaps.gap());
+        table.events = events;
+        table.span = span.min(1.0);
+        table.first_gap = self.first_gaps.gap();
     }
 
     /// Natural logarithm of the frequency of each id; `out` is as long as `ids`. As
-    /// [`Reader::estimate`], on the current rayon pool.
+    /// [`estimate`](Self::estimate), on the current rayon pool.
     pub fn log_q(&self, ids: &[u64], meaning: Meaning, out: &mut [f32]) {
         assert_eq!(ids.len(), out.len(), "log_q writes one value per id");
         let now = self.table.now();
@@ -291,7 +273,13 @@ impl Frequency {
         });
     }
 
-    /// As [`Reader::estimate`].
+    /// Frequency of any id, seen or not, as of the last update: above 0. Of the hashes it reads the
+    /// one with the largest mean gap, since a collision can only shorten it.
+    ///
+    /// In default mode an item that has been away for a batch or more is read with its open gap, so
+    /// it fades while it stays away, the sooner the fewer gaps are known of it, and for all once
+    /// eight copies were due and none came. One never seen is as rare as others' first gaps and the
+    /// batches without it say together. Paper mode reads `1 / B` whatever the `meaning`.
     pub fn estimate(&self, id: u64, meaning: Meaning) -> f32 {
         self.table.estimate(self.table.now(), id, meaning)
     }
@@ -299,11 +287,6 @@ impl Frequency {
     /// Batches from an item's first sight to its second, as those of late turned out.
     pub fn first_gap(&self) -> f32 {
         self.first_gaps.gap()
-    }
-
-    /// For other threads to read from while this one is updated.
-    pub fn reader(&self) -> Reader {
-        Reader(Arc::clone(&self.table))
     }
 
     /// The rate of the next update.
@@ -364,28 +347,5 @@ impl Table {
                 }
             }
         }
-    }
-}
-
-/// Reads a [`Frequency`] from any thread, while it is updated: as of the last finished update, or
-/// with part of the one that is under way.
-#[derive(Clone)]
-pub struct Reader(Arc<Table>);
-
-impl Reader {
-    /// Frequency of any id, seen or not, as of the last update: above 0. Of the hashes it reads the
-    /// one with the largest mean gap, since a collision can only shorten it.
-    ///
-    /// In default mode an item that has been away for a batch or more is read with its open gap, so
-    /// it fades while it stays away, the sooner the fewer gaps are known of it, and for all once
-    /// eight copies were due and none came. One never seen is as rare as others' first gaps and the
-    /// batches without it say together. Paper mode reads `1 / B` whatever the `meaning`.
-    pub fn estimate(&self, id: u64, meaning: Meaning) -> f32 {
-        self.0.estimate(self.0.now(), id, meaning)
-    }
-
-    /// Events up to the last finished update.
-    pub fn events(&self) -> u64 {
-        self.0.events()
     }
 }

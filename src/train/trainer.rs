@@ -225,8 +225,9 @@ impl Trainer {
         StepReport { loss, ranks, candidates, unusable: Vec::new(), nonfinite_rows }
     }
 
-    /// Trains on the events that are not to blame. `to_blame` goes over the batch, then over those
-    /// of the window that filled it up.
+    /// Trains on the events that are not to blame. Where nobody but the model can be, because
+    /// events of before have broken too, or all of a batch, nothing is trained on and nobody is
+    /// blamed.
     fn train_without(
         &mut self,
         batch: &Batch,
@@ -235,24 +236,33 @@ impl Trainer {
         enter: &mut (dyn FnMut(Phase) + Send),
     ) -> StepReport {
         let (own, past) = to_blame.split_at(batch.len());
-        let skipped = self.window.len() - past.len();
-        self.window.retain(|event| event < skipped || !past[event - skipped]);
         let numbered = |wanted: bool| (0u32..).zip(own).filter(move |&(_, bad)| *bad == wanted);
         let unusable: Vec<u32> = numbered(true).map(|(event, _)| event).collect();
         let usable: Vec<u32> = numbered(false).map(|(event, _)| event).collect();
-        let rest = batch.part(&usable);
-        let before: Vec<Vec<u64>> = match before {
-            [] => Vec::new(),
-            before => usable.iter().map(|&event| before[event as usize].clone()).collect(),
+        let mut report = StepReport {
+            loss: f32::NAN,
+            ranks: Vec::new(),
+            candidates: 0,
+            unusable,
+            nonfinite_rows: 0,
         };
-        if rest.is_empty() {
-            let (loss, ranks) = (f32::NAN, Vec::new());
-            return StepReport { loss, ranks, candidates: 0, unusable, nonfinite_rows: 0 };
+        if past.contains(&true) || usable.is_empty() && batch.len() > 1 {
+            report.unusable.clear();
+            self.finish(batch);
+        } else if !usable.is_empty() {
+            let rest = batch.part(&usable);
+            let before: Vec<Vec<u64>> = match before {
+                [] => Vec::new(),
+                before => usable.iter().map(|&event| before[event as usize].clone()).collect(),
+            };
+            let attempt = self.attempt(&rest, &before, false, enter);
+            self.finish(&rest);
+            report.loss = attempt.loss;
+            report.ranks = attempt.ranks;
+            report.candidates = attempt.candidates;
+            report.nonfinite_rows = attempt.nonfinite_rows;
         }
-        let attempt = self.attempt(&rest, &before, false, enter);
-        self.finish(&rest);
-        let Attempt { loss, ranks, candidates, nonfinite_rows, .. } = attempt;
-        StepReport { loss, ranks, candidates, unusable, nonfinite_rows }
+        report
     }
 
     /// One pass of Algorithm 1 over `batch`, whose queries had the items `before` each event. The

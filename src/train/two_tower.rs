@@ -394,7 +394,7 @@ mod tests {
                 let (a, b) = (steps(&mut host, batch, seed), steps(&mut graph, batch, seed));
                 let pairs = a.0.iter().zip(&b.0).chain(a.1.iter().zip(&b.1));
                 for (a, b) in pairs {
-                    assert!((a - b).abs() < 1e-4 * (1.0 + b.abs()), "{a} {b}, batch {batch}");
+                    assert!((a - b).abs() < 5e-4 * (1.0 + b.abs()), "{a} {b}, batch {batch}");
                 }
             }
             let probe = values(5 * 9, 50);

@@ -91,29 +91,7 @@ impl Window {
         for (column, new) in past.columns.iter_mut().zip(&events.item) {
             column.append(new);
         }
-        let old = past.len().saturating_sub(self.size);
-        past.item_ids.drain(..old);
-        past.query_ids.drain(..old);
-        past.columns.iter_mut().for_each(|column| column.drop_front(old));
-    }
-
-    /// Forgets the events for which `stays` is false; they are numbered from the oldest.
-    pub(super) fn retain(&mut self, stays: impl Fn(usize) -> bool) {
-        let old = std::mem::take(&mut self.past);
-        let past = &mut self.past;
-        past.columns = vec![Column::default(); old.columns.len()];
-        for event in (0..old.len()).filter(|&event| stays(event)) {
-            past.item_ids.push(old.item_ids[event]);
-            past.query_ids.push(old.query_ids[event]);
-            for (column, old) in past.columns.iter_mut().zip(&old.columns) {
-                column.push_from(old, event);
-            }
-        }
-    }
-
-    /// Events before the next batch.
-    pub(super) fn len(&self) -> usize {
-        self.past.len()
+        past.drop_front(past.len().saturating_sub(self.size));
     }
 
     pub(super) fn to_bytes(&self) -> Vec<u8> {
@@ -137,8 +115,7 @@ impl Window {
             return Err("the window of events is damaged".into());
         }
         self.past = saved.past;
-        let old = self.past.len().saturating_sub(self.size);
-        self.retain(|event| event >= old);
+        self.past.drop_front(self.past.len().saturating_sub(self.size));
         Ok(())
     }
 }
@@ -146,6 +123,12 @@ impl Window {
 impl Items {
     fn len(&self) -> usize {
         self.item_ids.len()
+    }
+
+    fn drop_front(&mut self, events: usize) {
+        self.item_ids.drain(..events);
+        self.query_ids.drain(..events);
+        self.columns.iter_mut().for_each(|column| column.drop_front(events));
     }
 }
 
@@ -194,17 +177,6 @@ mod tests {
                 assert_eq!(restored, window);
             }
         }
-    }
-
-    #[test]
-    fn events_can_be_taken_out() {
-        let mut window = Window::new(8);
-        window.push(&batch(0..8));
-        window.retain(|event| event % 2 == 1);
-        let own = batch(20..21);
-        let traffic = window.fill_up(&own);
-        assert_eq!(*traffic.item_ids, [20, 1, 3, 5, 7]);
-        assert_eq!(traffic.columns[1].values, [20.0, 1.0, 3.0, 5.0, 7.0]);
     }
 
     #[test]

@@ -26,9 +26,6 @@ const SILENT_COPIES: f32 = 8.0;
 /// after 2^26 batches, two years of 1,000 events a second at a batch of 1,024.
 pub(super) const TICKS: u64 = 64;
 
-/// A last tick after the reader's gives a difference of nearly 2^32.
-const LATER: u32 = u32::MAX - (1 << 16);
-
 /// Euler's constant: the mean of `-ln x` where x is exponentially distributed with mean 1.
 pub(super) const LOG_OF_MEAN: f32 = 0.577_215_7;
 
@@ -192,8 +189,7 @@ impl Slot {
             return (now.first_gap + open, 1.0);
         }
         let Self { gap, count, .. } = *self;
-        // Another thread may see a slot that a later update has written: it is not open.
-        if open < 1.0 || (now.tick as u32).wrapping_sub(self.last_tick) > LATER {
+        if open < 1.0 {
             return match self.hits {
                 1 => (gap * LOG_OF_MEAN.exp(), count),
                 hits => (gap + (gap - now.span).max(0.0) / (f32::from(hits) - 1.0), count),

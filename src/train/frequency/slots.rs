@@ -1,6 +1,6 @@
-//! Where the slots lie: one fixed array or one bounded map per shard, shared with readers.
+//! Where the slots lie: one fixed array or one bounded map per shard.
 //!
-//! Owns hashing, memory and what a reader on another thread sees. Must never know: batches, rates.
+//! Owns hashing and memory. Must never know: batches, rates.
 
 use std::sync::RwLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -70,9 +70,8 @@ impl Shard {
     }
 }
 
-/// A slot that other threads may read while its owner writes: two words, each whole. Between them
-/// a reader can see the gap of one update beside the count of the one before, which is harmless.
-/// On x86 and ARM these accesses are plain moves.
+/// A slot that several threads can reach: each writes those of its own shards, in one array. On x86
+/// and ARM these accesses are plain moves.
 #[derive(Default)]
 pub(super) struct Cell([AtomicU64; 2]);
 
@@ -112,11 +111,11 @@ impl Cell {
     }
 }
 
-/// All slots. One thread at a time updates; any number read.
+/// All slots.
 pub(super) enum Slots {
     /// `[shard][hash][bucket]`.
     Hashed(Box<[Cell]>),
-    /// One map a shard, locked for one shard's share of a step, or for one reading.
+    /// One map a shard, locked for one shard's share of a step.
     Exact(Vec<RwLock<IdMap<Slot>>>),
 }
 
@@ -212,7 +211,7 @@ fn zeroed(count: usize) -> Box<[Cell]> {
         // SAFETY: whole pages inside the allocation, and the advice changes no byte of them.
         // Refused advice costs speed, nothing else.
         unsafe {
-            let first = cells.as_ptr().cast_mut().cast::<libc::c_void>().byte_add(skipped);
+            let first = cells.as_ptr().cast_mut().cast::<libc::c_void>().wrapping_byte_add(skipped);
             libc::madvise(first, length, libc::MADV_HUGEPAGE);
         }
     }

@@ -3,7 +3,7 @@
 //! Owns the format, version 3: header, slots (or ids and slots), the first gaps, the rates' scores
 //! and samples. Version 2 counted steps where this counts events.
 
-use std::sync::{Arc, RwLock};
+use std::sync::RwLock;
 
 use super::super::embedding::take;
 use super::super::id_map::IdMap;
@@ -49,11 +49,11 @@ impl Frequency {
         out.extend(VERSION.to_le_bytes());
         out.extend([u8::from(s.mode == Mode::Paper), u8::from(s.exact)]);
         out.extend(s.initial_gap.to_le_bytes());
-        let numbers = [s.hashes as u64, s.buckets as u64, s.seed, s.batch, self.table.events()];
+        let numbers = [s.hashes as u64, s.buckets as u64, s.seed, s.batch, self.table.events];
         for number in numbers.into_iter().chain([self.occurrences, self.collided]) {
             out.extend(number.to_le_bytes());
         }
-        out.extend(self.table.span().to_le_bytes());
+        out.extend(self.table.span.to_le_bytes());
     }
 
     /// The first gaps; scores and samples of the rates, after their number.
@@ -110,8 +110,8 @@ impl Frequency {
         if !bytes.is_empty() {
             return Err(format!("frequency state has {} bytes too many: damaged", bytes.len()));
         }
-        frequency.table = Arc::new(Table::new(settings.clone(), slots));
-        frequency.table.advance(events, span, first_gaps.gap());
+        let (settings, first_gap) = (settings.clone(), first_gaps.gap());
+        frequency.table = Table { settings, slots, events, span, first_gap };
         Ok(Self { occurrences, collided, first_gaps, ..frequency })
     }
 }

@@ -598,40 +598,6 @@ fn shards_in_any_order_give_the_same_bits() {
     }
 }
 
-#[test]
-fn others_read_while_it_is_updated() {
-    for settings in large() {
-        let reads_default = settings.mode == Mode::Default;
-        let mut f = Frequency::new(settings);
-        let reader = f.reader();
-        f.update(1, &[7; 5]);
-        f.update(2, &[7; 5]);
-        std::thread::scope(|scope| {
-            let reading = scope.spawn(|| {
-                let mut reads = 0u64;
-                while reader.events() < 400 {
-                    let (count, p) = (
-                        reader.estimate(7, Meaning::ExpectedCount),
-                        reader.estimate(7, Meaning::Probability),
-                    );
-                    if reads_default {
-                        // A bucket shared with an id that comes first shows that one for a moment.
-                        assert!((3.0..8.0).contains(&count) && p == 1.0, "{count} {p}");
-                    }
-                    reads += 1;
-                }
-                reads
-            });
-            for (ids, step) in skewed(1, 398).iter().zip(3..) {
-                let ids: Vec<u64> = ids.iter().map(|id| id + 10).chain([7; 5]).collect();
-                f.update(step, &ids);
-            }
-            assert!(reading.join().expect("no reading panicked") > 0);
-        });
-        assert_eq!(f.estimate(7, Meaning::Probability), reader.estimate(7, Meaning::Probability));
-    }
-}
-
 /// Geometric gaps of an item that comes with probability `p`.
 fn geometric(random: &mut SplitMix, p: f64) -> u64 {
     1 + (uniform(random).ln() / (1.0 - p).ln()) as u64

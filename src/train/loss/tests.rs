@@ -322,11 +322,12 @@ fn a_popular_item_is_pushed_away_less_and_pulled_up_more() {
     assert!(pull(&corrected) > 1.5 * pull(&plain));
 }
 
-/// Rows 0 and 1 hold the same item, so each masks the other's column; row 2 sees both copies. Dot
-/// products (τ = 0.5): row 0 [1, 1, .6], row 1 [0, 0, .8], row 2 [-1, -1, -.6]. log q = [1, 1, 0].
-/// row 0: logits 1, masked, 1.2   -> -ln P = ln(1 + e^0.2)   = 0.7981389 row 1: logits masked, -1,
-/// 1.6  -> -ln P = ln(1 + e^2.6)   = 2.6716446 row 2: logits -3, -3, -1.2     -> -ln P = ln(1 +
-/// 2e^-1.8) = 0.2856284
+/// Rows 0 and 1 hold the same item, so each masks the other's column; row 2 sees both copies.
+/// Dot products (τ = 0.5): row 0 [1, 1, .6], row 1 [0, 0, .8], row 2 [-1, -1, -.6].
+/// log q = [1, 1, 0].
+/// row 0: logits 1, masked, 1.2   -> -ln P = ln(1 + e^0.2)   = 0.7981389
+/// row 1: logits masked, -1, 1.6  -> -ln P = ln(1 + e^2.6)   = 2.6716446
+/// row 2: logits -3, -3, -1.2     -> -ln P = ln(1 + 2e^-1.8) = 0.2856284
 #[test]
 fn hand_worked_three_by_three_masks_accidental_hits() {
     let query = [1.0, 0.0, 0.0, 1.0, -1.0, 0.0];
@@ -348,9 +349,9 @@ fn hand_worked_three_by_three_masks_accidental_hits() {
 }
 
 /// Positive left out, with the numbers of [`hand_worked_two_by_two_pins_the_sign_of_log_q`], a
-/// batch of 2 in which item 0 is expected once and item 1 once: Q = 1/2, Q' = (1/2) / (1 - 1/2) =
-/// 1. row 0: s_p = 1, one negative s = 0 - ln 1: P = e / (e + 1) = 0.7310586, weight 0.2689414 loss
-/// = -0.2689414 * (1 - 0) in both rows.
+/// batch of 2 in which item 0 is expected once and item 1 once: Q = 1/2, Q' = (1/2) / (1/2) = 1.
+/// row 0: s_p = 1, one negative s = 0 - ln 1: P = e / (e + 1) = 0.7310586, weight 0.2689414
+/// loss is -0.2689414 * (1 - 0) in both rows.
 #[test]
 fn hand_worked_two_by_two_without_the_positive() {
     let axes = [1.0, 0.0, 0.0, 1.0];
