@@ -1,10 +1,12 @@
 //! The frequency estimator: the paper's simulation and figures in both modes, duplicates, real
-//! traffic beside rivals.
+//! traffic beside rivals, streams cut into batches of other sizes, and items seen for the first time.
 //!
 //! Owns what is measured and written. Must never know: how the estimator or the plots work inside.
 
 mod clicks;
+mod cuts;
 mod figures;
+mod first_sights;
 mod globo;
 mod rivals;
 mod sample;
@@ -19,14 +21,18 @@ use clap::Args;
 use millrace::progress::Progress;
 use serde_json::json;
 
+/// Most seeds of the simulations that take seconds a seed; theirs differ by hundredths.
+const LONG_SEEDS_MAX: u64 = 5;
+
 /// Arguments of `estimator`.
 #[derive(Args)]
 pub(crate) struct EstimatorArgs {
-    /// Directory for figure4.svg, figure5.svg, globo.svg and estimator.json; made if missing. A
-    /// relative path begins at the repository's root.
+    /// Directory for the figures (SVG) and estimator.json; made if missing. A relative path begins at
+    /// the repository's root.
     #[arg(long)]
     out: PathBuf,
-    /// Seeds 1 to N; each seeds a stream and its estimators' hashes.
+    /// Seeds 1 to N; each seeds a stream and its estimators' hashes. Cuts and first sights, whose
+    /// streams are long, take five at most.
     #[arg(long, value_name = "N", default_value_t = 10)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     seeds: u64,
@@ -45,6 +51,9 @@ pub(crate) fn run(args: &EstimatorArgs) -> anyhow::Result<()> {
     let mut results = json!({ "seeds": args.seeds });
     figures::measure(&mut results, args.seeds, out)?;
     zipf::measure(&mut results["zipf_top"], args.seeds);
+    let seeds = args.seeds.min(LONG_SEEDS_MAX);
+    cuts::measure(&mut results["cuts"], seeds, out)?;
+    first_sights::measure(&mut results["first_sights"], seeds, out)?;
     globo::measure(&mut results, &data, args.seeds, out)?;
 
     let path = out.join("estimator.json");
