@@ -14,14 +14,14 @@ use anyhow::Context;
 use clap::Args;
 use millrace::config::Config;
 use millrace::pipeline::placement;
-use millrace::train::evaluation::metrics::{Band, Quality};
+use millrace::train::evaluation::metrics::Band;
 use millrace::train::placement::Placement;
 use serde_json::{Map, Value, json};
 
 use crate::datasets::{self, load};
 use crate::events::Log;
-use held_out::Protocol;
-use report::{Measured, Page};
+use held_out::Outcome;
+use report::{Measured, Page, Ranked};
 
 /// Arguments of `quality`.
 #[derive(Args)]
@@ -42,12 +42,12 @@ pub(crate) struct QualityArgs {
     data: Option<PathBuf>,
 }
 
-/// A data set with its file and protocol.
+/// A data set with its file, and how often the training part is passed over.
 struct Dataset {
     name: &'static str,
     file: &'static str,
     what: &'static str,
-    protocol: Protocol,
+    passes: u32,
 }
 
 const HELD_OUT: [Dataset; 2] = [
@@ -55,15 +55,16 @@ const HELD_OUT: [Dataset; 2] = [
         name: "wikispeedia",
         file: "wikispeedia/links.jsonl.gz",
         what: "links between Wikipedia articles, 20 passes over the first 90%, shuffled anew in \
-               each; all articles are candidates but those the page is known to link to",
-        protocol: Protocol { passes: 20, exclude_seen: true },
+               each; ranked among all articles, and among those that the page is not known to \
+               link to",
+        passes: 20,
     },
     Dataset {
         name: "ml-1m",
         file: "ml-1m/ratings.jsonl.gz",
-        what: "MovieLens ratings as interactions, one pass over the first 90% in order; all films \
-               are candidates",
-        protocol: Protocol { passes: 1, exclude_seen: false },
+        what: "MovieLens ratings as interactions, one pass over the first 90% in order; ranked \
+               among all films, and among those that the user did not have in that part",
+        passes: 1,
     },
 ];
 
@@ -114,18 +115,28 @@ fn measure_held_out(dataset: &Dataset, seed: u64, data: &Path) -> anyhow::Result
     let mut popularity = None;
     for mode in &modes::HELD_OUT {
         let config = load(dataset.name, seed, mode.set)?;
-        let outcome =
-            held_out::measure(&config, &start(&config)?, &dataset.protocol, (&train, &test));
-        print_line(mode.name, &outcome.model);
-        measured.candidates = outcome.candidates as f64;
-        let row = measured.row(mode.name, mode.what, outcome.model);
-        row.shown = Some((outcome.coverage, outcome.popularity_bias));
-        popularity = Some(outcome.popularity);
+        let Outcome { all, excluding_seen } =
+            held_out::measure(&config, &start(&config)?, dataset.passes, (&train, &test));
+        measured.candidates = Some(all.candidates());
+        let (model, unseen) = (Ranked::of_model(&all), Ranked::of_model(&excluding_seen));
+        add_row(&mut measured, (mode.name, mode.what), model, unseen);
+        popularity = Some([all.popularity, excluding_seen.popularity]);
     }
-    let popularity = popularity.context("there are modes")?;
-    print_line("popularity", &popularity);
-    measured.row("popularity", "events in training", popularity);
+    let [all, unseen] = popularity.context("there are modes")?.map(Ranked::of);
+    add_row(&mut measured, ("popularity", "events in training"), all, unseen);
     Ok(measured)
+}
+
+/// A row with both ways of choosing candidates, printed as well.
+fn add_row(
+    measured: &mut Measured,
+    (name, what): (&'static str, &'static str),
+    all: Ranked,
+    excluding_seen: Ranked,
+) {
+    print_line(name, &all);
+    print_line("  excluding seen", &excluding_seen);
+    measured.row(name, what, all).excluding_seen = Some(excluding_seen);
 }
 
 fn measure_globo(seed: u64, data: &Path) -> anyhow::Result<Measured> {
@@ -145,16 +156,17 @@ fn measure_globo(seed: u64, data: &Path) -> anyhow::Result<Measured> {
          trained on",
     );
     for (name, what, ranking) in rankings {
-        print_line(name, &ranking.total);
         measured.cases = ranking.total.all.cases() as usize;
-        let days = ranking.days;
-        measured.row(name, what, ranking.total).days = days.into_values().collect();
+        let (ranked, days) = (Ranked::of(ranking.total), ranking.days);
+        print_line(name, &ranked);
+        measured.row(name, what, ranked).days = days.into_values().collect();
     }
     Ok(measured)
 }
 
-fn print_line(name: &str, quality: &Quality) {
-    let [at_10, at_50, at_100, at_300] = quality.recall(&Band::ALL).map(|recall| recall.value);
+fn print_line(name: &str, ranked: &Ranked) {
+    let recall = ranked.quality.recall(&Band::ALL);
+    let [at_10, at_50, at_100, at_300] = recall.map(|recall| recall.value);
     println!("{name:<28} recall@10/50/100/300 {at_10:.4} {at_50:.4} {at_100:.4} {at_300:.4}");
 }
 

@@ -27,8 +27,11 @@ pub(super) fn measure(
         done();
         Ok(outcome)
     };
-    let only = |mut outcome: Progressive| outcome.weights.swap_remove(0);
-    let frozen = run(&["loss.correction=plain"], &[0.0], Some(FROZEN_AFTER_DAYS))?;
+    let at = |outcome: &Progressive, wanted: f32| {
+        let place = outcome.settings().weights.iter().position(|&weight| weight == wanted);
+        outcome.weights[place.expect("this weight was compared")].clone()
+    };
+    let frozen = run(&["loss.correction=plain"], &[0.0, 1.0], Some(FROZEN_AFTER_DAYS))?;
     let plain = run(&["loss.correction=plain"], &WEIGHTS, None)?;
     let corrected = run(&["loss.correction=corrected"], &[0.0], None)?;
     let adagrad = run(
@@ -42,10 +45,16 @@ pub(super) fn measure(
     )?;
     let (ours, popularity) = (plain.chosen.clone(), plain.popularity.clone());
     Ok(vec![
-        ("frozen", "plain, not trained after day 3", only(frozen)),
-        ("plain", "in-batch softmax (eq. 3)", only(plain)),
-        ("corrected_adagrad", "eq. 4, sums of squares that only grow", only(adagrad)),
-        ("corrected", "log q subtracted from every logit (eq. 4)", only(corrected)),
+        ("frozen", "plain, not trained after day 3", at(&frozen, 0.0)),
+        (
+            "frozen_live_log_q",
+            "the same towers, the estimator goes on; ranked by s / tau + log q",
+            at(&frozen, 1.0),
+        ),
+        ("plain", "in-batch softmax (eq. 3)", at(&plain, 0.0)),
+        ("corrected_adagrad", "eq. 4, sums of squares that only grow", at(&adagrad, 0.0)),
+        ("corrected", "log q subtracted from every logit (eq. 4)", at(&corrected, 0.0)),
+        ("plain_live_log_q", "plain, ranked by s / tau + log q", at(&plain, 1.0)),
         (
             "ours",
             "plain, ranked by s / tau + lambda log q, lambda being the best of the stream so far",
@@ -58,7 +67,7 @@ pub(super) fn measure(
 /// Weights of log q that ours chooses from; the first is none.
 const WEIGHTS: [f32; 9] = [0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 4.0];
 
-/// One pass over the clicks; only `days` of it trained, if given.
+/// One pass over the clicks; the towers are trained on the first `days` only, if given.
 fn pass(
     config: &Config,
     placement: &Placement,

@@ -1,65 +1,53 @@
 //! Wikispeedia and MovieLens-1M: trained on the first 90%, measured on the rest.
+//!
+//! One protocol for both: each held-out event is ranked twice, among all items and among those that
+//! its query did not have in training. Held-out events exclude nothing from each other, so their
+//! order does not matter; the PyTorch reference does the same.
 
 use millrace::config::Config;
 use millrace::train::evaluation::held_out::{HeldOut, Seen};
-use millrace::train::evaluation::metrics::Quality;
 use millrace::train::placement::Placement;
 use millrace::train::trainer::Trainer;
 use millrace_events::Offsets;
 
 use crate::events::Log;
 
-/// How a data set is trained and measured.
-pub(super) struct Protocol {
-    /// Passes over the training part; more than one are shuffled anew each.
-    pub(super) passes: u32,
-    /// A query's own items of training are no candidates.
-    pub(super) exclude_seen: bool,
-}
-
 /// What one mode achieved.
 pub(super) struct Outcome {
-    pub(super) model: Quality,
-    pub(super) popularity: Quality,
-    pub(super) candidates: usize,
-    pub(super) coverage: f64,
-    pub(super) popularity_bias: f64,
+    /// Every item is a candidate.
+    pub(super) all: HeldOut,
+    /// What a query had in training is no candidate, its target excepted.
+    pub(super) excluding_seen: HeldOut,
 }
 
-/// Trains a model of `config` on `train` and ranks the items of `test` among all that it saw.
+/// Trains a model of `config` on `train`, `passes` long (more than one are shuffled anew each), and
+/// ranks the items of `test` among those that it saw.
 pub(super) fn measure(
     config: &Config,
     placement: &Placement,
-    protocol: &Protocol,
+    passes: u32,
     (train, test): (&Log, &Log),
 ) -> Outcome {
     let mut trainer = Trainer::new(config, placement, Offsets::new("file"));
-    let mut seen = protocol.exclude_seen.then(Seen::default);
-    for pass in 1..=protocol.passes {
+    let mut seen = Seen::default();
+    for pass in 1..=passes {
         let mut step = |batch| {
             trainer.step(&batch, &mut |_| {});
-            if let (1, Some(seen)) = (pass, &mut seen) {
+            if pass == 1 {
                 seen.add(&batch);
             }
         };
-        match protocol.passes {
+        match passes {
             1 => train.batches().for_each(&mut step),
             _ => train.shuffled(pass).for_each(&mut step),
         }
     }
-    let mut held_out = HeldOut::new(&trainer, config.retrieval.popularity);
+    let popularity = config.retrieval.popularity;
+    let [mut all, mut excluding_seen] = [(); 2].map(|()| HeldOut::new(&trainer, popularity));
     for batch in test.batches() {
         let queries = trainer.embed_queries(&batch); // [events, dim]
-        held_out.add(&batch, &queries, seen.as_ref());
-        if let Some(seen) = &mut seen {
-            seen.add(&batch);
-        }
+        all.add(&batch, &queries, None);
+        excluding_seen.add(&batch, &queries, Some(&seen));
     }
-    Outcome {
-        candidates: held_out.candidates(),
-        coverage: held_out.shown.coverage(held_out.candidates()),
-        popularity_bias: held_out.shown.popularity_bias(),
-        model: held_out.model,
-        popularity: held_out.popularity,
-    }
+    Outcome { all, excluding_seen }
 }

@@ -2,6 +2,7 @@
 
 use millrace::plot::{self, Marks, Plot, Series};
 use millrace::train::evaluation::KS;
+use millrace::train::evaluation::held_out::HeldOut;
 use millrace::train::evaluation::metrics::{Band, Interval, Quality, Sums};
 use serde_json::{Map, Value, json};
 
@@ -18,7 +19,8 @@ pub(super) struct Measured {
     pub(super) name: String,
     what: &'static str,
     pub(super) cases: usize,
-    pub(super) candidates: f64,
+    /// Items ranked, where their number stays the same.
+    pub(super) candidates: Option<usize>,
     rows: Vec<Row>,
 }
 
@@ -26,14 +28,68 @@ pub(super) struct Measured {
 pub(super) struct Row {
     name: &'static str,
     what: &'static str,
-    quality: Quality,
-    /// Of the best tens: share of the items that are shown, popularity over that of the targets.
-    pub(super) shown: Option<(f64, f64)>,
+    ranked: Ranked,
+    /// The same without what a query had in training.
+    pub(super) excluding_seen: Option<Ranked>,
     pub(super) days: Vec<Sums>,
+}
+
+/// What a ranking achieved.
+pub(super) struct Ranked {
+    pub(super) quality: Quality,
+    /// Of the best tens: share of the items that are shown, popularity over that of the targets.
+    shown: Option<(f64, f64)>,
+}
+
+/// The items that a ranking is among.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Among {
+    All,
+    /// Those that the query did not have in training.
+    Unseen,
 }
 
 /// What the tail's claim is about, by name.
 const CLAIM: (&str, &str) = ("corrected", "plain");
+
+impl Ranked {
+    pub(super) fn of(quality: Quality) -> Self {
+        Self { quality, shown: None }
+    }
+
+    pub(super) fn of_model(held_out: &HeldOut) -> Self {
+        let coverage = held_out.shown.coverage(held_out.candidates());
+        let shown = Some((coverage, held_out.shown.popularity_bias()));
+        Self { quality: held_out.model.clone(), shown }
+    }
+}
+
+impl Among {
+    const BOTH: [Self; 2] = [Self::All, Self::Unseen];
+
+    /// What stands behind the keys in quality.json.
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::All => "",
+            Self::Unseen => "_excluding_seen",
+        }
+    }
+
+    /// The heading of its tables.
+    fn heading(self) -> &'static str {
+        match self {
+            Self::All => "Among all items",
+            Self::Unseen => "Among the items that the query did not have in training",
+        }
+    }
+
+    fn of(self, row: &Row) -> Option<&Ranked> {
+        match self {
+            Self::All => Some(&row.ranked),
+            Self::Unseen => row.excluding_seen.as_ref(),
+        }
+    }
+}
 
 impl Page {
     pub(super) fn add(&mut self, measured: Measured) {
@@ -61,7 +117,7 @@ impl Page {
 const STYLE: &str = "\
     body{font:16px/1.5 system-ui,sans-serif;color:#222;max-width:1180px;margin:2rem auto;\
     padding:0 1rem}\
-    h1,h2,h3{line-height:1.2}table{border-collapse:collapse;margin:1rem 0;font-size:14px}\
+    h1,h2,h3,h4{line-height:1.2}table{border-collapse:collapse;margin:1rem 0;font-size:14px}\
     th,td{padding:.3rem .7rem;text-align:right;border-bottom:1px solid #e5e5e5}\
     th{border-bottom:2px solid #999}td:first-child,th:first-child{text-align:left}\
     small{color:#777;display:block;white-space:nowrap}\
@@ -70,28 +126,34 @@ const STYLE: &str = "\
 
 impl Measured {
     pub(super) fn new(name: &str, what: &'static str) -> Self {
-        Self { name: name.to_owned(), what, cases: 0, candidates: f64::NAN, rows: Vec::new() }
+        Self { name: name.to_owned(), what, cases: 0, candidates: None, rows: Vec::new() }
     }
 
     pub(super) fn row(
         &mut self,
         name: &'static str,
         what: &'static str,
-        quality: Quality,
+        ranked: Ranked,
     ) -> &mut Row {
-        let row = Row { name, what, quality, shown: None, days: Vec::new() };
+        let row = Row { name, what, ranked, excluding_seen: None, days: Vec::new() };
         self.rows.push(row);
         self.rows.last_mut().expect("just pushed")
     }
 
-    fn find(&self, name: &str) -> Option<&Row> {
-        self.rows.iter().find(|row| row.name == name)
+    fn find(&self, name: &str, among: Among) -> Option<&Quality> {
+        let row = self.rows.iter().find(|row| row.name == name)?;
+        among.of(row).map(|ranked| &ranked.quality)
+    }
+
+    /// The rows that are ranked so.
+    fn ranked(&self, among: Among) -> impl Iterator<Item = (&Row, &Ranked)> {
+        self.rows.iter().filter_map(move |row| Some((row, among.of(row)?)))
     }
 
     /// By how much the correction is above the plain softmax, in each band.
-    fn claim(&self) -> Option<Vec<(Band, [Interval; KS.len()])>> {
-        let (corrected, plain) = (self.find(CLAIM.0)?, self.find(CLAIM.1)?);
-        let above = |band| (band, corrected.quality.recall_above(&plain.quality, &[band]));
+    fn claim(&self, among: Among) -> Option<Vec<(Band, [Interval; KS.len()])>> {
+        let (corrected, plain) = (self.find(CLAIM.0, among)?, self.find(CLAIM.1, among)?);
+        let above = |band| (band, corrected.recall_above(plain, &[band]));
         Some(Band::ALL.into_iter().map(above).collect())
     }
 
@@ -99,11 +161,16 @@ impl Measured {
         let mut result: Map<String, Value> =
             self.rows.iter().map(|row| (row.name.to_owned(), row.json())).collect();
         result.insert("cases".into(), json!(self.cases));
-        if let Some(claim) = self.claim() {
+        if let Some(candidates) = self.candidates {
+            result.insert("candidates".into(), json!(candidates));
+        }
+        for among in Among::BOTH {
+            let Some(claim) = self.claim(among) else { continue };
             let bands = claim.into_iter().map(|(band, above)| {
                 (band.name().to_owned(), by_k(above.map(|above| json!(triple(above)))))
             });
-            result.insert("corrected_above_plain".into(), Value::Object(bands.collect()));
+            let key = format!("corrected_above_plain{}", among.suffix());
+            result.insert(key, Value::Object(bands.collect()));
         }
         Value::Object(result)
     }
@@ -143,32 +210,38 @@ impl Measured {
         if let Some(svg) = self.by_day()? {
             html += &svg;
         }
-        html += &self.recall_table();
-        html += &self.band_table();
-        html += &self.claim_table();
+        let two = self.ranked(Among::Unseen).next().is_some();
+        for among in Among::BOTH.into_iter().filter(|&among| two || among == Among::All) {
+            if two {
+                html += &format!("<h3>{}</h3>\n", among.heading());
+            }
+            html += &self.recall_table(among);
+            html += &self.band_table(among);
+            html += &self.claim_table(among);
+        }
         Ok(html)
     }
 
-    fn recall_table(&self) -> String {
+    fn recall_table(&self, among: Among) -> String {
         let mut html = "<table><tr><th>mode".to_owned();
         for k in KS {
             html += &format!("<th>recall@{k}");
         }
         html += "<th>NDCG@10<th>MRR<th>shown<th>popularity bias</tr>\n";
         let best: [f64; KS.len()] = std::array::from_fn(|k| {
-            let values = self.rows.iter().map(|row| row.quality.all.recall()[k]);
+            let values = self.ranked(among).map(|(_, ranked)| ranked.quality.all.recall()[k]);
             values.fold(0.0, f64::max)
         });
-        for row in &self.rows {
+        for (row, ranked) in self.ranked(among) {
             html += &format!("<tr><td>{}<small>{}</small>", row.name, row.what);
-            for (recall, best) in row.quality.recall(&Band::ALL).into_iter().zip(best) {
+            for (recall, best) in ranked.quality.recall(&Band::ALL).into_iter().zip(best) {
                 let class = if recall.value >= best { " class=\"best\"" } else { "" };
                 let Interval { value, low, high } = recall;
                 html += &format!("<td{class}>{value:.4}<small>{low:.4} to {high:.4}</small>");
             }
-            let all = &row.quality.all;
+            let all = &ranked.quality.all;
             html += &format!("<td>{:.4}<td>{:.4}", all.ndcg()[0], all.mrr());
-            match row.shown {
+            match ranked.shown {
                 Some((coverage, bias)) => {
                     html += &format!("<td>{:.0}%<td>{bias:.2}</tr>\n", 100.0 * coverage);
                 }
@@ -178,20 +251,20 @@ impl Measured {
         html + "</table>\n"
     }
 
-    fn band_table(&self) -> String {
+    fn band_table(&self, among: Among) -> String {
         let mut html =
-            "<h3>By popularity of the item: recall@10 / recall@100</h3>\n<table><tr><th>mode"
+            "<h4>By popularity of the item: recall@10 / recall@100</h4>\n<table><tr><th>mode"
                 .to_owned();
-        let first = self.rows.first().map(|row| &row.quality);
+        let first = self.ranked(among).next().map(|(_, ranked)| &ranked.quality);
         for band in Band::ALL {
             let cases = first.map_or(0, |quality| quality.bands[band as usize].cases());
             html += &format!("<th>{} ({cases} cases)", band.name());
         }
         let cold = first.map_or(0, |quality| quality.cold.cases());
         html += &format!("<th>cold ({cold} cases)</tr>\n");
-        for row in &self.rows {
+        for (row, Ranked { quality, .. }) in self.ranked(among) {
             html += &format!("<tr><td>{}", row.name);
-            for sums in row.quality.bands.iter().chain([&row.quality.cold]) {
+            for sums in quality.bands.iter().chain([&quality.cold]) {
                 let [at_10, _, at_100, _] = sums.recall();
                 html += &format!("<td>{at_10:.4} / {at_100:.4}");
             }
@@ -200,13 +273,12 @@ impl Measured {
         html + "</table>\n"
     }
 
-    fn claim_table(&self) -> String {
-        let Some(claim) = self.claim() else { return String::new() };
+    fn claim_table(&self, among: Among) -> String {
+        let Some(claim) = self.claim(among) else { return String::new() };
         let (ours, theirs) = CLAIM;
         let mut html = format!(
-            "<h3>Does the correction help the tail? Recall of {ours} minus that of {theirs}, the \
-             same \
-             queries drawn for both</h3>\n<table><tr><th>items"
+            "<h4>Does the correction help the tail? Recall of {ours} minus that of {theirs}, the \
+             same queries drawn for both</h4>\n<table><tr><th>items"
         );
         for k in KS {
             html += &format!("<th>@{k}");
@@ -225,31 +297,45 @@ impl Measured {
 
 impl Row {
     fn json(&self) -> Value {
-        let of = |sums: &Sums| {
-            let recall = by_k(sums.recall());
-            json!({ "cases": sums.cases(), "recall": recall, "mrr": sums.mrr() })
-        };
-        let bands = Band::ALL.iter().zip(&self.quality.bands);
-        let bands: Map<String, Value> =
-            bands.map(|(band, sums)| (band.name().to_owned(), of(sums))).collect();
-        let intervals = self.quality.recall(&Band::ALL);
-        let mut result = json!({
-            "recall": by_k(self.quality.all.recall()),
-            "recall_95": by_k(intervals.map(|recall| json!([recall.low, recall.high]))),
-            "ndcg": by_k(self.quality.all.ndcg()),
-            "mrr": self.quality.all.mrr(),
-            "bands": bands,
-            "cold": of(&self.quality.cold),
-        });
-        if let Some((coverage, bias)) = self.shown {
-            result["coverage@10"] = json!(coverage);
-            result["popularity_bias@10"] = json!(bias);
+        let mut result = Map::new();
+        for among in Among::BOTH {
+            let Some(ranked) = among.of(self) else { continue };
+            for (key, value) in ranked.json() {
+                result.insert(format!("{key}{}", among.suffix()), value);
+            }
         }
         if !self.days.is_empty() {
-            result["days"] = self.days.iter().map(of).collect();
+            result.insert("days".into(), self.days.iter().map(sums).collect());
         }
-        result
+        Value::Object(result)
     }
+}
+
+impl Ranked {
+    fn json(&self) -> impl Iterator<Item = (&'static str, Value)> {
+        let Quality { all, bands, cold, .. } = &self.quality;
+        let bands = Band::ALL.iter().zip(bands);
+        let bands: Map<String, Value> =
+            bands.map(|(band, of)| (band.name().to_owned(), sums(of))).collect();
+        let intervals = self.quality.recall(&Band::ALL);
+        let mut result = vec![
+            ("recall", by_k(all.recall())),
+            ("recall_95", by_k(intervals.map(|recall| json!([recall.low, recall.high])))),
+            ("ndcg", by_k(all.ndcg())),
+            ("mrr", json!(all.mrr())),
+            ("bands", Value::Object(bands)),
+            ("cold", sums(cold)),
+        ];
+        if let Some((coverage, bias)) = self.shown {
+            result.push(("coverage@10", json!(coverage)));
+            result.push(("popularity_bias@10", json!(bias)));
+        }
+        result.into_iter()
+    }
+}
+
+fn sums(sums: &Sums) -> Value {
+    json!({ "cases": sums.cases(), "recall": by_k(sums.recall()), "mrr": sums.mrr() })
 }
 
 /// Value and interval.

@@ -3,6 +3,7 @@
 use super::evaluation::held_out::{HeldOut, Seen};
 use super::evaluation::metrics::Band;
 use super::evaluation::progressive::{Progressive, ProgressiveSettings};
+use super::frequency::Meaning;
 use super::placement::Placement;
 use super::trainer::Trainer;
 use crate::config::Config;
@@ -276,6 +277,36 @@ fn what_is_passed_over_counts_as_what_was_scored() {
         assert_eq!((after.0 - before.0, after.1 - before.1), (alone.0, alone.1));
         assert!((after.2 - before.2 - alone.2).abs() < 1e-9, "{before:?} {after:?} {alone:?}");
     }
+}
+
+/// A batch that is passed over moves all that counts as one that is trained on does, and no weight.
+#[test]
+fn what_is_passed_over_is_counted_and_teaches_nothing() {
+    let [mut trained, mut passed] = [(); 2].map(|()| trainer(&config(&["plain"])));
+    for trainer in [&mut trained, &mut passed] {
+        trainer.step(&world(1, 1000), &mut |_| {});
+    }
+    let weights = |trainer: &Trainer| trainer.model.towers.to_bytes();
+    let known = world(3, 200);
+    let (before, queries) = (weights(&passed), passed.queries(&known));
+    let fashion = [(2000, 50, "item 0"), (2000, 51, "item 0"), (2000, 52, "new")].repeat(20);
+    for batch in [world(2, 300), batch(&fashion)] {
+        trained.step(&batch, &mut |_| {});
+        passed.pass_over(&batch);
+    }
+    let log_q = |trainer: &Trainer| {
+        let ids = ["item 0", "item 1", "new", "never"].map(|name| id_key(name.as_bytes()));
+        let mut log_q = [0.0; 4];
+        trainer.frequency.log_q(&ids, Meaning::ExpectedCount, &mut log_q);
+        log_q
+    };
+    assert_eq!(log_q(&passed), log_q(&trained));
+    assert_eq!((passed.events, passed.step), (trained.events, 1));
+    assert_eq!(passed.corpus.len(), trained.corpus.len());
+    assert_eq!(passed.histories(), trained.histories());
+    assert_ne!(passed.queries(&known), queries, "histories have moved on");
+    assert!(weights(&passed) == before, "nothing is learned");
+    assert!(weights(&trained) != before);
 }
 
 /// `queries` sees what `embed_queries` sees, and leaves the histories as they are.

@@ -103,7 +103,7 @@ pub struct Trainer {
     pub pass: u32,
     /// Batches trained on.
     pub step: u64,
-    /// Events trained on.
+    /// Events trained on or passed over.
     pub events: u64,
     /// Records rejected.
     pub rejected: u64,
@@ -348,9 +348,15 @@ impl Trainer {
         self.model.embed_queries(&batch.events.query, batch.len(), &before)
     }
 
-    /// Histories and corpus move on past a batch; the model and the estimator do not.
+    /// Histories, corpus and estimator move on past a batch, and so does the clock of events; the
+    /// model stays. It is what a service would have whose towers are frozen and whose counts live.
     pub fn pass_over(&mut self, batch: &Batch) {
+        if batch.is_empty() {
+            return;
+        }
+        self.events += batch.len() as u64;
         self.histories.take(&batch.events.query_ids, &batch.events.item_ids);
+        self.frequency.update(self.events, &batch.events.item_ids);
         self.corpus.remember(batch, self.events);
     }
 
