@@ -51,7 +51,8 @@ pub(super) struct EvaluateArgs {
     /// Measure this checkpoint (or the newest of a directory) instead of training one.
     #[arg(long, value_name = "CHECKPOINT", conflicts_with_all = ["from", "passes"])]
     checkpoint: Option<PathBuf>,
-    /// Leave out of the ranking what the query has interacted with before (its target excepted).
+    /// Leave out of the ranking what the query had before the held-out events (its target excepted);
+    /// what it has among them stays in, as in most published figures.
     #[arg(long, conflicts_with = "progressive")]
     exclude_seen: bool,
     /// Rank every event before it is trained on.
@@ -103,7 +104,7 @@ pub(super) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     }
     let began = Instant::now();
     let held_out = Range { from: from.clone(), to: Some(to.clone()) };
-    let outcome = measure(&config, &mut trainer, held_out, &mut seen, &stop)?;
+    let outcome = measure(&config, &mut trainer, held_out, seen.as_ref(), &stop)?;
     if outcome.model.all.cases() == 0 {
         bail!("there are no held-out events in the range {from:?}..{to:?}");
     }
@@ -133,21 +134,20 @@ fn train(
     Ok(())
 }
 
-/// Ranks every held-out event's item against all items of the corpus, exactly.
+/// Ranks every held-out event's item against all items of the corpus, exactly; without those that
+/// its query has `seen`, if given. Held-out events do not enter that: a model that was trained before
+/// them is asked for each of them alike, whatever their order.
 fn measure(
     config: &Config,
     trainer: &mut Trainer,
     range: Range,
-    seen: &mut Option<Seen>,
+    seen: Option<&Seen>,
     stop: &AtomicBool,
 ) -> anyhow::Result<HeldOut> {
     let mut held_out = HeldOut::new(trainer, config.retrieval.popularity);
     read(config, range, "evaluating", stop, |batch| {
         let queries = trainer.embed_queries(batch); // [events, dim]
-        held_out.add(batch, &queries, seen.as_ref());
-        if let Some(seen) = seen {
-            seen.add(batch);
-        }
+        held_out.add(batch, &queries, seen);
     })?;
     Ok(held_out)
 }

@@ -10,6 +10,7 @@ mod cut;
 #[cfg(feature = "gpu")]
 mod device;
 mod estimate;
+mod evaluate;
 mod learning;
 mod publishing;
 mod quiet;
