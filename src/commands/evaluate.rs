@@ -51,8 +51,8 @@ pub(super) struct EvaluateArgs {
     /// Measure this checkpoint (or the newest of a directory) instead of training one.
     #[arg(long, value_name = "CHECKPOINT", conflicts_with_all = ["from", "passes"])]
     checkpoint: Option<PathBuf>,
-    /// Leave out of the ranking what the query had before the held-out events (its target excepted);
-    /// what it has among them stays in, as in most published figures.
+    /// Leave out of the ranking what the query had before the held-out events (its target
+    /// excepted); what it has among them stays in, as in most published figures.
     #[arg(long, conflicts_with = "progressive")]
     exclude_seen: bool,
     /// Rank every event before it is trained on.
@@ -135,8 +135,8 @@ fn train(
 }
 
 /// Ranks every held-out event's item against all items of the corpus, exactly; without those that
-/// its query has `seen`, if given. Held-out events do not enter that: a model that was trained before
-/// them is asked for each of them alike, whatever their order.
+/// its query has `seen`, if given. Held-out events do not enter that: a model that was trained
+/// before them is asked for each of them alike, whatever their order.
 fn measure(
     config: &Config,
     trainer: &mut Trainer,

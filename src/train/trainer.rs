@@ -239,13 +239,8 @@ impl Trainer {
         let numbered = |wanted: bool| (0u32..).zip(own).filter(move |&(_, bad)| *bad == wanted);
         let unusable: Vec<u32> = numbered(true).map(|(event, _)| event).collect();
         let usable: Vec<u32> = numbered(false).map(|(event, _)| event).collect();
-        let mut report = StepReport {
-            loss: f32::NAN,
-            ranks: Vec::new(),
-            candidates: 0,
-            unusable,
-            nonfinite_rows: 0,
-        };
+        let (loss, ranks) = (f32::NAN, Vec::new());
+        let mut report = StepReport { loss, ranks, candidates: 0, unusable, nonfinite_rows: 0 };
         if past.contains(&true) || usable.is_empty() && batch.len() > 1 {
             report.unusable.clear();
             self.finish(batch);
@@ -348,8 +343,7 @@ impl Trainer {
         self.model.embed_queries(&batch.events.query, batch.len(), &before)
     }
 
-    /// Histories, corpus and estimator move on past a batch, and so does the clock of events; the
-    /// model stays. It is what a service would have whose towers are frozen and whose counts live.
+    /// Histories, corpus and estimator move on past a batch, and the clock with them; the model stays.
     pub fn pass_over(&mut self, batch: &Batch) {
         if batch.is_empty() {
             return;
