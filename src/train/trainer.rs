@@ -343,7 +343,7 @@ impl Trainer {
         self.model.embed_queries(&batch.events.query, batch.len(), &before)
     }
 
-    /// Histories, corpus and estimator move on past a batch, and the clock with them; the model stays.
+    /// Histories, corpus, estimator and clock move on past a batch; the model stays.
     pub fn pass_over(&mut self, batch: &Batch) {
         if batch.is_empty() {
             return;
