@@ -194,7 +194,7 @@ impl Measured {
                 x: "day".into(),
                 y: "recall".into(),
                 marks: Marks::Lines,
-                series: self.rows.iter().map(series).collect(),
+                series: self.rows.iter().filter(|row| !row.days.is_empty()).map(series).collect(),
             }
         };
         plot::svg(
