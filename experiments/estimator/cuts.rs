@@ -7,13 +7,13 @@
 use std::ops::RangeInclusive;
 use std::path::Path;
 
-use millrace::plot::{Marks, Plot, Series};
+use millrace::plot::Series;
 use millrace::train::frequency::{Frequency, FrequencySettings, Meaning, Rate};
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
 use super::Work;
-use super::figures::{exact, write};
+use super::figures::{exact, panel, write};
 use super::sample::{Sample, rounded};
 use super::zipf::Zipf;
 
@@ -235,13 +235,6 @@ pub(super) fn measure(results: &mut Value, seeds: u64, out: &Path) -> anyhow::Re
 }
 
 fn draw(runs: &[Runs; 2], out: &Path) -> anyhow::Result<()> {
-    let panel = |title: &str, y: &str, series| Plot {
-        title: title.to_owned(),
-        x: "step".to_owned(),
-        y: y.to_owned(),
-        marks: Marks::Lines,
-        series,
-    };
     let errors = |runs: &Runs| {
         let line = |(band, name): (usize, &&str)| {
             let mut line = runs.line(name, |reading| reading.errors[band]);

@@ -104,7 +104,7 @@ fn measure_figure4(results: &mut Value, curves: &Curves, out: &Path) -> anyhow::
             );
             series.push(line(format!("α = {name}"), curves, &settings));
         }
-        plots.push(panel(mode_name, series));
+        plots.push(panel_of_mode(mode_name, series));
     }
     let title = "Figure 4: the law switches after step 10,000 (m = 1, H = 5000)";
     write(&out.join("figure4.svg"), title, &plots)
@@ -129,7 +129,7 @@ fn measure_figure5(results: &mut Value, seeds: u64, out: &Path) -> anyhow::Resul
             );
             series.push(line(format!("m = {hashes}, H = {buckets}"), &curves, &settings));
         }
-        plots.push(panel(mode_name, series));
+        plots.push(panel_of_mode(mode_name, series));
     }
     let title = "Figure 5: the same memory split over m hashes (α = 0.05)";
     write(&out.join("figure5.svg"), title, &plots)
@@ -186,11 +186,16 @@ fn line(name: String, curves: &Curves, settings: &FrequencySettings) -> Series {
     series
 }
 
-fn panel(mode: &str, series: Vec<Series>) -> Plot {
+fn panel_of_mode(mode: &str, series: Vec<Series>) -> Plot {
+    panel(&format!("{mode} mode"), &format!("error: Σ |p̂ − p| / (2 · {BATCH})"), series)
+}
+
+/// Lines over steps.
+pub(super) fn panel(title: &str, y: &str, series: Vec<Series>) -> Plot {
     Plot {
-        title: format!("{mode} mode"),
+        title: title.to_owned(),
         x: "step".to_owned(),
-        y: format!("error: Σ |p̂ − p| / (2 · {BATCH})"),
+        y: y.to_owned(),
         marks: Marks::Lines,
         series,
     }

@@ -7,13 +7,13 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use millrace::plot::{Marks, Plot, Series};
+use millrace::plot::Series;
 use millrace::train::frequency::{Frequency, FrequencySettings, Meaning, Rate};
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
 use super::Work;
-use super::figures::{exact, write};
+use super::figures::{exact, panel, write};
 use super::sample::{Sample, rounded};
 use super::zipf::Zipf;
 
@@ -148,13 +148,6 @@ fn line(name: &str, runs: &[Vec<Sights>], figure: fn(&Sights) -> f64) -> Series 
 }
 
 fn draw(runs: &[Vec<Sights>], out: &Path) -> anyhow::Result<()> {
-    let panel = |title: &str, y: &str, series| Plot {
-        title: title.to_owned(),
-        x: "step".to_owned(),
-        y: y.to_owned(),
-        marks: Marks::Lines,
-        series,
-    };
     let errors = vec![
         line("gap learned from first gaps", runs, |sights| sights.learned().abs()),
         line("constant gap of 100 batches", runs, |sights| sights.constant().abs()),

@@ -149,8 +149,9 @@ impl Slot {
     /// The drift guard: whether the hits since the frequency last looked steady say that it has
     /// doubled or halved, and the evidence to keep if not. A two-sided CUSUM (Page 1954) of the
     /// log-likelihood ratio of a Poisson stream: with `C/B` copies due a batch, `c` copies after a
-    /// gap of `g` batches are `c ln 2 - g C/B` nats for twice the frequency and `g C/B / 2 - c ln
-    /// 2` for half of it. One side at a time is kept, since both cannot be likely; it fits 8 bits.
+    /// gap of `g` batches are `c ln 2 - g C/B` nats for twice the frequency and
+    /// `g C/B / 2 - c ln 2` for half of it. One side at a time is kept, since both cannot be
+    /// likely; it fits 8 bits.
     #[inline(always)]
     fn drifted(&self, gap: f32, copies: f32) -> (bool, i8) {
         let due = self.count / self.gap * gap;
@@ -174,9 +175,8 @@ impl Slot {
     /// reading so more than doubles the error of steady items). A column of the softmax is there
     /// because of a hit, in this update or less than a batch ago; for such a one `1/B` is high by
     /// the factor `1 + (1 - p) / n`, and a whole mean gap, less what an update spans, in place of
-    /// the open one undoes it. Before the first gap is known,
-    /// [`LOG_OF_MEAN`] does. Once [`SILENT_COPIES`] were due in the open
-    /// gap, the past counts as one gap only.
+    /// the open one undoes it. Before the first gap is known, [`LOG_OF_MEAN`] does. Once
+    /// [`SILENT_COPIES`] were due in the open gap, the past counts as one gap only.
     #[inline]
     pub(super) fn reading(&self, mode: Mode, now: Now) -> (f32, f32) {
         if mode == Mode::Paper {
