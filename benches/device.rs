@@ -9,9 +9,9 @@ use std::time::Instant;
 
 use millrace::config::{Config, DeviceChoice};
 use millrace::pipeline;
-use millrace::train::placement::Placement;
-use millrace::train::trainer::Trainer;
 use millrace_events::{Batch, Event, Events, FeatureValue, Offsets, SplitMix};
+use millrace_train::placement::Placement;
+use millrace_train::trainer::Trainer;
 
 /// As in the program.
 #[global_allocator]
@@ -33,7 +33,7 @@ fn main() {
     let config = Config::from_toml(include_str!("../config/demo.toml")).expect("a valid config");
     let placement = pipeline::placement(DeviceChoice::Gpu).expect("an adapter, or Mesa's Vulkan");
     let Placement::Gpu(device) = &placement else { panic!("a GPU was asked for") };
-    let mut trainer = Trainer::new(&config, &placement, Offsets::new("bench"));
+    let mut trainer = Trainer::new(&config.train(), &placement, Offsets::new("bench"));
     let mut random = SplitMix::new(1);
     let mut below = |end: u64| random.next_u64() % end;
     println!("  steps   events/s  pools: in use  reserved  allocations  process, MiB");
@@ -42,7 +42,7 @@ fn main() {
     for step in 1..=steps {
         let size = fewest + below(most - fewest + 1);
         let batch = batch(size, &mut below);
-        trainer.step(&batch, &mut |_| {});
+        trainer.step(&batch);
         events += size;
         if step.is_multiple_of((steps / 10).max(1)) {
             let rate = events as f64 / began.elapsed().as_secs_f64();

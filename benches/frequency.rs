@@ -10,8 +10,8 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use dashmap::DashMap;
-use millrace::train::frequency::{Frequency, FrequencySettings, Mode, Rate};
 use millrace_events::SplitMix;
+use millrace_train::frequency::{Frequency, FrequencySettings, Mode, Rate};
 use rayon::prelude::*;
 
 const BUCKETS: usize = 50_000_000;

@@ -5,8 +5,8 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use millrace::train::loss::{BatchSoftmax, LossInput, Merged, Positive, Precision};
-use millrace::train::rows::Rows;
+use millrace_train::kernel::matrix::Matrix;
+use millrace_train::objective::softmax::{BatchSoftmax, LossInput, Merged, Positive, Precision};
 
 const DIM: usize = 64;
 
@@ -47,8 +47,8 @@ impl Batch {
     fn input(&self) -> LossInput<'_> {
         LossInput {
             dim: DIM,
-            query: Rows::Host(&self.query),
-            item: Rows::Host(&self.item),
+            query: Matrix::Host(&self.query),
+            item: Matrix::Host(&self.item),
             candidates: self.rewards.len(),
             trained: self.rewards.len(),
             past: &[],

@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use gemm::{Parallelism, gemm};
 use millrace::config::Config;
 use millrace::pipeline;
-use millrace::train::embedding::Touched;
-use millrace::train::trainer::{Phase, Trainer};
 use millrace_events::{Batch, Event, Events, FeatureValue, Offsets, SplitMix};
+use millrace_train::table::{Table, TouchedRows};
+use millrace_train::trainer::{Phase, Trainer};
 
 /// As in the program.
 #[global_allocator]
@@ -53,22 +53,23 @@ fn vocabulary(rows: u64) {
     let sets = [format!("embedding.rows_max={}", rows.max(100_000)), "batch.size=1024".to_owned()];
     let config = Config::load(Some("bench/model.toml".as_ref()), &sets).expect("a valid config");
     let placement = pipeline::placement(config.device).expect("the CPU");
-    let mut trainer = Trainer::new(&config, &placement, Offsets::new("bench"));
-    let mut touched = Touched::default();
+    let settings = config.train();
+    let mut state = Trainer::new(&settings, &placement, Offsets::new("bench")).into_state();
+    let mut touched = TouchedRows::default();
     let ids: Vec<u64> = (0..rows).collect();
-    let names = trainer.model.encoder.tables.clone();
-    for (name, table) in names.iter().zip(&mut trainer.model.tables) {
+    for (name, table) in settings.model.tables.keys().zip(&mut state.model.tables) {
         if name == "item" || (name != "category" && !large) {
             ids.chunks(4096).for_each(|ids| table.touch(ids, 1, &mut touched));
         }
     }
+    let mut trainer = Trainer::from_state(&settings, &placement, state);
     let mut random = SplitMix::new(1);
     let users = if large { 1_000_000.0 } else { rows as f64 };
     let batches: Vec<Batch> =
         (0..256).map(|_| batch(1024, users, spread(rows as f64), &mut random)).collect();
     let step = |trainer: &mut Trainer, number: usize| {
         let began = Instant::now();
-        trainer.step(&batches[number % batches.len()], &mut |_| {});
+        trainer.step(&batches[number % batches.len()]);
         let captured = trainer.advance_capture();
         let time = began.elapsed().as_secs_f64() * 1e3;
         // In a run another thread gets it, and frees it.
@@ -100,10 +101,9 @@ fn memory() -> f64 {
     const ROWS: usize = 10_000_000;
     let set = format!("embedding.rows_max={ROWS}");
     let config = Config::load(Some("bench/model.toml".as_ref()), &[set]).expect("a valid config");
-    let placement = pipeline::placement(config.device).expect("the CPU");
-    let mut trainer = Trainer::new(&config, &placement, Offsets::new("bench"));
-    let (table, mut touched, before) =
-        (&mut trainer.model.tables[0], Touched::default(), resident());
+    let before = resident();
+    let mut table = Table::new(config.train().model.tables["item"].clone());
+    let mut touched = TouchedRows::default();
     for start in (0..ROWS as u64).step_by(4096) {
         let ids: Vec<u64> = (start..(start + 4096).min(ROWS as u64)).collect();
         table.touch(&ids, 1, &mut touched);
@@ -122,12 +122,12 @@ fn run(size: usize) {
     let set = format!("batch.size={size}");
     let config = Config::load(Some("bench/model.toml".as_ref()), &[set]).expect("a valid config");
     let placement = pipeline::placement(config.device).expect("the CPU");
-    let mut trainer = Trainer::new(&config, &placement, Offsets::new("bench"));
+    let mut trainer = Trainer::new(&config.train(), &placement, Offsets::new("bench"));
     let mut random = SplitMix::new(1);
     let batches: Vec<Batch> =
         (0..BATCHES).map(|_| batch(size, ROWS, zipf(ROWS), &mut random)).collect();
     for batch in &batches[..BATCHES / 4] {
-        trainer.step(batch, &mut |_| {});
+        trainer.step(batch);
     }
     // A machine that is shared has another pace by the minute: the better of before and after.
     let before = sgemm_peak();
@@ -144,7 +144,7 @@ fn run(size: usize) {
             }
             entered = entry.map(|phase| (phase, Instant::now()));
         };
-        trainer.step(&batches[steps % BATCHES], &mut |phase| enter(Some(phase)));
+        trainer.step_timed(&batches[steps % BATCHES], &mut |phase| enter(Some(phase)));
         enter(None);
         steps += 1;
     }

@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use millrace::train::embedding::{Table, TableSettings, Touched};
 use millrace_events::SplitMix;
+use millrace_train::table::{Table, TableSettings, TouchedRows};
 
 const ROWS: u64 = 1_000_000;
 const DIM: usize = 64;
@@ -38,7 +38,7 @@ fn tables(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("tables");
     group.sample_size(20).throughput(Throughput::Elements(IDS as u64));
 
-    let (mut table, mut touched) = (Table::new(settings()), Touched::default());
+    let (mut table, mut touched) = (Table::new(settings()), TouchedRows::default());
     ids.chunks(IDS).for_each(|ids| table.touch(ids, 1, &mut touched));
     let mut step = 1;
     group.bench_function("rows found and updated", |bencher| {

@@ -16,8 +16,8 @@ use anyhow::{Context, bail};
 use clap::Args;
 use millrace::pipeline::placement;
 use millrace::stream::cut::Cut;
-use millrace::train::trainer::Trainer;
 use millrace_events::{Batch, Offsets};
+use millrace_train::trainer::Trainer;
 
 use crate::datasets;
 use crate::events::Log;
@@ -117,9 +117,10 @@ impl<'a> Trial<'a> {
         let config = datasets::load(subject.name, seed, &[])?;
         let log = Log::read(&config, &data.join(subject.file), subject.events)?;
         let start = (log.len() as f64 * TRAINED) as usize;
-        let mut trainer = Trainer::new(&config, &placement(config.device)?, Offsets::new("file"));
+        let mut trainer =
+            Trainer::new(&config.train(), &placement(config.device)?, Offsets::new("file"));
         for batch in log.part(0..start).batches() {
-            trainer.step(&batch, &mut |_| {});
+            trainer.step(&batch);
         }
         let state = State::of(&trainer, &config, &placement(config.device)?);
         Ok(Self { subject, log, start, state })
@@ -160,8 +161,8 @@ impl<'a> Trial<'a> {
         let dawn = self.start + NIGHT_EVENTS;
         let first = self.measure_both(&single, &full, dawn)?;
         for batch in self.log.part(dawn..dawn + EVENTS).batches() {
-            single.step(&batch, &mut |_| {});
-            full.step(&batch, &mut |_| {});
+            single.step(&batch);
+            full.step(&batch);
         }
         let later = self.measure_both(&single, &full, dawn + EVENTS)?;
         Ok(Row { name: "night".to_owned(), outcomes: vec![first, later], cost })

@@ -18,7 +18,7 @@ use std::sync::{Mutex, PoisonError};
 
 use anyhow::Context;
 use clap::Args;
-use millrace::progress::Progress;
+use millrace::progress::ProgressLine;
 use serde_json::json;
 
 /// Most seeds of the simulations that take seconds a seed; theirs differ by hundredths.
@@ -64,11 +64,11 @@ pub(crate) fn run(args: &EstimatorArgs) -> anyhow::Result<()> {
 }
 
 /// Progress of runs on several threads.
-struct Work(Mutex<(Progress, u64)>);
+struct Work(Mutex<(ProgressLine, u64)>);
 
 impl Work {
     fn new(what: &'static str, runs: u64) -> Self {
-        Self(Mutex::new((Progress::new(what, runs, "runs"), 0)))
+        Self(Mutex::new((ProgressLine::new(what, runs, "runs"), 0)))
     }
 
     /// One more run is done.

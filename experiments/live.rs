@@ -19,10 +19,10 @@ use millrace::pipeline::{placement, restore};
 use millrace::stream::decode::Mapping;
 use millrace::stream::events_of;
 use millrace::synthetic::{World, WorldSettings};
-use millrace::train::evaluation::KS;
-use millrace::train::evaluation::held_out::HeldOut;
-use millrace::train::evaluation::metrics::{Band, Interval, Quality};
 use millrace_events::{Batch, Offsets};
+use millrace_train::evaluation::KS;
+use millrace_train::evaluation::held_out::HeldOut;
+use millrace_train::evaluation::metrics::{Band, Interval, Quality};
 
 use process::Process;
 use topic::Topic;
@@ -206,8 +206,8 @@ fn fresh(config: &Config, world: &mut World) -> anyhow::Result<Batch> {
 
 fn measure(config: &Config, checkpoint: &Checkpoint, fresh: &Batch) -> anyhow::Result<HeldOut> {
     let mut trainer = restore(config, &placement(config.device)?, checkpoint)?;
-    let mut held_out = HeldOut::new(&trainer, config.retrieval.popularity);
-    let queries = trainer.embed_queries(fresh); // [events, dim]
+    let mut held_out = HeldOut::new(trainer.state(), config.retrieval.popularity);
+    let queries = trainer.embed_and_remember(fresh); // [events, dim]
     held_out.add(fresh, &queries, None);
     Ok(held_out)
 }

@@ -14,8 +14,8 @@ use anyhow::Context;
 use clap::Args;
 use millrace::config::Config;
 use millrace::pipeline::placement;
-use millrace::train::evaluation::metrics::Band;
-use millrace::train::placement::Placement;
+use millrace_train::evaluation::metrics::Band;
+use millrace_train::placement::Placement;
 use serde_json::{Map, Value, json};
 
 use crate::datasets::{self, load};
@@ -172,6 +172,6 @@ fn print_line(name: &str, ranked: &Ranked) {
 
 /// `{"10": .., "50": ..}`
 fn by_k<T: Into<Value>>(values: impl IntoIterator<Item = T>) -> Value {
-    let keys = millrace::train::evaluation::KS.iter().map(u32::to_string);
+    let keys = millrace_train::evaluation::KS.iter().map(u32::to_string);
     Value::Object(keys.zip(values.into_iter().map(Into::into)).collect::<Map<_, _>>())
 }

@@ -9,7 +9,6 @@
 //!
 //! - [`pipeline`]: the program: threads, channels, cadences, stop order; no maths
 //! - [`stream`]: records become events, events become columnar batches
-//! - [`train`]: batches change the model; recall
 //! - [`checkpoint`]: snapshots become durable; the newest good one is found
 //! - [`publish`]: a durable checkpoint becomes embeddings on a topic
 //! - [`plot`]: curves and scatters as SVG
@@ -29,4 +28,3 @@ pub mod publish;
 pub mod stream;
 pub mod synthetic;
 pub mod telemetry;
-pub mod train;

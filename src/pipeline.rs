@@ -34,10 +34,10 @@ use crate::publish::{Published, Publisher};
 use crate::stream::cut::Cut;
 use crate::stream::position::Position;
 use crate::telemetry::{Health, Metrics};
-use crate::train::evaluation::Recall;
-use crate::train::placement::Placement;
-use crate::train::trainer::{Phase, StepReport, Trainer};
 use millrace_events::Batch;
+use millrace_train::evaluation::Recall;
+use millrace_train::placement::Placement;
+use millrace_train::trainer::{Phase, StepReport, Trainer};
 
 use line::Line;
 use start::Begun;
@@ -208,15 +208,19 @@ fn run_once(
         setting.health.set_ready(false);
         let ended = ended?;
         trained?;
-        ensure!(trainer.events == 0 || ended.checkpoint.is_some(), "no checkpoint was written");
+        ensure!(
+            trainer.progress().events == 0 || ended.checkpoint.is_some(),
+            "no checkpoint was written"
+        );
         Ok(Summary {
-            trained: trainer.events,
-            rejected: trainer.rejected,
-            records_this_run: trainer.events + trainer.rejected - live.records_before,
-            pass: trainer.pass,
+            trained: trainer.progress().events,
+            rejected: trainer.progress().rejected,
+            records_this_run: trainer.progress().events + trainer.progress().rejected
+                - live.records_before,
+            pass: trainer.progress().pass,
             rejected_by_reason: by_reason(ended.rejected_by_reason, live.unusable),
             began_at_step: live.step_before,
-            step: trainer.step,
+            step: trainer.progress().step,
             seconds: live.seconds(),
             loss: live.loss(),
             recall: live.recall,
@@ -255,7 +259,7 @@ fn train(
     let cadence = &setting.config.checkpoint;
     let every = Duration::from_secs(cadence.every_s);
     let queue = |name| setting.metrics.queue_batches.with_label_values(&[name]);
-    let mut checkpoint_step = trainer.step;
+    let mut checkpoint_step = trainer.progress().step;
     let mut checkpoint_at = Instant::now();
     let mut unusable = Unusable::default();
     while !live.whole || !setting.stop.load(Ordering::Relaxed) {
@@ -272,7 +276,7 @@ fn train(
                     unusable.send(&setting.config, &batch, &report.unusable)?;
                 }
                 if live.is_broken() {
-                    return Err(Broken { step: trainer.step }.into());
+                    return Err(Broken { step: trainer.progress().step }.into());
                 }
             }
             // A log that went quiet must not keep its last steps from being published.
@@ -280,7 +284,7 @@ fn train(
             Err(RecvTimeoutError::Disconnected) => break,
         }
         observe(trainer, live);
-        let stepped = trainer.step - checkpoint_step;
+        let stepped = trainer.progress().step - checkpoint_step;
         let overdue = cadence.every_s > 0 && stepped > 0 && checkpoint_at.elapsed() >= every;
         let due = stepped >= cadence.every_steps || overdue;
         // While the disk is still busy with the last snapshot there is nothing to gain from
@@ -288,12 +292,12 @@ fn train(
         if due && live.whole && !trainer.is_capturing() && !snapshots.is_full() {
             live.count_state(setting, trainer);
             trainer.begin_capture();
-            (checkpoint_step, checkpoint_at) = (trainer.step, Instant::now());
+            (checkpoint_step, checkpoint_at) = (trainer.progress().step, Instant::now());
         }
         if let Some(captured) = trainer.advance_capture() {
             if !captured.finite {
                 setting.metrics.checkpoint_failures_total.inc();
-                return Err(Broken { step: trainer.step }.into());
+                return Err(Broken { step: trainer.progress().step }.into());
             }
             match snapshots.try_send(captured) {
                 Ok(()) | Err(TrySendError::Full(_)) => {}
@@ -318,7 +322,7 @@ fn timed_step(
     };
     observed("wait", waited);
     let mut entered: Option<(Phase, Instant)> = None;
-    let report = trainer.step(batch, &mut |phase| {
+    let report = trainer.step_timed(batch, &mut |phase| {
         if let Some((before, since)) = entered.replace((phase, Instant::now())) {
             observed(before.label(), since.elapsed());
         }

@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
 /// Progress of one piece of work.
-pub struct Progress {
+pub struct ProgressLine {
     bar: Option<ProgressBar>,
     what: &'static str,
     total: u64,
@@ -17,7 +17,7 @@ pub struct Progress {
     logged: Instant,
 }
 
-impl Progress {
+impl ProgressLine {
     /// Work called `what` of `total` units (`unit` names them; 0: unknown).
     pub fn new(what: &'static str, total: u64, unit: &str) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {

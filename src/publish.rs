@@ -22,9 +22,10 @@ use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::stream::source;
 use crate::stream::source::client::{self, DELIVERY_WAIT_MAX, Deliveries};
-use crate::train::model::Model;
-use crate::train::placement::Placement;
-use crate::train::popularity::Popularity;
+use millrace_train::evaluation::popularity::Popularity;
+use millrace_train::memory::corpus::Corpus;
+use millrace_train::model::Model;
+use millrace_train::placement::Placement;
 
 /// Larger requests are worth a delay that nobody notices beside a sweep over the corpus.
 const LINGER_MS: u32 = 20;
@@ -135,20 +136,21 @@ impl Publisher {
         checkpoint: &Checkpoint,
         stop: &dyn Fn() -> bool,
     ) -> anyhow::Result<Option<Published>> {
-        let read = |name: &str| checkpoint.section(name).map_err(|error| format!("{error:#}"));
-        let corpus = crate::train::settings::corpus(&self.config);
-        corpus.load(&checkpoint.section("corpus")?).map_err(anyhow::Error::msg)?;
+        let read =
+            |name: &str| checkpoint.section(name).map_err(|error| format!("{error:#}").into());
+        let settings = self.config.train();
+        let mut corpus = Corpus::new(settings.items_max, settings.tombstone_events);
+        corpus.load(&checkpoint.section("corpus")?)?;
         let items = corpus.sorted();
         ensure!(
             !items.is_empty(),
             "{} holds no item: a version without vectors is not published",
             checkpoint.path.display()
         );
-        let model = Model::restore(&self.config, &self.placement, &read)
-            .map_err(anyhow::Error::msg)
+        let model = Model::restore(&settings.model, &self.placement, &read)
             .with_context(|| format!("cannot load {}", checkpoint.path.display()))?;
         let vectors = model.embed_items(&items); // [items, dim]
-        let popularity = Popularity::restore(&self.config, &read).map_err(anyhow::Error::msg)?;
+        let popularity = Popularity::restore(&settings, self.config.retrieval.popularity, &read)?;
         let ids: Vec<u64> = items.iter().map(|(id, _)| *id).collect();
         let log_q = popularity.log_q(&ids); // [items]
         let manifest = &checkpoint.manifest;

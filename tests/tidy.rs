@@ -21,14 +21,9 @@ const ROOMS: [Room; 12] = [
         imports: &[],
         never: &["rdkafka", "tokio", "burn", "std::fs", "std::time", "tracing", "prometheus"],
     },
-    Room { name: "config", imports: &[], never: &["rdkafka", "tokio", "burn", "prometheus"] },
-    Room { name: "progress", imports: &[], never: &["rdkafka", "tokio", "burn"] },
-    Room { name: "plot", imports: &[], never: &["rdkafka", "tokio", "burn", "std::fs"] },
-    Room { name: "synthetic", imports: &[], never: &["rdkafka", "tokio", "burn", "std::fs"] },
-    Room { name: "telemetry", imports: &[], never: &["rdkafka", "burn", "std::fs"] },
     Room {
         name: "train",
-        imports: &["config"],
+        imports: &[],
         never: &[
             "rdkafka",
             "tokio",
@@ -40,6 +35,15 @@ const ROOMS: [Room; 12] = [
             "prometheus",
         ],
     },
+    Room {
+        name: "config",
+        imports: &["train"],
+        never: &["rdkafka", "tokio", "burn", "prometheus"],
+    },
+    Room { name: "progress", imports: &[], never: &["rdkafka", "tokio", "burn"] },
+    Room { name: "plot", imports: &[], never: &["rdkafka", "tokio", "burn", "std::fs"] },
+    Room { name: "synthetic", imports: &[], never: &["rdkafka", "tokio", "burn", "std::fs"] },
+    Room { name: "telemetry", imports: &[], never: &["rdkafka", "burn", "std::fs"] },
     Room { name: "stream", imports: &["config"], never: &["burn", "prometheus", "axum", "clap"] },
     Room { name: "checkpoint", imports: &[], never: &["burn", "rdkafka", "tokio", "prometheus"] },
     Room { name: "edge", imports: &["telemetry"], never: &["rdkafka", "burn"] },
@@ -57,6 +61,43 @@ const ROOMS: [Room; 12] = [
 
 /// The top floor: it may import every room.
 const TOP: [&str; 3] = ["commands", "main", "lib"];
+
+/// A room of `train`, and the ones there that it may import.
+type Inner = (&'static str, &'static [&'static str]);
+
+/// The rooms of `train`, from the ground up.
+const TRAIN_ROOMS: [Inner; 15] = [
+    ("saved", &[]),
+    ("capture", &[]),
+    ("placement", &[]),
+    ("portion", &[]),
+    ("progress", &[]),
+    ("kernel", &["saved"]),
+    ("table", &["saved", "capture", "portion", "kernel"]),
+    ("frequency", &["saved", "capture", "kernel"]),
+    ("memory", &["saved", "capture", "kernel"]),
+    ("model", &["saved", "placement", "portion", "kernel", "table", "memory"]),
+    ("objective", &["saved", "placement", "kernel", "frequency", "memory"]),
+    ("settings", &["frequency", "model", "objective"]),
+    (
+        "state",
+        &[
+            "saved",
+            "placement",
+            "progress",
+            "frequency",
+            "memory",
+            "model",
+            "objective",
+            "settings",
+        ],
+    ),
+    ("captured", &["capture", "progress", "table", "memory", "model", "state"]),
+    ("evaluation", &["saved", "kernel", "frequency", "memory", "objective", "settings", "state"]),
+];
+
+/// The top floor of `train`: it may import every room there.
+const TRAIN_TOP: [&str; 3] = ["trainer", "lib", "tests"];
 
 const FILE_LINES_MAX: usize = 400;
 const FUNCTION_LINES_MAX: usize = 70;
@@ -76,18 +117,23 @@ impl Source {
         Self { path: path.to_owned(), text: text.to_owned(), code }
     }
 
-    /// The room it belongs to: `events` for that crate, else the first name under `src`.
+    /// The room it belongs to: a crate's name, else the first name under `src`.
     fn room(&self) -> &str {
-        if self.path.starts_with("crates/events/") {
-            return "events";
+        if let Some(inner) = self.path.strip_prefix("crates/") {
+            return inner.split('/').next().unwrap_or(inner);
         }
         let inner = self.path.strip_prefix("src/").unwrap_or(&self.path);
         inner.split(['/', '.']).next().unwrap_or(inner)
     }
 
-    /// Its module's path: `["stream", "source", "lanes"]`.
+    /// The room of `train` it belongs to, if it is there.
+    fn train_room(&self) -> Option<&str> {
+        self.path.strip_prefix("crates/train/src/")?.split(['/', '.']).next()
+    }
+
+    /// Its module's path within its crate: `["stream", "source", "lanes"]`.
     fn module(&self) -> Vec<String> {
-        let inner = self.path.strip_prefix("src/").unwrap_or(&self.path);
+        let inner = self.path.split_once("src/").map_or(&*self.path, |(_, inner)| inner);
         let inner = inner.trim_end_matches(".rs").trim_end_matches("/mod");
         inner.split('/').filter(|name| *name != "lib").map(str::to_owned).collect()
     }
@@ -208,24 +254,59 @@ fn breaches(source: &Source) -> Vec<String> {
     for path in paths(&source.code).iter().filter(|path| path[0] == "crate") {
         let other = path.get(1).map_or("", String::as_str);
         let known = ROOMS.iter().any(|room| room.name == other) || TOP.contains(&other);
-        if name != "events" && known && other != name && !room.imports.contains(&other) {
+        if !source.path.starts_with("crates/")
+            && known
+            && other != name
+            && !room.imports.contains(&other)
+        {
             breaches.push(format!("{}: `{name}` may not import `{other}`", source.path));
         }
     }
+    if names(&source.code, "millrace_train") && !room.imports.contains(&"train") {
+        breaches.push(format!("{}: `{name}` may not import `train`", source.path));
+    }
+    breaches.extend(inner_breaches(source));
     for word in room.never.iter().filter(|word| names(&source.code, word)) {
         breaches.push(format!("{}: `{name}` never names `{word}`", source.path));
     }
     breaches
 }
 
+/// Imports between rooms of `train` that run back up.
+fn inner_breaches(source: &Source) -> Vec<String> {
+    let Some(name) = source.train_room().filter(|name| !TRAIN_TOP.contains(name)) else {
+        return Vec::new();
+    };
+    let Some((_, imports)) = TRAIN_ROOMS.iter().find(|(room, _)| *room == name) else {
+        return vec![format!("{}: no room `{name}` in the table of `train`", source.path)];
+    };
+    let others = paths(&source.code).into_iter().filter(|path| path[0] == "crate");
+    let others = others.filter_map(|path| path.into_iter().nth(1));
+    let rooms = |other: &String| TRAIN_ROOMS.iter().any(|(room, _)| room == other);
+    others
+        .filter(|other| rooms(other) && other != name && !imports.contains(&&**other))
+        .map(|other| format!("{}: `train`'s `{name}` may not import `{other}`", source.path))
+        .collect()
+}
+
 /// Pairs of files that import each other, parents and their children aside.
 fn circles(sources: &[Source]) -> Vec<String> {
+    ["src/", "crates/events/src/", "crates/train/src/"]
+        .into_iter()
+        .flat_map(|root| {
+            let of_crate = sources.iter().filter(|source| source.path.starts_with(root));
+            circles_of_crate(&of_crate.collect::<Vec<_>>())
+        })
+        .collect()
+}
+
+fn circles_of_crate(sources: &[&Source]) -> Vec<String> {
     let modules: BTreeMap<Vec<String>, &str> = (sources.iter())
-        .filter(|source| source.path.starts_with("src/") && !source.code.is_empty())
+        .filter(|source| !source.code.is_empty())
         .map(|source| (source.module(), source.path.as_str()))
         .collect();
     let mut arrows = BTreeSet::new();
-    for source in sources.iter().filter(|source| source.path.starts_with("src/")) {
+    for source in sources {
         let own = source.module();
         for path in paths(&source.code) {
             let supers = path.iter().take_while(|name| *name == "super").count();
@@ -404,6 +485,10 @@ fn rooms_import_what_they_may() {
         let below = |name: &&&str| !ROOMS[..at].iter().any(|lower| lower.name == **name);
         assert!(room.imports.iter().find(below).is_none(), "`{}` imports upwards", room.name);
     }
+    for (at, (name, imports)) in TRAIN_ROOMS.iter().enumerate() {
+        let below = |other: &&&str| !TRAIN_ROOMS[..at].iter().any(|(lower, _)| lower == *other);
+        assert!(imports.iter().find(below).is_none(), "`{name}` imports upwards");
+    }
 }
 
 #[test]
@@ -464,6 +549,40 @@ fn the_page_of_architecture_prints_the_table() {
         let row = format!("| `{}` | {imports} | {} |", room.name, room.never.join(", "));
         assert!(page.contains(&row), "docs/ARCHITECTURE.md lacks the row\n{row}");
     }
+    for (name, imports) in &TRAIN_ROOMS {
+        let imports = if imports.is_empty() { "nothing".to_owned() } else { imports.join(", ") };
+        let row = format!("| `{name}` | {imports} |");
+        assert!(page.contains(&row), "docs/ARCHITECTURE.md lacks the row\n{row}");
+    }
+}
+
+/// Back-quoted source paths in a text that no file has.
+fn unknown_paths(path: &str, text: &str, known: &[String]) -> Vec<String> {
+    let mut unknown = Vec::new();
+    for (number, line) in (1..).zip(text.lines()) {
+        for span in line.split('`').skip(1).step_by(2).filter(|span| span.ends_with(".rs")) {
+            if !known.iter().any(|file| file == span || file.ends_with(&format!("/{span}"))) {
+                unknown.push(format!("{path}:{number}: no file `{span}`"));
+            }
+        }
+    }
+    unknown
+}
+
+#[test]
+fn sources_that_docs_name_exist() {
+    let known: Vec<String> = ["src", "crates", "tests", "benches", "experiments", "examples"]
+        .into_iter()
+        .flat_map(|at| files(at, "rs"))
+        .map(|(path, _)| path)
+        .collect();
+    // What is dated stays as it was: decisions and benchmarks.
+    let pages = files("docs", "md").into_iter().filter(|(path, _)| {
+        !path.starts_with("docs/benchmarks/") && !path.starts_with("docs/decisions/")
+    });
+    let unknown: Vec<String> =
+        pages.flat_map(|(path, text)| unknown_paths(&path, &text, &known)).collect();
+    none("source files in docs", &unknown);
 }
 
 // --- Each rule fails on a planted offence --------------------------------------------------------
@@ -477,20 +596,33 @@ fn an_import_that_runs_back_up_is_found() {
     let source =
         planted("src/stream/a.rs", "//! A.\nuse crate::{config::Config, pipeline::Live};\n");
     assert_eq!(breaches(&source), ["src/stream/a.rs: `stream` may not import `pipeline`"]);
-    let source = planted("src/train/a.rs", "//! A.\nfn a() { std::time::Instant::now(); }\n");
-    assert_eq!(breaches(&source), ["src/train/a.rs: `train` never names `std::time`"]);
+    let source = planted("src/checkpoint/a.rs", "use millrace_train::Trainer;\n");
+    assert_eq!(breaches(&source), ["src/checkpoint/a.rs: `checkpoint` may not import `train`"]);
+    let text = "use crate::{model::Model, trainer::Trainer};\n";
+    let source = planted("crates/train/src/frequency/a.rs", text);
+    let path = "crates/train/src/frequency/a.rs";
+    assert_eq!(
+        breaches(&source),
+        [format!("{path}: `train`'s `frequency` may not import `model`")]
+    );
+    let text = "//! A.\nfn a() { std::time::Instant::now(); }\n";
+    let source = planted("crates/train/src/trainer/a.rs", text);
+    let path = "crates/train/src/trainer/a.rs";
+    assert_eq!(breaches(&source), [format!("{path}: `train` never names `std::time`")]);
     // In a comment, a text or a test the same words are harmless.
-    let text =
-        "//! rdkafka\nfn a() { b(\"tokio\"); }\n#[cfg(test)]\nmod tests {\nuse rdkafka::A;\n}\n";
-    assert!(breaches(&planted("src/train/a.rs", text)).is_empty());
+    let text = "//! clap\nfn a() { b(\"burn\"); }\n#[cfg(test)]\nmod tests {\nuse clap::A;\n}\n";
+    assert!(breaches(&planted("src/stream/a.rs", text)).is_empty());
     assert_eq!(breaches(&planted("src/attic/a.rs", "")).len(), 1);
 }
 
 #[test]
 fn a_circle_is_found() {
-    let a = planted("src/train/a.rs", "use super::b::B;\n");
-    let b = planted("src/train/b.rs", "use crate::train::a::{A, C};\n");
-    assert_eq!(circles(&[a, b]), ["src/train/a.rs and src/train/b.rs import each other"]);
+    let a = planted("src/stream/a.rs", "use super::b::B;\n");
+    let b = planted("src/stream/b.rs", "use crate::stream::a::{A, C};\n");
+    assert_eq!(circles(&[a, b]), ["src/stream/a.rs and src/stream/b.rs import each other"]);
+    let [a, b] = ["a", "b"].map(|name| format!("crates/train/src/table/{name}.rs"));
+    let sources = [planted(&a, "use super::b::B;\n"), planted(&b, "use crate::table::a::A;\n")];
+    assert_eq!(circles(&sources), [format!("{a} and {b} import each other")]);
 }
 
 #[test]
@@ -516,4 +648,11 @@ fn unknown_commands_and_flags_are_found() {
     let text = "`millrace train --config my.toml`, `millrace fly`, `millrace train --wings`\n";
     let unknown = unknown_commands("README.md", text, &["train".to_owned()], "config: PathBuf,");
     assert_eq!(unknown, ["README.md:1: no command `fly`", "README.md:1: no command has `--wings`"]);
+}
+
+#[test]
+fn a_source_that_is_not_there_is_found() {
+    let known = ["src/stream/merge.rs".to_owned()];
+    let text = "`merge.rs`, `stream/merge.rs`\n`train/merge.rs`\n";
+    assert_eq!(unknown_paths("a.md", text, &known), ["a.md:2: no file `train/merge.rs`"]);
 }

@@ -3,8 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use millrace::train::trainer::Trainer;
 use millrace_events::Batch;
+use millrace_train::trainer::Trainer;
 
 /// Full steps of the reference a round: about as long as a hundred small ones.
 pub(super) const FULL_STEPS: usize = 8;
@@ -26,7 +26,7 @@ impl Cost {
     fn add(&mut self, trainer: &mut Trainer, batches: &[Batch]) {
         let (began, cpu) = (Instant::now(), cpu_time());
         for batch in batches {
-            trainer.step(batch, &mut |_| {});
+            trainer.step(batch);
         }
         self.wall += began.elapsed();
         self.cpu += cpu_time() - cpu;

@@ -1,10 +1,10 @@
 //! What a state is worth: recall on the events that follow.
 
 use anyhow::bail;
-use millrace::train::evaluation::KS;
-use millrace::train::evaluation::held_out::HeldOut;
-use millrace::train::evaluation::progressive::{Progressive, ProgressiveSettings};
-use millrace::train::trainer::Trainer;
+use millrace_train::evaluation::KS;
+use millrace_train::evaluation::held_out::HeldOut;
+use millrace_train::evaluation::progressive::{Progressive, ProgressiveSettings};
+use millrace_train::trainer::Trainer;
 
 use super::state::State;
 use crate::events::Log;
@@ -41,9 +41,9 @@ impl Measure {
 }
 
 fn held_out(state: &State, mut trainer: Trainer, rest: &Log) -> anyhow::Result<Recalls> {
-    let mut held_out = HeldOut::new(&trainer, state.config.retrieval.popularity);
+    let mut held_out = HeldOut::new(trainer.state(), state.config.retrieval.popularity);
     for batch in rest.batches() {
-        let queries = trainer.embed_queries(&batch); // [events, dim]
+        let queries = trainer.embed_and_remember(&batch); // [events, dim]
         held_out.add(&batch, &queries, None);
     }
     Ok(held_out.model.all.recall())
@@ -68,8 +68,8 @@ fn progressive(
         progressive.pass_over(&batch);
     }
     for batch in rest.batches() {
-        progressive.add(&trainer, &batch);
-        trainer.step(&batch, &mut |_| {});
+        progressive.add(trainer.state(), &batch);
+        trainer.step(&batch);
     }
     Ok(progressive.weights[0].total.all.recall())
 }

@@ -1,7 +1,7 @@
 //! The outcome as a table, as JSON, and as a picture.
 
 use millrace::plot::{Marks, Plot, Series, svg};
-use millrace::train::evaluation::KS;
+use millrace_train::evaluation::KS;
 use serde_json::{Map, Value, json};
 
 use super::cost::Costs;

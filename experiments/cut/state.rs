@@ -2,17 +2,16 @@
 
 use std::collections::HashMap;
 
-use anyhow::anyhow;
 use millrace::config::Config;
-use millrace::train::counters::Counters;
-use millrace::train::placement::Placement;
-use millrace::train::trainer::Trainer;
+use millrace_train::placement::Placement;
+use millrace_train::progress::Progress;
+use millrace_train::trainer::Trainer;
 
 /// What a checkpoint would hold, and what it takes to go on from it.
 pub(super) struct State {
     pub(super) config: Config,
     placement: Placement,
-    counters: Counters,
+    progress: Progress,
     sections: HashMap<String, Vec<u8>>,
 }
 
@@ -22,7 +21,7 @@ impl State {
         Self {
             config: config.clone(),
             placement: placement.clone(),
-            counters: trainer.counters(),
+            progress: trainer.progress().clone(),
             sections: trainer.capture().into_sections().into_iter().collect(),
         }
     }
@@ -40,9 +39,12 @@ impl State {
     /// A trainer that goes on from here.
     pub(super) fn restore(&self) -> anyhow::Result<Trainer> {
         let read = |name: &str| {
-            self.sections.get(name).cloned().ok_or_else(|| format!("there is no section {name}"))
+            self.sections
+                .get(name)
+                .cloned()
+                .ok_or_else(|| format!("there is no section {name}").into())
         };
-        Trainer::restore(&self.config, &self.placement, self.counters.clone(), &read)
-            .map_err(|error| anyhow!(error))
+        let (settings, progress) = (self.config.train(), self.progress.clone());
+        Ok(Trainer::restore(&settings, &self.placement, progress, &read)?)
     }
 }

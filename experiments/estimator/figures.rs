@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use millrace::plot::{self, Marks, Plot, Series};
-use millrace::train::frequency::{FrequencySettings, Mode, Rate};
+use millrace_train::frequency::{FrequencySettings, Mode, Rate};
 use serde_json::{Value, json};
 
 use super::sample::{Sample, rounded};

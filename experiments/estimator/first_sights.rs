@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use millrace::plot::Series;
-use millrace::train::frequency::{Frequency, FrequencySettings, Meaning, Rate};
+use millrace_train::frequency::{Frequency, FrequencySettings, Meaning, Rate};
 use rayon::prelude::*;
 use serde_json::{Value, json};
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use millrace::plot::{Marks, Plot, Series};
-use millrace::train::frequency::{FrequencySettings, Mode, Rate};
+use millrace_train::frequency::{FrequencySettings, Mode, Rate};
 use rayon::prelude::*;
 use serde_json::{Value, json};
 

@@ -1,6 +1,6 @@
 //! Ways to follow the share of traffic that each item has: Millrace's estimator and its rivals.
 
-use millrace::train::frequency::{Frequency, FrequencySettings, Meaning};
+use millrace_train::frequency::{Frequency, FrequencySettings, Meaning};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Follows shares of traffic from batches.

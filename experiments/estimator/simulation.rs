@@ -3,8 +3,8 @@
 
 use std::ops::RangeInclusive;
 
-use millrace::train::frequency::{Frequency, FrequencySettings, Meaning};
 use millrace_events::SplitMix;
+use millrace_train::frequency::{Frequency, FrequencySettings, Meaning};
 use rayon::prelude::*;
 
 use super::Work;

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use millrace::train::frequency::{Frequency, FrequencySettings, Meaning, Rate};
 use millrace_events::SplitMix;
+use millrace_train::frequency::{Frequency, FrequencySettings, Meaning, Rate};
 use rayon::prelude::*;
 use serde_json::Value;
 

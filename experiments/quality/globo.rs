@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use millrace::config::Config;
-use millrace::train::evaluation::progressive::{Progressive, ProgressiveSettings, Ranking};
-use millrace::train::placement::Placement;
-use millrace::train::trainer::Trainer;
 use millrace_events::Offsets;
+use millrace_train::evaluation::progressive::{Progressive, ProgressiveSettings, Ranking};
+use millrace_train::placement::Placement;
+use millrace_train::trainer::Trainer;
 
 use crate::events::Log;
 
@@ -79,7 +79,7 @@ fn pass(
     weights: &[f32],
     days: Option<i64>,
 ) -> Progressive {
-    let mut trainer = Trainer::new(config, placement, Offsets::new("file"));
+    let mut trainer = Trainer::new(&config.train(), placement, Offsets::new("file"));
     let mut progressive = Progressive::new(ProgressiveSettings {
         weights: weights.to_vec(),
         new_only: true,
@@ -89,11 +89,11 @@ fn pass(
     for batch in events.batches() {
         let now = batch.events.times_ms[0];
         let day = (now - *began.get_or_insert(now)) / DAY_MS;
-        progressive.add(&trainer, &batch);
+        progressive.add(trainer.state(), &batch);
         if days.is_some_and(|days| day >= days) {
             trainer.pass_over(&batch);
         } else {
-            trainer.step(&batch, &mut |_| {});
+            trainer.step(&batch);
         }
     }
     progressive

@@ -5,10 +5,10 @@
 //! order does not matter; the PyTorch reference does the same.
 
 use millrace::config::Config;
-use millrace::train::evaluation::held_out::{HeldOut, Seen};
-use millrace::train::placement::Placement;
-use millrace::train::trainer::Trainer;
 use millrace_events::Offsets;
+use millrace_train::evaluation::held_out::{HeldOut, Seen};
+use millrace_train::placement::Placement;
+use millrace_train::trainer::Trainer;
 
 use crate::events::Log;
 
@@ -28,11 +28,11 @@ pub(super) fn measure(
     passes: u32,
     (train, test): (&Log, &Log),
 ) -> Outcome {
-    let mut trainer = Trainer::new(config, placement, Offsets::new("file"));
+    let mut trainer = Trainer::new(&config.train(), placement, Offsets::new("file"));
     let mut seen = Seen::default();
     for pass in 1..=passes {
         let mut step = |batch| {
-            trainer.step(&batch, &mut |_| {});
+            trainer.step(&batch);
             if pass == 1 {
                 seen.add(&batch);
             }
@@ -43,9 +43,9 @@ pub(super) fn measure(
         }
     }
     let popularity = config.retrieval.popularity;
-    let [mut all, mut excluding_seen] = [(); 2].map(|()| HeldOut::new(&trainer, popularity));
+    let [mut all, mut excluding_seen] = [(); 2].map(|()| HeldOut::new(trainer.state(), popularity));
     for batch in test.batches() {
-        let queries = trainer.embed_queries(&batch); // [events, dim]
+        let queries = trainer.embed_and_remember(&batch); // [events, dim]
         all.add(&batch, &queries, None);
         excluding_seen.add(&batch, &queries, Some(&seen));
     }

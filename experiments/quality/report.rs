@@ -1,9 +1,9 @@
 //! The page and the JSON of what was measured.
 
 use millrace::plot::{self, Marks, Plot, Series};
-use millrace::train::evaluation::KS;
-use millrace::train::evaluation::held_out::HeldOut;
-use millrace::train::evaluation::metrics::{Band, Interval, Quality, Sums};
+use millrace_train::evaluation::KS;
+use millrace_train::evaluation::held_out::HeldOut;
+use millrace_train::evaluation::metrics::{Band, Interval, Quality, Sums};
 use serde_json::{Map, Value, json};
 
 use super::by_k;

@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 
 use crate::config::Config;
 use crate::pipeline;
-use crate::progress::Progress;
+use crate::progress::ProgressLine;
 use crate::stream::cut::Cut;
 use crate::stream::position::Range;
 use crate::stream::source::{Next, Source};
@@ -51,7 +51,7 @@ pub(super) fn read_cut(
 ) -> anyhow::Result<()> {
     let empty = Offsets::new(config.kafka.topic.as_str());
     let total = pipeline::distance(&range.from, range.to.as_ref().unwrap_or(&empty));
-    let mut progress = Progress::new(what, total, "events");
+    let mut progress = ProgressLine::new(what, total, "events");
     let mut reader = Reader::open(config, range, (pass, cut), what, stop)?;
     let mut done = 0;
     while let Some(batch) = reader.next()? {

@@ -16,17 +16,17 @@ use clap::Args;
 use super::session::stop_on_signal;
 use crate::config::{Config, Order};
 use crate::pipeline;
-use crate::progress::Progress;
+use crate::progress::ProgressLine;
 use crate::stream::cut::Cut;
 use crate::stream::events_of;
 use crate::stream::position::{self, Position, Range};
 use crate::stream::shuffle::Shuffle;
 use crate::stream::source;
-use crate::train::evaluation::held_out::HeldOut;
-use crate::train::evaluation::metrics::Sums;
-use crate::train::trainer::Trainer;
 use days::{Days, Split};
 use millrace_events::Batch;
+use millrace_train::evaluation::held_out::HeldOut;
+use millrace_train::evaluation::metrics::Sums;
+use millrace_train::trainer::Trainer;
 
 /// Arguments of `replay --by-day`.
 #[derive(Args)]
@@ -68,7 +68,7 @@ pub(super) fn run(
     let resolve = |position| position::resolve(&consumer, topic, brokers, position);
     let range = Range { from: resolve(from)?, to: Some(resolve(to)?) };
     drop(consumer);
-    let trainer = Trainer::new(config, &placement, range.from.clone());
+    let trainer = Trainer::new(&config.train(), &placement, range.from.clone());
     let began = Instant::now();
     let split = Split::new(config.seed, args.held_out);
     let mut protocol = Protocol::begin(config, trainer, range, split, &stop)?;
@@ -76,7 +76,7 @@ pub(super) fn run(
     while let Some(day) = protocol.next_day()? {
         measured.push(day);
     }
-    if protocol.trainer.step == 0 {
+    if protocol.trainer.progress().step == 0 {
         bail!("the range holds no usable event");
     }
     if measured.iter().all(|day| day.model.cases() == 0) {
@@ -135,7 +135,7 @@ struct Protocol<'a> {
     train: Days<'a>,
     /// A day ahead of `train`.
     test: Days<'a>,
-    progress: Option<Progress>,
+    progress: Option<ProgressLine>,
 }
 
 impl<'a> Protocol<'a> {
@@ -160,22 +160,22 @@ impl<'a> Protocol<'a> {
         let shuffled = config.batch.shuffle_events > 0;
         let (size, seed) = (config.batch.size, config.seed);
         let shuffle = shuffled.then(|| Shuffle::new(size, Cut::Full, seed, 1, range.from.clone()));
-        let progress = Some(Progress::new("by day", total, "events"));
+        let progress = Some(ProgressLine::new("by day", total, "events"));
         Ok(Self { config, trainer, split, shuffle, train, test, progress })
     }
 
     /// Trains the next day and measures on the one after it; `None` at the end.
     fn next_day(&mut self) -> anyhow::Result<Option<Day>> {
         let Some(day) = self.train.begin_day()? else {
-            self.progress.take().into_iter().for_each(Progress::finish);
+            self.progress.take().into_iter().for_each(ProgressLine::finish);
             return Ok(None);
         };
-        let before = self.trainer.events;
+        let before = self.trainer.progress().events;
         self.train_day(day)?;
         let measured = Day {
             day,
-            trained: self.trainer.events - before,
-            candidates: self.trainer.corpus.len(),
+            trained: self.trainer.progress().events - before,
+            candidates: self.trainer.state().corpus.len(),
             model: Sums::default(),
             popularity: Sums::default(),
         };
@@ -191,11 +191,11 @@ impl<'a> Protocol<'a> {
             more = self.train.fill(&mut batch, size, |batch, i| !split.holds_out(batch, i))?;
             match &mut self.shuffle {
                 _ if batch.is_empty() => {}
-                None => drop(self.trainer.step(&batch, &mut |_| {})),
+                None => drop(self.trainer.step(&batch)),
                 Some(shuffle) => {
                     shuffle.load(batch);
                     while let Some(batch) = shuffle.deal() {
-                        self.trainer.step(&batch, &mut |_| {});
+                        self.trainer.step(&batch);
                     }
                 }
             }
@@ -211,7 +211,7 @@ impl<'a> Protocol<'a> {
         if self.test.begin_day()?.is_none() {
             return Ok(day);
         }
-        let mut held_out = HeldOut::new(&self.trainer, self.config.retrieval.popularity);
+        let mut held_out = HeldOut::new(self.trainer.state(), self.config.retrieval.popularity);
         let (size, split) = (self.config.batch.size, self.split);
         let mut more = true;
         while more {
@@ -220,7 +220,7 @@ impl<'a> Protocol<'a> {
             if batch.is_empty() {
                 continue;
             }
-            let queries = self.trainer.embed_queries_aside(&batch); // [events, dim]
+            let queries = self.trainer.state().embed_now(&batch); // [events, dim]
             held_out.add(&batch, &queries, None);
         }
         (day.model, day.popularity) = (held_out.model.all, held_out.popularity.all);
@@ -228,7 +228,7 @@ impl<'a> Protocol<'a> {
     }
 
     fn empty_batch(&self) -> Batch {
-        Batch::new(events_of(self.config), self.trainer.offsets.clone())
+        Batch::new(events_of(self.config), self.trainer.progress().offsets.clone())
     }
 }
 

@@ -19,7 +19,7 @@ use super::report;
 use super::session::stop_on_signal;
 use crate::config::Config;
 use crate::pipeline::{self, Bounds, Clocks, Publication, Setting, Summary};
-use crate::progress::Progress;
+use crate::progress::ProgressLine;
 use crate::publish::read_back;
 use crate::stream::cut::Cut;
 use crate::stream::decode::Mapping;
@@ -27,9 +27,10 @@ use crate::stream::events_of;
 use crate::stream::position::Position;
 use crate::synthetic::{Interaction, World, WorldSettings};
 use crate::telemetry::{Health, Metrics};
-use crate::train::evaluation::{Recall, ranks, static_ranks};
-use crate::train::placement::Placement;
 use millrace_events::{Batch, Offsets};
+use millrace_train::evaluation::{Recall, ranks, static_ranks};
+use millrace_train::objective::Correction;
+use millrace_train::placement::Placement;
 use scratch::Scratch;
 
 /// The file that people read is the one that runs.
@@ -134,7 +135,7 @@ impl Demo {
         corrected.checkpoint.directory = directory.join("corrected").display().to_string();
         let mut uncorrected = corrected.clone();
         uncorrected.checkpoint.directory = directory.join("uncorrected").display().to_string();
-        uncorrected.loss.correction = crate::config::Correction::Plain;
+        uncorrected.loss.correction = Correction::Plain;
         uncorrected.publish.topic = String::new();
         let placement = pipeline::placement(config.device)?;
         Ok(Self { events: args.events, seed: args.seed, corrected, uncorrected, placement })
@@ -223,8 +224,9 @@ impl Demo {
             publication: Publication::Complete,
         };
         let run = pipeline::run(&setting, &bounds, &mut |trainer, _| {
-            trained.store(trainer.events + trainer.rejected, Ordering::Relaxed);
-            if trainer.events + trainer.rejected >= self.events
+            trained
+                .store(trainer.progress().events + trainer.progress().rejected, Ordering::Relaxed);
+            if trainer.progress().events + trainer.progress().rejected >= self.events
                 || interrupted.load(Ordering::Relaxed)
             {
                 stop.store(true, Ordering::Relaxed);
@@ -250,7 +252,7 @@ impl Demo {
             .create()?;
         let mut recent = vec![0.0; world.settings().items];
         let recent_from = (self.events as f64 * (1.0 - RECENT_SHARE)) as u64;
-        let mut progress = Progress::new("demo", self.events, "events");
+        let mut progress = ProgressLine::new("demo", self.events, "events");
         let slowest = || trained.iter().map(|t| t.load(Ordering::Relaxed)).min().unwrap_or(0);
         for event in 0..self.events {
             while event >= slowest().saturating_add(AHEAD_MAX) {
@@ -296,15 +298,15 @@ impl Demo {
     ) -> anyhow::Result<f64> {
         let checkpoint = summary.checkpoint.as_ref().context("the stream brought no event")?;
         let mut trainer = pipeline::restore(config, &self.placement, checkpoint)?;
-        let items = trainer.corpus.sorted();
-        let vectors = trainer.model.embed_items(&items); // [items, dim]
+        let items = trainer.state().corpus.sorted();
+        let vectors = trainer.state().model.embed_items(&items); // [items, dim]
         let mut mapping = Mapping::new(config);
         let mut events = events_of(config);
         for (time, &case) in (EPOCH_MS + self.events..).zip(cases) {
             mapping.decode(Some(world.line(case, time).as_bytes()), None, &mut events)?;
         }
         let batch = Batch::new(events, Offsets::new(config.kafka.topic.as_str()));
-        let queries = trainer.embed_queries(&batch); // [cases, dim]
+        let queries = trainer.embed_and_remember(&batch); // [cases, dim]
         let targets: Vec<Option<usize>> = batch
             .events
             .item_ids

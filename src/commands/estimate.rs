@@ -15,16 +15,15 @@ use super::bounded;
 use super::session::{ConfigArgs, position, stop_on_signal};
 use crate::config::{Alpha, Config};
 use crate::plot::{Marks, Plot, Series, svg};
-use crate::progress::Progress;
+use crate::progress::ProgressLine;
 use crate::stream::decode::Mapping;
 use crate::stream::events_of;
 use crate::stream::position::{self, Position, Range};
 use crate::stream::produce::{Input, read_line};
 use crate::stream::source;
-use crate::train::frequency::{Frequency, FrequencySettings};
-use crate::train::settings::frequency_settings;
 use audit::{Recent, Window, mean_error};
 use millrace_events::Events;
+use millrace_train::frequency::{Frequency, FrequencySettings};
 
 /// Steps between two comparisons; each walks over the window's items.
 const COMPARE_EVERY: u64 = 10;
@@ -124,7 +123,7 @@ fn contestants(args: &EstimateArgs, config: &Config) -> Vec<Contestant> {
                 config.frequency.hashes = hashes;
                 config.frequency.buckets = buckets;
                 config.frequency.exact &= args.buckets.is_empty() && args.hashes.is_empty();
-                let settings = frequency_settings(&config);
+                let settings = config.frequency_settings();
                 contestants.push(Contestant {
                     alpha,
                     frequency: Frequency::new(settings.clone()),
@@ -258,7 +257,7 @@ fn read_file(
 ) -> anyhow::Result<()> {
     let mut input = Input::open(file)?;
     let read = Arc::clone(&input.read);
-    let mut progress = Progress::new("estimate", input.total.unwrap_or(0), "bytes");
+    let mut progress = ProgressLine::new("estimate", input.total.unwrap_or(0), "bytes");
     let mut mapping = Mapping::new(config);
     let (mut line, mut events) = (Vec::new(), events_of(config));
     for number in 1.. {

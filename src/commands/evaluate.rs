@@ -19,8 +19,8 @@ use crate::pipeline;
 use crate::stream::cut::Cut;
 use crate::stream::position::{self, Position, Range};
 use crate::stream::source;
-use crate::train::evaluation::held_out::{HeldOut, Seen};
-use crate::train::trainer::Trainer;
+use millrace_train::evaluation::held_out::{HeldOut, Seen};
+use millrace_train::trainer::Trainer;
 
 /// Arguments of `evaluate`.
 #[derive(Args)]
@@ -81,14 +81,14 @@ pub(super) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     let (begin, to) = (resolve(Position::Earliest)?, resolve(args.to)?);
     let mut trainer = match &args.checkpoint {
         Some(path) => pipeline::restore(&config, &placement, &Checkpoint::resolve(path)?.0)?,
-        None => Trainer::new(&config, &placement, begin.clone()),
+        None => Trainer::new(&config.train(), &placement, begin.clone()),
     };
     if args.progressive {
         let stream = progressive::Stream { begin, to, cut, stop: &stop };
         return progressive::run(&args.stream, &config, trainer, stream, args.json);
     }
     let from = match args.checkpoint {
-        Some(_) => trainer.offsets.clone(),
+        Some(_) => trainer.progress().offsets.clone(),
         None => resolve(args.from)?,
     };
     let mut seen = args.exclude_seen.then(Seen::default);
@@ -99,7 +99,7 @@ pub(super) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
         let past = Range { from: begin, to: Some(from.clone()) };
         read_again(&config, past, "past events", &stop, |batch| seen.add(batch))?;
     }
-    if trainer.step == 0 {
+    if trainer.progress().step == 0 {
         bail!("there is nothing to train on before the held-out events");
     }
     let began = Instant::now();
@@ -123,7 +123,7 @@ fn train(
 ) -> anyhow::Result<()> {
     for pass in 1..=passes {
         read_cut(config, range.clone(), (pass, cut), "training", stop, |batch| {
-            trainer.step(batch, &mut |_| {});
+            trainer.step(batch);
             if pass == 1
                 && let Some(seen) = seen
             {
@@ -144,9 +144,9 @@ fn measure(
     seen: Option<&Seen>,
     stop: &AtomicBool,
 ) -> anyhow::Result<HeldOut> {
-    let mut held_out = HeldOut::new(trainer, config.retrieval.popularity);
+    let mut held_out = HeldOut::new(trainer.state(), config.retrieval.popularity);
     read(config, range, "evaluating", stop, |batch| {
-        let queries = trainer.embed_queries(batch); // [events, dim]
+        let queries = trainer.embed_and_remember(batch); // [events, dim]
         held_out.add(batch, &queries, seen);
     })?;
     Ok(held_out)

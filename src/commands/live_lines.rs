@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::BatchConfig;
 use crate::pipeline::Live;
-use crate::train::trainer::Trainer;
+use millrace_train::{Progress, Trainer};
 
 /// A live run says how it is this often: a line a minute is what a person reads.
 const LINE_EVERY: Duration = Duration::from_secs(60);
@@ -44,7 +44,7 @@ impl LiveLines {
 
     /// Logs what there is to say by now. Called often, also while no batch comes.
     pub(super) fn show(&mut self, trainer: &Trainer, live: &Live) {
-        let Trainer { step, events, rejected, .. } = *trainer;
+        let Progress { step, events, rejected, .. } = *trainer.progress();
         let counts = Counts { step, events };
         let waits_for = || live.outlook.waits_for();
         let Some(minute) = self.minute(Instant::now(), counts, live.loss(), waits_for) else {

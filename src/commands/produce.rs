@@ -7,7 +7,7 @@ use anyhow::bail;
 use clap::Args;
 
 use super::session::ConfigArgs;
-use crate::progress::Progress;
+use crate::progress::ProgressLine;
 use crate::stream::produce::{Input, produce};
 
 /// Arguments of `produce`.
@@ -34,7 +34,7 @@ pub(super) fn run(args: &ProduceArgs) -> anyhow::Result<()> {
     let config = args.config.load()?;
     let input = Input::open(&args.file)?;
     let read = Arc::clone(&input.read);
-    let mut progress = Progress::new("produce", input.total.unwrap_or(0), "bytes");
+    let mut progress = ProgressLine::new("produce", input.total.unwrap_or(0), "bytes");
     let produced = produce(&config, input.lines, args.key.as_deref(), |done| {
         progress.set(read.load(Ordering::Relaxed), || format!("{} lines", done.lines));
     })?;

@@ -10,7 +10,7 @@ use super::cut::CutArgs;
 use super::report;
 use super::session::{ConfigArgs, position, setting};
 use crate::pipeline::{self, Bounds, Publication};
-use crate::progress::Progress;
+use crate::progress::ProgressLine;
 use crate::stream::position::Position;
 
 /// Arguments of `replay`.
@@ -77,14 +77,16 @@ pub(super) fn run(args: &ReplayArgs) -> anyhow::Result<()> {
         fresh: args.fresh,
         publication: if args.publish { Publication::Complete } else { Publication::Never },
     };
-    let mut progress: Option<Progress> = None;
+    let mut progress: Option<ProgressLine> = None;
     let summary = pipeline::run(&setting, &bounds, &mut |trainer, live| {
         let progress =
-            progress.get_or_insert_with(|| Progress::new("replay", live.total, "events"));
-        let records = trainer.events + trainer.rejected - live.records_before;
+            progress.get_or_insert_with(|| ProgressLine::new("replay", live.total, "events"));
+        let records = trainer.progress().events + trainer.progress().rejected - live.records_before;
         progress.set(records, || match args.passes {
             1 => report::message(live),
-            passes => format!("pass {} of {passes}, {}", trainer.pass, report::message(live)),
+            passes => {
+                format!("pass {} of {passes}, {}", trainer.progress().pass, report::message(live))
+            }
         });
     })?;
     if let Some(progress) = progress {

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::pipeline::{Live, Summary};
-use crate::train::evaluation::{KS, Recall};
+use millrace_train::evaluation::{KS, Recall};
 
 /// One line on how training goes.
 pub(super) fn message(live: &Live) -> String {

@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use millrace_train::model::towers::DenseRule;
+use millrace_train::objective::Correction;
+use millrace_train::objective::softmax::Precision;
 
 impl Default for KafkaConfig {
     fn default() -> Self {
@@ -71,7 +74,7 @@ impl Default for LossConfig {
         Self {
             correction: Correction::Corrected,
             strength: 1.0,
-            precision: LossPrecision::F32,
+            precision: Precision::F32,
             temperature: 0.07,
             temperature_learning_rate: 0.0,
             mask_same_query: false,
@@ -82,7 +85,7 @@ impl Default for LossConfig {
 impl Default for OptimizerConfig {
     fn default() -> Self {
         Self {
-            dense: DenseOptimizer::Adagrad,
+            dense: DenseRule::Adagrad,
             learning_rate: 0.01,
             epsilon: 1e-5,
             accumulator_decay: 0.99,

@@ -10,6 +10,7 @@ mod alpha;
 mod defaults;
 mod features;
 mod load;
+mod settings;
 #[cfg(test)]
 mod tests;
 mod training;

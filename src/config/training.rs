@@ -3,6 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::Alpha;
+use millrace_train::model::towers::DenseRule;
+use millrace_train::objective::Correction;
+use millrace_train::objective::softmax::Precision;
 
 /// `[embedding]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -53,7 +56,7 @@ pub struct LossConfig {
     /// Sampling-bias correction.
     pub correction: Correction,
     /// Number format of the logits' products.
-    pub precision: LossPrecision,
+    pub precision: Precision,
     /// Factor of log q.
     pub strength: f32,
     /// Divides the cosine before the correction.
@@ -62,29 +65,6 @@ pub struct LossConfig {
     pub temperature_learning_rate: f32,
     /// Other events of the same query are no negatives.
     pub mask_same_query: bool,
-}
-
-/// Loss mode.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Correction {
-    /// Batch softmax without correction (paper, equation 3).
-    Plain,
-    /// log q subtracted from every logit (paper, equation 4).
-    Corrected,
-    /// The positive uncorrected and outside the sum, each example weighted by the estimated
-    /// probability of a wrong answer (Khrylchenko et al. 2025).
-    CorrectedPositiveExcluded,
-}
-
-/// Number format of the operands of the logits' products; sums are f32 always.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LossPrecision {
-    /// 24 bits.
-    F32,
-    /// 8 bits, where the processor has AVX512-BF16; elsewhere f32.
-    Bf16,
 }
 
 /// `[negatives]`
@@ -104,23 +84,13 @@ pub struct NegativesConfig {
 #[serde(default)]
 pub struct OptimizerConfig {
     /// Which.
-    pub dense: DenseOptimizer,
+    pub dense: DenseRule,
     /// Its rate.
     pub learning_rate: f32,
     /// Its epsilon.
     pub epsilon: f32,
     /// Adagrad: what is left of the sums of squares a full batch later; 1: all.
     pub accumulator_decay: f32,
-}
-
-/// Optimizer of the towers' weights.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum DenseOptimizer {
-    /// Adagrad.
-    Adagrad,
-    /// Adam.
-    Adam,
 }
 
 /// `[retrieval]`: score = dot / temperature + popularity * log q.

@@ -11,8 +11,8 @@ use super::{Publication, Setting};
 use crate::checkpoint::{Checkpoint, Section, Snapshot, Store};
 use crate::config::Config;
 use crate::publish::Published;
-use crate::train::capture::Captured;
 use millrace_events::Offsets;
+use millrace_train::captured::Captured;
 
 /// Tries to write a checkpoint before the run stops: a full disk is often cleaned within a minute.
 const WRITE_TRIES: u32 = 4;
@@ -69,16 +69,16 @@ pub(super) fn write_checkpoints(
 
 /// The state as of one step, with what a checkpoint says of it.
 pub(super) fn snapshot(config: &Config, run: &str, captured: Captured) -> Snapshot {
-    let counters = captured.counters.clone();
+    let progress = captured.progress.clone();
     let section = |(name, bytes)| Section { name, bytes, digested: true };
     Snapshot {
         run: run.to_owned(),
-        step: counters.step,
-        offsets: counters.offsets,
-        pass: counters.pass,
-        event_time_ms: counters.event_time_ms,
-        events_trained: counters.events,
-        events_rejected: counters.rejected,
+        step: progress.step,
+        offsets: progress.offsets,
+        pass: progress.pass,
+        event_time_ms: progress.event_time_ms,
+        events_trained: progress.events,
+        events_rejected: progress.rejected,
         config_digest: config.digest(),
         config_toml: config.without_credentials().to_toml(),
         sections: captured.into_sections().into_iter().map(section).collect(),

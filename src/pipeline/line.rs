@@ -13,9 +13,9 @@ use super::reader::{self, Outlook};
 use super::{Publication, Setting};
 use crate::checkpoint::{Checkpoint, Store};
 use crate::publish::{Published, Publisher};
-use crate::train::capture::Captured;
-use crate::train::trainer::Trainer;
 use millrace_events::Batch;
+use millrace_train::captured::Captured;
+use millrace_train::trainer::Trainer;
 
 type Thread<'scope, T> = ScopedJoinHandle<'scope, T>;
 
@@ -85,7 +85,7 @@ impl<'scope> Line<'scope> {
         trainer.cancel_capture();
         // Within a window (a fault, or a checkpoint thread that ended) the state has no offsets. A
         // state that saw no event is worth nothing, and its config would bind the directory.
-        let last = (whole && trainer.events > 0).then(|| trainer.capture());
+        let last = (whole && trainer.progress().events > 0).then(|| trainer.capture());
         let sent = match last {
             Some(last) if last.finite => self.snapshots.send(last),
             Some(_) => {

@@ -7,11 +7,11 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::{Outlook, RECALL_KS, Setting};
 use crate::telemetry::Metrics;
-use crate::train::evaluation::Recall;
-#[cfg(feature = "gpu")]
-use crate::train::placement::Placement;
-use crate::train::trainer::{StepReport, Trainer};
 use millrace_events::Batch;
+use millrace_train::evaluation::Recall;
+#[cfg(feature = "gpu")]
+use millrace_train::placement::Placement;
+use millrace_train::trainer::{StepReport, Trainer};
 
 /// Steps over which the loss and the recall gauge are averaged: at batch 1024 about 50,000 events,
 /// enough for two digits of recall.
@@ -90,11 +90,11 @@ impl Live {
             nonfinite_steps: 0,
             nonfinite_in_a_row: 0,
             whole: true,
-            step_before: trainer.step,
-            records_before: trainer.events + trainer.rejected,
+            step_before: trainer.progress().step,
+            records_before: trainer.progress().events + trainer.progress().rejected,
             total,
             outlook: Arc::default(),
-            evictions: trainer.model.tables.iter().map(|table| table.evictions()).collect(),
+            evictions: trainer.state().model.tables.iter().map(|table| table.evictions()).collect(),
             trained: None,
         }
     }
@@ -186,9 +186,9 @@ impl Live {
     /// Sizes that are worth a look now and then, not every step.
     pub(super) fn count_state(&mut self, setting: &Setting, trainer: &Trainer) {
         let metrics = &setting.metrics;
-        let names = &trainer.model.encoder.tables;
+        let names = &trainer.state().model.encoder.tables;
         for ((name, table), seen) in
-            names.iter().zip(&trainer.model.tables).zip(&mut self.evictions)
+            names.iter().zip(&trainer.state().model.tables).zip(&mut self.evictions)
         {
             let rows = i64::try_from(table.len()).unwrap_or(i64::MAX);
             metrics.embedding_rows.with_label_values(&[name]).set(rows);
@@ -196,7 +196,7 @@ impl Live {
             evictions.inc_by(table.evictions() - *seen);
             *seen = table.evictions();
         }
-        metrics.frequency_collisions.set(trainer.frequency.collisions());
+        metrics.frequency_collisions.set(trainer.state().frequency.collisions());
         if self.window.cases() > 0 {
             self.show_recall(metrics);
         }

@@ -4,7 +4,7 @@
 mod gpu;
 
 use crate::config::DeviceChoice;
-use crate::train::placement::Placement;
+use millrace_train::placement::Placement;
 
 /// The device that `choice` means on this machine.
 ///

@@ -13,10 +13,10 @@ use crate::checkpoint::{self, Checkpoint, Manifest, Store};
 use crate::config::Config;
 use crate::stream::position::{self, Range};
 use crate::stream::source;
-use crate::train::counters::Counters;
-use crate::train::placement::Placement;
-use crate::train::trainer::Trainer;
 use millrace_events::Offsets;
+use millrace_train::placement::Placement;
+use millrace_train::progress::Progress;
+use millrace_train::trainer::Trainer;
 
 /// A trainer and the passes that feed it.
 pub(super) struct Begun {
@@ -49,25 +49,24 @@ pub(super) fn start(setting: &Setting, store: &Store, bounds: &Bounds) -> anyhow
     let to = bounds.to.map(resolve).transpose()?;
     let from = resolve(bounds.from)?;
     let (trainer, run) = match newest {
-        None => (Trainer::new(config, &setting.placement, from.clone()), new_run()),
+        None => (Trainer::new(&config.train(), &setting.placement, from.clone()), new_run()),
         Some(checkpoint) => {
-            let (mut trainer, run) = go_on(config, &setting.placement, &checkpoint)?;
-            if trainer.offsets.topic() != topic.as_str() {
+            let stored = &checkpoint.manifest.offsets;
+            if stored.topic() != topic.as_str() {
                 bail!(
                     "the checkpoints in {} were trained on topic `{}`, the config names `{topic}`: \
                      give each topic a checkpoint.directory of its own",
                     config.checkpoint.directory,
-                    trainer.offsets.topic(),
+                    stored.topic(),
                 );
             }
             let watermarks = position::watermarks(&consumer, topic, brokers)?;
-            let checked =
-                position::check_stored(&trainer.offsets, &watermarks, config.kafka.on_data_loss)?;
+            let checked = position::check_stored(stored, &watermarks, config.kafka.on_data_loss)?;
             for warning in checked.warnings {
                 tracing::warn!("{warning}");
             }
-            trainer.offsets = checked.offsets;
-            let (step, pass) = (trainer.step, trainer.pass);
+            let (trainer, run) = go_on(config, &setting.placement, &checkpoint, checked.offsets)?;
+            let Progress { step, pass, .. } = *trainer.progress();
             let path = checkpoint.path.display().to_string();
             tracing::info!(run, step, pass, path, "going on from a checkpoint");
             (trainer, run)
@@ -75,14 +74,14 @@ pub(super) fn start(setting: &Setting, store: &Store, bounds: &Bounds) -> anyhow
     };
     drop(consumer);
     // A state that has more passes behind it finishes the one it is in.
-    let last = bounds.passes.max(trainer.pass);
-    let passes_left = u64::from(last - trainer.pass);
-    let total = to
-        .as_ref()
-        .map_or(0, |to| distance(&trainer.offsets, to) + passes_left * distance(&from, to));
-    let rest = Range { from: trainer.offsets.clone(), to: to.clone() };
+    let Progress { offsets, pass, .. } = trainer.progress();
+    let last = bounds.passes.max(*pass);
+    let passes_left = u64::from(last - pass);
+    let total =
+        to.as_ref().map_or(0, |to| distance(offsets, to) + passes_left * distance(&from, to));
+    let rest = Range { from: offsets.clone(), to: to.clone() };
     setting.health.set_phase("opening the source");
-    let passes = Passes::begin(config, rest, Range { from, to }, bounds.cut, (trainer.pass, last))?;
+    let passes = Passes::begin(config, rest, Range { from, to }, bounds.cut, (*pass, last))?;
     Ok(Begun { passes, trainer, run, total })
 }
 
@@ -103,22 +102,24 @@ fn newest(directory: &Path) -> anyhow::Result<Option<Checkpoint>> {
     Ok(newest)
 }
 
-/// The trainer that goes on from `checkpoint`, and the name of its run. A state that saw no event
-/// binds nobody to its config: only its offsets count.
+/// The trainer that goes on from `checkpoint` at `offsets`, and the name of its run. A state that
+/// saw no event binds nobody to its config.
 fn go_on(
     config: &Config,
     placement: &Placement,
     checkpoint: &Checkpoint,
+    offsets: Offsets,
 ) -> anyhow::Result<(Trainer, String)> {
     let manifest = &checkpoint.manifest;
     if manifest.events_trained > 0 {
-        return Ok((restore(config, placement, checkpoint)?, manifest.run.clone()));
+        let trainer = restore_at(config, placement, checkpoint, offsets)?;
+        return Ok((trainer, manifest.run.clone()));
     }
     let path = checkpoint.path.display().to_string();
     tracing::info!(path, "the newest checkpoint saw no event: starting anew at its offsets");
-    let mut trainer = Trainer::new(config, placement, manifest.offsets.clone());
-    (trainer.rejected, trainer.pass) = (manifest.events_rejected, manifest.pass);
-    Ok((trainer, new_run()))
+    let begun = Progress::begin(offsets);
+    let progress = Progress { rejected: manifest.events_rejected, pass: manifest.pass, ..begun };
+    Ok((Trainer::with_progress(&config.train(), placement, progress), new_run()))
 }
 
 /// A name for a run that begins from nothing, 8 hex digits: two runs in one directory reach the
@@ -140,6 +141,16 @@ pub fn restore(
     placement: &Placement,
     checkpoint: &Checkpoint,
 ) -> anyhow::Result<Trainer> {
+    restore_at(config, placement, checkpoint, checkpoint.manifest.offsets.clone())
+}
+
+/// [`restore`], to read on at `offsets`.
+fn restore_at(
+    config: &Config,
+    placement: &Placement,
+    checkpoint: &Checkpoint,
+    offsets: Offsets,
+) -> anyhow::Result<Trainer> {
     let manifest = &checkpoint.manifest;
     let path = checkpoint.path.display();
     if manifest.config_digest != config.digest() {
@@ -156,17 +167,16 @@ pub fn restore(
             );
         }
     }
-    let counters = Counters {
+    let progress = Progress {
         step: manifest.step,
         events: manifest.events_trained,
         rejected: manifest.events_rejected,
         event_time_ms: manifest.event_time_ms,
-        offsets: manifest.offsets.clone(),
+        offsets,
         pass: manifest.pass,
     };
-    let read = |name: &str| checkpoint.section(name).map_err(|error| format!("{error:#}"));
-    Trainer::restore(config, placement, counters, &read)
-        .map_err(anyhow::Error::msg)
+    let read = |name: &str| checkpoint.section(name).map_err(|error| format!("{error:#}").into());
+    Trainer::restore(&config.train(), placement, progress, &read)
         .with_context(|| format!("cannot restore {path}"))
 }
 
@@ -213,7 +223,7 @@ mod tests {
     /// A checkpoint of an untrained model, with this for its digest of the config.
     fn checkpoint(config: &Config, directory: &Path, digest: &str) -> Checkpoint {
         let placement = Placement::Cpu;
-        let trainer = Trainer::new(config, &placement, Offsets::new("demo"));
+        let trainer = Trainer::new(&config.train(), &placement, Offsets::new("demo"));
         let mut snapshot = super::super::durable::snapshot(config, "5eed0001", trainer.capture());
         snapshot.config_digest = digest.to_owned();
         let store = Store::open(directory, 1).expect("a directory of its own");
@@ -248,25 +258,27 @@ mod tests {
         let placement = Placement::Cpu;
         let mut offsets = Offsets::new("demo");
         offsets.advance(0, 77);
-        let mut trainer = Trainer::new(&config, &placement, offsets);
-        trainer.rejected = 77;
+        let empty = Progress { rejected: 77, ..Progress::begin(offsets) };
         let store = Store::open(directory.path(), 1).expect("a directory of its own");
-        let write = |trainer: &Trainer| {
-            let captured = trainer.capture();
+        let write = |progress: &Progress| {
+            let (settings, progress) = (config.train(), progress.clone());
+            let captured = Trainer::with_progress(&settings, &placement, progress).capture();
             let snapshot = super::super::durable::snapshot(&config, "5eed0001", captured);
             store.write(&snapshot).expect("written")
         };
         let mut other = config.clone();
         other.model.dim += 1;
-        let (fresh, run) = go_on(&other, &placement, &write(&trainer)).expect("not bound");
-        assert_eq!((fresh.offsets.next(0), fresh.rejected, fresh.events), (Some(77), 77, 0));
+        let go_on = |config: &Config, checkpoint: &Checkpoint| {
+            super::go_on(config, &placement, checkpoint, checkpoint.manifest.offsets.clone())
+        };
+        let (fresh, run) = go_on(&other, &write(&empty)).expect("not bound");
+        assert_eq!(*fresh.progress(), empty);
         assert!(run != "5eed0001" && run != new_run() && run.len() == 8, "{run}");
 
-        trainer.events = 1;
-        let checkpoint = write(&trainer);
-        let error = go_on(&other, &placement, &checkpoint).err().expect("another shape");
+        let checkpoint = write(&Progress { step: 1, events: 1, ..empty });
+        let error = go_on(&other, &checkpoint).err().expect("another shape");
         assert!(error.to_string().contains("model.dim"), "{error}");
-        let (_, run) = go_on(&config, &placement, &checkpoint).expect("the same config");
+        let (_, run) = go_on(&config, &checkpoint).expect("the same config");
         assert_eq!(run, "5eed0001", "a state keeps its run");
     }
 }

@@ -11,8 +11,8 @@ use crate::checkpoint::{Section, Snapshot, Store};
 use crate::stream::decode::Mapping;
 use crate::stream::events_of;
 use crate::stream::source::tests::read;
-use crate::train::trainer::Trainer;
 use millrace_events::{Batch, Offsets};
+use millrace_train::trainer::Trainer;
 
 const PARTITIONS: i32 = 7;
 const ITEMS: usize = 100;
@@ -39,7 +39,7 @@ impl Bench {
             cluster.create_topic(topic, partitions, 1).expect("a topic");
         }
         let placement = Placement::Cpu;
-        let mut trainer = Trainer::new(&config, &placement, Offsets::new("demo"));
+        let mut trainer = Trainer::new(&config.train(), &placement, Offsets::new("demo"));
         let mut mapping = Mapping::new(&config);
         let mut events = events_of(&config);
         for item in 0..items {
@@ -48,7 +48,7 @@ impl Bench {
             );
             mapping.decode(Some(line.as_bytes()), None, &mut events).expect("a good event");
         }
-        trainer.step(&Batch::new(events, Offsets::new("demo")), &mut |_| {});
+        trainer.step(&Batch::new(events, Offsets::new("demo")));
         let directory = tempfile::tempdir().expect("a directory");
         let store = Store::open(directory.path(), 1).expect("the directory is ours");
         let checkpoint = store.write(&snapshot(&config, &trainer)).expect("the disk has room");
@@ -68,11 +68,11 @@ fn snapshot(config: &Config, trainer: &Trainer) -> Snapshot {
     let section = |(name, bytes)| Section { name, bytes, digested: true };
     Snapshot {
         run: "5eed0001".into(),
-        step: trainer.step,
-        offsets: trainer.offsets.clone(),
+        step: trainer.progress().step,
+        offsets: trainer.progress().offsets.clone(),
         pass: 1,
-        event_time_ms: trainer.event_time_ms,
-        events_trained: trainer.events,
+        event_time_ms: trainer.progress().event_time_ms,
+        events_trained: trainer.progress().events,
         events_rejected: 0,
         config_digest: config.digest(),
         config_toml: config.without_credentials().to_toml(),

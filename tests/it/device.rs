@@ -2,12 +2,13 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use millrace::config::{Config, Correction, DeviceChoice};
+use millrace::config::{Config, DeviceChoice};
 use millrace::pipeline::placement;
 use millrace::stream::decode::Mapping;
-use millrace::train::placement::Placement;
-use millrace::train::trainer::Trainer;
 use millrace_events::{Batch, Offsets};
+use millrace_train::objective::Correction;
+use millrace_train::placement::Placement;
+use millrace_train::trainer::Trainer;
 
 use crate::support::synthetic;
 use millrace::stream::events_of;
@@ -40,9 +41,9 @@ fn batches(config: &Config, sizes: impl Iterator<Item = usize>) -> Vec<Batch> {
 
 fn losses(config: &Config, device: DeviceChoice) -> Vec<f32> {
     let placement = placement(device).expect("install mesa-vulkan-drivers");
-    let mut trainer = Trainer::new(config, &placement, Offsets::new("none"));
+    let mut trainer = Trainer::new(&config.train(), &placement, Offsets::new("none"));
     let batches = batches(config, std::iter::repeat_n(BATCH, STEPS));
-    let step = |batch| trainer.step(batch, &mut |_| {}).expect("a batch with events").loss;
+    let step = |batch| trainer.step(batch).expect("a batch with events").loss;
     batches.iter().map(step).collect()
 }
 
@@ -84,11 +85,11 @@ fn device_memory_stays_where_it_is() {
     config.negatives.cross_batch = 300;
     let placement = placement(DeviceChoice::Gpu).expect("install mesa-vulkan-drivers");
     let Placement::Gpu(device) = &placement else { panic!("a GPU was asked for") };
-    let mut trainer = Trainer::new(&config, &placement, Offsets::new("none"));
+    let mut trainer = Trainer::new(&config.train(), &placement, Offsets::new("none"));
     let mut settled = 0;
     let sizes = (0..100).map(|step| 1 + step * 137 % 500);
     for (step, batch) in batches(&config, sizes).iter().enumerate() {
-        trainer.step(batch, &mut |_| {}).expect("a batch with events");
+        trainer.step(batch).expect("a batch with events");
         let usage = device.memory_pool_usage().expect("wgpu has pools");
         if step < SETTLED {
             settled = settled.max(usage.bytes_reserved);

@@ -8,8 +8,8 @@ use super::Day;
 use super::days::date;
 use crate::commands::report::by_k;
 use crate::plot::{Marks, Plot, Series, svg};
-use crate::train::evaluation::KS;
-use crate::train::evaluation::metrics::Sums;
+use millrace_train::evaluation::KS;
+use millrace_train::evaluation::metrics::Sums;
 
 /// Which of [`KS`] are drawn.
 const DRAWN: [usize; 2] = [0, 2];

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::str::FromStr;
 
-use crate::train::frequency::{Frequency, Meaning};
+use millrace_train::frequency::{Frequency, Meaning};
 
 /// What the exact count looks back on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use super::audit::{Compared, QUANTILES, Quantiles, quantiles};
 use super::{Contestant, Trial};
 use crate::commands::report::number;
 use crate::config::Alpha;
-use crate::train::frequency::{FrequencySettings, Meaning};
+use millrace_train::frequency::{FrequencySettings, Meaning};
 
 /// Items by their copies in the window.
 const BANDS: [(&str, std::ops::RangeInclusive<u32>); 4] = [

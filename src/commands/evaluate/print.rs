@@ -7,10 +7,10 @@ use serde_json::{Map, Value, json};
 use super::super::report::{by_k, number};
 use super::EvaluateArgs;
 use crate::config::Config;
-use crate::train::evaluation::KS;
-use crate::train::evaluation::held_out::HeldOut;
-use crate::train::evaluation::metrics::{Band, Interval, Quality, Sums};
-use crate::train::trainer::Trainer;
+use millrace_train::evaluation::KS;
+use millrace_train::evaluation::held_out::HeldOut;
+use millrace_train::evaluation::metrics::{Band, Interval, Quality, Sums};
+use millrace_train::trainer::Trainer;
 
 pub(super) fn print(
     args: &EvaluateArgs,
@@ -29,8 +29,8 @@ pub(super) fn print(
         model.all.cases(),
         config.kafka.topic,
         outcome.candidates(),
-        trainer.events,
-        trainer.step
+        trainer.progress().events,
+        trainer.progress().step
     );
     if outcome.unknown_items > 0 {
         println!(
@@ -96,8 +96,8 @@ fn as_json(
     result["coverage@10"] = number(outcome.shown.coverage(outcome.candidates()));
     result["popularity_bias@10"] = number(outcome.shown.popularity_bias());
     result["popularity_weight"] = json!(config.retrieval.popularity);
-    result["trained"] = json!(trainer.events);
-    result["step"] = json!(trainer.step);
+    result["trained"] = json!(trainer.progress().events);
+    result["step"] = json!(trainer.progress().step);
     result["passes"] = json!(args.passes);
     result["exclude_seen"] = json!(args.exclude_seen);
     result["seed"] = json!(config.seed);

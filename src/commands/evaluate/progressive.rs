@@ -14,9 +14,9 @@ use crate::config::Config;
 use crate::pipeline;
 use crate::stream::cut::Cut;
 use crate::stream::position::Range;
-use crate::train::evaluation::progressive::{Progressive, ProgressiveSettings, Ranking};
-use crate::train::trainer::Trainer;
 use millrace_events::Offsets;
+use millrace_train::evaluation::progressive::{Progressive, ProgressiveSettings, Ranking};
+use millrace_train::trainer::Trainer;
 
 /// Arguments of `evaluate --progressive`.
 #[derive(Args)]
@@ -69,15 +69,15 @@ pub(super) fn run(
         ..ProgressiveSettings::default()
     });
     let Stream { begin, to, cut, stop } = stream;
-    let from = trainer.offsets.clone();
+    let from = trainer.progress().offsets.clone();
     if pipeline::distance(&begin, &from) > 0 {
         let past = Range { from: begin, to: Some(from.clone()) };
         read_again(config, past, "past events", stop, |batch| progressive.pass_over(batch))?;
     }
     let range = Range { from, to: Some(to) };
     read_cut(config, range, (1, cut), "scoring and training", stop, |batch| {
-        progressive.add(&trainer, batch);
-        trainer.step(batch, &mut |_| {});
+        progressive.add(trainer.state(), batch);
+        trainer.step(batch);
     })?;
     if progressive.popularity.total.all.cases() == 0 {
         bail!("there are no events to score");
@@ -122,7 +122,7 @@ fn print(config: &Config, progressive: &Progressive, trainer: &Trainer, elapsed:
     println!(
         "\nweight at the end: {} (retrieval.popularity); {} events trained in {:.1} s",
         progressive.best_weight(),
-        trainer.events,
+        trainer.progress().events,
         elapsed.as_secs_f64()
     );
 }
@@ -150,8 +150,8 @@ fn json(config: &Config, progressive: &Progressive, trainer: &Trainer, elapsed: 
         "chosen": of(&progressive.chosen),
         "popularity": of(&progressive.popularity),
         "best_weight": progressive.best_weight(),
-        "trained": trainer.events,
-        "step": trainer.step,
+        "trained": trainer.progress().events,
+        "step": trainer.progress().step,
         "seed": config.seed,
         "seconds": elapsed.as_secs_f64(),
     })

@@ -7,8 +7,8 @@ use super::super::Clocks;
 use super::super::line::StopOnPanic;
 use super::*;
 use crate::telemetry::{Health, Metrics};
-use crate::train::placement::Placement;
-use crate::train::trainer::Trainer;
+use millrace_train::placement::Placement;
+use millrace_train::{Progress, Trainer};
 
 /// Longer than anything takes on a busy machine; only a failing test waits for it.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -51,8 +51,7 @@ fn line(
         let directory = tempfile::tempdir().expect("a directory");
         let setting = setting(&directory);
         let store = Store::open(directory.path(), 1).expect("the directory is ours");
-        let offsets = Offsets::new("demo");
-        let mut trainer = Trainer::new(&setting.config, &setting.placement, offsets);
+        let settings = setting.config.train();
         let (snapshot_sender, snapshots) = crossbeam_channel::bounded(1);
         let (sender, checkpoints) = crossbeam_channel::bounded(1);
         let durable = Mutex::new(None);
@@ -66,7 +65,8 @@ fn line(
                 write_checkpoints(&setting, &store, "5eed0001", snapshots, outlet, &durable)
             });
             for step in 1..=CHECKPOINTS {
-                trainer.step = step;
+                let progress = Progress { step, ..Progress::begin(Offsets::new("demo")) };
+                let trainer = Trainer::with_progress(&settings, &setting.placement, progress);
                 snapshot_sender.send(trainer.capture()).expect("the writer lives");
             }
             drop(snapshot_sender);
@@ -135,7 +135,7 @@ fn the_last_checkpoint_of_a_complete_run_is_published() {
 fn no_file_of_a_checkpoint_holds_a_password() {
     let directory = tempfile::tempdir().expect("a directory");
     let setting = setting(&directory);
-    let trainer = Trainer::new(&setting.config, &setting.placement, Offsets::new("demo"));
+    let trainer = Trainer::new(&setting.config.train(), &setting.placement, Offsets::new("demo"));
     let store = Store::open(directory.path(), 1).expect("the directory is ours");
     let snapshot = snapshot(&setting.config, "5eed0001", trainer.capture());
     let checkpoint = store.write(&snapshot).expect("the disk has room");
@@ -157,7 +157,7 @@ fn a_checkpoint_that_cannot_be_written_is_counted() {
     let directory = tempfile::tempdir().expect("a directory");
     let setting = setting(&directory);
     let store = Store::open(directory.path(), 1).expect("the directory is ours");
-    let trainer = Trainer::new(&setting.config, &setting.placement, Offsets::new("demo"));
+    let trainer = Trainer::new(&setting.config.train(), &setting.placement, Offsets::new("demo"));
     let mut snapshot = snapshot(&setting.config, "5eed0001", trainer.capture());
     // A name that the store refuses, so that every try fails at once.
     snapshot.sections[0].name = "../x".into();

@@ -2,7 +2,7 @@
 
 use anyhow::bail;
 
-use crate::train::placement::Placement;
+use millrace_train::placement::Placement;
 
 /// None: this build computes on the CPU.
 #[expect(clippy::unnecessary_wraps, reason = "a build with the feature may fail here")]

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Context;
 use burn::tensor::{Device, DeviceKind};
 
-use crate::train::placement::Placement;
+use millrace_train::placement::Placement;
 
 /// A real GPU, never a software adapter; none where there is none.
 pub(super) fn hardware() -> anyhow::Result<Option<Placement>> {

@@ -1,0 +1,63 @@
+//! Popularity at retrieval: items are ranked by `s / τ + λ log q`.
+//!
+//! The towers say what suits this query, the estimator what is asked for now. The plain softmax
+//! learns `s / τ = log P(item | query) / q(item)`, so λ = 1 restores the item's share; the
+//! corrected one learns `log P(item | query)`, popularity and all, and λ > 0 makes up for what the
+//! towers are late to learn. A checkpoint holds all that it takes.
+
+use crate::frequency::{Frequency, Meaning};
+use crate::objective::temperature::Temperature;
+use crate::saved::Damaged;
+use crate::saved::ReadSection;
+use crate::settings::TrainSettings;
+use crate::state::State;
+
+/// What popularity is read from, as of a checkpoint.
+pub struct Popularity {
+    frequency: Frequency,
+    /// τ.
+    pub temperature: f32,
+    /// λ (`retrieval.popularity`).
+    pub weight: f32,
+}
+
+impl Popularity {
+    /// From a checkpoint's sections.
+    ///
+    /// # Errors
+    /// A section that is missing or damaged.
+    pub fn restore(
+        settings: &TrainSettings,
+        weight: f32,
+        read: ReadSection<'_>,
+    ) -> Result<Self, Damaged> {
+        let mut temperature = Temperature::new(&settings.objective);
+        temperature.load(&read("temperature")?)?;
+        let mut frequency = Frequency::new(settings.frequency.clone());
+        frequency.load(&read("frequency")?)?;
+        Ok(Self { frequency, temperature: temperature.value(), weight })
+    }
+
+    /// Of each of `ids`, seen or not: nats, of expected occurrences a batch.
+    pub fn log_q(&self, ids: &[u64]) -> Vec<f32> {
+        log_q(&self.frequency, ids)
+    }
+}
+
+/// What the popularity of `ids` adds to their dot products at present: `λ τ log q`, which orders as
+/// `λ log q` added to `s / τ` does. Empty for λ = 0.
+pub(crate) fn bias(state: &State, ids: &[u64], weight: f32) -> Vec<f32> {
+    if weight == 0.0 {
+        return Vec::new();
+    }
+    let factor = weight * state.temperature();
+    let mut bias = log_q(&state.frequency, ids);
+    bias.iter_mut().for_each(|log_q| *log_q *= factor);
+    bias
+}
+
+fn log_q(frequency: &Frequency, ids: &[u64]) -> Vec<f32> {
+    let mut log_q = vec![0.0; ids.len()];
+    frequency.log_q(ids, Meaning::ExpectedCount, &mut log_q);
+    log_q
+}

@@ -1,0 +1,310 @@
+//! Every event against recent items, before it is trained on: what a service that retrains all the
+//! time would have shown.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use super::held_out::Seen;
+use super::metrics::{Band, Case, KS, Quality, Sums};
+use super::popularity::bias;
+use super::ranking::{Candidates, rank, rank_by_count};
+use crate::memory::corpus::Item;
+use crate::state::State;
+use millrace_events::Batch;
+
+/// Cases after which a weight's gains count half: enough to tell weights apart, few enough to
+/// follow a change within hours on a topic of a million events a week.
+const CASES_A_HALF_LIFE: f64 = 50_000.0;
+/// Milliseconds a day.
+const DAY_MS: i64 = 86_400_000;
+/// Which of [`KS`] a weight is chosen by: gains at 100 count the first places most and all a
+/// retrieval list has.
+const CHOSEN_BY: usize = 2;
+
+/// What is compared, and among what.
+#[derive(Clone, Debug)]
+pub struct ProgressiveSettings {
+    /// Candidates are the items of the last events, this far back, ms.
+    pub candidates_ms: i64,
+    /// The baseline ranks by events of the last so many ms.
+    pub popularity_ms: i64,
+    /// Weights λ of log q to be compared.
+    pub weights: Vec<f32>,
+    /// Leaves out events whose query has had the item before.
+    pub new_only: bool,
+    /// An item first seen fewer events ago is cold.
+    pub cold_events: u64,
+}
+
+impl Default for ProgressiveSettings {
+    fn default() -> Self {
+        Self {
+            candidates_ms: DAY_MS,
+            popularity_ms: 3_600_000,
+            weights: vec![0.0, 0.5, 1.0, 2.0, 4.0, 8.0],
+            new_only: false,
+            cold_events: 10_000,
+        }
+    }
+}
+
+/// A way of ranking with its results.
+#[derive(Clone, Debug, Default)]
+pub struct Ranking {
+    /// Over all events.
+    pub total: Quality,
+    /// By day since the first event, from 0.
+    pub days: BTreeMap<i64, Sums>,
+}
+
+/// See the module's head.
+pub struct Progressive {
+    settings: ProgressiveSettings,
+    /// Results of each of the weights.
+    pub weights: Vec<Ranking>,
+    /// Results of the weight that had been best so far, event by event.
+    pub chosen: Ranking,
+    /// Results of the baseline.
+    pub popularity: Ranking,
+    /// Gains of each weight, fading.
+    gains: Vec<f64>,
+    recent: Window,
+    popular: Window,
+    first_seen: HashMap<u64, u64>,
+    seen: Seen,
+    events: u64,
+    began_ms: Option<i64>,
+    candidates: (u64, u64),
+}
+
+/// Events of a stretch of time by item.
+#[derive(Debug)]
+struct Window {
+    length_ms: i64,
+    events: VecDeque<(i64, u64)>,
+    counts: HashMap<u64, u64>,
+}
+
+impl Window {
+    fn new(length_ms: i64) -> Self {
+        Self { length_ms, events: VecDeque::new(), counts: HashMap::new() }
+    }
+
+    fn push(&mut self, time_ms: i64, item: u64) {
+        self.events.push_back((time_ms, item));
+        *self.counts.entry(item).or_default() += 1;
+    }
+
+    /// Lets go what is too old at `now_ms`; `left` is told of each.
+    fn advance(&mut self, now_ms: i64, mut left: impl FnMut(u64)) {
+        while let Some(&(time, item)) = self.events.front()
+            && time + self.length_ms <= now_ms
+        {
+            self.events.pop_front();
+            left(item);
+            let count = self.counts.get_mut(&item).expect("counted when it came");
+            *count -= 1;
+            if *count == 0 {
+                self.counts.remove(&item);
+            }
+        }
+    }
+
+    fn count(&self, item: u64) -> u64 {
+        self.counts.get(&item).copied().unwrap_or(0)
+    }
+}
+
+impl Ranking {
+    fn add(&mut self, day: i64, case: Case, rank: Option<u32>) {
+        self.total.add(case, rank);
+        self.days.entry(day).or_default().add(rank);
+    }
+}
+
+impl Progressive {
+    /// Nothing scored yet.
+    pub fn new(settings: ProgressiveSettings) -> Self {
+        let weights = settings.weights.len();
+        Self {
+            weights: vec![Ranking::default(); weights],
+            chosen: Ranking::default(),
+            popularity: Ranking::default(),
+            gains: vec![0.0; weights],
+            recent: Window::new(settings.candidates_ms),
+            popular: Window::new(settings.popularity_ms),
+            first_seen: HashMap::new(),
+            seen: Seen::default(),
+            events: 0,
+            began_ms: None,
+            candidates: (0, 0),
+            settings,
+        }
+    }
+
+    /// What is compared.
+    pub fn settings(&self) -> &ProgressiveSettings {
+        &self.settings
+    }
+
+    /// Mean number of candidates; NaN before the first event.
+    pub fn mean_candidates(&self) -> f64 {
+        self.candidates.0 as f64 / self.candidates.1 as f64
+    }
+
+    /// The weight that has been best so far.
+    pub fn best_weight(&self) -> f32 {
+        self.settings.weights[self.best()]
+    }
+
+    fn best(&self) -> usize {
+        let mut best = 0;
+        for (weight, gain) in self.gains.iter().enumerate() {
+            if *gain > self.gains[best] {
+                best = weight;
+            }
+        }
+        best
+    }
+
+    /// Scores a batch's events with `state` as it is before it trains on them, then takes them
+    /// in. Candidates and scores are those of the batch's beginning; the baseline knows every event
+    /// before the one it ranks.
+    pub fn add(&mut self, state: &State, batch: &Batch) {
+        let Some(&now) = batch.events.times_ms.first() else { return };
+        let began = *self.began_ms.get_or_insert(now);
+        self.recent.advance(now, |_| {});
+        let items = self.items(state);
+        let index: HashMap<u64, usize> =
+            items.iter().enumerate().map(|(place, (id, _))| (*id, place)).collect();
+        let ids: Vec<u64> = items.iter().map(|(id, _)| *id).collect();
+        let counts: Vec<u64> = ids.iter().map(|id| self.recent.count(*id)).collect();
+        let bands = Band::of_counts(&counts);
+        let targets: Vec<Option<usize>> =
+            batch.events.item_ids.iter().map(|id| index.get(id).copied()).collect();
+        let model_ranks = self.model_ranks(state, batch, &items, &ids, &targets);
+        let popularity_ranks = self.popularity_ranks(batch, &index, &targets);
+        let best = self.best();
+        for event in 0..batch.len() {
+            let (query, item) = (batch.events.query_ids[event], batch.events.item_ids[event]);
+            let first = *self.first_seen.entry(item).or_insert(self.events);
+            self.events += 1;
+            if self.settings.new_only && self.seen.has(query, item) {
+                continue;
+            }
+            let case = Case {
+                query,
+                band: targets[event].map_or(Band::Tail, |target| bands[target]),
+                cold: self.events - 1 - first < self.settings.cold_events,
+            };
+            let day = (batch.events.times_ms[event] - began).div_euclid(DAY_MS);
+            self.popularity.add(day, case, popularity_ranks[event]);
+            self.chosen.add(day, case, model_ranks[event].as_ref().map(|ranks| ranks[best]));
+            self.candidates = (self.candidates.0 + ids.len() as u64, self.candidates.1 + 1);
+            for (weight, ranking) in self.weights.iter_mut().enumerate() {
+                let rank = model_ranks[event].as_ref().map(|ranks| ranks[weight]);
+                ranking.add(day, case, rank);
+                let gain = rank.filter(|&rank| rank <= KS[CHOSEN_BY]).map_or(0.0, gain);
+                self.gains[weight] += gain;
+            }
+        }
+        let fade = (-(batch.len() as f64) / CASES_A_HALF_LIFE).exp2();
+        self.gains.iter_mut().for_each(|gain| *gain *= fade);
+        for (&time, &item) in batch.events.times_ms.iter().zip(&batch.events.item_ids) {
+            self.recent.push(time, item);
+        }
+        if self.settings.new_only {
+            self.seen.add(batch);
+        }
+    }
+
+    /// Takes in a batch's events without scoring them, for a run that goes on from a checkpoint:
+    /// which items are recent, popular, new and seen is then as if it had scored them. The weight
+    /// that has been best so far is not: it begins anew.
+    pub fn pass_over(&mut self, batch: &Batch) {
+        let events = &batch.events;
+        let Some(&now) = events.times_ms.first() else { return };
+        self.recent.advance(now, |_| {});
+        for (&time, &item) in events.times_ms.iter().zip(&events.item_ids) {
+            self.first_seen.entry(item).or_insert(self.events);
+            self.events += 1;
+            self.popular.advance(time, |_| {});
+            self.popular.push(time, item);
+            self.recent.push(time, item);
+        }
+        if self.settings.new_only {
+            self.seen.add(batch);
+        }
+    }
+
+    /// The recent items, by key.
+    fn items(&self, state: &State) -> Vec<(u64, Item)> {
+        let mut ids: Vec<u64> = self.recent.counts.keys().copied().collect();
+        ids.sort_unstable();
+        ids.into_iter().filter_map(|id| Some((id, state.corpus.get(id)?))).collect()
+    }
+
+    /// By event: its target's rank with each of the weights.
+    fn model_ranks(
+        &self,
+        state: &State,
+        batch: &Batch,
+        items: &[(u64, Item)],
+        ids: &[u64],
+        targets: &[Option<usize>],
+    ) -> Vec<Option<Vec<u32>>> {
+        let vectors = state.model.embed_items(items); // [candidates, dim]
+        let candidates = Candidates::new(&vectors, state.model.towers.dim());
+        let biases: Vec<Vec<f32>> =
+            self.settings.weights.iter().map(|&weight| bias(state, ids, weight)).collect();
+        let queries = state.embed_ahead(batch); // [events, dim]
+        candidates.score(&queries, |event, dots| {
+            let target = targets[event]?;
+            let mut scores = Vec::with_capacity(dots.len());
+            let of_weight = |bias: &Vec<f32>| {
+                if bias.is_empty() {
+                    return rank(dots, target);
+                }
+                scores.clear();
+                scores.extend(dots.iter().zip(bias).map(|(dot, bias)| dot + bias));
+                rank(&scores, target)
+            };
+            Some(biases.iter().map(of_weight).collect())
+        })
+    }
+
+    /// By event: its target's rank by events of the last `popularity_ms` before it.
+    fn popularity_ranks(
+        &mut self,
+        batch: &Batch,
+        index: &HashMap<u64, usize>,
+        targets: &[Option<usize>],
+    ) -> Vec<Option<u32>> {
+        let mut counts = vec![0u32; index.len()];
+        for (id, &count) in &self.popular.counts {
+            if let Some(&place) = index.get(id) {
+                counts[place] = u32::try_from(count).unwrap_or(u32::MAX);
+            }
+        }
+        let events = batch.events.times_ms.iter().zip(&batch.events.item_ids).zip(targets);
+        events
+            .map(|((&time, &item), &target)| {
+                self.popular.advance(time, |gone| {
+                    if let Some(&place) = index.get(&gone) {
+                        counts[place] -= 1;
+                    }
+                });
+                let rank = target.map(|target| rank_by_count(&counts, target));
+                self.popular.push(time, item);
+                if let Some(target) = target {
+                    counts[target] += 1;
+                }
+                rank
+            })
+            .collect()
+    }
+}
+
+/// What a rank is worth (as in NDCG).
+fn gain(rank: u32) -> f64 {
+    (1.0 + f64::from(rank)).log2().recip()
+}

@@ -1,0 +1,8 @@
+//! What the rooms above compute with: products, matrices, maps by id, bytes.
+//!
+//! Must never know: what the numbers mean.
+
+pub(crate) mod bytes;
+pub(crate) mod id_map;
+pub mod matrix;
+pub(crate) mod product;

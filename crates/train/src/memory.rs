@@ -1,0 +1,8 @@
+//! What the trainer remembers of items and queries: the corpus, histories, the last full batch.
+//!
+//! Must never know: the model.
+
+pub(crate) mod copying;
+pub mod corpus;
+pub(crate) mod history;
+pub(crate) mod window;

@@ -1,0 +1,199 @@
+//! What turns features into vectors: tables, towers and the layout between them.
+//!
+//! The trainer changes a model; the publisher and `evaluate` load one from a checkpoint's
+//! sections and only read it.
+
+pub mod encoder;
+pub mod feature;
+pub mod statistics;
+pub mod towers;
+
+use std::collections::BTreeMap;
+
+use crate::memory::corpus::Item;
+use crate::placement::Placement;
+use crate::saved::{Damaged, ReadSection};
+use crate::table::{Table, TableSettings};
+use encoder::Encoder;
+use feature::Feature;
+use millrace_events::{Column, id_key};
+use statistics::Statistics;
+use towers::{DenseRule, DenseSettings, TowerSettings, TwoTower};
+
+/// Items embedded at once: bounds the memory of a sweep over the corpus.
+const ITEMS_A_PASS: usize = 4096;
+
+/// What a [`Model`] is built from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelSettings {
+    /// Seed of dense weights.
+    pub seed: u64,
+    /// Features of the query side, one a column of [`Events`](millrace_events::Events).
+    pub query: Vec<Feature>,
+    /// Features of the item side, one a column.
+    pub item: Vec<Feature>,
+    /// Every table that a feature names.
+    pub tables: BTreeMap<String, TableSettings>,
+    /// Widths of the hidden layers (ReLU) of each tower.
+    pub hidden: Vec<usize>,
+    /// Width of both towers' output, which is L2-normalised.
+    pub dim: usize,
+    /// How the towers' dense weights move.
+    pub dense: DenseSettings,
+}
+
+impl ModelSettings {
+    /// The program's defaults for these features, at batches of so many events.
+    pub fn new(batch: usize, query: Vec<Feature>, item: Vec<Feature>) -> Self {
+        let mut settings = Self {
+            seed: 0,
+            query,
+            item,
+            tables: BTreeMap::new(),
+            hidden: vec![128],
+            dim: 64,
+            dense: DenseSettings {
+                rule: DenseRule::Adagrad,
+                learning_rate: 0.01,
+                epsilon: 1e-5,
+                decay: 0.99,
+            },
+        };
+        for name in settings.table_names() {
+            let table = TableSettings {
+                dim: 32,
+                rows_max: 1_000_000,
+                init_scale: 0.05,
+                seed: settings.table_seed(&name),
+                learning_rate: 0.05,
+                epsilon: 1e-8,
+                decay: 0.95,
+                batch: batch as u64,
+                expiry_events: None,
+            };
+            settings.tables.insert(name, table);
+        }
+        settings
+    }
+
+    /// Names of the tables that features name, sorted.
+    pub fn table_names(&self) -> Vec<String> {
+        let features = self.query.iter().chain(&self.item);
+        let mut names: Vec<String> =
+            features.filter_map(|feature| feature.table().map(str::to_owned)).collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    /// The seed of the rows of the table `name`.
+    pub fn table_seed(&self, name: &str) -> u64 {
+        self.seed ^ id_key(name.as_bytes())
+    }
+}
+
+/// Tables, towers, layout.
+pub struct Model {
+    /// Layout of the inputs.
+    pub encoder: Encoder,
+    /// One table per name in `encoder.tables`.
+    pub tables: Vec<Table>,
+    /// The towers.
+    pub towers: TwoTower,
+    /// Streamed statistics of `zscore` numbers.
+    pub statistics: Statistics,
+}
+
+impl Model {
+    /// A fresh model.
+    pub fn new(settings: &ModelSettings, placement: &Placement) -> Self {
+        let encoder = Encoder::new(settings);
+        let tables = settings.tables.values().map(|table| Table::new(table.clone())).collect();
+        let towers = TwoTower::new(
+            &TowerSettings {
+                query_width: encoder.query.width,
+                item_width: encoder.item.width,
+                hidden: settings.hidden.clone(),
+                dim: settings.dim,
+                dense: settings.dense.clone(),
+                seed: settings.seed,
+            },
+            placement,
+        );
+        Self { encoder, tables, towers, statistics: Statistics::default() }
+    }
+
+    /// A model from a checkpoint's sections.
+    ///
+    /// # Errors
+    /// A section that is missing, damaged or of another shape.
+    pub fn restore(
+        settings: &ModelSettings,
+        placement: &Placement,
+        read: ReadSection<'_>,
+    ) -> Result<Self, Damaged> {
+        let mut model = Self::new(settings, placement);
+        model.load(read)?;
+        Ok(model)
+    }
+
+    /// Takes over what a checkpoint's sections hold.
+    pub(crate) fn load(&mut self, read: ReadSection<'_>) -> Result<(), Damaged> {
+        self.towers.load(&read("towers")?)?;
+        self.statistics = postcard::from_bytes(&read("statistics")?)
+            .map_err(|error| Damaged::undecodable("the statistics", error))?;
+        for (name, table) in self.encoder.tables.iter().zip(&mut self.tables) {
+            table.load(&read(&section_of_table(name))?)?;
+        }
+        Ok(())
+    }
+
+    /// Whether every weight and every row is a number.
+    pub fn is_finite(&self) -> bool {
+        self.towers.is_finite() && self.tables.iter().all(Table::is_finite)
+    }
+
+    /// Name and bytes of every section but the tables'.
+    pub fn small_sections(&self) -> Vec<(String, Vec<u8>)> {
+        let statistics = postcard::to_stdvec(&self.statistics).expect("plain numbers encode");
+        vec![("towers".to_owned(), self.towers.save()), ("statistics".into(), statistics)]
+    }
+
+    /// PerTower of `items`, `[items, dim]`, without training.
+    pub fn embed_items(&self, items: &[(u64, Item)]) -> Vec<f32> {
+        let mut vectors = Vec::with_capacity(items.len() * self.towers.dim());
+        for items in items.chunks(ITEMS_A_PASS) {
+            let features = items.first().map_or(0, |(_, item)| item.values.len());
+            let mut columns = vec![Column::default(); features];
+            for (_, item) in items {
+                for (column, value) in columns.iter_mut().zip(&item.values) {
+                    column.push(value);
+                }
+            }
+            let side = &self.encoder.item;
+            let encoded = side.encode(&columns, items.len(), &[], &self.statistics);
+            let input = side.input(&encoded, &self.tables); // [items, item_width]
+            vectors.extend(self.towers.embed_items(&input));
+        }
+        vectors
+    }
+
+    /// PerTower of a batch's queries, `[events, dim]`, without training. `histories` holds the
+    /// items before each event.
+    pub fn embed_queries(
+        &self,
+        columns: &[Column],
+        events: usize,
+        histories: &[Vec<u64>],
+    ) -> Vec<f32> {
+        let side = &self.encoder.query;
+        let encoded = side.encode(columns, events, histories, &self.statistics);
+        let input = side.input(&encoded, &self.tables); // [events, query_width]
+        self.towers.embed_queries(&input)
+    }
+}
+
+/// The section that holds the table `name`.
+pub(crate) fn section_of_table(name: &str) -> String {
+    format!("table.{name}")
+}

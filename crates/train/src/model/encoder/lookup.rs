@@ -1,0 +1,171 @@
+//! Which rows a batch touches, and where each of its entries finds its own.
+//!
+//! A row is looked up, marked and updated once a step, however often its id comes. What a row's
+//! gradient is made of is written down row by row, so that the update reads the towers' input
+//! gradients and writes nothing but the row. Owns buffers that steps share.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::{Encoded, Encoder, Side};
+use crate::kernel::matrix::PerTower;
+use crate::kernel::product::add_scaled;
+use crate::table::{Table, TouchedRows};
+
+/// Where the entries of a batch found their rows, and the towers' inputs. Kept and used again from
+/// step to step.
+#[derive(Default)]
+pub struct Lookup {
+    /// By table.
+    tables: Vec<Found>,
+    inputs: PerTower<Vec<f32>>,
+}
+
+/// What one table has of a batch.
+#[derive(Default)]
+struct Found {
+    /// Ids of all entries, part after part.
+    ids: Vec<u64>,
+    touched: TouchedRows,
+    /// `[ids]`, each one's slot.
+    slots: Vec<u32>,
+    /// Which entries are those of a part.
+    parts: Vec<OfPart>,
+    /// By row of `touched`, in one piece: its terms end where those of the next row begin.
+    terms: Vec<Term>,
+    /// `[rows]`, where a row's terms end.
+    ends: Vec<u32>,
+}
+
+struct OfPart {
+    side: usize,
+    part: usize,
+    entries: Range<usize>,
+}
+
+/// What one entry adds to its row's gradient: a piece of an input gradient, weighted.
+#[derive(Clone, Copy, Default)]
+struct Term {
+    side: u32,
+    /// Where the piece begins.
+    start: u32,
+    weight: f32,
+}
+
+const QUERY: usize = 0;
+const ITEM: usize = 1;
+
+impl Lookup {
+    /// Finds or creates the rows of every id in the batch, `now` in events, and gathers the towers'
+    /// inputs.
+    pub fn run(
+        &mut self,
+        encoder: &Encoder,
+        query: &Encoded,
+        item: &Encoded,
+        tables: &mut [Table],
+        now: u64,
+    ) {
+        let sides = [(&encoder.query, query), (&encoder.item, item)];
+        self.tables.resize_with(tables.len(), Found::default);
+        let tasks = self.tables.par_iter_mut().zip(&mut *tables).enumerate().with_max_len(1);
+        tasks.for_each(|(index, (found, table))| found.find(&sides, index, table, now));
+        let gather = |side: usize, input: &mut Vec<f32>| {
+            let (layout, encoded) = sides[side];
+            layout.gather(encoded, &slots_of(&self.tables, layout, side), tables, input);
+        };
+        gather(QUERY, &mut self.inputs.query);
+        gather(ITEM, &mut self.inputs.item);
+    }
+
+    /// Inputs of both towers, `[rows, width]` each.
+    pub fn inputs(&self) -> PerTower<&[f32]> {
+        PerTower { query: &self.inputs.query, item: &self.inputs.item }
+    }
+
+    /// Row-wise update of every touched row from the gradients of both inputs, `[rows, width]`
+    /// each. Returns how many rows stayed because their gradient is not finite.
+    pub fn update(&self, gradients: &PerTower<&[f32]>, tables: &mut [Table]) -> usize {
+        let inputs = [gradients.query, gradients.item];
+        // Tables are independent, and within a row the order of additions is fixed: the same bits
+        // for any number of threads.
+        let tables = self.tables.par_iter().zip(tables).with_max_len(1);
+        let nonfinite = tables.map(|(found, table)| {
+            table.apply(&found.touched, |row, gradient| {
+                for term in found.terms_of(row) {
+                    let piece = &inputs[term.side as usize][term.start as usize..];
+                    add_scaled(gradient, term.weight, piece);
+                }
+            })
+        });
+        nonfinite.sum()
+    }
+}
+
+/// Slots of the entries of each part of a side.
+fn slots_of<'f>(tables: &'f [Found], layout: &Side, side: usize) -> Vec<&'f [u32]> {
+    let of_part = |(number, part): (usize, &super::Part)| {
+        let Some(table) = part.source.table() else { return &[][..] };
+        let found = &tables[table];
+        let part = found.parts.iter().find(|part| (part.side, part.part) == (side, number));
+        &found.slots[part.expect("every part of a table was looked up").entries.clone()]
+    };
+    layout.parts.iter().enumerate().map(of_part).collect()
+}
+
+impl Found {
+    fn find(&mut self, sides: &[(&Side, &Encoded); 2], index: usize, table: &mut Table, now: u64) {
+        self.ids.clear();
+        self.parts.clear();
+        for (side, (layout, encoded)) in sides.iter().enumerate() {
+            for (part, (of, column)) in layout.parts.iter().zip(&encoded.columns).enumerate() {
+                if of.source.table() == Some(index) {
+                    let start = self.ids.len();
+                    self.ids.extend_from_slice(&column.ids);
+                    self.parts.push(OfPart { side, part, entries: start..self.ids.len() });
+                }
+            }
+        }
+        table.touch(&self.ids, now, &mut self.touched);
+        let slots = self.touched.slots();
+        self.slots.clear();
+        self.slots.extend(self.touched.places().iter().map(|&place| slots[place as usize]));
+        self.sort_terms(sides);
+    }
+
+    /// Sorts the entries' terms by row; those of one row stay in the order of the entries.
+    fn sort_terms(&mut self, sides: &[(&Side, &Encoded); 2]) {
+        let Self { touched, terms, ends, parts, .. } = self;
+        ends.clear();
+        ends.resize(touched.slots().len(), 0);
+        touched.places().iter().for_each(|&place| ends[place as usize] += 1);
+        let mut sum = 0;
+        for end in &mut *ends {
+            // For now where they begin; each term moves it on, in the end to where they end.
+            sum += std::mem::replace(end, sum);
+        }
+        terms.resize(touched.places().len(), Term::default());
+        for OfPart { side, part, entries } in parts {
+            let (layout, encoded) = sides[*side];
+            let (width, part, column) =
+                (layout.width, &layout.parts[*part], &encoded.columns[*part]);
+            let places = &touched.places()[entries.clone()];
+            for event in 0..encoded.events {
+                let start = u32::try_from(event * width + part.start);
+                let start = start.expect("inputs have under 2^32 floats");
+                for entry in column.range(event) {
+                    let end = &mut ends[places[entry] as usize];
+                    let weight = column.values[entry];
+                    terms[*end as usize] = Term { side: *side as u32, start, weight };
+                    *end += 1;
+                }
+            }
+        }
+    }
+
+    fn terms_of(&self, row: usize) -> &[Term] {
+        let start = if row == 0 { 0 } else { self.ends[row - 1] as usize };
+        &self.terms[start..self.ends[row] as usize]
+    }
+}

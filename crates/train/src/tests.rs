@@ -1,0 +1,422 @@
+//! The trainer as a whole, in every mode of the loss; evaluations on worlds small enough to count.
+
+use crate::evaluation::held_out::{HeldOut, Seen};
+use crate::evaluation::metrics::Band;
+use crate::evaluation::progressive::{Progressive, ProgressiveSettings};
+use crate::frequency::Meaning;
+use crate::model::feature::{Feature, FeatureInput};
+use crate::model::towers::DenseRule;
+use crate::objective::Correction;
+use crate::{Placement, TrainSettings, Trainer};
+use millrace_events::{Batch, Event, Events, FeatureValue, Offsets, SplitMix, id_key};
+
+fn settings(set: &[&str]) -> TrainSettings {
+    let rows = |table: &str| FeatureInput::Rows { table: table.into() };
+    let last = FeatureInput::Kept { table: "item".into(), length: 3 };
+    let query = vec![Feature::new("query", rows("query")), Feature::new("last", last)];
+    let mut settings = TrainSettings::new(64, query, vec![Feature::new("item", rows("item"))]);
+    settings.model.hidden = vec![16];
+    settings.model.dim = 8;
+    settings.model.tables.values_mut().for_each(|table| table.dim = 8);
+    for set in set {
+        let objective = &mut settings.objective;
+        match *set {
+            "excluded" => objective.correction = Correction::CorrectedPositiveExcluded,
+            "plain" => objective.correction = Correction::Plain,
+            "mixed" => objective.mixed = 20,
+            "cross_batch" => objective.cross_batch = 70,
+            "masked" => objective.mask_same_query = true,
+            "learned" => objective.temperature_learning_rate = 0.05,
+            "adam" => settings.model.dense.rule = DenseRule::Adam,
+            other => panic!("no mode {other}"),
+        }
+    }
+    settings
+}
+
+fn trainer(settings: &TrainSettings) -> Trainer {
+    Trainer::new(settings, &Placement::Cpu, Offsets::new("t"))
+}
+
+/// Events `(time_ms, query, item)`.
+fn batch(events: &[(i64, u64, &str)]) -> Batch {
+    let mut batch = Batch::new(Events::new(2, 1), Offsets::new("t"));
+    for &(time_ms, query_id, item) in events {
+        let item_id = id_key(item.as_bytes());
+        batch.events.push(&Event {
+            time_ms,
+            query_id,
+            item_id,
+            item_name: item.into(),
+            reward: 1.0,
+            query: vec![FeatureValue::Id(query_id), FeatureValue::Absent],
+            item: vec![FeatureValue::Id(item_id)],
+        });
+    }
+    batch
+}
+
+/// A world of 40 queries and 30 items, in which query q takes item q or q + 1 modulo 30.
+fn world(seed: u64, events: usize) -> Batch {
+    let mut random = SplitMix::new(seed);
+    let names: Vec<String> = (0..30).map(|item| format!("item {item}")).collect();
+    let event = |at| {
+        let query = random.next_u64() % 40;
+        let item = (query + random.next_u64() % 2) % 30;
+        (at as i64, query, &*names[item as usize])
+    };
+    batch(&(0..events).map(event).collect::<Vec<_>>())
+}
+
+/// As from a checkpoint.
+fn copy(trainer: &Trainer, settings: &TrainSettings) -> Trainer {
+    let progress = trainer.progress().clone();
+    let sections = trainer.capture().into_sections();
+    let read = |name: &str| {
+        let found = sections.iter().find(|(own, _)| own == name);
+        found.map(|(_, bytes)| bytes.clone()).ok_or_else(|| format!("no {name}").into())
+    };
+    let placement = Placement::Cpu;
+    Trainer::restore(settings, &placement, progress, &read).expect("just captured")
+}
+
+/// Mean reciprocal rank on 400 events that nobody trains on.
+fn quality(trainer: &Trainer) -> f64 {
+    let mut held_out = HeldOut::new(trainer.state(), 0.0);
+    let test = world(1000, 400);
+    held_out.add(&test, &trainer.state().embed_ahead(&test), None);
+    held_out.model.all.mrr()
+}
+
+const MODES: [&[&str]; 7] = [
+    &["plain"],
+    &[],
+    &["excluded"],
+    &["mixed"],
+    &["cross_batch", "adam"],
+    &["masked", "learned"],
+    &["excluded", "mixed", "cross_batch", "masked", "learned"],
+];
+
+#[test]
+fn every_mode_learns_and_goes_on_from_a_checkpoint_with_the_same_bits() {
+    for mode in MODES {
+        let settings = settings(mode);
+        let mut original = trainer(&settings);
+        let step = |trainer: &mut Trainer, seed, events| {
+            let report = trainer.step(&world(seed, events)).expect("there are events");
+            assert!(report.loss.is_finite(), "{mode:?}");
+        };
+        (0..60).for_each(|seed| step(&mut original, seed, 64));
+        // Within a trickle, when the window has events of before.
+        (100..105).for_each(|seed| step(&mut original, seed, 3));
+        let mut restored = copy(&original, &settings);
+        for trainer in [&mut original, &mut restored] {
+            (60..70).for_each(|seed| step(trainer, seed, 64 - 7 * (seed as usize % 9)));
+        }
+        let bytes = |trainer: &Trainer| trainer.capture().into_sections();
+        assert!(bytes(&original) == bytes(&restored), "{mode:?}");
+
+        let mut held_out = HeldOut::new(original.state(), 0.0);
+        let test = world(1000, 200);
+        let queries = original.embed_and_remember(&test);
+        held_out.add(&test, &queries, None);
+        let items = held_out.candidates();
+        assert_eq!(items, 30);
+        // Two items of thirty are right for a query; chance alone gives a mean reciprocal rank of
+        // .13.
+        let mrr = held_out.model.all.mrr();
+        assert!(mrr > 0.5, "{mode:?}: {mrr}");
+    }
+}
+
+#[test]
+fn a_capture_over_steps_is_the_state_as_it_was() {
+    for mode in MODES {
+        let mut trainer = trainer(&settings(mode));
+        let step = |trainer: &mut Trainer, seed| {
+            trainer.step(&world(seed, 64)).expect("there are events");
+        };
+        (0..10).for_each(|seed| step(&mut trainer, seed));
+        let want = trainer.capture();
+        trainer.begin_capture();
+        assert!(trainer.is_capturing());
+        // Everything changes before the first share is copied.
+        (10..13).for_each(|seed| step(&mut trainer, seed));
+        let got = (13..80).find_map(|seed| {
+            step(&mut trainer, seed);
+            trainer.advance_capture()
+        });
+        let got = got.expect("it is copied in 67 steps");
+        assert!(!trainer.is_capturing());
+        assert_eq!((got.progress.step, want.progress.step), (10, 10));
+        let (got, want) = (got.into_sections(), want.into_sections());
+        assert_eq!(got.len(), want.len());
+        for ((name, got), (wanted, want)) in got.iter().zip(&want) {
+            assert!(name == wanted && got == want, "{mode:?}: {name}, {wanted}");
+        }
+    }
+}
+
+/// With a weight that outdoes the towers the order is that of log q, and what was had is left out.
+#[test]
+fn a_great_weight_ranks_by_popularity() {
+    let mut trainer = trainer(&settings(&["plain"]));
+    for time in 0..40 {
+        let a_lot =
+            [(time, 1, "a"), (time, 2, "a"), (time, 3, "a"), (time, 4, "b"), (time, 5, "b")];
+        trainer.step(&batch(&[&a_lot[..], &[(time, 6, "c")]].concat()));
+    }
+    let test = batch(&[(50, 9, "a"), (50, 9, "b"), (50, 9, "c"), (50, 9, "never")]);
+    let queries = trainer.embed_and_remember(&test);
+    let mut held_out = HeldOut::new(trainer.state(), 100.0);
+    held_out.add(&test, &queries, None);
+    let mean = (1.0 + 1.0 / 2.0 + 1.0 / 3.0) / 4.0;
+    assert!((held_out.model.all.mrr() - mean).abs() < 1e-12);
+    assert_eq!(held_out.popularity.all.mrr(), held_out.model.all.mrr());
+    assert_eq!(held_out.unknown_items, 1);
+    assert_eq!(held_out.shown.coverage(3), 1.0);
+    assert_eq!(held_out.model.bands[Band::Head as usize].cases(), 1, "a alone is half of all");
+
+    // The query has had a: b is first now.
+    let mut seen = Seen::default();
+    seen.add(&batch(&[(0, 9, "a")]));
+    let mut held_out = HeldOut::new(trainer.state(), 100.0);
+    let test = batch(&[(50, 9, "b")]);
+    held_out.add(&test, &trainer.state().embed_ahead(&test), Some(&seen));
+    assert_eq!((held_out.model.all.mrr(), held_out.popularity.all.mrr()), (1.0, 1.0));
+}
+
+#[test]
+fn progressive_ranks_before_training_among_recent_items_only() {
+    let mut trainer = trainer(&settings(&[]));
+    let mut progressive = Progressive::new(ProgressiveSettings {
+        candidates_ms: 100,
+        popularity_ms: 10,
+        weights: vec![0.0, 100.0],
+        new_only: true,
+        cold_events: 3,
+    });
+    let mut add = |events: &[(i64, u64, &str)]| {
+        let batch = batch(events);
+        progressive.add(trainer.state(), &batch);
+        trainer.step(&batch);
+        let mrr = |ranking: &crate::evaluation::progressive::Ranking| ranking.total.all.mrr();
+        let total = &progressive.popularity.total;
+        (total.all.cases(), total.cold.cases(), mrr(&progressive.popularity))
+    };
+    // Nothing is known: three misses, all of new items.
+    assert_eq!(add(&[(0, 1, "a"), (0, 2, "a"), (0, 3, "b")]), (3, 3, 0.0));
+    // a (2 of the last 10 ms) before b (1); query 1 has had a: left out. b came 2 events ago.
+    let (cases, cold, mrr) = add(&[(5, 4, "a"), (5, 5, "b"), (5, 1, "a")]);
+    assert_eq!((cases, cold), (5, 4));
+    assert!((mrr - (1.0 + 0.5) / 5.0).abs() < 1e-12, "{mrr}");
+    // Only what came in the last 100 ms is a candidate, and by then the last 10 ms are empty.
+    let (cases, _, mrr) = add(&[(104, 6, "a"), (104, 7, "b")]);
+    assert_eq!(cases, 7);
+    // Ties stand in the order of their keys; the click on a is known when b is ranked.
+    let of_a = if id_key(b"a") < id_key(b"b") { 1.0 } else { 0.5 };
+    let sum = 1.5 + of_a + 0.5;
+    assert!((mrr - sum / 7.0).abs() < 1e-12, "{mrr}");
+    assert_eq!(add(&[(300, 8, "a")]).2, sum / 8.0, "a is too old by now");
+}
+
+#[test]
+fn what_is_passed_over_counts_as_what_was_scored() {
+    let of_ranking = ProgressiveSettings {
+        candidates_ms: 100,
+        popularity_ms: 40,
+        weights: vec![1.0],
+        new_only: true,
+        cold_events: 50,
+    };
+    let mut trainer = trainer(&settings(&[]));
+    let [mut scored, mut passed] = [(); 2].map(|()| Progressive::new(of_ranking.clone()));
+    // The second begins 50 ms after the first began, the third within the first's last 100 ms.
+    let [first, second, third] = [(0, 20), (50, 20), (90, 64)].map(|(start, events)| {
+        let mut batch = world(start, events);
+        batch.events.times_ms.iter_mut().for_each(|time| *time += start as i64);
+        batch
+    });
+    for batch in [&first, &second] {
+        scored.add(trainer.state(), batch);
+        passed.pass_over(batch);
+        trainer.step(batch);
+    }
+    let cases = |progressive: &Progressive| {
+        let quality = &progressive.popularity.total;
+        let sums = |quality: &crate::evaluation::metrics::Quality| {
+            (
+                quality.all.cases(),
+                quality.cold.cases(),
+                quality.all.mrr() * quality.all.cases() as f64,
+            )
+        };
+        (sums(quality), sums(&progressive.weights[0].total), progressive.mean_candidates())
+    };
+    assert!(cases(&passed).2.is_nan(), "nothing is scored yet");
+    let before = cases(&scored);
+    scored.add(trainer.state(), &third);
+    passed.add(trainer.state(), &third);
+    let (after, alone) = (cases(&scored), cases(&passed));
+    for (before, after, alone) in [(before.0, after.0, alone.0), (before.1, after.1, alone.1)] {
+        assert!(alone.0 > 0 && alone.1 < alone.0, "{alone:?}");
+        assert_eq!((after.0 - before.0, after.1 - before.1), (alone.0, alone.1));
+        assert!((after.2 - before.2 - alone.2).abs() < 1e-9, "{before:?} {after:?} {alone:?}");
+    }
+}
+
+/// A batch that is passed over moves all that counts as one that is trained on does, and no weight.
+#[test]
+fn what_is_passed_over_is_counted_and_teaches_nothing() {
+    let [mut trained, mut passed] = [(); 2].map(|()| trainer(&settings(&["plain"])));
+    for trainer in [&mut trained, &mut passed] {
+        trainer.step(&world(1, 1000));
+    }
+    let weights = |trainer: &Trainer| trainer.state().model.towers.save();
+    let known = world(3, 200);
+    let (before, queries) = (weights(&passed), passed.state().embed_ahead(&known));
+    let fashion = [(2000, 50, "item 0"), (2000, 51, "item 0"), (2000, 52, "new")].repeat(20);
+    for batch in [world(2, 300), batch(&fashion)] {
+        trained.step(&batch);
+        passed.pass_over(&batch);
+    }
+    let log_q = |trainer: &Trainer| {
+        let ids = ["item 0", "item 1", "new", "never"].map(|name| id_key(name.as_bytes()));
+        let mut log_q = [0.0; 4];
+        trainer.state().frequency.log_q(&ids, Meaning::ExpectedCount, &mut log_q);
+        log_q
+    };
+    assert_eq!(log_q(&passed), log_q(&trained));
+    assert_eq!((passed.progress().events, passed.progress().step), (trained.progress().events, 1));
+    assert_eq!(passed.state().corpus.len(), trained.state().corpus.len());
+    assert_eq!(passed.state().histories(), trained.state().histories());
+    assert_ne!(passed.state().embed_ahead(&known), queries, "histories have moved on");
+    assert!(weights(&passed) == before, "nothing is learned");
+    assert!(weights(&trained) != before);
+}
+
+/// `queries` sees what `embed_queries` sees, and leaves the histories as they are.
+#[test]
+fn queries_change_nothing() {
+    let mut trainer = trainer(&settings(&[]));
+    trainer.step(&world(1, 300));
+    let next = world(2, 300);
+    let (first, second) = (trainer.state().embed_ahead(&next), trainer.state().embed_ahead(&next));
+    assert_eq!(first, second);
+    assert_eq!(first, trainer.embed_and_remember(&next));
+    assert_ne!(first, trainer.state().embed_ahead(&next), "histories have moved on");
+}
+
+/// However a stream is cut, it teaches what it teaches in full batches; and a long night of single
+/// events takes nothing away.
+#[test]
+fn a_trickle_teaches_what_full_batches_teach() {
+    for mode in [&[][..], &["plain"], &["excluded", "mixed"], &["mixed", "cross_batch", "adam"]] {
+        let settings = settings(mode);
+        let mut begun = trainer(&settings);
+        (0..25).for_each(|seed| drop(begun.step(&world(seed, 64))));
+        let then = |cut: usize, batches: u64| {
+            let mut trainer = copy(&begun, &settings);
+            for batch in (100..100 + batches).map(|seed| world(seed, 64)) {
+                let events: Vec<u32> = (0..64).collect();
+                for part in events.chunks(cut) {
+                    let report = trainer.step(&batch.part(part));
+                    assert!(report.expect("there are events").loss.is_finite());
+                }
+            }
+            quality(&trainer)
+        };
+        let (before, full) = (quality(&begun), then(64, 30));
+        assert!(full > before, "{mode:?}: there is something to learn: {before} {full}");
+        for cut in [16, 3, 1] {
+            let found = then(cut, 30);
+            println!(
+                "{mode:?}: {before:.3} before, {full:.3} in full batches, {found:.3} by {cut}"
+            );
+            assert!(found >= 0.95 * full, "{mode:?}, cut by {cut}: {found} where {full} is had");
+        }
+        assert!(then(1, 100) >= 0.95 * full, "{mode:?}: after a night of single events");
+    }
+}
+
+/// Events that are worth nothing, and events with nothing to be told apart from, move no weight,
+/// and make none forget.
+#[test]
+fn without_a_gradient_nothing_moves() {
+    let settings = settings(&[]);
+    let mut trainer = trainer(&settings);
+    (0..10).for_each(|seed| drop(trainer.step(&world(seed, 64))));
+    let before = trainer.state().model.towers.save();
+    let mut worthless = world(50, 64);
+    worthless.events.rewards.fill(0.0);
+    trainer.step(&worthless);
+    assert!(trainer.state().model.towers.save() == before);
+    let mut fresh = self::trainer(&settings);
+    let before = fresh.state().model.towers.save();
+    fresh.step(&world(1, 1));
+    assert!(fresh.state().model.towers.save() == before, "one event, and none before it");
+}
+
+/// In its second pass a query's history begins anew: what it holds at the end of the first lies in
+/// the future, the target itself included.
+#[test]
+fn histories_begin_anew_with_each_pass() {
+    let mut trainer = trainer(&settings(&[]));
+    let first = batch(&[(0, 7, "a"), (1, 7, "b"), (2, 7, "c")]);
+    trainer.step(&first);
+    trainer.begin_capture();
+    trainer.step(&Batch { pass: 2, ..first.part(&[0]) });
+    assert_eq!(trainer.state().histories.of(7), [id_key(b"a")]);
+    // A snapshot that was begun before the pass still has what was there then.
+    let captured = (0..9).find_map(|_| trainer.advance_capture()).expect("it is small");
+    let sections = captured.into_sections();
+    let (_, bytes) = sections.iter().find(|(name, _)| name == "histories").expect("a section");
+    let mut histories = crate::memory::history::Histories::new(10, 3);
+    histories.load(bytes).expect("just captured");
+    assert_eq!(histories.of(7), ["a", "b", "c"].map(|item| id_key(item.as_bytes())));
+}
+
+/// An event without a finite vector is left out and named; all others are trained on, in this step
+/// and in those whose windows it would be in.
+#[test]
+fn an_event_that_is_not_finite_costs_itself_alone() {
+    for mode in MODES {
+        let settings = settings(mode);
+        let mut trainer = trainer(&settings);
+        (0..10).for_each(|seed| drop(trainer.step(&world(seed, 64))));
+        let mut bad = world(50, 64);
+        bad.events.rewards[5] = f32::NAN;
+        bad.events.rewards[63] = f32::INFINITY;
+        let before = trainer.state().model.towers.save();
+        let report = trainer.step(&bad).expect("there are events");
+        assert!(report.loss.is_finite(), "{mode:?}");
+        assert_eq!((report.ranks.len(), &report.unusable[..]), (62, &[5, 63][..]));
+        assert!(trainer.state().model.towers.save() != before, "the rest was trained on");
+        let report = trainer.step(&world(51, 3)).expect("there are events");
+        assert!(report.loss.is_finite() && report.unusable.is_empty(), "{mode:?}");
+        // Alone in its batch it is to blame; a whole batch is not: then something else has broken.
+        for (events, blamed) in [(1, 1), (4, 0)] {
+            let mut all = world(52, events);
+            all.events.rewards.fill(f32::NAN);
+            let report = trainer.step(&all).expect("there are events");
+            assert!(!report.loss.is_finite() && report.unusable.len() == blamed);
+        }
+        assert!(trainer.capture().finite && trainer.state().model.is_finite());
+    }
+}
+
+/// Ranks are among the window's items, whatever the batch: one event alone is not first for want of
+/// others.
+#[test]
+fn a_small_batch_is_ranked_among_a_full_ones_items() {
+    let mut trainer = trainer(&settings(&[]));
+    (0..3).for_each(|seed| drop(trainer.step(&world(seed, 64))));
+    let mut worst = 0;
+    for seed in 10..40 {
+        let report = trainer.step(&world(seed, 1)).expect("there is an event");
+        assert_eq!((report.candidates, report.ranks.len()), (64, 1));
+        worst = worst.max(report.ranks[0]);
+    }
+    assert!(worst > 5, "some of 30 single events rank low in a model that knows nothing: {worst}");
+}

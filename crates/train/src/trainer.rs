@@ -1,0 +1,374 @@
+//! One batch at a time: estimate, gather, towers, loss, update.
+//!
+//! [`Trainer::step`] is the paper's Algorithm 1. Every change of the [`State`] is a function of the
+//! batches in their order. A step is worth its events: what an event is compared
+//! with, what it moves and what is forgotten do not depend on where the stream was cut into
+//! batches.
+
+use crate::captured::{Captured, Capturing};
+use crate::memory::window::Traffic;
+use crate::model::Model;
+use crate::model::encoder::{Encoded, Lookup};
+use crate::objective::blame::to_blame;
+use crate::objective::distinct::Distinct;
+use crate::objective::negatives::DrawnItems;
+use crate::placement::Placement;
+use crate::portion::Portion;
+use crate::progress::Progress;
+use crate::saved::Damaged;
+use crate::saved::ReadSection;
+use crate::settings::TrainSettings;
+use crate::state::State;
+use millrace_events::{Batch, Offsets};
+
+/// Rows are looked through for expiry this often, in full batches: a sweep costs a walk over the
+/// table.
+const EXPIRY_EVERY_BATCHES: u64 = 256;
+
+/// What a step is doing. The caller who has a clock measures the phases; the trainer has none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Histories and statistics; which items are distinct.
+    Estimate,
+    /// Rows are found or created and pooled; beside it, the frequency estimator.
+    Gather,
+    /// Both towers.
+    Forward,
+    /// The loss and its gradient.
+    Loss,
+    /// Back through the towers, dense update included.
+    Backward,
+    /// Row-wise update; beside it, the corpus.
+    Update,
+}
+
+impl Phase {
+    /// The `phase` label in metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Estimate => "estimate",
+            Self::Gather => "gather",
+            Self::Forward => "forward",
+            Self::Loss => "loss",
+            Self::Backward => "backward",
+            Self::Update => "update",
+        }
+    }
+}
+
+/// What a step found out.
+#[derive(Clone, Debug)]
+pub struct StepReport {
+    /// Mean loss over the usable events of the batch. Not finite: no weight and no row moved; what
+    /// counts events (the estimator, histories, statistics) has moved on all the same.
+    pub loss: f32,
+    /// Rank of each usable event's item among the distinct items of the last `candidates` events,
+    /// before training on it. Meaningless if the loss is not finite.
+    pub ranks: Vec<u32>,
+    /// Events that ranks are among: those of a full batch, once so many have come.
+    pub candidates: usize,
+    /// Events, by place in the batch, whose vectors were not finite: nothing was learned from them.
+    pub unusable: Vec<u32>,
+    /// Rows that stayed as they were because their gradient was not finite.
+    pub nonfinite_rows: usize,
+}
+
+/// One try at a batch.
+struct Attempt {
+    loss: f32,
+    ranks: Vec<u32>,
+    candidates: usize,
+    nonfinite_rows: usize,
+    /// By event of the traffic, where the loss is not finite: whether it can be to blame.
+    to_blame: Vec<bool>,
+}
+
+/// A [`State`] and what moves it.
+pub struct Trainer {
+    state: State,
+    capture: Option<Capturing>,
+    lookup: Lookup,
+    /// The towers' work stays on the calling thread: each thread has a queue of its own there.
+    gpu: bool,
+    seed: u64,
+    /// Events of a full batch.
+    batch: usize,
+}
+
+impl Trainer {
+    /// A fresh trainer that will read from `offsets`.
+    pub fn new(settings: &TrainSettings, placement: &Placement, offsets: Offsets) -> Self {
+        Self::with_progress(settings, placement, Progress::begin(offsets))
+    }
+
+    /// A fresh trainer whose log has come so far already, without events to learn from.
+    pub fn with_progress(
+        settings: &TrainSettings,
+        placement: &Placement,
+        progress: Progress,
+    ) -> Self {
+        Self::from_state(settings, placement, State::new(settings, placement, progress))
+    }
+
+    /// A trainer from a checkpoint's progress and sections.
+    ///
+    /// # Errors
+    /// A section that is missing, damaged or of another shape.
+    pub fn restore(
+        settings: &TrainSettings,
+        placement: &Placement,
+        progress: Progress,
+        read: ReadSection<'_>,
+    ) -> Result<Self, Damaged> {
+        let state = State::restore(settings, placement, progress, read)?;
+        Ok(Self::from_state(settings, placement, state))
+    }
+
+    /// A trainer that goes on with `state`, which is of these settings and this placement.
+    pub fn from_state(settings: &TrainSettings, placement: &Placement, state: State) -> Self {
+        Self {
+            state,
+            capture: None,
+            lookup: Lookup::default(),
+            gpu: placement.is_gpu(),
+            seed: settings.seed,
+            batch: settings.batch,
+        }
+    }
+
+    /// All that has accumulated.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// All that has accumulated, for who trains no more.
+    pub fn into_state(self) -> State {
+        self.state
+    }
+
+    /// How far it has come.
+    pub fn progress(&self) -> &Progress {
+        &self.state.progress
+    }
+
+    /// Trains on one batch and moves the offsets past it. A batch without events only moves offsets
+    /// and counts: `None`.
+    pub fn step(&mut self, batch: &Batch) -> Option<StepReport> {
+        self.step_timed(batch, &mut |_| {})
+    }
+
+    /// [`step`](Self::step), with `enter` called as each phase begins.
+    pub fn step_timed(
+        &mut self,
+        batch: &Batch,
+        enter: &mut (dyn FnMut(Phase) + Send),
+    ) -> Option<StepReport> {
+        if batch.pass != self.state.progress.pass {
+            // Histories of the pass before hold the future of this one, its targets too.
+            self.state.histories.clear();
+        }
+        self.state.progress.pass(batch);
+        if batch.is_empty() {
+            return None;
+        }
+        if self.gpu {
+            return Some(self.train(batch, enter));
+        }
+        // On one of the pool's own threads: any other would be put to sleep at each parallel pass
+        // and woken after it. On a virtual machine that made 26 ms of 19 to 23 at batch 1024.
+        rayon::scope(|_| Some(self.train(batch, enter)))
+    }
+
+    /// Algorithm 1, and once more without the events that made it fail, if any did.
+    fn train(&mut self, batch: &Batch, enter: &mut (dyn FnMut(Phase) + Send)) -> StepReport {
+        enter(Phase::Estimate);
+        let events = &batch.events;
+        let State { model, histories, .. } = &mut self.state;
+        model.encoder.query.observe(&events.query, &mut model.statistics);
+        model.encoder.item.observe(&events.item, &mut model.statistics);
+        let before = histories.take(&events.query_ids, &events.item_ids);
+        let attempt = self.attempt(batch, &before, true, enter);
+        if attempt.to_blame.contains(&true) {
+            return self.train_without(batch, &before, &attempt.to_blame, enter);
+        }
+        self.finish(batch);
+        let Attempt { loss, ranks, candidates, nonfinite_rows, .. } = attempt;
+        StepReport { loss, ranks, candidates, unusable: Vec::new(), nonfinite_rows }
+    }
+
+    /// Trains on the events that are not to blame. Where nobody but the model can be, because
+    /// events of before have broken too, or all of a batch, nothing is trained on and nobody is
+    /// blamed.
+    fn train_without(
+        &mut self,
+        batch: &Batch,
+        before: &[Vec<u64>],
+        to_blame: &[bool],
+        enter: &mut (dyn FnMut(Phase) + Send),
+    ) -> StepReport {
+        let (own, past) = to_blame.split_at(batch.len());
+        let numbered = |wanted: bool| (0u32..).zip(own).filter(move |&(_, bad)| *bad == wanted);
+        let unusable: Vec<u32> = numbered(true).map(|(event, _)| event).collect();
+        let usable: Vec<u32> = numbered(false).map(|(event, _)| event).collect();
+        let (loss, ranks) = (f32::NAN, Vec::new());
+        let mut report = StepReport { loss, ranks, candidates: 0, unusable, nonfinite_rows: 0 };
+        if past.contains(&true) || usable.is_empty() && batch.len() > 1 {
+            report.unusable.clear();
+            self.finish(batch);
+        } else if !usable.is_empty() {
+            let rest = batch.part(&usable);
+            let before: Vec<Vec<u64>> = match before {
+                [] => Vec::new(),
+                before => usable.iter().map(|&event| before[event as usize].clone()).collect(),
+            };
+            let attempt = self.attempt(&rest, &before, false, enter);
+            self.finish(&rest);
+            report.loss = attempt.loss;
+            report.ranks = attempt.ranks;
+            report.candidates = attempt.candidates;
+            report.nonfinite_rows = attempt.nonfinite_rows;
+        }
+        report
+    }
+
+    /// One pass of Algorithm 1 over `batch`, whose queries had the items `before` each event. The
+    /// estimator takes the batch in on the `first` one only.
+    fn attempt(
+        &mut self,
+        batch: &Batch,
+        before: &[Vec<u64>],
+        first: bool,
+        enter: &mut (dyn FnMut(Phase) + Send),
+    ) -> Attempt {
+        let State { model, corpus, frequency, progress, window, objective, .. } = &mut self.state;
+        let (now, dim) = (progress.events, model.towers.dim());
+        let traffic = window.fill_up(batch);
+        let count = objective.to_draw(&traffic);
+        let drawn = DrawnItems::new(corpus, count, self.seed, progress.step);
+        let distinct = objective.distinct(&traffic);
+        let (query, item) = encode(model, batch, before, &traffic, &distinct, &drawn);
+        enter(Phase::Gather);
+        // The estimator fills what the lookup leaves of the threads.
+        rayon::join(
+            || self.lookup.run(&model.encoder, &query, &item, &mut model.tables, now),
+            || {
+                if first {
+                    frequency.update(now, &batch.events.item_ids);
+                }
+                objective.prepare(&traffic, &distinct, &drawn, corpus.len(), frequency);
+            },
+        );
+        let inputs = self.lookup.inputs();
+        enter(Phase::Forward);
+        let vectors = model.towers.forward(&inputs);
+        enter(Phase::Loss);
+        let output = objective.run(batch, &traffic, &distinct, &vectors, now);
+        let mut attempt = Attempt {
+            loss: output.loss,
+            ranks: output.ranks.to_vec(),
+            candidates: traffic.len(),
+            nonfinite_rows: 0,
+            to_blame: Vec::new(),
+        };
+        if !attempt.loss.is_finite() {
+            attempt.to_blame = to_blame(batch, &traffic, &distinct, &vectors, dim);
+            return attempt;
+        }
+        enter(Phase::Backward);
+        let portion = Portion { events: batch.len() as u64, batch: self.batch as u64 };
+        let Some(gradients) = model.towers.backward(&inputs, &output.gradients, portion) else {
+            attempt.loss = f32::NAN;
+            return attempt;
+        };
+        enter(Phase::Update);
+        let (update, ()) = rayon::join(
+            || self.lookup.update(&gradients, &mut model.tables),
+            || corpus.remember(batch, now),
+        );
+        attempt.nonfinite_rows = update;
+        attempt
+    }
+
+    /// What follows a batch whatever became of it.
+    fn finish(&mut self, batch: &Batch) {
+        let State { model, window, progress, .. } = &mut self.state;
+        window.push(batch);
+        let every = EXPIRY_EVERY_BATCHES * self.batch as u64;
+        if (progress.events - batch.len() as u64) / every != progress.events / every {
+            for table in &mut model.tables {
+                table.expire(progress.events);
+            }
+        }
+    }
+
+    /// Vectors of a batch's queries, `[events, dim]`, without training on it; histories still move
+    /// on, since later events of the same query follow these.
+    pub fn embed_and_remember(&mut self, batch: &Batch) -> Vec<f32> {
+        let State { model, histories, .. } = &mut self.state;
+        let before = histories.take(&batch.events.query_ids, &batch.events.item_ids);
+        model.embed_queries(&batch.events.query, batch.len(), &before)
+    }
+
+    /// Histories, corpus, estimator and clock move on past a batch; the model stays.
+    pub fn pass_over(&mut self, batch: &Batch) {
+        if batch.is_empty() {
+            return;
+        }
+        let State { corpus, frequency, histories, progress, .. } = &mut self.state;
+        progress.events += batch.len() as u64;
+        histories.take(&batch.events.query_ids, &batch.events.item_ids);
+        frequency.update(progress.events, &batch.events.item_ids);
+        corpus.remember(batch, progress.events);
+    }
+
+    /// The state as it is now, all of it at once.
+    pub fn capture(&self) -> Captured {
+        Captured::whole(&self.state)
+    }
+
+    /// Begins to copy the state as it is now; [`advance_capture`](Self::advance_capture) after each
+    /// of the following steps goes on with it.
+    ///
+    /// # Panics
+    /// If a copy is under way.
+    pub fn begin_capture(&mut self) {
+        self.capture = Some(Capturing::begin(&mut self.state));
+    }
+
+    /// Copies a step's share; the state as of the beginning once it is complete.
+    pub fn advance_capture(&mut self) -> Option<Captured> {
+        if !self.capture.as_mut()?.advance(&mut self.state) {
+            return None;
+        }
+        self.capture.take()?.finish(&self.state.model.encoder.tables)
+    }
+
+    /// Gives up a copy that is under way.
+    pub fn cancel_capture(&mut self) {
+        if let Some(capture) = self.capture.take() {
+            capture.cancel(&mut self.state);
+        }
+    }
+
+    /// Whether a copy is under way.
+    pub fn is_capturing(&self) -> bool {
+        self.capture.is_some()
+    }
+}
+
+/// Both sides' ids, ready to be looked up; the item side has the traffic's distinct items and the
+/// drawn ones behind them.
+fn encode(
+    model: &Model,
+    batch: &Batch,
+    before: &[Vec<u64>],
+    traffic: &Traffic<'_>,
+    distinct: &Distinct,
+    drawn: &DrawnItems,
+) -> (Encoded, Encoded) {
+    let Model { encoder, statistics, .. } = model;
+    let query = encoder.query.encode(&batch.events.query, batch.len(), before, statistics);
+    let columns = drawn.behind(distinct.columns(&traffic.columns));
+    let items = distinct.events.len() + drawn.ids.len();
+    (query, encoder.item.encode(&columns, items, &[], statistics))
+}
