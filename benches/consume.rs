@@ -3,7 +3,7 @@
 //! it is installed, which prints the records and decodes nothing. In turns. The broker shares the
 //! cores.
 //!
-//! `MILLRACE_TOPIC=bench MILLRACE_BROKERS=127.0.0.1:19092 MILLRACE_CONFIG=bench/model.toml cargo
+//! `MILLRACE_TOPIC=bench MILLRACE_BROKERS=127.0.0.1:19092 MILLRACE_CONFIG=config/bench.toml cargo
 //! bench --bench consume`, on a topic that was filled by `millrace produce`.
 
 use std::process::{Command, Stdio};
@@ -32,7 +32,7 @@ fn main() -> anyhow::Result<()> {
         println!("skipped: MILLRACE_BROKERS and MILLRACE_TOPIC name no topic to read");
         return Ok(());
     };
-    let file = std::env::var("MILLRACE_CONFIG").unwrap_or_else(|_| "bench/model.toml".into());
+    let file = std::env::var("MILLRACE_CONFIG").unwrap_or_else(|_| "config/bench.toml".into());
     let sets = [format!("kafka.brokers={brokers}"), format!("kafka.topic={topic}")];
     let config =
         Config::load(Some(file.as_ref()), &sets).map_err(|faults| anyhow::anyhow!("{faults}"))?;

@@ -1,4 +1,4 @@
-//! Training steps from memory, on the model of `bench/model.toml`: examples/s, time by phase, and
+//! Training steps from memory, on the model of `config/bench.toml`: examples/s, time by phase, and
 //! the products' GFLOP/s beside this machine's sgemm peak. `cargo bench --bench step`
 //!
 //! Counted are the products that are made: of the towers (forward, and backward with respect to
@@ -51,7 +51,7 @@ fn main() {
 fn vocabulary(rows: u64) {
     let large = rows > 1_000_000;
     let sets = [format!("embedding.rows_max={}", rows.max(100_000)), "batch.size=1024".to_owned()];
-    let config = Config::load(Some("bench/model.toml".as_ref()), &sets).expect("a valid config");
+    let config = Config::load(Some("config/bench.toml".as_ref()), &sets).expect("a valid config");
     let placement = pipeline::placement(config.device).expect("the CPU");
     let settings = config.train();
     let mut state = Trainer::new(&settings, &placement, Offsets::new("bench")).into_state();
@@ -100,7 +100,7 @@ fn vocabulary(rows: u64) {
 fn memory() -> f64 {
     const ROWS: usize = 10_000_000;
     let set = format!("embedding.rows_max={ROWS}");
-    let config = Config::load(Some("bench/model.toml".as_ref()), &[set]).expect("a valid config");
+    let config = Config::load(Some("config/bench.toml".as_ref()), &[set]).expect("a valid config");
     let before = resident();
     let mut table = Table::new(config.train().model.tables["item"].clone());
     let mut touched = TouchedRows::default();
@@ -120,7 +120,7 @@ fn resident() -> f64 {
 
 fn run(size: usize) {
     let set = format!("batch.size={size}");
-    let config = Config::load(Some("bench/model.toml".as_ref()), &[set]).expect("a valid config");
+    let config = Config::load(Some("config/bench.toml".as_ref()), &[set]).expect("a valid config");
     let placement = pipeline::placement(config.device).expect("the CPU");
     let mut trainer = Trainer::new(&config.train(), &placement, Offsets::new("bench"));
     let mut random = SplitMix::new(1);

@@ -22,6 +22,26 @@ use values::{Keep, id, key, number, pooled, vector, weighted};
 pub const RECORD_BYTES_MAX: usize = 1 << 20;
 
 /// Which fields of a record make an event; compiled once from the config.
+///
+/// ```
+/// use millrace::config::Config;
+/// use millrace::stream::decode::Mapping;
+/// use millrace_events::Events;
+///
+/// let config = Config::from_toml(
+///     r#"
+///     query = { id = "user", features = [{ name = "user", kind = "id", field = "user", table = "u" }] }
+///     item = { id = "sku", features = [{ name = "sku", kind = "id", field = "sku", table = "i" }] }
+///     "#,
+/// )
+/// .expect("a valid config");
+/// let mut mapping = Mapping::new(&config);
+/// let mut events = Events::new(1, 1);
+/// let record = br#"{"user": 858, "sku": "a-1", "colour": "red"}"#;
+/// mapping.decode(Some(record), Some(1_700_000_000_000), &mut events).expect("both ids are there");
+/// assert_eq!((events.len(), events.item_names.get(0)), (1, "a-1"));
+/// assert!(mapping.decode(Some(b"{}"), None, &mut events).is_err(), "and nothing is appended");
+/// ```
 #[derive(Debug)]
 pub struct Mapping {
     fields: Fields,

@@ -184,6 +184,22 @@ impl Table {
 /// with [`log_q`](Self::log_q).
 ///
 /// Deterministic: equal update sequences give equal bits, on any number of threads.
+///
+/// ```
+/// use millrace_train::TrainSettings;
+/// use millrace_train::frequency::{Frequency, FrequencySettings, Meaning};
+///
+/// let settings = TrainSettings::new(8, vec![], vec![]).frequency;
+/// let mut frequency = Frequency::new(FrequencySettings { exact: true, ..settings });
+/// for batch in 1..=50 {
+///     // Item 7 four times in each batch of eight, and four that nobody has seen before.
+///     let rare = (0..4).map(|n| 1000 * batch + n);
+///     let ids: Vec<u64> = [7; 4].into_iter().chain(rare).collect();
+///     frequency.update(8 * batch, &ids);
+/// }
+/// let copies = frequency.estimate(7, Meaning::ExpectedCount);
+/// assert!((copies - 4.0).abs() < 0.01, "{copies} of a full batch");
+/// ```
 pub struct Frequency {
     table: Table,
     /// One a shard.

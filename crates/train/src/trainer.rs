@@ -84,6 +84,37 @@ struct Attempt {
 }
 
 /// A [`State`] and what moves it.
+///
+/// ```
+/// use millrace_events::{Batch, Event, Events, FeatureValue, Offsets, id_key};
+/// use millrace_train::model::feature::{Feature, FeatureInput};
+/// use millrace_train::{Placement, TrainSettings, Trainer};
+///
+/// let rows = |table: &str| FeatureInput::Rows { table: table.into() };
+/// let query = vec![Feature::new("user", rows("user"))];
+/// let item = vec![Feature::new("film", rows("film"))];
+/// let settings = TrainSettings::new(4, query, item);
+/// let mut trainer = Trainer::new(&settings, &Placement::Cpu, Offsets::new("views"));
+///
+/// let mut batch = Batch::new(Events::new(1, 1), Offsets::new("views"));
+/// for (user, film) in [("ann", "alien"), ("bob", "brazil"), ("ann", "aliens"), ("eve", "alien")] {
+///     let [query_id, item_id] = [user, film].map(|name| id_key(name.as_bytes()));
+///     batch.events.push(&Event {
+///         time_ms: 0,
+///         query_id,
+///         item_id,
+///         item_name: film.into(),
+///         reward: 1.0,
+///         query: vec![FeatureValue::Id(query_id)],
+///         item: vec![FeatureValue::Id(item_id)],
+///     });
+/// }
+/// let report = trainer.step(&batch).expect("a batch with events");
+/// assert!(report.loss.is_finite());
+/// let items = trainer.state().corpus.sorted();
+/// let vectors = trainer.state().model.embed_items(&items); // [items, dim]
+/// assert_eq!(vectors.len(), 3 * 64);
+/// ```
 pub struct Trainer {
     state: State,
     capture: Option<Capturing>,

@@ -1,4 +1,4 @@
-"""The model of bench/model.toml in TensorFlow, on events in memory: prints examples/s as JSON.
+"""The model of config/bench.toml in TensorFlow, on events in memory: prints examples/s as JSON.
 
 One `tf.function` a step; the optimizer is the one whose sparse update touches only the rows of the
 batch (`tf.compat.v1.train.AdagradOptimizer`; Keras 3's makes the gradient dense).
@@ -48,7 +48,7 @@ def run_tower(layers, x):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("events", help="the .npz file of bench/events.py")
+    parser.add_argument("events", help="the .npz file of experiments/peers/events.py")
     parser.add_argument("--batch", type=int, default=1024)
     parser.add_argument("--seconds", type=float, default=8.0)
     args = parser.parse_args()

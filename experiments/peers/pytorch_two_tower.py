@@ -1,4 +1,4 @@
-"""The model of bench/model.toml in PyTorch, on events in memory: prints examples/s as JSON.
+"""The model of config/bench.toml in PyTorch, on events in memory: prints examples/s as JSON.
 
 Towers and loss are one function, which `--mode compile` and `bf16` compile; lookups stay outside,
 where sparse gradients need no graph. Tables are updated by torch's sparse Adagrad, or with
@@ -94,7 +94,7 @@ def batches(path: str, size: int, plain: bool) -> list[dict[str, torch.Tensor]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("events", help="the .npz file of bench/events.py")
+    parser.add_argument("events", help="the .npz file of experiments/peers/events.py")
     parser.add_argument("--batch", type=int, default=1024)
     parser.add_argument("--mode", choices=("eager", "compile", "bf16"), default="eager")
     parser.add_argument("--seconds", type=float, default=8.0, help="time to measure")
