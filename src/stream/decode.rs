@@ -30,8 +30,12 @@ pub const RECORD_BYTES_MAX: usize = 1 << 20;
 ///
 /// let config = Config::from_toml(
 ///     r#"
-///     query = { id = "user", features = [{ name = "user", kind = "id", field = "user", table = "u" }] }
-///     item = { id = "sku", features = [{ name = "sku", kind = "id", field = "sku", table = "i" }] }
+///     [query]
+///     id = "user"
+///     features = [{ name = "user", kind = "id", field = "user", table = "user" }]
+///     [item]
+///     id = "sku"
+///     features = [{ name = "sku", kind = "id", field = "sku", table = "item" }]
 ///     "#,
 /// )
 /// .expect("a valid config");

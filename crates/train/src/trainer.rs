@@ -5,6 +5,8 @@
 //! with, what it moves and what is forgotten do not depend on where the stream was cut into
 //! batches.
 
+mod report;
+
 use crate::captured::{Captured, Capturing};
 use crate::memory::window::Traffic;
 use crate::model::Model;
@@ -20,58 +22,11 @@ use crate::saved::ReadSection;
 use crate::settings::TrainSettings;
 use crate::state::State;
 use millrace_events::{Batch, Offsets};
+pub use report::{Phase, StepReport};
 
 /// Rows are looked through for expiry this often, in full batches: a sweep costs a walk over the
 /// table.
 const EXPIRY_EVERY_BATCHES: u64 = 256;
-
-/// What a step is doing. The caller who has a clock measures the phases; the trainer has none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// Histories and statistics; which items are distinct.
-    Estimate,
-    /// Rows are found or created and pooled; beside it, the frequency estimator.
-    Gather,
-    /// Both towers.
-    Forward,
-    /// The loss and its gradient.
-    Loss,
-    /// Back through the towers, dense update included.
-    Backward,
-    /// Row-wise update; beside it, the corpus.
-    Update,
-}
-
-impl Phase {
-    /// The `phase` label in metrics.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Estimate => "estimate",
-            Self::Gather => "gather",
-            Self::Forward => "forward",
-            Self::Loss => "loss",
-            Self::Backward => "backward",
-            Self::Update => "update",
-        }
-    }
-}
-
-/// What a step found out.
-#[derive(Clone, Debug)]
-pub struct StepReport {
-    /// Mean loss over the usable events of the batch. Not finite: no weight and no row moved; what
-    /// counts events (the estimator, histories, statistics) has moved on all the same.
-    pub loss: f32,
-    /// Rank of each usable event's item among the distinct items of the last `candidates` events,
-    /// before training on it. Meaningless if the loss is not finite.
-    pub ranks: Vec<u32>,
-    /// Events that ranks are among: those of a full batch, once so many have come.
-    pub candidates: usize,
-    /// Events, by place in the batch, whose vectors were not finite: nothing was learned from them.
-    pub unusable: Vec<u32>,
-    /// Rows that stayed as they were because their gradient was not finite.
-    pub nonfinite_rows: usize,
-}
 
 /// One try at a batch.
 struct Attempt {
