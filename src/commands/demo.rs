@@ -315,7 +315,7 @@ impl Demo {
             .collect();
         let mut recall = Recall::new(&[10]);
         for rank in ranks(&queries, &vectors, config.model.dim, &targets) {
-            recall.add(rank);
+            recall.add(rank, 1.0);
         }
         Ok(recall.at(10))
     }
@@ -325,7 +325,7 @@ fn popularity(recent: &[f64], cases: &[Interaction]) -> f64 {
     let ranks = static_ranks(recent);
     let mut recall = Recall::new(&[10]);
     for case in cases {
-        recall.add(Some(ranks[case.item]));
+        recall.add(Some(ranks[case.item]), 1.0);
     }
     recall.at(10)
 }
@@ -337,7 +337,7 @@ fn ceiling(world: &World, cases: &[Interaction]) -> f64 {
         let scores = world.scores(case.query);
         let own = scores[case.item];
         let ahead = scores.iter().filter(|&&score| score > own).count();
-        recall.add(u32::try_from(ahead + 1).ok());
+        recall.add(u32::try_from(ahead + 1).ok(), 1.0);
     }
     recall.at(10)
 }

@@ -147,9 +147,9 @@ impl Live {
         // Among fewer items than a window has, a rank would flatter; of a failed step it says
         // nothing.
         if report.loss.is_finite() && report.candidates >= size {
-            for &rank in &report.ranks {
-                self.recall.add(Some(rank));
-                self.window.add(Some(rank));
+            for (&rank, &reward) in report.ranks.iter().zip(&report.rewards) {
+                self.recall.add(Some(rank), reward);
+                self.window.add(Some(rank), reward);
             }
         }
         if self.window.cases() >= (WINDOW_STEPS * setting.config.batch.size) as u64 {

@@ -32,6 +32,7 @@ const EXPIRY_EVERY_BATCHES: u64 = 256;
 struct Attempt {
     loss: f32,
     ranks: Vec<u32>,
+    rewards: Vec<f32>,
     candidates: usize,
     nonfinite_rows: usize,
     /// By event of the traffic, where the loss is not finite: whether it can be to blame.
@@ -178,8 +179,8 @@ impl Trainer {
             return self.train_without(batch, &before, &attempt.to_blame, enter);
         }
         self.finish(batch);
-        let Attempt { loss, ranks, candidates, nonfinite_rows, .. } = attempt;
-        StepReport { loss, ranks, candidates, unusable: Vec::new(), nonfinite_rows }
+        let Attempt { loss, ranks, rewards, candidates, nonfinite_rows, .. } = attempt;
+        StepReport { loss, ranks, rewards, candidates, unusable: Vec::new(), nonfinite_rows }
     }
 
     /// Trains on the events that are not to blame. Where nobody but the model can be, because
@@ -196,8 +197,14 @@ impl Trainer {
         let numbered = |wanted: bool| (0u32..).zip(own).filter(move |&(_, bad)| *bad == wanted);
         let unusable: Vec<u32> = numbered(true).map(|(event, _)| event).collect();
         let usable: Vec<u32> = numbered(false).map(|(event, _)| event).collect();
-        let (loss, ranks) = (f32::NAN, Vec::new());
-        let mut report = StepReport { loss, ranks, candidates: 0, unusable, nonfinite_rows: 0 };
+        let mut report = StepReport {
+            loss: f32::NAN,
+            ranks: Vec::new(),
+            rewards: Vec::new(),
+            candidates: 0,
+            unusable,
+            nonfinite_rows: 0,
+        };
         if past.contains(&true) || usable.is_empty() && batch.len() > 1 {
             report.unusable.clear();
             self.finish(batch);
@@ -211,6 +218,7 @@ impl Trainer {
             self.finish(&rest);
             report.loss = attempt.loss;
             report.ranks = attempt.ranks;
+            report.rewards = attempt.rewards;
             report.candidates = attempt.candidates;
             report.nonfinite_rows = attempt.nonfinite_rows;
         }
@@ -252,6 +260,7 @@ impl Trainer {
         let mut attempt = Attempt {
             loss: output.loss,
             ranks: output.ranks.to_vec(),
+            rewards: batch.events.rewards.clone(),
             candidates: traffic.len(),
             nonfinite_rows: 0,
             to_blame: Vec::new(),

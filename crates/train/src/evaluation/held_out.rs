@@ -117,7 +117,7 @@ impl HeldOut {
         self.candidates.len()
     }
 
-    /// Ranks the item of each event. `queries` are the events' vectors, `[events, dim]`; with
+    /// Ranks the item of each event that has a reward, which is its weight. `queries` are the events' vectors, `[events, dim]`; with
     /// `seen` what a query has had is no candidate (its target excepted).
     pub fn add(&mut self, batch: &Batch, queries: &[f32], seen: Option<&Seen>) {
         let targets: Vec<Option<usize>> =
@@ -150,7 +150,11 @@ impl HeldOut {
                 query: batch.events.query_ids[event],
                 band: target.map_or(Band::Tail, |target| self.bands[target]),
                 cold: target.is_none_or(|target| self.counts[target] < COLD_EVENTS),
+                reward: batch.events.rewards[event],
             };
+            if case.reward <= 0.0 {
+                continue;
+            }
             self.model.add(case, ranks.map(|(model, _)| model));
             self.popularity.add(case, ranks.map(|(_, popularity)| popularity));
             self.unknown_items += u64::from(target.is_none());

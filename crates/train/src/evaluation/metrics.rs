@@ -10,26 +10,33 @@ pub const KS: [u32; 4] = [10, 50, 100, 300];
 /// Replicates of the bootstrap: the ends of a 95% interval lie at the 10th from either end.
 const REPLICATES: usize = 400;
 
-/// Hits at each k over any number of cases.
+/// Hits at each k over any number of cases, each weighted by its reward.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Recall {
     ks: Vec<u32>,
-    hits: Vec<u64>,
+    hits: Vec<f64>,
+    rewards: f64,
     cases: u64,
 }
 
 impl Recall {
     /// Nothing counted yet, for each cut-off in `ks`.
     pub fn new(ks: &[u32]) -> Self {
-        Self { ks: ks.to_vec(), hits: vec![0; ks.len()], cases: 0 }
+        Self { ks: ks.to_vec(), hits: vec![0.0; ks.len()], rewards: 0.0, cases: 0 }
     }
 
-    /// Counts one case: the rank of its item (1 is best), or `None` where the item was not among
-    /// the candidates, which is a miss at every k.
-    pub fn add(&mut self, rank: Option<u32>) {
+    /// Counts one case of this `reward`: the rank of its item (1 is best), or `None` where the item
+    /// was not among the candidates, which is a miss at every k. Without a reward the item is
+    /// nothing to find, and the case does not count.
+    pub fn add(&mut self, rank: Option<u32>, reward: f32) {
+        if reward <= 0.0 {
+            return;
+        }
+        let reward = f64::from(reward);
         self.cases += 1;
+        self.rewards += reward;
         for (hits, &k) in self.hits.iter_mut().zip(&self.ks) {
-            *hits += u64::from(rank.is_some_and(|rank| rank <= k));
+            *hits += if rank.is_some_and(|rank| rank <= k) { reward } else { 0.0 };
         }
     }
 
@@ -39,9 +46,8 @@ impl Recall {
     }
 
     /// `(k, recall@k)` for every k; NaN without cases.
-    #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
     pub fn values(&self) -> Vec<(u32, f64)> {
-        let recall = |&hits: &u64| hits as f64 / self.cases as f64;
+        let recall = |&hits: &f64| hits / self.rewards;
         self.ks.iter().copied().zip(self.hits.iter().map(recall)).collect()
     }
 
@@ -104,39 +110,47 @@ pub struct Case {
     pub band: Band,
     /// The target was first seen not long ago.
     pub cold: bool,
+    /// What the event was worth: its weight in every measure. At 0 its item is nothing to find.
+    pub reward: f32,
 }
 
-/// Sums over cases.
+/// Sums over cases, each weighted by its reward.
 #[derive(Clone, Debug, Default)]
 pub struct Sums {
     cases: u64,
-    hits: [u64; KS.len()],
+    rewards: f64,
+    hits: [f64; KS.len()],
     gains: [f64; KS.len()],
     reciprocal: f64,
 }
 
 impl Sums {
-    pub(super) fn add(&mut self, rank: Option<u32>) {
+    pub(super) fn add(&mut self, rank: Option<u32>, reward: f32) {
+        if reward <= 0.0 {
+            return;
+        }
+        let reward = f64::from(reward);
         self.cases += 1;
+        self.rewards += reward;
         let Some(rank) = rank else { return };
         let rank_f64 = f64::from(rank);
-        self.reciprocal += rank_f64.recip();
+        self.reciprocal += reward * rank_f64.recip();
         for ((hits, gains), k) in self.hits.iter_mut().zip(&mut self.gains).zip(KS) {
             if rank <= k {
-                *hits += 1;
-                *gains += (1.0 + rank_f64).log2().recip();
+                *hits += reward;
+                *gains += reward * (1.0 + rank_f64).log2().recip();
             }
         }
     }
 
-    /// Cases counted.
+    /// Cases counted: those with a reward.
     pub fn cases(&self) -> u64 {
         self.cases
     }
 
-    /// Share of the cases whose target is among the best k, for each of [`KS`]; NaN without cases.
+    /// Share of the rewards whose target is among the best k, for each of [`KS`]; NaN without cases.
     pub fn recall(&self) -> [f64; KS.len()] {
-        self.hits.map(|hits| self.mean(hits as f64))
+        self.hits.map(|hits| self.mean(hits))
     }
 
     /// Mean of `1 / log2(1 + rank)` where the rank is at most k, else 0: one relevant item a case,
@@ -151,7 +165,7 @@ impl Sums {
     }
 
     fn mean(&self, sum: f64) -> f64 {
-        sum / self.cases as f64
+        sum / self.rewards
     }
 }
 
@@ -167,11 +181,11 @@ pub struct Quality {
     by_query: HashMap<u64, Tally>,
 }
 
-/// A query's cases and hits, by band.
+/// A query's rewards and those that were hit, by band.
 #[derive(Clone, Copy, Debug, Default)]
 struct Tally {
-    cases: [u32; 3],
-    hits: [[u32; KS.len()]; 3],
+    rewards: [f64; 3],
+    hits: [[f64; KS.len()]; 3],
 }
 
 /// A measure and the ends of its 95% interval (percentiles of a bootstrap over queries).
@@ -186,18 +200,23 @@ pub struct Interval {
 }
 
 impl Quality {
-    /// Counts a case; `None`: the target was no candidate.
+    /// Counts a case; `None`: the target was no candidate. A case without a reward does not count.
     pub fn add(&mut self, case: Case, rank: Option<u32>) {
-        let band = case.band as usize;
-        self.all.add(rank);
-        self.bands[band].add(rank);
-        if case.cold {
-            self.cold.add(rank);
+        let Case { query, band, cold, reward } = case;
+        if reward <= 0.0 {
+            return;
         }
-        let tally = self.by_query.entry(case.query).or_default();
-        tally.cases[band] += 1;
+        let band = band as usize;
+        self.all.add(rank, reward);
+        self.bands[band].add(rank, reward);
+        if cold {
+            self.cold.add(rank, reward);
+        }
+        let reward = f64::from(reward);
+        let tally = self.by_query.entry(query).or_default();
+        tally.rewards[band] += reward;
         for (hits, k) in tally.hits[band].iter_mut().zip(KS) {
-            *hits += u32::from(rank.is_some_and(|rank| rank <= k));
+            *hits += if rank.is_some_and(|rank| rank <= k) { reward } else { 0.0 };
         }
     }
 
@@ -217,37 +236,35 @@ impl Quality {
     }
 
     fn value(&self, bands: &[Band]) -> [f64; KS.len()] {
-        let sum = |of: &dyn Fn(&Sums) -> u64| {
-            bands.iter().map(|&band| of(&self.bands[band as usize])).sum::<u64>() as f64
+        let sum = |of: &dyn Fn(&Sums) -> f64| {
+            bands.iter().map(|&band| of(&self.bands[band as usize])).sum::<f64>()
         };
-        let cases = sum(&|sums| sums.cases);
-        std::array::from_fn(|k| sum(&|sums| sums.hits[k]) / cases)
+        let rewards = sum(&|sums| sums.rewards);
+        std::array::from_fn(|k| sum(&|sums| sums.hits[k]) / rewards)
     }
 
     /// Recall of each replicate. A query's weight in a replicate (Poisson of mean 1, which a draw
     /// with replacement from many queries comes to) depends on its key alone.
     fn replicates(&self, bands: &[Band]) -> Vec<[f64; KS.len()]> {
-        let mut sums = vec![[0u64; 1 + KS.len()]; REPLICATES];
+        let mut sums = vec![[0.0f64; 1 + KS.len()]; REPLICATES];
         for (&query, tally) in &self.by_query {
-            let mut own = [0u64; 1 + KS.len()];
+            let mut own = [0.0f64; 1 + KS.len()];
             for &band in bands {
-                own[0] += u64::from(tally.cases[band as usize]);
+                own[0] += tally.rewards[band as usize];
                 for (own, hits) in own[1..].iter_mut().zip(tally.hits[band as usize]) {
-                    *own += u64::from(hits);
+                    *own += hits;
                 }
             }
-            if own[0] == 0 {
+            if own[0] == 0.0 {
                 continue;
             }
             let mut random = SplitMix::new(query);
             for sums in &mut sums {
-                let weight = poisson(random.unit());
+                let weight = poisson(random.unit()) as f64;
                 sums.iter_mut().zip(own).for_each(|(sum, own)| *sum += weight * own);
             }
         }
-        let recall = |sums: [u64; 1 + KS.len()]| {
-            std::array::from_fn(|k| sums[1 + k] as f64 / sums[0] as f64)
-        };
+        let recall = |sums: [f64; 1 + KS.len()]| std::array::from_fn(|k| sums[1 + k] / sums[0]);
         sums.into_iter().map(recall).collect()
     }
 }
@@ -280,7 +297,7 @@ mod tests {
     fn recall_counts_misses_and_unknown_items() {
         let mut recall = Recall::new(&[1, 10]);
         for rank in [Some(1), Some(7), Some(11), None] {
-            recall.add(rank);
+            recall.add(rank, 1.0);
         }
         assert_eq!(recall.values(), [(1, 0.25), (10, 0.5)]);
         assert_eq!(recall.at(10), 0.5);
@@ -288,7 +305,7 @@ mod tests {
     }
 
     fn case(query: u64, band: Band) -> Case {
-        Case { query, band, cold: query.is_multiple_of(2) }
+        Case { query, band, cold: query.is_multiple_of(2), reward: 1.0 }
     }
 
     #[test]
@@ -306,6 +323,28 @@ mod tests {
         assert_eq!((quality.cold.cases(), quality.cold.recall()[1]), (1, 1.0));
         assert_eq!(quality.recall(&[Band::Head])[0].value, 1.0);
         assert_eq!(quality.recall(&Band::ALL)[1].value, 2.0 * third);
+    }
+
+    /// An event worth 3 counts as three of them; one that is worth nothing has nothing to find.
+    #[test]
+    fn cases_weigh_what_their_events_are_worth() {
+        let (mut weighted, mut repeated) = (Quality::default(), Quality::default());
+        for (query, rank, reward) in [(1, Some(4), 3.0), (2, None, 1.0), (3, Some(1), 0.0)] {
+            let case = Case { reward, ..case(query, Band::Torso) };
+            weighted.add(case, rank);
+            let once = Case { reward: 1.0, ..case };
+            (0..reward as u32).for_each(|_| repeated.add(once, rank));
+        }
+        assert_eq!((weighted.all.cases(), repeated.all.cases()), (2, 4));
+        assert_eq!(weighted.all.recall(), [0.75; KS.len()]);
+        assert_eq!(weighted.all.ndcg(), repeated.all.ndcg());
+        assert_eq!(weighted.all.mrr(), repeated.all.mrr());
+        assert_eq!(weighted.recall(&Band::ALL), repeated.recall(&Band::ALL));
+        let mut recall = Recall::new(&[10]);
+        for (rank, reward) in [(Some(4), 3.0), (None, 1.0), (Some(1), 0.0)] {
+            recall.add(rank, reward);
+        }
+        assert_eq!((recall.at(10), recall.cases()), (0.75, 2));
     }
 
     #[test]

@@ -117,7 +117,7 @@ impl Window {
 impl Ranking {
     fn add(&mut self, day: i64, case: Case, rank: Option<u32>) {
         self.total.add(case, rank);
-        self.days.entry(day).or_default().add(rank);
+        self.days.entry(day).or_default().add(rank, case.reward);
     }
 }
 
@@ -166,7 +166,7 @@ impl Progressive {
         best
     }
 
-    /// Scores a batch's events with `state` as it is before it trains on them, then takes them
+    /// Scores a batch's events, weighted by their rewards, with `state` as it is before it trains on them, then takes them
     /// in. Candidates and scores are those of the batch's beginning; the baseline knows every event
     /// before the one it ranks.
     pub fn add(&mut self, state: &State, batch: &Batch) {
@@ -195,7 +195,11 @@ impl Progressive {
                 query,
                 band: targets[event].map_or(Band::Tail, |target| bands[target]),
                 cold: self.events - 1 - first < self.settings.cold_events,
+                reward: batch.events.rewards[event],
             };
+            if case.reward <= 0.0 {
+                continue;
+            }
             let day = (batch.events.times_ms[event] - began).div_euclid(DAY_MS);
             self.popularity.add(day, case, popularity_ranks[event]);
             self.chosen.add(day, case, model_ranks[event].as_ref().map(|ranks| ranks[best]));
@@ -204,7 +208,7 @@ impl Progressive {
                 let rank = model_ranks[event].as_ref().map(|ranks| ranks[weight]);
                 ranking.add(day, case, rank);
                 let gain = rank.filter(|&rank| rank <= KS[CHOSEN_BY]).map_or(0.0, gain);
-                self.gains[weight] += gain;
+                self.gains[weight] += f64::from(case.reward) * gain;
             }
         }
         let fade = (-(batch.len() as f64) / CASES_A_HALF_LIFE).exp2();
