@@ -12,16 +12,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use rdkafka::consumer::Consumer;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
-use crate::stream::source;
-use crate::stream::source::client::{self, DELIVERY_WAIT_MAX, Deliveries};
+use crate::stream::client;
+use crate::stream::outbox::{Outbox, Outgoing, SendError};
 use crate::train::model::Model;
 use crate::train::placement::Placement;
 use crate::train::popularity::Popularity;
@@ -31,10 +30,6 @@ const LINGER_MS: u32 = 20;
 /// Vectors that wait to be sent, some 50,000 of 64 floats: the sweep waits for the brokers beyond
 /// it.
 const QUEUE_KBYTES: usize = 64 << 10;
-/// Wait between tries when the producer's queue is full.
-const QUEUE_WAIT: Duration = Duration::from_millis(10);
-/// Longer than a record's own limit, which is what ends the wait for a broker.
-const FLUSH_WAIT_MAX: Duration = Duration::from_secs(2 * DELIVERY_WAIT_MAX.as_secs());
 /// Reading a topic back to its end takes seconds; past this the broker does not answer.
 const READ_BACK_MAX: Duration = Duration::from_secs(60);
 
@@ -93,7 +88,7 @@ pub struct VersionMarker {
 
 /// Sends versions to the output topic.
 pub struct Publisher {
-    producer: BaseProducer<Deliveries>,
+    outbox: Outbox,
     config: Config,
     placement: Placement,
 }
@@ -104,9 +99,9 @@ impl Publisher {
     /// # Errors
     /// A property that librdkafka refuses.
     pub fn new(config: &Config, placement: &Placement) -> anyhow::Result<Self> {
-        let producer = client::producer(config, LINGER_MS, QUEUE_KBYTES)?;
+        let outbox = Outbox::new(config, LINGER_MS, QUEUE_KBYTES)?;
         let (config, placement) = (config.clone(), placement.clone());
-        Ok(Self { producer, config, placement })
+        Ok(Self { outbox, config, placement })
     }
 
     /// Publishes every item of `checkpoint`, then its end marker; `None` where `stop` said so in
@@ -125,13 +120,13 @@ impl Publisher {
         if published.is_err() {
             // What the failed version left in the queue must not come behind a later version, and
             // after a fatal error an idempotent producer sends nothing more.
-            self.producer = client::producer(&self.config, LINGER_MS, QUEUE_KBYTES)?;
+            self.outbox = Outbox::new(&self.config, LINGER_MS, QUEUE_KBYTES)?;
         }
         published
     }
 
     fn sweep(
-        &self,
+        &mut self,
         checkpoint: &Checkpoint,
         stop: &dyn Fn() -> bool,
     ) -> anyhow::Result<Option<Published>> {
@@ -153,7 +148,7 @@ impl Publisher {
         let log_q = popularity.log_q(&ids); // [items]
         let manifest = &checkpoint.manifest;
         let dim = model.towers.dim();
-        let topic = &self.config.publish.topic;
+        let topic = self.config.publish.topic.clone();
         for (((_, item), vector), log_q) in items.iter().zip(vectors.chunks_exact(dim)).zip(log_q) {
             if stop() {
                 return Ok(None);
@@ -165,13 +160,13 @@ impl Publisher {
                 log_q,
                 vector: vector.to_vec(),
             })?;
-            self.send(topic, &item.name, Some(&value))?;
+            self.send(&topic, &item.name, Some(&value))?;
         }
         let tombstones = corpus.tombstones();
         for name in &tombstones {
-            self.send(topic, name, None)?;
+            self.send(&topic, name, None)?;
         }
-        self.flush()?;
+        self.outbox.flush()?;
         let marker = VersionMarker {
             version: manifest.version.clone(),
             step: manifest.step,
@@ -180,12 +175,12 @@ impl Publisher {
             dim,
             temperature: popularity.temperature,
             popularity: popularity.weight,
-            topic: topic.clone(),
+            topic,
             artifact: checkpoint.path.display().to_string(),
         };
-        let versions_topic = &self.config.publish.versions_topic;
-        self.send(versions_topic, &manifest.version, Some(&serde_json::to_vec(&marker)?))?;
-        self.flush()?;
+        let versions_topic = self.config.publish.versions_topic.clone();
+        self.send(&versions_topic, &manifest.version, Some(&serde_json::to_vec(&marker)?))?;
+        self.outbox.flush()?;
         Ok(Some(Published {
             version: manifest.version.clone(),
             vectors: items.len() as u64,
@@ -194,62 +189,9 @@ impl Publisher {
         }))
     }
 
-    fn send(&self, topic: &str, key: &str, value: Option<&[u8]>) -> anyhow::Result<()> {
-        let deadline = Instant::now() + DELIVERY_WAIT_MAX;
-        let mut record = BaseRecord::<str, [u8]>::to(topic).key(key);
-        record.payload = value;
-        loop {
-            match self.producer.send(record) {
-                Ok(()) => return self.settle(),
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), returned))
-                    if Instant::now() < deadline =>
-                {
-                    record = returned;
-                    self.producer.poll(QUEUE_WAIT);
-                    self.settle()?;
-                }
-                Err((error, _)) => bail!("no record to `{topic}`: {}", self.explain(topic, &error)),
-            }
-        }
-    }
-
-    /// Takes note of deliveries.
-    fn settle(&self) -> anyhow::Result<()> {
-        self.producer.poll(Duration::ZERO);
-        let failed = self.producer.context().take_failed();
-        let Some(first) = failed.first() else { return Ok(()) };
-        let (topic, key) = (first.message.topic(), first.message.key().unwrap_or_default());
-        bail!(
-            "{} records of `{topic}` were not delivered, the first with key {:?}: {}",
-            failed.len(),
-            String::from_utf8_lossy(key),
-            self.explain(topic, &first.error)
-        )
-    }
-
-    /// Waits until everything sent is on the brokers.
-    fn flush(&self) -> anyhow::Result<()> {
-        let flushed = self.producer.flush(FLUSH_WAIT_MAX);
-        self.settle()?;
-        let last = || self.producer.context().last_error();
-        flushed.with_context(|| format!("the brokers do not acknowledge all records ({})", last()))
-    }
-
-    fn explain(&self, topic: &str, error: &KafkaError) -> String {
-        let last = self.producer.context().last_error();
-        let brokers = &self.config.kafka.brokers;
-        match error.rdkafka_error_code() {
-            Some(
-                RDKafkaErrorCode::UnknownTopicOrPartition
-                | RDKafkaErrorCode::UnknownTopic
-                | RDKafkaErrorCode::UnknownPartition,
-            ) => format!("{error}; create topic `{topic}` on {brokers}, compacted by preference"),
-            Some(RDKafkaErrorCode::TopicAuthorizationFailed) => {
-                format!("{error}; allow this client to write to topic `{topic}`")
-            }
-            _ if last.is_empty() => format!("{error}; check the brokers {brokers}"),
-            _ => format!("{error} ({last}); check the brokers {brokers}"),
-        }
+    fn send(&mut self, topic: &str, key: &str, payload: Option<&[u8]>) -> Result<(), SendError> {
+        let key = Some(key.as_bytes());
+        self.outbox.send(Outgoing { topic, key, payload, ..Outgoing::default() })
     }
 }
 
@@ -259,7 +201,7 @@ impl Publisher {
 /// # Errors
 /// A topic that cannot be read to its end within a minute.
 pub fn read_back(config: &Config, version: &str) -> anyhow::Result<Vec<(String, ItemVector)>> {
-    let consumer = source::consumer(config)?;
+    let consumer = client::consumer(config)?;
     let topic = &config.publish.topic;
     let timeout = Duration::from_secs(10);
     let metadata = consumer.fetch_metadata(Some(topic), timeout)?;

@@ -17,11 +17,11 @@ use super::session::stop_on_signal;
 use crate::config::{Config, Order};
 use crate::pipeline;
 use crate::progress::Progress;
+use crate::stream::client;
 use crate::stream::cut::Cut;
 use crate::stream::events_of;
 use crate::stream::position::{self, Position, Range};
 use crate::stream::shuffle::Shuffle;
-use crate::stream::source;
 use crate::train::evaluation::held_out::HeldOut;
 use crate::train::evaluation::metrics::Sums;
 use crate::train::trainer::Trainer;
@@ -63,7 +63,7 @@ pub(super) fn run(
 ) -> anyhow::Result<()> {
     let (stop, _edge) = stop_on_signal()?;
     let placement = pipeline::placement(config.device)?;
-    let consumer = source::consumer(config)?;
+    let consumer = client::consumer(config)?;
     let (topic, brokers) = (&config.kafka.topic, &config.kafka.brokers);
     let resolve = |position| position::resolve(&consumer, topic, brokers, position);
     let range = Range { from: resolve(from)?, to: Some(resolve(to)?) };

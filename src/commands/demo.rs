@@ -9,10 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
-use rdkafka::ClientConfig;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::mocking::MockCluster;
-use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 use serde_json::json;
 
 use super::report;
@@ -24,6 +21,7 @@ use crate::publish::read_back;
 use crate::stream::cut::Cut;
 use crate::stream::decode::Mapping;
 use crate::stream::events_of;
+use crate::stream::outbox::{Outbox, Outgoing};
 use crate::stream::position::Position;
 use crate::synthetic::{Interaction, World, WorldSettings};
 use crate::telemetry::{Health, Metrics};
@@ -42,6 +40,11 @@ const PARTITIONS: i32 = 4;
 /// drops all but the newest 5 MiB of a partition (`rdkafka_mock.c`) without a word, and 80,000
 /// events of about 100 bytes in 4 partitions are 2 MiB each.
 const AHEAD_MAX: u64 = 80_000;
+
+/// A generated event waits this long for others: requests stay large at any rate.
+const LINGER_MS: u32 = 5;
+/// Generated events that wait to be sent: all that [`AHEAD_MAX`] allows.
+const QUEUE_KBYTES: usize = 64 << 10;
 
 /// Fresh events that the models are measured on.
 const CASES: usize = 5_000;
@@ -244,10 +247,7 @@ impl Demo {
         trained: &[AtomicU64; 2],
         stop: &AtomicBool,
     ) -> anyhow::Result<Vec<f64>> {
-        let producer: ThreadedProducer<_> = ClientConfig::new()
-            .set("bootstrap.servers", &self.corrected.kafka.brokers)
-            .set("linger.ms", "5")
-            .create()?;
+        let mut outbox = Outbox::new(&self.corrected, LINGER_MS, QUEUE_KBYTES)?;
         let mut recent = vec![0.0; world.settings().items];
         let recent_from = (self.events as f64 * (1.0 - RECENT_SHARE)) as u64;
         let mut progress = Progress::new("demo", self.events, "events");
@@ -266,18 +266,15 @@ impl Demo {
             }
             let line = world.line(drawn, EPOCH_MS + event);
             let partition = i32::try_from(drawn.query % PARTITIONS as usize)?;
-            let mut record = BaseRecord::<[u8], [u8]>::to(&self.corrected.kafka.topic)
-                .partition(partition)
-                .payload(line.as_bytes());
-            while let Err((error, returned)) = producer.send(record) {
-                if error != KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull) {
-                    return Err(error.into());
-                }
-                record = returned;
-                std::thread::sleep(Duration::from_millis(2));
-            }
+            outbox.send(Outgoing {
+                topic: &self.corrected.kafka.topic,
+                // Not by key: a partition that grew faster than the others would lose its oldest.
+                partition: Some(partition),
+                payload: Some(line.as_bytes()),
+                ..Outgoing::default()
+            })?;
         }
-        producer.flush(Duration::from_secs(30))?;
+        outbox.flush()?;
         while slowest() < self.events && !stop.load(Ordering::Relaxed) {
             progress.set(slowest(), String::new);
             std::thread::sleep(Duration::from_millis(20));

@@ -16,9 +16,9 @@ use super::session::{ConfigArgs, position, stop_on_signal, usage};
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::pipeline;
+use crate::stream::client;
 use crate::stream::cut::Cut;
 use crate::stream::position::{self, Position, Range};
-use crate::stream::source;
 use crate::train::evaluation::held_out::{HeldOut, Seen};
 use crate::train::trainer::Trainer;
 
@@ -75,7 +75,7 @@ pub(super) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     }
     let (stop, _edge) = stop_on_signal()?;
     let placement = pipeline::placement(config.device)?;
-    let consumer = source::consumer(&config)?;
+    let consumer = client::consumer(&config)?;
     let (topic, brokers) = (&config.kafka.topic, &config.kafka.brokers);
     let resolve = |position| position::resolve(&consumer, topic, brokers, position);
     let (begin, to) = (resolve(Position::Earliest)?, resolve(args.to)?);

@@ -11,8 +11,8 @@ use super::passes::Passes;
 use super::{Bounds, Setting};
 use crate::checkpoint::{self, Checkpoint, Manifest, Store};
 use crate::config::Config;
+use crate::stream::client;
 use crate::stream::position::{self, Range};
-use crate::stream::source;
 use crate::train::counters::Counters;
 use crate::train::placement::Placement;
 use crate::train::trainer::Trainer;
@@ -43,7 +43,7 @@ pub(super) fn start(setting: &Setting, store: &Store, bounds: &Bounds) -> anyhow
         *events_trained > 0 || offsets.topic() == config.kafka.topic
     });
     setting.health.set_phase("asking the brokers for offsets");
-    let consumer = source::consumer(config)?;
+    let consumer = client::consumer(config)?;
     let (topic, brokers) = (&config.kafka.topic, &config.kafka.brokers);
     let resolve = |position| position::resolve(&consumer, topic, brokers, position);
     let to = bounds.to.map(resolve).transpose()?;

@@ -6,10 +6,12 @@
 //!
 //! Must never know: burn, metrics, what a batch is for.
 
+pub mod client;
 pub mod cut;
 pub mod dead_letter;
 pub mod decode;
 pub mod merge;
+pub(crate) mod outbox;
 pub mod position;
 pub mod produce;
 mod queue;

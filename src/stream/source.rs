@@ -7,7 +7,6 @@
 //! Must never know: what happens to a batch. It is told where to start, and hands out offsets
 //! with the data.
 
-pub mod client;
 mod decoders;
 mod example;
 mod guard;
@@ -26,11 +25,11 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use crate::config::{BatchConfig, Config};
 
+use super::client::{self, Watch};
 use super::cut::Cut;
 use super::dead_letter::DeadLetters;
 use super::merge::Batcher;
 use super::position::{self, Range};
-pub use client::{Watch, consumer};
 use decoders::Decoders;
 use intake::Intake;
 use lanes::Lanes;

@@ -18,9 +18,9 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{Offset, TopicPartitionList};
 
+use super::super::client::Watch;
 use super::super::merge::Merge;
 use super::super::position::Range;
-use super::client::Watch;
 
 /// Records that a thread decodes at a time: takes longer (150 us) than to wake or start the thread.
 pub(super) const PART: usize = 256;

@@ -1,7 +1,9 @@
-//! librdkafka's clients as every part of the stream makes them.
+//! librdkafka's clients as the whole program makes them.
 //!
-//! Every property that the program relies on is set here, each with its reason; the config's
+//! Owns: every property that the program relies on, each with its reason; the config's
 //! `kafka.properties` go on top. What librdkafka says on its own reaches the log through here.
+//!
+//! Must never know: what is read or sent.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
