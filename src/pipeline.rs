@@ -46,7 +46,7 @@ use unusable::Unusable;
 pub use live::{Clocks, Live};
 pub use placement::placement;
 pub use reader::Outlook;
-pub use start::{distance, restore};
+pub use start::restore;
 
 /// Cut-offs of progressive recall.
 pub const RECALL_KS: [u32; 3] = [10, 50, 100];

@@ -19,8 +19,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
-use crate::stream::client;
 use crate::stream::outbox::{Outbox, Outgoing, SendError};
+use crate::stream::topic::Topic;
 use crate::train::model::Model;
 use crate::train::placement::Placement;
 use crate::train::popularity::Popularity;
@@ -201,22 +201,20 @@ impl Publisher {
 /// # Errors
 /// A topic that cannot be read to its end within a minute.
 pub fn read_back(config: &Config, version: &str) -> anyhow::Result<Vec<(String, ItemVector)>> {
-    let consumer = client::consumer(config)?;
-    let topic = &config.publish.topic;
-    let timeout = Duration::from_secs(10);
-    let metadata = consumer.fetch_metadata(Some(topic), timeout)?;
-    let topic_metadata = metadata.topics().first().context("the output topic does not exist")?;
+    let topic = Topic::named(&config.publish.topic, config)?;
+    let partitions = topic.partitions()?;
+    let Topic { consumer, name, .. } = &topic;
     let mut assignment = TopicPartitionList::new();
-    for partition in topic_metadata.partitions() {
-        assignment.add_partition_offset(topic, partition.id(), Offset::Beginning)?;
+    for &partition in &partitions {
+        assignment.add_partition_offset(name, partition, Offset::Beginning)?;
     }
     consumer.assign(&assignment)?;
-    let mut open = topic_metadata.partitions().len();
+    let mut open = partitions.len();
     let mut vectors = std::collections::BTreeMap::new();
     let deadline = Instant::now() + READ_BACK_MAX;
     while open > 0 {
         if Instant::now() > deadline {
-            bail!("{topic} could not be read to its end within {READ_BACK_MAX:?}");
+            bail!("{name} could not be read to its end within {READ_BACK_MAX:?}");
         }
         match consumer.poll(Duration::from_millis(200)) {
             None => {}

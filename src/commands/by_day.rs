@@ -17,11 +17,12 @@ use super::session::stop_on_signal;
 use crate::config::{Config, Order};
 use crate::pipeline;
 use crate::progress::Progress;
-use crate::stream::client;
+use crate::stream::calendar::date_of;
 use crate::stream::cut::Cut;
 use crate::stream::events_of;
-use crate::stream::position::{self, Position, Range};
+use crate::stream::position::{Position, Range};
 use crate::stream::shuffle::Shuffle;
+use crate::stream::topic::Topic;
 use crate::train::evaluation::held_out::HeldOut;
 use crate::train::evaluation::metrics::Sums;
 use crate::train::trainer::Trainer;
@@ -63,11 +64,7 @@ pub(super) fn run(
 ) -> anyhow::Result<()> {
     let (stop, _edge) = stop_on_signal()?;
     let placement = pipeline::placement(config.device)?;
-    let consumer = client::consumer(config)?;
-    let (topic, brokers) = (&config.kafka.topic, &config.kafka.brokers);
-    let resolve = |position| position::resolve(&consumer, topic, brokers, position);
-    let range = Range { from: resolve(from)?, to: Some(resolve(to)?) };
-    drop(consumer);
+    let range = Topic::of(config)?.range(from, to)?;
     let trainer = Trainer::new(config, &placement, range.from.clone());
     let began = Instant::now();
     let split = Split::new(config.seed, args.held_out);
@@ -91,7 +88,7 @@ pub(super) fn run(
         );
     }
     let report = print::Report {
-        topic,
+        topic: &config.kafka.topic,
         seed: config.seed,
         held_out: args.held_out,
         days: &measured,
@@ -146,7 +143,7 @@ impl<'a> Protocol<'a> {
         split: Split,
         stop: &'a AtomicBool,
     ) -> anyhow::Result<Self> {
-        let total = range.to.as_ref().map_or(0, |to| pipeline::distance(&range.from, to));
+        let total = range.records();
         let mut reading = config.clone();
         // Days are cut from what comes in the order of time; a window is shuffled within its day.
         reading.kafka.order = Order::EventTime;
@@ -200,7 +197,7 @@ impl<'a> Protocol<'a> {
                 }
             }
             if let Some(progress) = &mut self.progress {
-                progress.set(self.train.read, || days::date(day));
+                progress.set(self.train.read, || date_of(day));
             }
         }
         Ok(())

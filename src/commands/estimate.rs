@@ -16,11 +16,11 @@ use super::session::{ConfigArgs, position, stop_on_signal};
 use crate::config::{Alpha, Config};
 use crate::plot::{Marks, Plot, Series, svg};
 use crate::progress::Progress;
-use crate::stream::client;
 use crate::stream::decode::Mapping;
 use crate::stream::events_of;
-use crate::stream::position::{self, Position, Range};
+use crate::stream::position::Position;
 use crate::stream::produce::{Input, read_line};
+use crate::stream::topic::Topic;
 use crate::train::frequency::{Frequency, FrequencySettings};
 use crate::train::settings::frequency_settings;
 use audit::{Recent, Window, mean_error};
@@ -240,10 +240,7 @@ fn read_topic(
     stop: &AtomicBool,
     trial: &mut Trial,
 ) -> anyhow::Result<()> {
-    let consumer = client::consumer(config)?;
-    let (topic, brokers) = (&config.kafka.topic, &config.kafka.brokers);
-    let resolve = |position| position::resolve(&consumer, topic, brokers, position);
-    let range = Range { from: resolve(args.from)?, to: Some(resolve(args.to)?) };
+    let range = Topic::of(config)?.range(args.from, args.to)?;
     bounded::read(config, range, "estimate", stop, |batch| {
         trial.rejected += batch.rejected;
         trial.step(&batch.events);

@@ -16,9 +16,9 @@ use super::session::{ConfigArgs, position, stop_on_signal, usage};
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::pipeline;
-use crate::stream::client;
 use crate::stream::cut::Cut;
-use crate::stream::position::{self, Position, Range};
+use crate::stream::position::{Position, Range};
+use crate::stream::topic::Topic;
 use crate::train::evaluation::held_out::{HeldOut, Seen};
 use crate::train::trainer::Trainer;
 
@@ -75,10 +75,9 @@ pub(super) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     }
     let (stop, _edge) = stop_on_signal()?;
     let placement = pipeline::placement(config.device)?;
-    let consumer = client::consumer(&config)?;
-    let (topic, brokers) = (&config.kafka.topic, &config.kafka.brokers);
-    let resolve = |position| position::resolve(&consumer, topic, brokers, position);
-    let (begin, to) = (resolve(Position::Earliest)?, resolve(args.to)?);
+    let topic = Topic::of(&config)?;
+    let begin = topic.resolve(Position::Earliest)?;
+    let to = topic.resolve(args.to)?;
     let mut trainer = match &args.checkpoint {
         Some(path) => pipeline::restore(&config, &placement, &Checkpoint::resolve(path)?.0)?,
         None => Trainer::new(&config, &placement, begin.clone()),
@@ -89,7 +88,7 @@ pub(super) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     }
     let from = match args.checkpoint {
         Some(_) => trainer.offsets.clone(),
-        None => resolve(args.from)?,
+        None => topic.resolve(args.from)?,
     };
     let mut seen = args.exclude_seen.then(Seen::default);
     if args.checkpoint.is_none() {

@@ -11,12 +11,12 @@ use super::passes::Passes;
 use super::{Bounds, Setting};
 use crate::checkpoint::{self, Checkpoint, Manifest, Store};
 use crate::config::Config;
-use crate::stream::client;
-use crate::stream::position::{self, Range};
+use crate::stream::position::Range;
+use crate::stream::topic::Topic;
+use crate::stream::verdict;
 use crate::train::counters::Counters;
 use crate::train::placement::Placement;
 use crate::train::trainer::Trainer;
-use millrace_events::Offsets;
 
 /// A trainer and the passes that feed it.
 pub(super) struct Begun {
@@ -43,46 +43,43 @@ pub(super) fn start(setting: &Setting, store: &Store, bounds: &Bounds) -> anyhow
         *events_trained > 0 || offsets.topic() == config.kafka.topic
     });
     setting.health.set_phase("asking the brokers for offsets");
-    let consumer = client::consumer(config)?;
-    let (topic, brokers) = (&config.kafka.topic, &config.kafka.brokers);
-    let resolve = |position| position::resolve(&consumer, topic, brokers, position);
-    let to = bounds.to.map(resolve).transpose()?;
-    let from = resolve(bounds.from)?;
+    let topic = Topic::of(config)?;
+    let to = bounds.to.map(|to| topic.resolve(to)).transpose()?;
+    let from = topic.resolve(bounds.from)?;
     let (trainer, run) = match newest {
         None => (Trainer::new(config, &setting.placement, from.clone()), new_run()),
         Some(checkpoint) => {
             let (mut trainer, run) = go_on(config, &setting.placement, &checkpoint)?;
-            if trainer.offsets.topic() != topic.as_str() {
+            let name = &config.kafka.topic;
+            if trainer.offsets.topic() != name {
                 bail!(
-                    "the checkpoints in {} were trained on topic `{}`, the config names `{topic}`: \
+                    "the checkpoints in {} were trained on topic `{}`, the config names `{name}`: \
                      give each topic a checkpoint.directory of its own",
                     config.checkpoint.directory,
                     trainer.offsets.topic(),
                 );
             }
-            let watermarks = position::watermarks(&consumer, topic, brokers)?;
-            let checked =
-                position::check_stored(&trainer.offsets, &watermarks, config.kafka.on_data_loss)?;
-            for warning in checked.warnings {
+            let log = topic.watermarks()?;
+            let verdict = verdict::judge(&trainer.offsets, &log, config.kafka.on_data_loss)?;
+            for warning in verdict.warnings {
                 tracing::warn!("{warning}");
             }
-            trainer.offsets = checked.offsets;
+            trainer.offsets = verdict.offsets;
             let (step, pass) = (trainer.step, trainer.pass);
             let path = checkpoint.path.display().to_string();
             tracing::info!(run, step, pass, path, "going on from a checkpoint");
             (trainer, run)
         }
     };
-    drop(consumer);
+    drop(topic);
     // A state that has more passes behind it finishes the one it is in.
     let last = bounds.passes.max(trainer.pass);
     let passes_left = u64::from(last - trainer.pass);
-    let total = to
-        .as_ref()
-        .map_or(0, |to| distance(&trainer.offsets, to) + passes_left * distance(&from, to));
     let rest = Range { from: trainer.offsets.clone(), to: to.clone() };
+    let range = Range { from, to };
+    let total = rest.records() + passes_left * range.records();
     setting.health.set_phase("opening the source");
-    let passes = Passes::begin(config, rest, Range { from, to }, bounds.cut, (trainer.pass, last))?;
+    let passes = Passes::begin(config, rest, range, bounds.cut, (trainer.pass, last))?;
     Ok(Begun { passes, trainer, run, total })
 }
 
@@ -197,18 +194,10 @@ fn flatten(path: &str, table: &toml::Table, out: &mut BTreeMap<String, String>) 
     }
 }
 
-/// Offsets of `to` minus offsets of `from`, over all partitions: records to be read.
-pub fn distance(from: &Offsets, to: &Offsets) -> u64 {
-    let partitions = to.iter().map(|(partition, end)| {
-        let begin = from.next(partition).unwrap_or(0);
-        u64::try_from(end - begin).unwrap_or(0)
-    });
-    partitions.sum()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use millrace_events::Offsets;
 
     /// A checkpoint of an untrained model, with this for its digest of the config.
     fn checkpoint(config: &Config, directory: &Path, digest: &str) -> Checkpoint {

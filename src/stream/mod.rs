@@ -6,6 +6,7 @@
 //!
 //! Must never know: burn, metrics, what a batch is for.
 
+pub mod calendar;
 pub mod client;
 pub mod cut;
 pub mod dead_letter;
@@ -17,6 +18,8 @@ pub mod produce;
 mod queue;
 pub mod shuffle;
 pub mod source;
+pub mod topic;
+pub mod verdict;
 
 use millrace_events::Events;
 

@@ -14,22 +14,21 @@ mod intake;
 mod lanes;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::config::{BatchConfig, Config};
 
-use super::client::{self, Watch};
 use super::cut::Cut;
 use super::dead_letter::DeadLetters;
 use super::merge::Batcher;
-use super::position::{self, Range};
+use super::position::Range;
+use super::topic::Topic;
 use decoders::Decoders;
 use intake::Intake;
 use lanes::Lanes;
@@ -49,11 +48,9 @@ pub enum Next {
 
 /// Reads a topic's partitions from given offsets on.
 pub struct Source {
-    /// Dropped before the consumer: librdkafka frees a queue through its client.
+    /// Dropped before the topic's consumer: librdkafka frees a queue through its client.
     lanes: Lanes,
-    consumer: Arc<BaseConsumer<Watch>>,
-    topic: String,
-    brokers: String,
+    topic: Topic,
     pass: u32,
     /// An incomplete batch or window waits this long; none: until the range ends.
     linger: Option<Linger>,
@@ -110,22 +107,18 @@ impl Source {
     /// librdkafka refuses the config.
     pub fn open(config: &Config, range: Range, pass: u32, cut: Cut) -> anyhow::Result<Source> {
         let kafka = &config.kafka;
-        let consumer = client::consumer_of(config, range.from.iter().len())?;
-        let there = position::partitions(&consumer, &kafka.topic, &kafka.brokers)?;
-        check_range(&range, &kafka.topic, &there)?;
-        let consumer = Arc::new(consumer);
+        let topic = Topic::to_read(config, range.from.iter().len())?;
+        check_range(&range, &topic.name, &topic.partitions()?)?;
         let bounded = range.to.is_some();
         let intake = Intake::new(config, range.clone(), pass, cut);
         Ok(Source {
-            lanes: Lanes::open(&consumer, &range, &intake.finished, kafka.buffer_events)?,
+            lanes: Lanes::open(&topic, &range, &intake.finished, kafka.buffer_events)?,
             decoders: Decoders::new(config),
             intake,
             linger: if bounded { None } else { Linger::new(&config.batch) },
-            topic: kafka.topic.clone(),
-            brokers: kafka.brokers.clone(),
             pass,
             dead: DeadLetters::new(config)?,
-            consumer,
+            topic,
         })
     }
 
@@ -194,36 +187,37 @@ impl Source {
             Some(KafkaError::PartitionEOF(partition)) => self.intake.reached_end(partition),
             Some(error) => self.trouble(&error)?,
         }
-        self.lanes.close(&self.consumer, &self.intake.finished)
+        self.lanes.close(&self.topic, &self.intake.finished)
     }
 
     /// Takes what is about no partition.
     fn serve(&self) -> anyhow::Result<()> {
-        match self.consumer.poll(Duration::ZERO) {
+        match self.topic.consumer.poll(Duration::ZERO) {
             None => Ok(()),
             Some(Err(error)) => self.trouble(&error),
             Some(Ok(message)) => {
                 let (partition, offset) = (message.partition(), message.offset());
-                bail!("{}/{partition} offset {offset} came out of turn", self.topic)
+                bail!("{}/{partition} offset {offset} came out of turn", self.topic.name)
             }
         }
     }
 
     /// Sorts the errors that pass from those that do not. (The former are logged by
-    /// [`client::Watch`], and librdkafka retries.)
+    /// [`super::client::Watch`], and librdkafka retries.)
     fn trouble(&self, error: &KafkaError) -> anyhow::Result<()> {
         use RDKafkaErrorCode as Code;
-        let (topic, brokers) = (&self.topic, &self.brokers);
+        let Topic { name: topic, brokers, .. } = &self.topic;
+        let last = || self.topic.last_error();
         let fatal = matches!(error, KafkaError::MessageConsumptionFatal(_));
         match error.rdkafka_error_code() {
             Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => bail!(
                 "the log of `{topic}` no longer holds the offset to read next: {}; it was lost to \
                  retention while we were behind, or the topic was created anew. Restart: \
                  kafka.on_data_loss then decides",
-                self.consumer.context().errors.last()
+                last()
             ),
             Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition) => {
-                let there = position::partitions(&self.consumer, topic, brokers)?;
+                let there = self.topic.partitions()?;
                 let missing: Vec<i32> = self
                     .intake
                     .batcher
@@ -249,15 +243,15 @@ impl Source {
             ) => bail!(
                 "the brokers {brokers} refuse us: {}; check the credentials in kafka.properties \
                  and the broker's ACLs for topic `{topic}`",
-                self.consumer.context().errors.last()
+                last()
             ),
             Some(Code::BadMessage | Code::InvalidMessage) => bail!(
                 "a record of `{topic}` arrived damaged: {}; check the broker's disks, and skip it \
                  by hand if it stays so",
-                self.consumer.context().errors.last()
+                last()
             ),
             _ if fatal => {
-                bail!("kafka client failed: {}", self.consumer.context().errors.last())
+                bail!("kafka client failed: {}", last())
             }
             _ => Ok(()),
         }
@@ -272,7 +266,7 @@ impl Source {
             if self.intake.merge.drained(partition) && !self.intake.finished.contains(&partition) {
                 return Some((partition, 0));
             }
-            let high = cached_high(&self.consumer, &self.topic, partition)?;
+            let high = self.topic.cached_end(partition)?;
             Some((partition, (high - next).max(0)))
         };
         offsets.iter().filter_map(lag).collect()
@@ -286,7 +280,7 @@ impl Source {
         let starved: Vec<i32> = partitions
             .filter(|&partition| !merge.drained(partition) && merge.buffered(partition) == 0)
             .collect();
-        let topic = &self.topic;
+        let topic = &self.topic.name;
         let what = if !starved.is_empty() {
             format!(
                 "records of the partitions {starved:?} of `{topic}`, or word that they have none"
@@ -296,7 +290,7 @@ impl Source {
         } else {
             format!("new records: `{topic}` is read to its end")
         };
-        match self.consumer.context().errors.recent(TROUBLE_RECENT) {
+        match self.topic.consumer.context().errors.recent(TROUBLE_RECENT) {
             None => what,
             Some((error, age)) => format!("{what}; kafka, {} s ago: {error}", age.as_secs()),
         }
@@ -325,7 +319,7 @@ impl Source {
                 tracing::debug!(%error, partition, "offset not committed");
             }
         }
-        if let Err(error) = self.consumer.commit(&list, CommitMode::Async) {
+        if let Err(error) = self.topic.consumer.commit(&list, CommitMode::Async) {
             tracing::debug!(%error, "offsets not committed");
         }
     }
@@ -344,25 +338,6 @@ fn check_range(range: &Range, topic: &str, there: &[i32]) -> anyhow::Result<()> 
         }
     }
     Ok(())
-}
-
-/// The log's end as of the last fetch; none before the first one.
-fn cached_high(consumer: &BaseConsumer<Watch>, topic: &str, partition: i32) -> Option<i64> {
-    let topic = std::ffi::CString::new(topic).ok()?;
-    let (mut low, mut high) = (0_i64, 0_i64);
-    // rdkafka wraps only the variant that asks the broker, and would block for it.
-    // SAFETY: the client outlives the call, the topic is a C string, and both results are ours.
-    let answer = unsafe {
-        rdkafka::bindings::rd_kafka_get_watermark_offsets(
-            consumer.client().native_ptr(),
-            topic.as_ptr(),
-            partition,
-            &raw mut low,
-            &raw mut high,
-        )
-    };
-    let known = answer == rdkafka::types::RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0;
-    known.then_some(high)
 }
 
 #[cfg(test)]

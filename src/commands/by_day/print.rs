@@ -5,9 +5,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::Day;
-use super::days::date;
 use crate::commands::report::by_k;
 use crate::plot::{Marks, Plot, Series, svg};
+use crate::stream::calendar::date_of;
 use crate::train::evaluation::KS;
 use crate::train::evaluation::metrics::Sums;
 
@@ -42,7 +42,7 @@ impl Report<'_> {
     pub(super) fn json(&self) -> Value {
         let day = |day: &Day| {
             json!({
-                "date": date(day.day),
+                "date": date_of(day.day),
                 "trained": day.trained,
                 "cases": day.model.cases(),
                 "candidates": day.candidates,
@@ -75,7 +75,7 @@ impl Report<'_> {
         println!("date          trained     cases {head}   {head}");
         for day in self.days {
             let row = row(day.model.recall(), day.popularity.recall());
-            println!("{} {:>10} {:>9} {row}", date(day.day), day.trained, day.model.cases());
+            println!("{} {:>10} {:>9} {row}", date_of(day.day), day.trained, day.model.cases());
         }
         let row = row(self.mean(|day| &day.model), self.mean(|day| &day.popularity));
         println!("{:<31} {row}", format!("mean of {} days", self.measured().count()));
@@ -97,7 +97,7 @@ impl Report<'_> {
             };
             Plot {
                 title: format!("recall@{k}"),
-                x: format!("days trained, from {}", date(first)),
+                x: format!("days trained, from {}", date_of(first)),
                 y: format!("recall@{k} on the day after"),
                 marks: Marks::Lines,
                 series: vec![

@@ -11,7 +11,6 @@ use super::super::bounded::{read_again, read_cut};
 use super::super::report::by_k;
 use super::print::{bands, quality};
 use crate::config::Config;
-use crate::pipeline;
 use crate::stream::cut::Cut;
 use crate::stream::position::Range;
 use crate::train::evaluation::progressive::{Progressive, ProgressiveSettings, Ranking};
@@ -70,8 +69,8 @@ pub(super) fn run(
     });
     let Stream { begin, to, cut, stop } = stream;
     let from = trainer.offsets.clone();
-    if pipeline::distance(&begin, &from) > 0 {
-        let past = Range { from: begin, to: Some(from.clone()) };
+    let past = Range { from: begin, to: Some(from.clone()) };
+    if past.records() > 0 {
         read_again(config, past, "past events", stop, |batch| progressive.pass_over(batch))?;
     }
     let range = Range { from, to: Some(to) };

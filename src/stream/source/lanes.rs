@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use crossbeam_channel::Receiver;
+use rdkafka::consumer::Consumer;
 use rdkafka::consumer::base_consumer::PartitionQueue;
-use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{Offset, TopicPartitionList};
@@ -21,6 +21,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use super::super::client::Watch;
 use super::super::merge::Merge;
 use super::super::position::Range;
+use super::super::topic::Topic;
 
 /// Records that a thread decodes at a time: takes longer (150 us) than to wake or start the thread.
 pub(super) const PART: usize = 256;
@@ -29,7 +30,6 @@ pub(super) const ROUND: usize = 2048;
 
 /// The partitions that are read.
 pub(super) struct Lanes {
-    topic: String,
     lanes: Vec<Lane>,
     /// Whose turn it is.
     turn: usize,
@@ -51,19 +51,19 @@ impl Lanes {
     /// Assigns those partitions of `range` that are not `finished`. At most `budget` of their
     /// records wait in the merge, or one part of each if that is more.
     pub(super) fn open(
-        consumer: &Arc<BaseConsumer<Watch>>,
+        topic: &Topic,
         range: &Range,
         finished: &BTreeSet<i32>,
         budget: usize,
     ) -> anyhow::Result<Lanes> {
-        let topic = range.from.topic().to_owned();
+        let Topic { consumer, name, .. } = topic;
         let (ring, bell) = crossbeam_channel::bounded(1);
         let mut list = TopicPartitionList::new();
         let mut lanes = Vec::new();
         for (partition, next) in range.from.iter().filter(|(id, _)| !finished.contains(id)) {
             // Split before it is assigned: from then on its records would go to the common queue.
-            let queue = consumer.split_partition_queue(&topic, partition);
-            let mut queue = queue.with_context(|| format!("no queue for {topic}/{partition}"))?;
+            let queue = consumer.split_partition_queue(name, partition);
+            let mut queue = queue.with_context(|| format!("no queue for {name}/{partition}"))?;
             let ready = Arc::new(AtomicBool::new(true));
             let (full, ring) = (Arc::clone(&ready), ring.clone());
             queue.set_nonempty_callback(move || {
@@ -73,11 +73,11 @@ impl Lanes {
             });
             let end = range.to.as_ref().and_then(|to| to.next(partition));
             lanes.push(Lane { partition, queue, end, ready });
-            list.add_partition_offset(&topic, partition, Offset::Offset(next))?;
+            list.add_partition_offset(name, partition, Offset::Offset(next))?;
         }
-        consumer.assign(&list).with_context(|| format!("cannot assign {topic}"))?;
+        consumer.assign(&list).with_context(|| format!("cannot assign {name}"))?;
         let share = (budget / lanes.len().max(1)).max(PART);
-        Ok(Lanes { topic, lanes, turn: 0, share, bell })
+        Ok(Lanes { lanes, turn: 0, share, bell })
     }
 
     /// What may be read now, given what waits in the merge.
@@ -104,19 +104,15 @@ impl Lanes {
     }
 
     /// Stops reading those that are finished.
-    pub(super) fn close(
-        &mut self,
-        consumer: &BaseConsumer<Watch>,
-        finished: &BTreeSet<i32>,
-    ) -> anyhow::Result<()> {
+    pub(super) fn close(&mut self, topic: &Topic, finished: &BTreeSet<i32>) -> anyhow::Result<()> {
         let mut list = TopicPartitionList::new();
         for lane in self.lanes.extract_if(.., |lane| finished.contains(&lane.partition)) {
-            list.add_partition(&self.topic, lane.partition);
+            list.add_partition(&topic.name, lane.partition);
         }
         if list.count() == 0 {
             return Ok(());
         }
-        consumer.pause(&list).context("cannot stop reading a partition")
+        topic.consumer.pause(&list).context("cannot stop reading a partition")
     }
 }
 
