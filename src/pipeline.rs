@@ -14,6 +14,7 @@
 mod durable;
 mod line;
 mod live;
+mod metrics;
 mod passes;
 mod placement;
 mod reader;
@@ -33,23 +34,22 @@ use crate::config::Config;
 use crate::publish::{Published, Publisher};
 use crate::stream::cut::Cut;
 use crate::stream::position::Position;
-use crate::telemetry::{Health, Metrics};
+use crate::telemetry::Health;
 use crate::train::evaluation::Recall;
 use crate::train::placement::Placement;
 use crate::train::trainer::{Phase, StepReport, Trainer};
 use millrace_events::Batch;
 
 use line::Line;
+use metrics::{Queue, StepPhase};
 use start::Begun;
 use unusable::Unusable;
 
 pub use live::{Clocks, Live};
+pub use metrics::Metrics;
 pub use placement::placement;
 pub use reader::Outlook;
 pub use start::restore;
-
-/// Cut-offs of progressive recall.
-pub const RECALL_KS: [u32; 3] = [10, 50, 100];
 
 /// How long a stage waits before it looks at the stop flag again.
 const TICK: Duration = Duration::from_millis(100);
@@ -254,7 +254,8 @@ fn train(
 ) -> anyhow::Result<()> {
     let cadence = &setting.config.checkpoint;
     let every = Duration::from_secs(cadence.every_s);
-    let queue = |name| setting.metrics.queue_batches.with_label_values(&[name]);
+    let waiting_batches = setting.metrics.queue(Queue::Batches);
+    let waiting_snapshots = setting.metrics.queue(Queue::Snapshots);
     let mut checkpoint_step = trainer.step;
     let mut checkpoint_at = Instant::now();
     let mut unusable = Unusable::default();
@@ -263,7 +264,7 @@ fn train(
         match batches.recv_timeout(TICK) {
             Ok(batch) => {
                 let came = Instant::now();
-                queue("batches").set(i64::try_from(batches.len()).unwrap_or(i64::MAX));
+                waiting_batches.set(i64::try_from(batches.len()).unwrap_or(i64::MAX));
                 let batch = batch?;
                 let report = timed_step(setting, trainer, &batch, came - waiting);
                 live.clock(came);
@@ -300,7 +301,7 @@ fn train(
                 Err(TrySendError::Disconnected(_)) => break,
             }
         }
-        queue("snapshots").set(i64::try_from(snapshots.len()).unwrap_or(i64::MAX));
+        waiting_snapshots.set(i64::try_from(snapshots.len()).unwrap_or(i64::MAX));
     }
     live.count_state(setting, trainer);
     Ok(())
@@ -313,20 +314,33 @@ fn timed_step(
     batch: &Batch,
     waited: Duration,
 ) -> Option<StepReport> {
-    let observed = |phase, time: Duration| {
-        setting.metrics.step_seconds.with_label_values(&[phase]).observe(time.as_secs_f64());
+    let observed = |phase: StepPhase, time: Duration| {
+        setting.metrics.step(phase).observe(time.as_secs_f64());
     };
-    observed("wait", waited);
+    observed(StepPhase::Wait, waited);
     let mut entered: Option<(Phase, Instant)> = None;
     let report = trainer.step(batch, &mut |phase| {
         if let Some((before, since)) = entered.replace((phase, Instant::now())) {
-            observed(before.label(), since.elapsed());
+            observed(before.into(), since.elapsed());
         }
     });
     if let Some((last, since)) = entered {
-        observed(last.label(), since.elapsed());
+        observed(last.into(), since.elapsed());
     }
     report
+}
+
+impl From<Phase> for StepPhase {
+    fn from(phase: Phase) -> StepPhase {
+        match phase {
+            Phase::Estimate => StepPhase::Estimate,
+            Phase::Gather => StepPhase::Gather,
+            Phase::Forward => StepPhase::Forward,
+            Phase::Loss => StepPhase::Loss,
+            Phase::Backward => StepPhase::Backward,
+            Phase::Update => StepPhase::Update,
+        }
+    }
 }
 
 #[cfg(test)]

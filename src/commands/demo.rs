@@ -15,7 +15,7 @@ use serde_json::json;
 use super::report;
 use super::session::stop_on_signal;
 use crate::config::Config;
-use crate::pipeline::{self, Bounds, Clocks, Publication, Setting, Summary};
+use crate::pipeline::{self, Bounds, Clocks, Metrics, Publication, Setting, Summary};
 use crate::progress::Progress;
 use crate::publish::read_back;
 use crate::stream::cut::Cut;
@@ -24,7 +24,7 @@ use crate::stream::events_of;
 use crate::stream::outbox::{Outbox, Outgoing};
 use crate::stream::position::Position;
 use crate::synthetic::{Interaction, World, WorldSettings};
-use crate::telemetry::{Health, Metrics};
+use crate::telemetry::Health;
 use crate::train::evaluation::{Recall, ranks, static_ranks};
 use crate::train::placement::Placement;
 use millrace_events::{Batch, Offsets};
@@ -212,7 +212,7 @@ impl Demo {
         let setting = Setting {
             config: config.clone(),
             placement: self.placement.clone(),
-            metrics: Arc::new(Metrics::new()),
+            metrics: Arc::new(Metrics::new(config)),
             health: Arc::new(Health::new()),
             stop: Arc::clone(&stop),
             clocks: Arc::new(Clocks::default()),

@@ -8,9 +8,9 @@ use clap::Args;
 
 use crate::config::{Config, Faults};
 use crate::edge::Edge;
-use crate::pipeline::{self, Clocks, Setting};
+use crate::pipeline::{self, Clocks, Metrics, Setting};
 use crate::stream::position::Position;
-use crate::telemetry::{Health, Metrics};
+use crate::telemetry::Health;
 
 /// Where the config comes from.
 #[derive(Args, Clone, Debug)]
@@ -33,19 +33,18 @@ impl ConfigArgs {
 ///
 /// `listen` overrides the config's address.
 pub(super) fn setting(config: Config, listen: &str) -> anyhow::Result<(Setting, Edge)> {
-    let metrics = Arc::new(Metrics::new());
-    for table in config.table_names() {
-        metrics.declare_table(&table);
-    }
+    let metrics = Arc::new(Metrics::new(&config));
     let health = Arc::new(Health::new());
     let clocks = Arc::new(Clocks::default());
     let stop = Arc::new(AtomicBool::new(false));
-    let ages = {
-        let clocks = Arc::clone(&clocks);
-        move |metrics: &Metrics| clocks.set_ages(metrics)
+    let scrape = {
+        let (clocks, metrics) = (Arc::clone(&clocks), Arc::clone(&metrics));
+        move || {
+            clocks.set_ages(&metrics);
+            metrics.render()
+        }
     };
-    let edge =
-        Edge::start(listen, Arc::clone(&metrics), Arc::clone(&health), ages, Arc::clone(&stop))?;
+    let edge = Edge::start(listen, Arc::clone(&health), scrape, Arc::clone(&stop))?;
     if let Some(address) = edge.address {
         tracing::info!("metrics and health on http://{address}/");
     }
@@ -56,8 +55,7 @@ pub(super) fn setting(config: Config, listen: &str) -> anyhow::Result<(Setting, 
 /// A flag that SIGTERM and SIGINT set, for work without metrics. Holds while the edge lives.
 pub(super) fn stop_on_signal() -> anyhow::Result<(Arc<AtomicBool>, Edge)> {
     let stop = Arc::new(AtomicBool::new(false));
-    let (metrics, health) = Default::default();
-    let edge = Edge::start("", metrics, health, |_| {}, Arc::clone(&stop))?;
+    let edge = Edge::start("", Arc::default(), String::new, Arc::clone(&stop))?;
     Ok((stop, edge))
 }
 

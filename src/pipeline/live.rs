@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use super::{Outlook, RECALL_KS, Setting};
-use crate::telemetry::Metrics;
+use super::metrics::{Fate, Metrics, RECALL_KS, Stage};
+use super::{Outlook, Setting};
 use crate::train::evaluation::Recall;
 #[cfg(feature = "gpu")]
 use crate::train::placement::Placement;
@@ -40,12 +40,12 @@ impl Clocks {
             at => (now - at) as f64 / 1000.0,
         };
         let stages = [
-            ("decoded", &self.decoded),
-            ("trained", &self.trained),
-            ("published", &self.published),
+            (Stage::Decoded, &self.decoded),
+            (Stage::Trained, &self.trained),
+            (Stage::Published, &self.published),
         ];
         for (stage, clock) in stages {
-            metrics.event_age_seconds.with_label_values(&[stage]).set(age(clock));
+            metrics.event_age(stage).set(age(clock));
         }
         metrics.checkpoint_age_seconds.set(age(&self.checkpoint));
     }
@@ -127,15 +127,15 @@ impl Live {
     pub(super) fn count(&mut self, setting: &Setting, batch: &Batch, report: Option<&StepReport>) {
         self.whole = batch.whole;
         let metrics = &setting.metrics;
-        metrics.events_total.with_label_values(&["rejected"]).inc_by(batch.rejected);
+        metrics.events(Fate::Rejected).inc_by(batch.rejected);
         let Some(report) = report else { return };
-        metrics.events_total.with_label_values(&["trained"]).inc_by(batch.len() as u64);
+        metrics.events(Fate::Trained).inc_by(batch.len() as u64);
         #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
         metrics.batch_events.observe(batch.len() as f64);
         setting.clocks.trained.fetch_max(batch.newest_ms(), Ordering::Relaxed);
         let size = setting.config.batch.size;
         self.unusable += report.unusable.len() as u64;
-        metrics.events_total.with_label_values(&["rejected"]).inc_by(report.unusable.len() as u64);
+        metrics.events(Fate::Rejected).inc_by(report.unusable.len() as u64);
         if report.loss.is_finite() {
             self.nonfinite_in_a_row = 0;
             self.count_loss(metrics, report.loss, report.ranks.len(), size);
@@ -179,7 +179,7 @@ impl Live {
 
     fn show_recall(&self, metrics: &Metrics) {
         for (k, recall) in self.window.values() {
-            metrics.recall.with_label_values(&[&k.to_string(), "batch"]).set(recall);
+            metrics.recall(k).set(recall);
         }
     }
 
@@ -191,9 +191,8 @@ impl Live {
             names.iter().zip(&trainer.model.tables).zip(&mut self.evictions)
         {
             let rows = i64::try_from(table.len()).unwrap_or(i64::MAX);
-            metrics.embedding_rows.with_label_values(&[name]).set(rows);
-            let evictions = metrics.embedding_evictions_total.with_label_values(&[name]);
-            evictions.inc_by(table.evictions() - *seen);
+            metrics.rows(name).set(rows);
+            metrics.evictions(name).inc_by(table.evictions() - *seen);
             *seen = table.evictions();
         }
         metrics.frequency_collisions.set(trainer.frequency.collisions());

@@ -96,8 +96,7 @@ pub(super) fn read(
 fn show_lag(setting: &Setting, source: &Source) -> Option<u64> {
     let mut total = None;
     for (partition, lag) in source.lag() {
-        let labels = [setting.config.kafka.topic.as_str(), &partition.to_string()];
-        setting.metrics.consumer_lag.with_label_values(&labels).set(lag);
+        setting.metrics.lag(&setting.config.kafka.topic, partition).set(lag);
         total = Some(total.unwrap_or(0) + u64::try_from(lag).unwrap_or(0));
     }
     total

@@ -6,7 +6,8 @@ use anyhow::bail;
 use super::super::Clocks;
 use super::super::line::StopOnPanic;
 use super::*;
-use crate::telemetry::{Health, Metrics};
+use crate::pipeline::Metrics;
+use crate::telemetry::Health;
 use crate::train::placement::Placement;
 use crate::train::trainer::Trainer;
 
@@ -21,9 +22,9 @@ fn setting(directory: &tempfile::TempDir) -> Setting {
     config.checkpoint.directory = directory.path().display().to_string();
     config.kafka.properties.insert("sasl.password".into(), "open sesame".into());
     Setting {
+        metrics: Arc::new(Metrics::new(&config)),
         config,
         placement: Placement::Cpu,
-        metrics: Arc::new(Metrics::new()),
         health: Arc::new(Health::new()),
         stop: Arc::new(AtomicBool::new(false)),
         clocks: Arc::new(Clocks::default()),
