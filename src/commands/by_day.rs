@@ -13,7 +13,7 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use clap::Args;
 
-use super::session::stop_on_signal;
+use super::session::{Usage, stop_on_signal};
 use crate::config::{Config, Order};
 use crate::pipeline;
 use crate::progress::Progress;
@@ -48,11 +48,11 @@ pub(super) struct ByDayArgs {
 }
 
 /// `10%`, as a share of 1.
-fn share(text: &str) -> Result<f64, String> {
+fn share(text: &str) -> Result<f64, Usage> {
     let percent = text.strip_suffix('%').and_then(|number| number.parse::<f64>().ok());
     match percent {
         Some(percent) if 0.0 < percent && percent < 100.0 => Ok(percent / 100.0),
-        _ => Err(format!("`{text}`: expected a share between 0% and 100%, such as 10%")),
+        _ => Err(Usage(format!("`{text}`: expected a share between 0% and 100%, such as 10%"))),
     }
 }
 

@@ -12,7 +12,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 
 use super::bounded;
-use super::session::{ConfigArgs, position, stop_on_signal};
+use super::session::{ConfigArgs, stop_on_signal};
 use crate::config::{Alpha, Config};
 use crate::plot::{Marks, Plot, Series, svg};
 use crate::progress::Progress;
@@ -46,10 +46,10 @@ pub(super) struct EstimateArgs {
     #[arg(value_name = "FILE|-", conflicts_with_all = ["from", "to"])]
     file: Option<String>,
     /// Where in the topic to begin: earliest, latest, 90%, offset:N, time:T.
-    #[arg(long, default_value = "earliest", value_parser = position)]
+    #[arg(long, default_value = "earliest", value_parser = str::parse::<Position>)]
     from: Position,
     /// Where to end, in the same forms.
-    #[arg(long, default_value = "latest", value_parser = position)]
+    #[arg(long, default_value = "latest", value_parser = str::parse::<Position>)]
     to: Position,
     /// What the exact count looks back on: batches (100) or event time (90s, 30m, 1h, 7d).
     #[arg(long, default_value = "100", value_parser = str::parse::<Window>)]

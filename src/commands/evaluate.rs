@@ -12,7 +12,7 @@ use clap::Args;
 
 use super::bounded::{read, read_again, read_cut};
 use super::cut::CutArgs;
-use super::session::{ConfigArgs, position, stop_on_signal, usage};
+use super::session::{ConfigArgs, stop_on_signal, usage};
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::pipeline;
@@ -40,10 +40,10 @@ pub(super) struct EvaluateArgs {
     #[command(flatten)]
     config: ConfigArgs,
     /// Where the held-out events begin: 90% (by offset, of each partition), offset:N, time:T.
-    #[arg(long, default_value = "90%", value_parser = position)]
+    #[arg(long, default_value = "90%", value_parser = str::parse::<Position>)]
     from: Position,
     /// Where they end.
-    #[arg(long, default_value = "latest", value_parser = position)]
+    #[arg(long, default_value = "latest", value_parser = str::parse::<Position>)]
     to: Position,
     /// Passes over the training part, for topics without an order in time, such as a link graph.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]

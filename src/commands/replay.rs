@@ -8,7 +8,7 @@ use clap::Args;
 use super::by_day::{self, ByDayArgs};
 use super::cut::CutArgs;
 use super::report;
-use super::session::{ConfigArgs, position, setting};
+use super::session::{ConfigArgs, setting};
 use crate::pipeline::{self, Bounds, Publication};
 use crate::progress::Progress;
 use crate::stream::position::Position;
@@ -19,10 +19,10 @@ pub(super) struct ReplayArgs {
     #[command(flatten)]
     config: ConfigArgs,
     /// Where to begin where there is no checkpoint: earliest, latest, 90%, offset:N, time:T.
-    #[arg(long, default_value = "earliest", value_parser = position)]
+    #[arg(long, default_value = "earliest", value_parser = str::parse::<Position>)]
     from: Position,
     /// Where to end, in the same forms; `latest` is what the topic holds when the run starts.
-    #[arg(long, default_value = "latest", value_parser = position)]
+    #[arg(long, default_value = "latest", value_parser = str::parse::<Position>)]
     to: Position,
     /// Passes over the range, for topics without an order in time, such as a link graph: with
     /// batch.shuffle_events each has an order of its own. One that was killed goes on in its pass.

@@ -9,7 +9,6 @@ use clap::Args;
 use crate::config::{Config, Faults};
 use crate::edge::Edge;
 use crate::pipeline::{self, Clocks, Metrics, Setting};
-use crate::stream::position::Position;
 use crate::telemetry::Health;
 
 /// Where the config comes from.
@@ -59,15 +58,10 @@ pub(super) fn stop_on_signal() -> anyhow::Result<(Arc<AtomicBool>, Edge)> {
     Ok((stop, edge))
 }
 
-/// A place in the log from the command line; the message of a wrong one teaches the forms.
-pub(super) fn position(text: &str) -> Result<Position, String> {
-    text.parse()
-}
-
-/// Arguments that only a look at the config or at each other shows to be wrong.
-#[derive(Debug, thiserror::Error)]
+/// Arguments that are wrong, alone or beside the config or each other.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct Usage(String);
+pub(super) struct Usage(pub(super) String);
 
 /// Ends the command with exit status 2.
 pub(super) fn usage(message: &str) -> anyhow::Error {

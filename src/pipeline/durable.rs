@@ -98,9 +98,9 @@ fn write_with_retries(
         };
         setting.metrics.checkpoint_failures_total.inc();
         if tries == WRITE_TRIES {
-            return Err(error.context("no checkpoint can be written"));
+            return Err(anyhow::Error::new(error).context("no checkpoint can be written"));
         }
-        tracing::warn!(tries, "a checkpoint was not written, trying again: {error:#}");
+        tracing::warn!(tries, "a checkpoint was not written, trying again: {error}");
         std::thread::sleep(Duration::from_secs(1 << tries));
         tries += 1;
     }

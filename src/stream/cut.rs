@@ -10,6 +10,8 @@ use std::str::FromStr;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use super::form::WrongForm;
+
 /// How many events each batch gets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Cut {
@@ -63,16 +65,17 @@ fn draw(seed: u64, what: &str, place: u64) -> u64 {
 }
 
 impl FromStr for Cut {
-    type Err = String;
+    type Err = WrongForm;
 
-    fn from_str(text: &str) -> Result<Cut, String> {
+    fn from_str(text: &str) -> Result<Cut, WrongForm> {
         let cut = match text.strip_prefix("random:") {
             Some(seed) => seed.parse().ok().map(Cut::Random),
             None => text.parse().ok().filter(|&events| events > 0).map(Cut::Every),
         };
         cut.ok_or_else(|| {
-            "expected a number of events from 1 up, such as 16, or random:SEED, such as random:7"
-                .to_owned()
+            let forms = "expected a number of events from 1 up, such as 16, or random:SEED, such \
+                         as random:7";
+            WrongForm(forms.to_owned())
         })
     }
 }
@@ -145,7 +148,7 @@ mod tests {
         assert_eq!("16".parse(), Ok(Cut::Every(16)));
         assert_eq!("random:7".parse(), Ok(Cut::Random(7)));
         for wrong in ["", "0", "-1", "1.5", "random", "random:", "random:x", "sixteen"] {
-            let error = wrong.parse::<Cut>().expect_err("not a cut");
+            let error = wrong.parse::<Cut>().expect_err("not a cut").to_string();
             assert!(error.contains("such as 16") && error.contains("random:7"), "{error}");
         }
     }

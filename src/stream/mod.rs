@@ -11,6 +11,7 @@ pub mod client;
 pub mod cut;
 pub mod dead_letter;
 pub mod decode;
+pub mod form;
 pub mod merge;
 pub(crate) mod outbox;
 pub mod position;

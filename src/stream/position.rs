@@ -9,6 +9,7 @@ use std::str::FromStr;
 use millrace_events::Offsets;
 
 use super::calendar::rfc3339_ms;
+use super::form::WrongForm;
 
 /// A place in every partition of a topic.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -30,10 +31,10 @@ const FORMS: &str = "expected earliest, latest, 90%, offset:123, time:1506826800
                      time:2017-10-01T03:00:00Z";
 
 impl FromStr for Position {
-    type Err = String;
+    type Err = WrongForm;
 
-    fn from_str(text: &str) -> Result<Position, String> {
-        let wrong = |why: &str| format!("`{text}`: {why}{FORMS}");
+    fn from_str(text: &str) -> Result<Position, WrongForm> {
+        let wrong = |why: &str| WrongForm(format!("`{text}`: {why}{FORMS}"));
         let offset = |digits: &str| {
             let offset = digits.parse::<i64>().map_err(|_| wrong("not an offset; "))?;
             if offset < 0 { Err(wrong("an offset is not negative; ")) } else { Ok(offset) }
@@ -148,7 +149,7 @@ mod tests {
             "time:20é7-10-01T03:00:00Z",
         ] {
             let error = text.parse::<Position>().expect_err(text);
-            assert!(error.contains("time:2017-10-01T03:00:00Z"), "{error}");
+            assert!(error.to_string().contains("time:2017-10-01T03:00:00Z"), "{error}");
         }
     }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::str::FromStr;
 
+use crate::commands::session::Usage;
 use crate::train::frequency::{Frequency, Meaning};
 
 /// What the exact count looks back on.
@@ -15,12 +16,13 @@ pub(super) enum Window {
 }
 
 impl FromStr for Window {
-    type Err = String;
+    type Err = Usage;
 
     /// `100` steps, or event time as `90s`, `30m`, `1h`, `7d`.
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong =
-            || format!("`{text}` is no number of steps (100) and no time (90s, 30m, 1h, 7d)");
+    fn from_str(text: &str) -> Result<Self, Usage> {
+        let wrong = || {
+            Usage(format!("`{text}` is no number of steps (100) and no time (90s, 30m, 1h, 7d)"))
+        };
         let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
         let number: u64 = digits.parse().ok().filter(|&n| n > 0).ok_or_else(wrong)?;
         let seconds = match &text[digits.len()..] {
