@@ -87,7 +87,7 @@ pub(super) fn run(
              the order of time?"
         );
     }
-    let report = print::Report {
+    let report = print::DayReport {
         topic: &config.kafka.topic,
         seed: config.seed,
         held_out: args.held_out,

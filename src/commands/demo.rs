@@ -15,10 +15,9 @@ use serde_json::json;
 use super::report;
 use super::session::stop_on_signal;
 use crate::config::Config;
-use crate::pipeline::{self, Bounds, Clocks, Metrics, Publication, Setting, Summary};
+use crate::pipeline::{self, Clocks, Metrics, Publication, RunPlan, Site, Summary};
 use crate::progress::Progress;
 use crate::publish::read_back;
-use crate::stream::cut::Cut;
 use crate::stream::decode::Mapping;
 use crate::stream::events_of;
 use crate::stream::outbox::{Outbox, Outgoing};
@@ -91,11 +90,11 @@ pub(super) fn run(args: &DemoArgs) -> anyhow::Result<()> {
     let directory = Scratch::new()?;
     let demo = Demo::new(args, &config, &cluster.bootstrap_servers(), &directory.0)?;
     let (stop, _edge) = stop_on_signal()?;
-    let outcome = demo.run(&stop)?;
+    let comparison = demo.run(&stop)?;
     if args.json {
-        outcome.print_json()
+        comparison.print_json()
     } else {
-        outcome.print()
+        comparison.print()
     }
     Ok(())
 }
@@ -112,7 +111,7 @@ struct Demo {
     placement: Placement,
 }
 
-struct Outcome {
+struct Comparison {
     corrected: f64,
     uncorrected: f64,
     popularity: f64,
@@ -157,7 +156,7 @@ impl Demo {
     }
 
     /// Streams, trains both models, measures them.
-    fn run(&self, stop: &Arc<AtomicBool>) -> anyhow::Result<Outcome> {
+    fn run(&self, stop: &Arc<AtomicBool>) -> anyhow::Result<Comparison> {
         let mut world = self.world();
         let trained = [AtomicU64::new(0), AtomicU64::new(0)];
         let began = Instant::now();
@@ -187,7 +186,7 @@ impl Demo {
         let published = corrected.published.as_ref().context("nothing was published")?;
         let vectors = read_back(&self.corrected, &published.version)?;
         let cases: Vec<Interaction> = (0..CASES).map(|_| world.draw()).collect();
-        Ok(Outcome {
+        Ok(Comparison {
             corrected: self.recall(&self.corrected, &corrected, &world, &cases)?,
             uncorrected: self.recall(&self.uncorrected, &uncorrected, &world, &cases)?,
             popularity: popularity(&recent, &cases),
@@ -209,7 +208,7 @@ impl Demo {
         interrupted: &Arc<AtomicBool>,
     ) -> anyhow::Result<Summary> {
         let stop = Arc::new(AtomicBool::new(false));
-        let setting = Setting {
+        let site = Site {
             config: config.clone(),
             placement: self.placement.clone(),
             metrics: Arc::new(Metrics::new(config)),
@@ -217,15 +216,9 @@ impl Demo {
             stop: Arc::clone(&stop),
             clocks: Arc::new(Clocks::default()),
         };
-        let bounds = Bounds {
-            from: Position::Earliest,
-            to: None,
-            passes: 1,
-            cut: Cut::Full,
-            fresh: false,
-            publication: Publication::Complete,
-        };
-        let run = pipeline::run(&setting, &bounds, &mut |trainer, _| {
+        let plan =
+            RunPlan { publication: Publication::Complete, ..RunPlan::live(Position::Earliest) };
+        let run = pipeline::run(&site, &plan, &mut |trainer, _| {
             trained.store(trainer.events + trainer.rejected, Ordering::Relaxed);
             if trainer.events + trainer.rejected >= self.events
                 || interrupted.load(Ordering::Relaxed)
@@ -337,7 +330,7 @@ fn ceiling(world: &World, cases: &[Interaction]) -> f64 {
     recall.at(10)
 }
 
-impl Outcome {
+impl Comparison {
     #[expect(clippy::cast_precision_loss, reason = "a rate")]
     fn events_per_s(&self) -> f64 {
         self.events as f64 / self.seconds

@@ -23,7 +23,7 @@ use crate::stream::produce::{Input, read_line};
 use crate::stream::topic::Topic;
 use crate::train::frequency::{Frequency, FrequencySettings};
 use crate::train::settings::frequency_settings;
-use audit::{Recent, Window, mean_error};
+use audit::{LookBack, Recent, mean_error};
 use millrace_events::Events;
 
 /// Steps between two comparisons; each walks over the window's items.
@@ -52,8 +52,8 @@ pub(super) struct EstimateArgs {
     #[arg(long, default_value = "latest", value_parser = str::parse::<Position>)]
     to: Position,
     /// What the exact count looks back on: batches (100) or event time (90s, 30m, 1h, 7d).
-    #[arg(long, default_value = "100", value_parser = str::parse::<Window>)]
-    window: Window,
+    #[arg(long, default_value = "100", value_parser = str::parse::<LookBack>)]
+    window: LookBack,
     /// Rates to compare, instead of frequency.alpha.
     #[arg(long, value_name = "RATE|auto", value_delimiter = ',')]
     #[arg(value_parser = str::parse::<Alpha>)]
@@ -98,7 +98,8 @@ pub(super) fn run(args: &EstimateArgs) -> anyhow::Result<()> {
         tracing::info!(path = %path.display(), "plotted");
     }
     let source = args.file.as_ref().unwrap_or(&config.kafka.topic);
-    let report = print::Report { source, trial: &trial, top: args.top, elapsed: began.elapsed() };
+    let report =
+        print::TrialReport { source, trial: &trial, top: args.top, elapsed: began.elapsed() };
     if args.json {
         println!("{}", report.json());
     } else {
@@ -181,7 +182,7 @@ struct Trial {
 }
 
 impl Trial {
-    fn new(contestants: Vec<Contestant>, window: Window, size: usize) -> Self {
+    fn new(contestants: Vec<Contestant>, window: LookBack, size: usize) -> Self {
         let recent = Recent::new(window);
         Self { contestants, recent, size, step: 0, events: 0, rejected: 0 }
     }

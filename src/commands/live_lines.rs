@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use crate::config::BatchConfig;
-use crate::pipeline::Live;
+use crate::pipeline::RunStats;
 use crate::train::trainer::Trainer;
 
 /// A live run says how it is this often: a line a minute is what a person reads.
@@ -43,14 +43,14 @@ impl LiveLines {
     }
 
     /// Logs what there is to say by now. Called often, also while no batch comes.
-    pub(super) fn show(&mut self, trainer: &Trainer, live: &Live) {
+    pub(super) fn show(&mut self, trainer: &Trainer, stats: &RunStats) {
         let Trainer { step, events, rejected, .. } = *trainer;
         let counts = Counts { step, events };
-        let waits_for = || live.outlook.waits_for();
-        let Some(minute) = self.minute(Instant::now(), counts, live.loss(), waits_for) else {
+        let waits_for = || stats.outlook.waits_for();
+        let Some(minute) = self.minute(Instant::now(), counts, stats.loss(), waits_for) else {
             return;
         };
-        let lag = live.outlook.lag().map_or("unknown".to_owned(), |lag| lag.to_string());
+        let lag = stats.outlook.lag().map_or("unknown".to_owned(), |lag| lag.to_string());
         tracing::info!(step, events, rejected, lag, "{}", minute.summary);
         if let Some(warning) = minute.warning {
             tracing::warn!("{warning}");

@@ -8,8 +8,8 @@ use clap::Args;
 use super::by_day::{self, ByDayArgs};
 use super::cut::CutArgs;
 use super::report;
-use super::session::{ConfigArgs, setting};
-use crate::pipeline::{self, Bounds, Publication};
+use super::session::{ConfigArgs, site};
+use crate::pipeline::{self, Publication, RunPlan};
 use crate::progress::Progress;
 use crate::stream::position::Position;
 
@@ -65,32 +65,31 @@ pub(super) fn run(args: &ReplayArgs) -> anyhow::Result<()> {
         }
     };
     let cut = args.cut.of(&config)?;
-    let (setting, _edge) = setting(config, &listen)?;
-    if args.passes > 1 && setting.config.batch.shuffle_events == 0 {
+    let (site, _edge) = site(config, &listen)?;
+    if args.passes > 1 && site.config.batch.shuffle_events == 0 {
         tracing::warn!("every pass has the same order: set batch.shuffle_events to shuffle each");
     }
-    let bounds = Bounds {
-        from: args.from,
-        to: Some(args.to),
+    let plan = RunPlan {
         passes: args.passes,
         cut,
         fresh: args.fresh,
         publication: if args.publish { Publication::Complete } else { Publication::Never },
+        ..RunPlan::replay(args.from, args.to)
     };
     let mut progress: Option<Progress> = None;
-    let summary = pipeline::run(&setting, &bounds, &mut |trainer, live| {
+    let summary = pipeline::run(&site, &plan, &mut |trainer, stats| {
         let progress =
-            progress.get_or_insert_with(|| Progress::new("replay", live.total, "events"));
-        let records = trainer.events + trainer.rejected - live.records_before;
+            progress.get_or_insert_with(|| Progress::new("replay", stats.total, "events"));
+        let records = trainer.events + trainer.rejected - stats.records_before;
         progress.set(records, || match args.passes {
-            1 => report::message(live),
-            passes => format!("pass {} of {passes}, {}", trainer.pass, report::message(live)),
+            1 => report::message(stats),
+            passes => format!("pass {} of {passes}, {}", trainer.pass, report::message(stats)),
         });
     })?;
     if let Some(progress) = progress {
         progress.finish();
     }
-    if setting.stop.load(Ordering::Relaxed) {
+    if site.stop.load(Ordering::Relaxed) {
         tracing::warn!("stopped before the end; the same command goes on from the checkpoint");
     }
     if args.json {

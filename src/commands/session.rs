@@ -8,7 +8,7 @@ use clap::Args;
 
 use crate::config::{Config, Faults};
 use crate::edge::Edge;
-use crate::pipeline::{self, Clocks, Metrics, Setting};
+use crate::pipeline::{self, Clocks, Metrics, Site};
 use crate::telemetry::Health;
 
 /// Where the config comes from.
@@ -31,7 +31,7 @@ impl ConfigArgs {
 /// Everything a run needs around its config, with the edge (signals, HTTP) started.
 ///
 /// `listen` overrides the config's address.
-pub(super) fn setting(config: Config, listen: &str) -> anyhow::Result<(Setting, Edge)> {
+pub(super) fn site(config: Config, listen: &str) -> anyhow::Result<(Site, Edge)> {
     let metrics = Arc::new(Metrics::new(&config));
     let health = Arc::new(Health::new());
     let clocks = Arc::new(Clocks::default());
@@ -48,7 +48,7 @@ pub(super) fn setting(config: Config, listen: &str) -> anyhow::Result<(Setting, 
         tracing::info!("metrics and health on http://{address}/");
     }
     let placement = pipeline::placement(config.device)?;
-    Ok((Setting { config, placement, metrics, health, stop, clocks }, edge))
+    Ok((Site { config, placement, metrics, health, stop, clocks }, edge))
 }
 
 /// A flag that SIGTERM and SIGINT set, for work without metrics. Holds while the edge lives.

@@ -1,4 +1,4 @@
-//! How a run begins: the device, the newest good checkpoint, and where in the log to read on.
+//! How a run begins: the newest good checkpoint, and where in the log to read on.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, anyhow, bail};
 
 use super::passes::Passes;
-use super::{Bounds, Setting};
+use super::{RunPlan, Site};
 use crate::checkpoint::{self, Checkpoint, Manifest, Store};
 use crate::config::Config;
 use crate::stream::position::Range;
@@ -19,7 +19,7 @@ use crate::train::placement::Placement;
 use crate::train::trainer::Trainer;
 
 /// A trainer and the passes that feed it.
-pub(super) struct Begun {
+pub(super) struct RunStart {
     pub(super) trainer: Trainer,
     /// The name of the run that the state began with.
     pub(super) run: String,
@@ -29,9 +29,9 @@ pub(super) struct Begun {
 }
 
 /// Restores or creates the trainer, compares its offsets with the log, and opens the source.
-pub(super) fn start(setting: &Setting, store: &Store, bounds: &Bounds) -> anyhow::Result<Begun> {
-    let config = &setting.config;
-    if bounds.fresh {
+pub(super) fn start(site: &Site, store: &Store, plan: &RunPlan) -> anyhow::Result<RunStart> {
+    let config = &site.config;
+    if plan.fresh {
         for path in store.set_aside()? {
             tracing::info!(path = %path.display(), "set an earlier checkpoint aside");
         }
@@ -42,14 +42,14 @@ pub(super) fn start(setting: &Setting, store: &Store, bounds: &Bounds) -> anyhow
         let Manifest { events_trained, offsets, .. } = &found.manifest;
         *events_trained > 0 || offsets.topic() == config.kafka.topic
     });
-    setting.health.set_phase("asking the brokers for offsets");
+    site.health.set_phase("asking the brokers for offsets");
     let topic = Topic::of(config)?;
-    let to = bounds.to.map(|to| topic.resolve(to)).transpose()?;
-    let from = topic.resolve(bounds.from)?;
+    let to = plan.to.map(|to| topic.resolve(to)).transpose()?;
+    let from = topic.resolve(plan.from)?;
     let (trainer, run) = match newest {
-        None => (Trainer::new(config, &setting.placement, from.clone()), new_run()),
+        None => (Trainer::new(config, &site.placement, from.clone()), new_run()),
         Some(checkpoint) => {
-            let (mut trainer, run) = go_on(config, &setting.placement, &checkpoint)?;
+            let (mut trainer, run) = go_on(config, &site.placement, &checkpoint)?;
             let name = &config.kafka.topic;
             if trainer.offsets.topic() != name {
                 bail!(
@@ -73,14 +73,14 @@ pub(super) fn start(setting: &Setting, store: &Store, bounds: &Bounds) -> anyhow
     };
     drop(topic);
     // A state that has more passes behind it finishes the one it is in.
-    let last = bounds.passes.max(trainer.pass);
+    let last = plan.passes.max(trainer.pass);
     let passes_left = u64::from(last - trainer.pass);
     let rest = Range { from: trainer.offsets.clone(), to: to.clone() };
     let range = Range { from, to };
     let total = rest.records() + passes_left * range.records();
-    setting.health.set_phase("opening the source");
-    let passes = Passes::begin(config, rest, range, bounds.cut, (trainer.pass, last))?;
-    Ok(Begun { passes, trainer, run, total })
+    site.health.set_phase("opening the source");
+    let passes = Passes::begin(config, rest, range, plan.cut, (trainer.pass, last))?;
+    Ok(RunStart { passes, trainer, run, total })
 }
 
 /// The newest checkpoint that verifies. Where all are damaged this is an error: starting from

@@ -13,7 +13,7 @@ use crate::config::{Config, FeatureConfig, FeatureKind, RewardConfig, TimeUnit};
 pub use error::DecodeError;
 use millrace_events::{Column, Events, id_key};
 
-pub(crate) use scan::{Fields, Found, Place, Raw};
+pub(crate) use scan::{FieldPlace, FieldValues, Fields, Raw};
 pub(crate) use values::time_ms;
 use values::{Keep, id, key, number, pooled, vector, weighted};
 
@@ -26,7 +26,7 @@ pub const RECORD_BYTES_MAX: usize = 1 << 20;
 pub struct Mapping {
     fields: Fields,
     /// Scratch: what the current record holds.
-    found: Found,
+    found: FieldValues,
     query: Side,
     item: Side,
     reward: Option<Field>,
@@ -44,7 +44,7 @@ struct Side {
 #[derive(Debug)]
 struct Field {
     name: String,
-    place: Place,
+    place: FieldPlace,
 }
 
 #[derive(Debug)]
@@ -72,7 +72,16 @@ impl Mapping {
         let reward = Field::new(&mut fields, &config.reward.field);
         let time = Field::new(&mut fields, &config.timestamp.field);
         let (reward_rule, unit) = (config.reward.clone(), config.timestamp.unit);
-        Mapping { fields, found: Found::default(), query, item, reward, reward_rule, time, unit }
+        Mapping {
+            fields,
+            found: FieldValues::default(),
+            query,
+            item,
+            reward,
+            reward_rule,
+            time,
+            unit,
+        }
     }
 
     /// Appends the event of one record to `events`, whose features are those of the config.
@@ -193,7 +202,7 @@ fn text(payload: Option<&[u8]>) -> Result<&str, DecodeError> {
 }
 
 /// Appends one feature's value to its column.
-fn value(feature: &Feature, found: &Found, column: &mut Column) -> Result<(), DecodeError> {
+fn value(feature: &Feature, found: &FieldValues, column: &mut Column) -> Result<(), DecodeError> {
     if let Some(field) = &feature.field {
         let raw = found.get(field.place);
         // An empty id names nothing. An empty array is a bag of nothing, which is something else.
@@ -211,7 +220,7 @@ fn entries(
     feature: &Feature,
     field: &Field,
     raw: Raw,
-    found: &Found,
+    found: &FieldValues,
     column: &mut Column,
 ) -> Result<(), DecodeError> {
     let length = feature.length;

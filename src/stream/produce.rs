@@ -18,7 +18,7 @@ use anyhow::{Context as _, bail};
 use crate::config::{Config, TimeUnit};
 
 use super::client::MESSAGE_BYTES_MAX;
-use super::decode::{Fields, Found, Place, Raw, time_ms};
+use super::decode::{FieldPlace, FieldValues, Fields, Raw, time_ms};
 use super::outbox::{Outbox, Outgoing};
 
 /// Lines that wait to be sent; beyond it reading waits.
@@ -80,7 +80,7 @@ impl Input {
     /// If the first bytes cannot be read.
     pub fn new(source: impl Read + Send + 'static, total: Option<u64>) -> io::Result<Input> {
         let read = Arc::new(AtomicU64::new(0));
-        let counted = Counted { source, read: Arc::clone(&read) };
+        let counted = CountingReader { source, read: Arc::clone(&read) };
         let mut source = BufReader::with_capacity(READ_BYTES, counted);
         let start = source.fill_buf()?;
         let lines: Box<dyn BufRead + Send> = if start.starts_with(&[0x1f, 0x8b]) {
@@ -97,12 +97,12 @@ impl Input {
     }
 }
 
-struct Counted<R> {
+struct CountingReader<R> {
     source: R,
     read: Arc<AtomicU64>,
 }
 
-impl<R: Read> Read for Counted<R> {
+impl<R: Read> Read for CountingReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let bytes = self.source.read(buffer)?;
         self.read.fetch_add(bytes as u64, Ordering::Relaxed);
@@ -175,9 +175,9 @@ pub(crate) fn read_line(
 /// Finds a record's key and time in its line.
 struct Envelope {
     fields: Fields,
-    found: Found,
-    key: Place,
-    time: Option<Place>,
+    found: FieldValues,
+    key: FieldPlace,
+    time: Option<FieldPlace>,
     unit: TimeUnit,
 }
 
@@ -187,7 +187,7 @@ impl Envelope {
         let key = fields.add(key_field.unwrap_or(&config.query.id));
         let time = &config.timestamp.field;
         let time = (!time.is_empty()).then(|| fields.add(time));
-        Envelope { fields, found: Found::default(), key, time, unit: config.timestamp.unit }
+        Envelope { fields, found: FieldValues::default(), key, time, unit: config.timestamp.unit }
     }
 
     /// Of a line that is no good both are none: it goes to any partition, with the present time.

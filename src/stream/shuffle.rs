@@ -21,11 +21,11 @@ pub struct Shuffle {
     pass: u32,
     /// Where the window begins; without one, where the next will.
     start: Offsets,
-    window: Option<Window>,
+    window: Option<ShuffleWindow>,
 }
 
 #[derive(Debug)]
-struct Window {
+struct ShuffleWindow {
     batch: Batch,
     order: Vec<u32>,
     dealt: usize,
@@ -51,7 +51,7 @@ impl Shuffle {
         for last in (1..order.len()).rev() {
             order.swap(last, below(&mut random, last as u64 + 1));
         }
-        self.window = Some(Window { batch, order, dealt: 0 });
+        self.window = Some(ShuffleWindow { batch, order, dealt: 0 });
     }
 
     /// The next batch of the window. The first one carries all rejected records, so that their

@@ -15,7 +15,7 @@ use crate::train::evaluation::metrics::Sums;
 const DRAWN: [usize; 2] = [0, 2];
 
 /// All days.
-pub(super) struct Report<'a> {
+pub(super) struct DayReport<'a> {
     pub(super) topic: &'a str,
     pub(super) seed: u64,
     pub(super) held_out: f64,
@@ -25,7 +25,7 @@ pub(super) struct Report<'a> {
     pub(super) elapsed: Duration,
 }
 
-impl Report<'_> {
+impl DayReport<'_> {
     /// Days with cases.
     fn measured(&self) -> impl Iterator<Item = &Day> + Clone {
         self.days.iter().filter(|day| day.model.cases() > 0)

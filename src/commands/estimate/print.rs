@@ -19,7 +19,7 @@ const BANDS: [(&str, std::ops::RangeInclusive<u32>); 4] = [
 ];
 
 /// The end of a trial.
-pub(super) struct Report<'a> {
+pub(super) struct TrialReport<'a> {
     pub(super) source: &'a str,
     pub(super) trial: &'a Trial,
     pub(super) top: usize,
@@ -40,7 +40,7 @@ fn in_band(compared: &[Compared], band: usize) -> Option<Quantiles> {
     quantiles(compared.iter().copied().filter(|item| copies.contains(&item.count)))
 }
 
-impl Report<'_> {
+impl TrialReport<'_> {
     pub(super) fn print(&self) {
         let (trial, recent) = (self.trial, &self.trial.recent);
         println!(

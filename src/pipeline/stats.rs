@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::metrics::{Fate, Metrics, RECALL_KS, Stage};
-use super::{Outlook, Setting};
+use super::{Outlook, Site};
 use crate::train::evaluation::Recall;
 #[cfg(feature = "gpu")]
 use crate::train::placement::Placement;
@@ -52,7 +52,7 @@ impl Clocks {
 }
 
 /// What the trainer's loop counts.
-pub struct Live {
+pub struct RunStats {
     /// Recall over this run.
     pub recall: Recall,
     window: Recall,
@@ -79,7 +79,7 @@ pub struct Live {
     trained: Option<(Instant, Instant)>,
 }
 
-impl Live {
+impl RunStats {
     pub(super) fn new(trainer: &Trainer, total: u64) -> Self {
         Self {
             recall: Recall::new(&RECALL_KS),
@@ -124,16 +124,16 @@ impl Live {
         self.nonfinite_in_a_row >= NONFINITE_IN_A_ROW_MAX
     }
 
-    pub(super) fn count(&mut self, setting: &Setting, batch: &Batch, report: Option<&StepReport>) {
+    pub(super) fn count(&mut self, site: &Site, batch: &Batch, report: Option<&StepReport>) {
         self.whole = batch.whole;
-        let metrics = &setting.metrics;
+        let metrics = &site.metrics;
         metrics.events(Fate::Rejected).inc_by(batch.rejected);
         let Some(report) = report else { return };
         metrics.events(Fate::Trained).inc_by(batch.len() as u64);
         #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
         metrics.batch_events.observe(batch.len() as f64);
-        setting.clocks.trained.fetch_max(batch.newest_ms(), Ordering::Relaxed);
-        let size = setting.config.batch.size;
+        site.clocks.trained.fetch_max(batch.newest_ms(), Ordering::Relaxed);
+        let size = site.config.batch.size;
         self.unusable += report.unusable.len() as u64;
         metrics.events(Fate::Rejected).inc_by(report.unusable.len() as u64);
         if report.loss.is_finite() {
@@ -152,7 +152,7 @@ impl Live {
                 self.window.add(Some(rank));
             }
         }
-        if self.window.cases() >= (WINDOW_STEPS * setting.config.batch.size) as u64 {
+        if self.window.cases() >= (WINDOW_STEPS * site.config.batch.size) as u64 {
             self.show_recall(metrics);
             self.window = Recall::new(&RECALL_KS);
         }
@@ -184,8 +184,8 @@ impl Live {
     }
 
     /// Sizes that are worth a look now and then, not every step.
-    pub(super) fn count_state(&mut self, setting: &Setting, trainer: &Trainer) {
-        let metrics = &setting.metrics;
+    pub(super) fn count_state(&mut self, site: &Site, trainer: &Trainer) {
+        let metrics = &site.metrics;
         let names = &trainer.model.encoder.tables;
         for ((name, table), seen) in
             names.iter().zip(&trainer.model.tables).zip(&mut self.evictions)
@@ -200,7 +200,7 @@ impl Live {
             self.show_recall(metrics);
         }
         #[cfg(feature = "gpu")]
-        if let Placement::Gpu(device) = &setting.placement
+        if let Placement::Gpu(device) = &site.placement
             && let Some(usage) = device.memory_pool_usage()
         {
             let bytes = i64::try_from(usage.bytes_reserved).unwrap_or(i64::MAX);
