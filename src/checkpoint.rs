@@ -2,8 +2,8 @@
 //!
 //! A checkpoint is a directory named by its step: one file per section, the configuration it was
 //! trained with, and `manifest.json`, which holds the offsets and every file's length and checksum.
-//! It is written beside, fsynced and renamed, so a directory with a step's name is complete unless
-//! the disk damaged it later; a damaged one is passed over for the one before it.
+//! It is written under another name, fsynced and renamed, so a directory with a step's name is
+//! complete unless the disk damaged it later; a damaged one is passed over for the one before it.
 //!
 //! Owns that layout, the lock (one trainer per directory) and retention. Must never know burn,
 //! rdkafka, or what is inside a section.
@@ -42,7 +42,7 @@ pub struct Snapshot {
     pub run: String,
     /// Steps trained so far.
     pub step: u64,
-    /// Where to read on: the next offset of each partition.
+    /// The next offset to read of each partition.
     pub offsets: Offsets,
     /// Which pass over the log the offsets belong to; 1: the first.
     pub pass: u32,
@@ -76,7 +76,7 @@ pub struct Section {
 pub struct Rejected {
     /// Its directory.
     pub path: PathBuf,
-    /// What is wrong with it.
+    /// The fault.
     pub reason: String,
 }
 

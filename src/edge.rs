@@ -18,7 +18,7 @@ use crate::telemetry::Health;
 pub struct Edge {
     shutdown: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
-    /// Where HTTP listens, if it does (the port is real where the config said 0).
+    /// The address of HTTP, if there is a server (the port is the real one if the config said 0).
     pub address: Option<SocketAddr>,
 }
 

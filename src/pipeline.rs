@@ -6,10 +6,10 @@
 //!
 //! Each stage ends because the channel before it closes: the source ends (end of a bounded range,
 //! a signal, a fault), the trainer drains or drops what waits, takes a last snapshot and closes its
-//! channel, and so on down the line. Nothing is lost on any way out: what was not trained is read
-//! again from the checkpoint's offsets. A shuffle window has offsets only at its end, so snapshots
-//! are taken there, and a stop trains the window to its end first. A thread that fails or panics
-//! sets the stop flag, so that no run goes on without one of its stages.
+//! channel, and so on down the line. Nothing is lost on any way out: events that were not trained
+//! are read again from the checkpoint's offsets. A shuffle window has offsets only at its end, so
+//! snapshots are taken there, and a stop trains the window to its end first. A thread that fails or
+//! panics sets the stop flag, so that no run continues without one of its stages.
 
 mod durable;
 mod line;
@@ -54,15 +54,15 @@ pub use stats::{Clocks, RunStats};
 /// How long a stage waits before it looks at the stop flag again.
 const TICK: Duration = Duration::from_millis(100);
 
-/// What a run works with.
+/// The surroundings of a run: its config, its device, and its ways to the outside.
 pub struct Site {
     /// The whole config.
     pub config: Config,
-    /// Where the towers run.
+    /// The device of the towers.
     pub placement: Placement,
     /// The metrics registry.
     pub metrics: Arc<Metrics>,
-    /// What `/healthz` and `/readyz` say.
+    /// The state behind `/healthz` and `/readyz`.
     pub health: Arc<Health>,
     /// Set from outside to end the run after the current step.
     pub stop: Arc<AtomicBool>,
@@ -70,7 +70,7 @@ pub struct Site {
     pub clocks: Arc<Clocks>,
 }
 
-/// What a run did.
+/// The outcome of a run.
 #[derive(Clone, Debug)]
 pub struct Summary {
     /// Events trained on in the life of the state, this run included.
@@ -89,13 +89,13 @@ pub struct Summary {
     pub step: u64,
     /// Seconds from the first batch to the last update; the checkpoint after it is not in.
     pub seconds: f64,
-    /// Mean loss of the last 50 steps; NaN without steps.
+    /// Mean loss of the last 50 full batches' worth of events; NaN without any.
     pub loss: f64,
     /// Recall among the candidates of each batch, before training on it, over this run.
     pub recall: Recall,
     /// Steps whose loss was not finite.
     pub nonfinite_steps: u64,
-    /// The last checkpoint; none where the state has seen no event.
+    /// The last checkpoint; none if the state has seen no event.
     pub checkpoint: Option<Checkpoint>,
     /// The last version published by this run.
     pub published: Option<Published>,
@@ -122,8 +122,8 @@ pub fn run(
     .inspect_err(|error| site.health.fail(format!("{error:#}")))
 }
 
-/// Runs, and once more from the last good checkpoint where the state has broken. Training repeats
-/// to the bit: what breaks at the same step again would break for ever.
+/// Runs; if the state breaks, runs once more from the last good checkpoint. Training repeats to the
+/// bit: a state that breaks at the same step again would break for ever.
 fn with_rollback<T>(
     mut run: impl FnMut(bool) -> anyhow::Result<T>,
     fresh: bool,
@@ -149,7 +149,7 @@ fn with_rollback<T>(
     }
 }
 
-/// The state is no longer one of numbers.
+/// The state holds values that are not finite.
 #[derive(Debug, thiserror::Error)]
 #[error("step {step}: the model is no longer finite: a weight, a row or each of the last losses")]
 struct Broken {
@@ -172,7 +172,7 @@ fn run_once(
         let outlook = Arc::clone(&stats.outlook);
         let line = Line::start(scope, site, (store, run), passes, publisher, outlook)?;
         let trained = train(site, &mut trainer, &mut stats, &line, observe);
-        // What has broken must not take the place of what was good.
+        // A broken state must not take the place of a good checkpoint.
         let broken = trained.as_ref().is_err_and(|error| error.is::<Broken>());
         let ended = line.finish(&mut trainer, stats.whole && !broken);
         site.health.set_ready(false);
@@ -321,7 +321,7 @@ mod tests {
         Broken { step }.into()
     }
 
-    /// A run that breaks goes on from the last checkpoint, even where it was to begin afresh.
+    /// A run that breaks resumes from the last checkpoint, even if it was to begin afresh.
     #[test]
     fn what_breaks_is_rolled_back_once() {
         let mut asked = Vec::new();

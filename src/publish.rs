@@ -1,10 +1,10 @@
 //! A durable checkpoint becomes embeddings on a topic.
 //!
 //! Key = item id as the source wrote it; value = JSON with the vector, the version (the
-//! checkpoint's id), step and event time; a null value where an item went. Compaction-friendly:
+//! checkpoint's id), step and event time; a null value if an item was evicted. Compaction-friendly:
 //! the newest value of a key is all a reader needs. A version ends with a marker on the versions
 //! topic, sent after every vector was acknowledged, so that a reader never mixes two versions. A
-//! version without vectors is none: it would empty the stores that follow the markers.
+//! version without vectors is never sent: it would empty the stores that follow the markers.
 //!
 //! Must never know: the live trainer. It works from a checkpoint's sections.
 
@@ -33,7 +33,7 @@ const QUEUE_KBYTES: usize = 64 << 10;
 /// Reading a topic back to its end takes seconds; past this the broker does not answer.
 const READ_BACK_MAX: Duration = Duration::from_secs(60);
 
-/// What was published.
+/// A version that was published.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Published {
     /// The version: the checkpoint's id.
@@ -82,7 +82,7 @@ pub struct VersionMarker {
     pub popularity: f32,
     /// Topic of the vectors.
     pub topic: String,
-    /// Where the query tower, tables and config are: the checkpoint.
+    /// The checkpoint, which holds the query tower, tables and config.
     pub artifact: String,
 }
 
@@ -104,8 +104,8 @@ impl Publisher {
         Ok(Self { outbox, config, placement })
     }
 
-    /// Publishes every item of `checkpoint`, then its end marker; `None` where `stop` said so in
-    /// between (a version without a marker is none).
+    /// Publishes every item of `checkpoint`, then its end marker; `None` if `stop` said so in
+    /// between (a version without a marker does not exist).
     ///
     /// # Errors
     /// A checkpoint that does not load or holds no item, or a record that the broker did not take
@@ -118,8 +118,8 @@ impl Publisher {
     ) -> anyhow::Result<Option<Published>> {
         let published = self.sweep(checkpoint, stop);
         if published.is_err() {
-            // What the failed version left in the queue must not come behind a later version, and
-            // after a fatal error an idempotent producer sends nothing more.
+            // Records that the failed version left in the queue must not follow those of a later
+            // version, and after a fatal error an idempotent producer sends nothing more.
             self.outbox = Outbox::new(&self.config, LINGER_MS, QUEUE_KBYTES)?;
         }
         published

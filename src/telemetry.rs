@@ -1,4 +1,4 @@
-//! What the outside sees of a running process: log lines, metrics, health endpoints.
+//! The outside's view of a running process: log lines, metrics, health endpoints.
 //!
 //! Owns how series are made, named and rendered, the state behind `/healthz` and `/readyz`, the
 //! HTTP routes that show them, and how the process logs.

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-/// What failed, and what to do about it.
+/// An error of work on checkpoints: it says what failed and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
     /// A checkpoint is not what was written; an older one may be good.
@@ -23,9 +23,9 @@ pub enum CheckpointError {
     /// A file or directory does not do what it should.
     #[error("{what}: {error}")]
     Disk {
-        /// What was to be done with it.
+        /// The attempted work.
         what: String,
-        /// What the system says.
+        /// The system's answer.
         error: io::Error,
     },
     /// Another trainer has the directory.
@@ -40,7 +40,7 @@ pub enum CheckpointError {
         /// Its trainer.
         owner: String,
     },
-    /// There is no good checkpoint where one was asked for.
+    /// No good checkpoint lies at the given place.
     #[error("{0}")]
     Missing(String),
     /// The caller asks for what no directory can hold.

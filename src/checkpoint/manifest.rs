@@ -14,7 +14,7 @@ pub(super) const FORMAT: u32 = 2;
 /// Stands for the checksum of the manifest while that checksum is computed.
 const NO_CHECKSUM: &str = "00000000000000000000000000000000";
 
-/// What `manifest.json` holds.
+/// The content of `manifest.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     /// Version of the layout.
@@ -25,7 +25,7 @@ pub struct Manifest {
     pub run: String,
     /// Steps trained so far.
     pub step: u64,
-    /// Where to read on: the next offset of each partition.
+    /// The next offset to read of each partition.
     pub offsets: Offsets,
     /// Which pass over the log the offsets belong to; 1: the first.
     pub pass: u32,
@@ -45,7 +45,7 @@ pub struct Manifest {
     pub checksum: String,
 }
 
-/// What the manifest knows of one file.
+/// The manifest's entry for one file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SectionEntry {
     /// The section's name, which is its file's.

@@ -302,7 +302,7 @@ fn rename(from: &Path, to: &Path) -> Result<()> {
     fs::rename(from, to).map_err(disk(|| format!("rename {} to {}", from.display(), to.display())))
 }
 
-/// Deletes a directory with all it holds; that it is gone already is fine.
+/// Deletes a directory with all it holds, if it exists.
 fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

@@ -365,7 +365,7 @@ fn the_digest_is_that_of_the_state() {
     assert!(changed(&|other| other.sections[0].name = "table".into()));
     assert!(changed(&|other| drop(other.sections.remove(1))));
     assert!(changed(&|other| other.sections[2].digested = true));
-    // What may differ between two correct runs does not count.
+    // Facts that may differ between two correct runs do not count.
     assert!(!changed(&|other| other.sections[2].bytes = b"other".to_vec()));
     assert!(!changed(&|other| drop(other.sections.remove(2))));
     assert!(!changed(&|other| other.config_toml = String::new()));

@@ -1,4 +1,4 @@
-//! Reading a bounded range to its end: what commands without a pipeline share.
+//! Reads a bounded range to its end, for commands without a pipeline.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;

@@ -117,9 +117,9 @@ struct Day {
     trained: u64,
     /// Items known at its end.
     candidates: usize,
-    /// On the held-out events of the day that follows; without cases at the end.
+    /// The model's ranking of the held-out events of the day that follows; none on the last day.
     model: Sums,
-    /// Of the items' counts, on the same events.
+    /// The ranking by the items' counts, on the same events.
     popularity: Sums,
 }
 

@@ -52,7 +52,7 @@ const CASES: usize = 5_000;
 /// counting all of it.
 const RECENT_SHARE: f64 = 0.1;
 
-/// Times of the stream begin here (2023-11-14T22:13:20Z) and go on by one event a ms.
+/// Times of the stream begin here (2023-11-14T22:13:20Z); an event comes every ms.
 const EPOCH_MS: u64 = 1_700_000_000_000;
 
 /// Arguments of `demo`.
@@ -226,7 +226,7 @@ impl Demo {
                 stop.store(true, Ordering::Relaxed);
             }
         });
-        // The generator must not wait for a trainer that is gone.
+        // The generator must not wait for a trainer that has ended.
         trained.store(u64::MAX, Ordering::Relaxed);
         run
     }

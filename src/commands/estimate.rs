@@ -45,13 +45,13 @@ pub(super) struct EstimateArgs {
     /// JSON lines, plain or gzip or zstd, instead of the topic; - for standard input.
     #[arg(value_name = "FILE|-", conflicts_with_all = ["from", "to"])]
     file: Option<String>,
-    /// Where in the topic to begin: earliest, latest, 90%, offset:N, time:T.
+    /// The place in the topic to begin at: earliest, latest, 90%, offset:N, time:T.
     #[arg(long, default_value = "earliest", value_parser = str::parse::<Position>)]
     from: Position,
-    /// Where to end, in the same forms.
+    /// The place to end at, in the same forms.
     #[arg(long, default_value = "latest", value_parser = str::parse::<Position>)]
     to: Position,
-    /// What the exact count looks back on: batches (100) or event time (90s, 30m, 1h, 7d).
+    /// Length of the exact count's window: batches (100) or event time (90s, 30m, 1h, 7d).
     #[arg(long, default_value = "100", value_parser = str::parse::<LookBack>)]
     window: LookBack,
     /// Rates to compare, instead of frequency.alpha.
@@ -262,7 +262,7 @@ fn read_file(
     for number in 1.. {
         let ended = !read_line(&mut input.lines, &mut line, number)?;
         if !line.trim_ascii().is_empty() {
-            // A file has no record time; where the config names no field, all events are of one.
+            // A file has no record time; if the config names no field, all events have the same.
             let decoded = mapping.decode(Some(line.trim_ascii()), Some(0), &mut events);
             if let Err(error) = decoded {
                 trial.rejected += 1;

@@ -39,10 +39,10 @@ use crate::train::trainer::Trainer;
 pub(super) struct EvaluateArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Where the held-out events begin: 90% (by offset, of each partition), offset:N, time:T.
+    /// The first held-out event: 90% (by offset, of each partition), offset:N, time:T.
     #[arg(long, default_value = "90%", value_parser = str::parse::<Position>)]
     from: Position,
-    /// Where they end.
+    /// The end of the held-out events, in the same forms.
     #[arg(long, default_value = "latest", value_parser = str::parse::<Position>)]
     to: Position,
     /// Passes over the training part, for topics without an order in time, such as a link graph.
@@ -111,7 +111,7 @@ pub(super) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Trains on `range`, some passes long; `seen` takes in what each query has had.
+/// Trains on `range`, some passes long; `seen` notes the items that each query has had.
 fn train(
     config: &Config,
     trainer: &mut Trainer,

@@ -1,5 +1,5 @@
-//! The log of a run without end: a line a minute whatever happens, and a warning where batches are
-//! far below their size.
+//! The log of a run without end: a line a minute whatever happens, and a warning if batches are far
+//! below their size.
 
 use std::time::{Duration, Instant};
 
@@ -11,11 +11,11 @@ use crate::train::trainer::Trainer;
 const LINE_EVERY: Duration = Duration::from_secs(60);
 /// A person who has read the warning of small batches has decided.
 const WARNING_EVERY: Duration = Duration::from_secs(600);
-/// Batches are small where their mean is below this part of `batch.size`: then the step's fixed
+/// Batches are small if their mean is below this part of `batch.size`: then the step's fixed
 /// cost is paid sixteen times and more.
 const SMALL_PART: f64 = 16.0;
 
-/// What a run counts, as of one moment.
+/// The counts of a run as of one moment.
 #[derive(Clone, Copy, Debug)]
 struct Counts {
     step: u64,
@@ -30,7 +30,7 @@ pub(super) struct LiveLines {
     warned_at: Option<Instant>,
 }
 
-/// What is said of a minute.
+/// The lines about one minute.
 #[derive(Debug)]
 struct Minute {
     summary: String,
@@ -57,7 +57,7 @@ impl LiveLines {
         }
     }
 
-    /// What to say at `now`; `None` until a minute has passed since the last time.
+    /// The lines to log at `now`; `None` until a minute has passed since the last time.
     #[expect(clippy::cast_precision_loss, reason = "a rate for the eye")]
     fn minute(
         &mut self,
@@ -87,7 +87,7 @@ impl LiveLines {
         Some(Minute { summary, warning: self.warning(now, mean) })
     }
 
-    /// A warning where batches of `mean` events are small, unless there was one lately.
+    /// A warning if batches of `mean` events are small, unless there was one lately.
     #[expect(clippy::cast_precision_loss, reason = "batches are small")]
     fn warning(&mut self, now: Instant, mean: f64) -> Option<String> {
         let BatchConfig { size, linger_ms, .. } = self.batch;

@@ -18,19 +18,19 @@ use crate::stream::position::Position;
 pub(super) struct ReplayArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Where to begin where there is no checkpoint: earliest, latest, 90%, offset:N, time:T.
+    /// The place to begin at if there is no checkpoint: earliest, latest, 90%, offset:N, time:T.
     #[arg(long, default_value = "earliest", value_parser = str::parse::<Position>)]
     from: Position,
-    /// Where to end, in the same forms; `latest` is what the topic holds when the run starts.
+    /// The place to end at, in the same forms; `latest` is the topic's end when the run starts.
     #[arg(long, default_value = "latest", value_parser = str::parse::<Position>)]
     to: Position,
     /// Passes over the range, for topics without an order in time, such as a link graph: with
-    /// batch.shuffle_events each has an order of its own. One that was killed goes on in its pass.
+    /// batch.shuffle_events each has an order of its own. A killed replay resumes in its pass.
     /// Rejected records are counted, and sent to the dead-letter topic, in each pass.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     passes: u32,
-    /// Start from nothing: existing checkpoints are set aside. Without it a replay goes on from
-    /// the newest checkpoint, so one that was killed loses nothing.
+    /// Start from nothing: existing checkpoints are set aside. Without it a replay resumes from the
+    /// newest checkpoint, so a killed one loses nothing.
     #[arg(long)]
     fresh: bool,
     /// Publish as `train` does, and the last checkpoint; the first publication that fails ends the

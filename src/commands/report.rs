@@ -1,4 +1,4 @@
-//! What bounded runs print: a line of progress, the summary as a table or as JSON.
+//! The output of bounded runs: a line of progress, the summary as a table or as JSON.
 
 use serde_json::{Map, Value, json};
 

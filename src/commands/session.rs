@@ -1,4 +1,4 @@
-//! What commands share before they begin: the config from the command line, the edge, a stop flag.
+//! The beginning that commands share: the config from the command line, the edge, a stop flag.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::edge::Edge;
 use crate::pipeline::{self, Clocks, Metrics, Site};
 use crate::telemetry::Health;
 
-/// Where the config comes from.
+/// The arguments that make a config.
 #[derive(Args, Clone, Debug)]
 pub(super) struct ConfigArgs {
     /// The config file (TOML); config/trainer.toml explains every key.

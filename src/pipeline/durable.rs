@@ -17,7 +17,7 @@ use millrace_events::Offsets;
 /// Tries to write a checkpoint before the run stops: a full disk is often cleaned within a minute.
 const WRITE_TRIES: u32 = 4;
 
-/// Where written checkpoints go to be published.
+/// The way of written checkpoints to the publisher.
 pub(super) struct Outlet {
     pub(super) sender: Sender<Checkpoint>,
     pub(super) publication: Publication,
@@ -67,7 +67,7 @@ pub(super) fn write_checkpoints(
     Ok(last)
 }
 
-/// The state as of one step, with what a checkpoint says of it.
+/// The state as of one step, with a checkpoint's facts about it.
 pub(super) fn snapshot(config: &Config, run: &str, captured: Captured) -> Snapshot {
     let counters = captured.counters.clone();
     let section = |(name, bytes)| Section { name, bytes, digested: true };
@@ -106,8 +106,8 @@ fn write_with_retries(
     }
 }
 
-/// The publisher thread: `send` publishes a checkpoint, or returns `None` where the function that
-/// it is given says stop. Returns the last version published.
+/// The publisher thread: `send` publishes a checkpoint, or returns `None` if the function that it
+/// is given says stop. Returns the last version published.
 pub(super) fn publish(
     site: &Site,
     publication: Publication,

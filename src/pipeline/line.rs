@@ -28,7 +28,7 @@ pub(super) struct Line<'scope> {
     publisher: Option<Thread<'scope, anyhow::Result<Option<Published>>>>,
 }
 
-/// What the threads leave behind.
+/// The results of the threads.
 pub(super) struct Ended {
     pub(super) rejected_by_reason: Vec<(String, u64)>,
     pub(super) checkpoint: Option<Checkpoint>,

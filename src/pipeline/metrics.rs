@@ -30,7 +30,7 @@ macro_rules! label {
 }
 
 label! {
-    /// What became of an event: `result` of `millrace_events_total`.
+    /// An event's fate: `result` of `millrace_events_total`.
     Fate {
         /// The model has learned from it.
         Trained => "trained",
@@ -84,8 +84,8 @@ label! {
 /// Cut-offs of progressive recall: `k` of `millrace_recall`.
 pub(super) const RECALL_KS: [u32; 3] = [10, 50, 100];
 
-/// What progressive recall ranks against: `candidates` of `millrace_recall`. The distinct items of
-/// the last `batch.size` events, whatever the size of the batch at hand.
+/// The candidates of progressive recall: `candidates` of `millrace_recall`. They are the distinct
+/// items of the last `batch.size` events, whatever the size of the batch at hand.
 const RECALL_CANDIDATES: &str = "batch";
 
 /// Batch sizes are powers of two up to 32,768; what the linger cut short is smaller, and four-fold

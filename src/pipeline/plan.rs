@@ -1,14 +1,14 @@
-//! What a run is to do: where it reads, how often, and whether it publishes.
+//! The task of a run: the part of the log to read, how often, and whether to publish.
 
 use crate::stream::cut::Cut;
 use crate::stream::position::Position;
 
-/// What part of the log a run reads, and what becomes of it.
+/// The part of the log that a run reads, and the treatment of its checkpoints.
 #[derive(Clone, Debug)]
 pub struct RunPlan {
-    /// Where to begin without a checkpoint.
+    /// The beginning, if there is no checkpoint.
     pub from: Position,
-    /// Where to end; `None`: never.
+    /// The end; `None`: there is none.
     pub to: Option<Position>,
     /// How often the range is read over the life of the state; 1: once.
     pub passes: u32,
@@ -21,7 +21,7 @@ pub struct RunPlan {
 }
 
 impl RunPlan {
-    /// Reads on without end, and publishes.
+    /// Reads without end, and publishes.
     pub fn live(from: Position) -> RunPlan {
         RunPlan {
             from,

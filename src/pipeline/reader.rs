@@ -1,4 +1,4 @@
-//! The source thread: batches for the trainer, and what the log lines say of the source.
+//! The source thread: it hands batches to the trainer, and keeps an observation for the log lines.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
@@ -11,11 +11,11 @@ use super::{Site, TICK};
 use crate::stream::source::{Next, Source};
 use millrace_events::{Batch, Offsets};
 
-/// The source says something of itself every [`TICK`]. One that is silent for longer than this
-/// waits for an answer of the brokers.
+/// The source reports every [`TICK`]. If it is silent for longer than this, it waits for an answer
+/// of the brokers.
 const SILENT: Duration = Duration::from_secs(5);
 
-/// What the source thread last saw. The trainer's thread reads it for the log lines.
+/// The source thread's last observation. The trainer's thread reads it for the log lines.
 #[derive(Default)]
 pub struct Outlook {
     seen: Mutex<Option<Sighting>>,
@@ -34,7 +34,7 @@ impl Outlook {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).as_ref()?.lag
     }
 
-    /// What the next batch waits for, in words.
+    /// Says in words why there is no next batch yet.
     pub fn waits_for(&self) -> String {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         match &*seen {
@@ -107,8 +107,8 @@ fn take(durable: &Mutex<Option<Offsets>>) -> Option<Offsets> {
     durable.lock().expect("no holder of this lock can panic").take()
 }
 
-/// Waits for room in the queue; false when the trainer is gone or, unless the message is `needed`
-/// all the same, the run stops.
+/// Waits for room in the queue. False if the trainer has ended, or if the run stops and the message
+/// is not `needed` all the same.
 fn hand_over(
     site: &Site,
     batches: &Sender<anyhow::Result<Batch>>,

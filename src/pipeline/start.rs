@@ -1,4 +1,4 @@
-//! How a run begins: the newest good checkpoint, and where in the log to read on.
+//! How a run begins: the newest good checkpoint, and the offsets to resume at.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
@@ -72,7 +72,7 @@ pub(super) fn start(site: &Site, store: &Store, plan: &RunPlan) -> anyhow::Resul
         }
     };
     drop(topic);
-    // A state that has more passes behind it finishes the one it is in.
+    // A state with more passes behind it finishes the one it is in.
     let last = plan.passes.max(trainer.pass);
     let passes_left = u64::from(last - trainer.pass);
     let rest = Range { from: trainer.offsets.clone(), to: to.clone() };
@@ -83,8 +83,8 @@ pub(super) fn start(site: &Site, store: &Store, plan: &RunPlan) -> anyhow::Resul
     Ok(RunStart { passes, trainer, run, total })
 }
 
-/// The newest checkpoint that verifies. Where all are damaged this is an error: starting from
-/// nothing would throw the model away without being asked.
+/// The newest checkpoint that verifies. If all are damaged, this is an error: starting from nothing
+/// would throw the model away without being asked.
 fn newest(directory: &Path) -> anyhow::Result<Option<Checkpoint>> {
     let (newest, rejected) = checkpoint::latest(directory)?;
     for damaged in &rejected {
@@ -100,7 +100,7 @@ fn newest(directory: &Path) -> anyhow::Result<Option<Checkpoint>> {
     Ok(newest)
 }
 
-/// The trainer that goes on from `checkpoint`, and the name of its run. A state that saw no event
+/// The trainer that resumes from `checkpoint`, and the name of its run. A state that saw no event
 /// binds nobody to its config: only its offsets count.
 fn go_on(
     config: &Config,
@@ -120,7 +120,7 @@ fn go_on(
 
 /// A name for a run that begins from nothing, 8 hex digits: two runs in one directory reach the
 /// same steps, and their versions must differ. The keys of a `RandomState` are random in each
-/// process; the time is for those platforms where they are not.
+/// process; the time is for platforms on which they are not.
 fn new_run() -> String {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let [_, _, _, _, name @ ..] = RandomState::new().hash_one(since.as_nanos()).to_be_bytes();

@@ -1,4 +1,4 @@
-//! What a run shows of itself while it runs: counts, windows, ages.
+//! The figures that a run shows of itself while it runs: counts, windows, ages.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,12 +13,12 @@ use crate::train::placement::Placement;
 use crate::train::trainer::{StepReport, Trainer};
 use millrace_events::Batch;
 
-/// Steps over which the loss and the recall gauge are averaged: at batch 1024 about 50,000 events,
-/// enough for two digits of recall.
+/// Full batches' worth of events over which the loss and the recall gauge are averaged: at batch
+/// 1024 about 50,000 events, enough for two digits of recall.
 const WINDOW_STEPS: usize = 50;
 
-/// After so many steps in a row without a finite loss the state itself is broken: a bad event costs
-/// itself alone.
+/// After this many steps in a row without a finite loss the state itself is broken: a bad event
+/// costs itself alone.
 const NONFINITE_IN_A_ROW_MAX: u32 = 8;
 
 /// Times that ages are computed from, ms since 1970; 0: not yet.
@@ -51,19 +51,19 @@ impl Clocks {
     }
 }
 
-/// What the trainer's loop counts.
+/// The counts of the trainer's loop.
 pub struct RunStats {
     /// Recall over this run.
     pub recall: Recall,
     window: Recall,
     losses: VecDeque<f32>,
-    /// Losses of less than a full batch since the newest of those, weighted by events; and the
-    /// events.
+    /// Sum of losses weighted by events, and the number of events, since the newest of `losses`:
+    /// less than a full batch.
     part: (f64, usize),
     /// Events that could not be trained on.
     pub(super) unusable: u64,
     pub(super) nonfinite_steps: u64,
-    /// Those in a row up to now.
+    /// Steps without a finite loss, in a row up to now.
     nonfinite_in_a_row: u32,
     /// The trainer's offsets are exact: it is not within a shuffle window.
     pub(super) whole: bool,
@@ -72,7 +72,7 @@ pub struct RunStats {
     pub records_before: u64,
     /// Records that this run will read; 0: it has no end.
     pub total: u64,
-    /// What the source thread last saw.
+    /// The source thread's last observation.
     pub outlook: Arc<Outlook>,
     evictions: Vec<u64>,
     /// When the first batch came, and when the last one was trained on.
@@ -119,7 +119,7 @@ impl RunStats {
         self.losses.iter().map(|&loss| f64::from(loss)).sum::<f64>() / self.losses.len() as f64
     }
 
-    /// Whether so many steps in a row failed that no other will do better.
+    /// Whether too many steps in a row failed for the next one to do better.
     pub(super) fn is_broken(&self) -> bool {
         self.nonfinite_in_a_row >= NONFINITE_IN_A_ROW_MAX
     }
@@ -144,7 +144,7 @@ impl RunStats {
             self.nonfinite_steps += 1;
             metrics.nonfinite_steps_total.inc();
         }
-        // Among fewer items than a window has, a rank would flatter; of a failed step it says
+        // Among fewer items than a window has, a rank would flatter; after a failed step it says
         // nothing.
         if report.loss.is_finite() && report.candidates >= size {
             for &rank in &report.ranks {
@@ -158,8 +158,8 @@ impl RunStats {
         }
     }
 
-    /// Takes in the mean loss of some events. A step of one event says little: what is shown is of
-    /// a full batch's worth.
+    /// Adds the mean loss of some events. A step of one event says little, so the gauge shows the
+    /// mean of a full batch's worth.
     #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
     fn count_loss(&mut self, metrics: &Metrics, loss: f32, events: usize, size: usize) {
         let (sum, count) = &mut self.part;

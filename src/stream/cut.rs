@@ -1,9 +1,9 @@
-//! Where a bounded read ends its batches.
+//! The sizes of a bounded read's batches.
 //!
-//! A live trainer gets what came within `batch.linger_ms`, so its batches have any size; a replay
-//! fills every batch. A cut makes a replay's batches as small as a trickle's, to try what that
-//! teaches. Owns: the size of each batch, as a function of the place in the log where it begins, so
-//! that a run that goes on from a checkpoint cuts as one that never stopped.
+//! A live trainer gets the events of `batch.linger_ms`, so its batches have any size; a replay
+//! fills every batch. A cut makes a replay's batches as small as a trickle's, to see what they
+//! teach. Owns: the size of each batch, as a function of the place in the log where it begins, so
+//! that a run that resumes from a checkpoint cuts as if it had never stopped.
 
 use std::fmt;
 use std::str::FromStr;
@@ -18,7 +18,7 @@ pub enum Cut {
     /// As many as a batch holds.
     #[default]
     Full,
-    /// Always so many, but no more than a batch holds.
+    /// This many, but no more than a batch holds.
     Every(usize),
     /// Sizes drawn by this seed: stretches of the log that trickle, that are busy, and bursts of
     /// full batches.

@@ -19,7 +19,8 @@ use super::outbox::{Outbox, Outgoing, SendError};
 const QUEUE_KBYTES: usize = 64 << 10;
 /// The producer's limit less room for key and headers.
 const PAYLOAD_BYTES_MAX: usize = client::MESSAGE_BYTES_MAX - (64 << 10);
-/// What is kept of a payload that the broker finds too large: its topics' default limit is 1 MiB.
+/// Bytes that are kept of a payload that the broker finds too large: the default limit of a topic
+/// is 1 MiB.
 const TRUNCATED_BYTES: usize = 512 << 10;
 /// The longest error text in a header.
 const ERROR_CHARS_MAX: usize = 500;
@@ -33,9 +34,9 @@ pub struct Letter<'r> {
     pub payload: Option<&'r [u8]>,
     /// The record's Kafka timestamp.
     pub time_ms: Option<i64>,
-    /// Where it stood.
+    /// Its partition.
     pub partition: i32,
-    /// Where it stood.
+    /// Its offset.
     pub offset: i64,
     /// The kind of fault.
     pub reason: &'r str,
@@ -169,7 +170,7 @@ fn too_large(failure: &Failure) -> bool {
     code == Some(RDKafkaErrorCode::MessageSizeTooLarge) && bytes > TRUNCATED_BYTES
 }
 
-/// What a person may do when letters do not arrive.
+/// Advice for a person when letters do not arrive.
 fn advice() -> &'static str {
     "a rejected record could not be sent to the dead-letter topic (nothing was skipped: a restart \
      reads it again; kafka.dead_letter_topic = \"\" only counts rejected records)"

@@ -25,7 +25,7 @@ pub const RECORD_BYTES_MAX: usize = 1 << 20;
 #[derive(Debug)]
 pub struct Mapping {
     fields: Fields,
-    /// Scratch: what the current record holds.
+    /// Scratch: the values of the current record.
     found: FieldValues,
     query: Side,
     item: Side,
@@ -85,7 +85,7 @@ impl Mapping {
     }
 
     /// Appends the event of one record to `events`, whose features are those of the config.
-    /// `record_time_ms` is Kafka's own timestamp, used where the config names no field.
+    /// `record_time_ms` is Kafka's own timestamp, used if the config names no field.
     ///
     /// # Errors
     /// The first thing that makes the record unusable; `events` are then as they were.
@@ -101,7 +101,7 @@ impl Mapping {
         self.append(record_time_ms, events).inspect_err(|_| events.truncate(before))
     }
 
-    /// Appends what was found; where that fails, part of it.
+    /// Appends the values that were found. If that fails, some of them may have been appended.
     fn append(&self, record_time_ms: Option<i64>, events: &mut Events) -> Result<(), DecodeError> {
         let (query, item) = (&self.query, &self.item);
         let found = &self.found;

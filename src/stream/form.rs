@@ -1,6 +1,6 @@
-//! A word of a person that has not the form it should have.
+//! The error for a person's word that does not have the required form.
 
-/// What was written, and the forms that would be right.
+/// A message that quotes the word and lists the forms that would be right.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct WrongForm(pub(super) String);

@@ -1,9 +1,9 @@
 //! Partitions become one sequence, and the sequence becomes batches.
 //!
 //! Owns: the order between partitions, and where a batch ends. Both are functions of the log
-//! alone: whatever way the broker delivers the partitions, the same log gives the same batches.
-//! For that the order keeps no memory beyond the records it holds, so a run that goes on from
-//! offsets merges as one that never stopped.
+//! alone: however the broker delivers the partitions, the same log gives the same batches.
+//! Therefore the order keeps no memory beyond the records it holds, and a run that resumes from
+//! offsets merges as if it had never stopped.
 //!
 //! Must never know: the clock (`now` is an argument), the consumer.
 
@@ -37,7 +37,7 @@ pub struct Record {
     pub time_ms: Option<i64>,
 }
 
-/// One record of the merged sequence, and where it stood.
+/// One record of the merged sequence, and its place in the log.
 #[derive(Clone, Copy, Debug)]
 struct MergedRecord {
     partition: i32,
@@ -49,17 +49,17 @@ struct MergedRecord {
 /// Merges partitions, each in its own order, by the event times of their heads.
 ///
 /// A late record does not overtake within its partition, nor is it held back by the records
-/// before it: the smallest head goes next, and of equal ones that of the smallest partition.
+/// before it: the smallest head goes next, and equal heads go in the order of their partitions.
 #[derive(Debug)]
 pub struct Merge {
     order: Order,
     backlogs: Vec<Backlog>,
     index: BTreeMap<i32, usize>,
-    /// Times of the heads of all backlogs that have one, by backlog.
+    /// The time of each backlog's head, with the backlog's index, if it has one.
     heads: BinaryHeap<Reverse<(i64, usize)>>,
-    /// Active backlogs without a head: while there is one, nothing may go.
+    /// Number of active backlogs without a head: while there is one, no record may leave.
     starved: usize,
-    /// `Order::Arrival`: the backlogs of the entries, as they came.
+    /// For `Order::Arrival`: the backlog of each record, in the order in which they came.
     arrivals: VecDeque<usize>,
     buffered: usize,
 }
@@ -74,8 +74,8 @@ struct Backlog {
 }
 
 impl Record {
-    /// The place among the heads of partitions. A rejected record has no time: it goes at once,
-    /// so that it holds nothing back.
+    /// Decides which partition's head goes next. A rejected record has no time: it goes at once, so
+    /// that it holds nothing back.
     fn time(self) -> i64 {
         self.time_ms.unwrap_or(i64::MIN)
     }
@@ -160,7 +160,7 @@ impl Merge {
         self.set_supply(partition, supply);
     }
 
-    /// Says that nothing more comes from `partition`. This is for good.
+    /// Says that nothing more will ever come from `partition`.
     pub fn finish(&mut self, partition: i32) {
         self.set_supply(partition, Supply::Finished);
     }
@@ -196,7 +196,7 @@ impl Merge {
         Some(MergedRecord { partition: backlog.partition, offset: record.offset, event })
     }
 
-    /// Lets go of the events that have left.
+    /// Frees the events that have left.
     fn release(&mut self) {
         self.backlogs.iter_mut().for_each(|backlog| backlog.events.release());
     }
@@ -244,8 +244,8 @@ impl Batcher {
         Batcher { full, cut, size, batch: Batch::new(empty, offsets), since: None }
     }
 
-    /// Takes what is certain of the sequence, until the batch is full; `now` counts only for the
-    /// first record of a batch.
+    /// Takes the part of the sequence that is certain, until the batch is full; `now` counts only
+    /// for the first record of a batch.
     pub fn fill(&mut self, merge: &mut Merge, now: Instant) {
         let room = self.size - self.batch.len();
         let mut places = Vec::new();
@@ -294,7 +294,8 @@ impl Batcher {
         &self.batch.offsets
     }
 
-    /// The batch as it is, if anything went in. It has no events where all were rejected.
+    /// The batch in its present state, if anything went in. If all records were rejected, it has no
+    /// events.
     pub fn take(&mut self) -> Option<Batch> {
         self.since.take()?;
         let mut next = Batch::new(Events::like(&self.batch.events), self.batch.offsets.clone());
@@ -333,7 +334,7 @@ mod tests {
         Logged { partition, offset, time_ms: None }
     }
 
-    /// What becomes of it, and its event.
+    /// The record after decoding, and its event.
     fn decoded(record: Logged) -> (Record, Events) {
         let mut events = Events::new(1, 0);
         let id = record.id();
@@ -438,7 +439,7 @@ mod tests {
         assert!(batcher.take().is_none());
     }
 
-    /// What decides about a batch's training, comparable.
+    /// The parts of a batch that decide about training, comparable.
     fn digest(batch: &Batch) -> String {
         format!("{batch:?}")
     }

@@ -28,7 +28,7 @@ const STANDSTILL_MAX: Duration = Duration::from_secs(2 * DELIVERY_WAIT_MAX.as_se
 /// One record to send.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Outgoing<'r> {
-    /// Where it goes.
+    /// The topic it goes to.
     pub(crate) topic: &'r str,
     /// Its partition; none: the one that Java's client would choose for its key.
     pub(crate) partition: Option<i32>,
@@ -50,7 +50,7 @@ pub(crate) enum SendError {
     Refused {
         /// The record's topic.
         topic: String,
-        /// What is wrong, and what to do.
+        /// The fault, and what to do.
         reason: String,
     },
     /// Nothing leaves the queue.
@@ -77,14 +77,14 @@ pub(crate) enum SendError {
         topic: String,
         /// Key of the first one.
         key: String,
-        /// What is wrong with the first one, and what to do.
+        /// The fault of the first one, and what to do.
         reason: String,
         /// All of them, in the order of their failures.
         failed: Vec<Failure>,
     },
 }
 
-/// Sends records, and waits for room where the brokers are slower than the sender.
+/// Sends records, and waits for room when the brokers are slower than the sender.
 pub(crate) struct Outbox {
     producer: BaseProducer<Deliveries>,
     brokers: String,

@@ -79,12 +79,12 @@ impl fmt::Display for Position {
     }
 }
 
-/// What to read: from these offsets, and up to those (exclusive) if it is bounded.
+/// A part of the log: from these offsets, and up to those (exclusive) if it is bounded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Range {
     /// The next offset to read of every partition.
     pub from: Offsets,
-    /// Where each partition ends; none: it never does.
+    /// The end of each partition; none: the range has no end.
     pub to: Option<Offsets>,
 }
 

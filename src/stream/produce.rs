@@ -30,7 +30,7 @@ const REPORT_EVERY: u64 = 8192;
 /// Compressed input is read in pieces of this size.
 const READ_BYTES: usize = 256 << 10;
 
-/// What was sent.
+/// The result of sending.
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
 pub struct Produced {
     /// Records on the broker.
@@ -47,7 +47,7 @@ pub struct Input {
     pub lines: Box<dyn BufRead + Send>,
     /// Bytes read of the source so far, before decompression.
     pub read: Arc<AtomicU64>,
-    /// Size of the source, where it is a file.
+    /// Size of the source, if it is a file.
     pub total: Option<u64>,
 }
 
@@ -58,7 +58,7 @@ impl std::fmt::Debug for Input {
 }
 
 impl Input {
-    /// Opens a file, or standard input where `path` is `-`.
+    /// Opens a file, or standard input if `path` is `-`.
     ///
     /// # Errors
     /// If it cannot be opened or read.
@@ -190,7 +190,8 @@ impl Envelope {
         Envelope { fields, found: FieldValues::default(), key, time, unit: config.timestamp.unit }
     }
 
-    /// Of a line that is no good both are none: it goes to any partition, with the present time.
+    /// The key and the time of a line. A bad line has neither: it goes to any partition, with the
+    /// present time.
     fn of(&mut self, line: &[u8]) -> (Option<String>, Option<i64>) {
         let Ok(text) = std::str::from_utf8(line) else { return (None, None) };
         let found = &mut self.found;

@@ -13,7 +13,7 @@ pub(super) struct EventQueue {
     next: EventPlace,
 }
 
-/// Where an event stands in its queue, until that lets go of what has left.
+/// An event's place in its queue. It is valid until [`EventQueue::release`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct EventPlace {
     block: usize,
@@ -28,7 +28,7 @@ impl EventQueue {
         }
     }
 
-    /// The next event leaves, and stays where it stands until [`EventQueue::release`].
+    /// The next event leaves; its place stays readable until [`EventQueue::release`].
     ///
     /// # Panics
     /// If there is none.
@@ -42,12 +42,12 @@ impl EventQueue {
         place
     }
 
-    /// The event at `place`, as one of a block.
+    /// The block that holds the event at `place`, and its index there.
     pub(super) fn get(&self, place: EventPlace) -> (&Events, usize) {
         (&self.blocks[place.block], place.event)
     }
 
-    /// Lets go of the blocks that have left.
+    /// Frees the blocks whose events have all left.
     pub(super) fn release(&mut self) {
         self.blocks.drain(..std::mem::take(&mut self.next.block));
     }

@@ -34,15 +34,15 @@ use intake::Intake;
 use lanes::Lanes;
 use millrace_events::{Batch, Offsets};
 
-/// What [`Source::next`] found.
+/// The answer of [`Source::next`].
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "moved once a batch, never stored in numbers")]
 pub enum Next {
-    /// The next batch. It has no events where only rejected records lie between two offsets.
+    /// The next batch. If only rejected records lie between two offsets, it has no events.
     Batch(Batch),
     /// Nothing yet.
     Idle,
-    /// A bounded range is read to its end, and everything was handed out.
+    /// A bounded range is read to its end, and every batch was handed out.
     End,
 }
 
@@ -66,8 +66,8 @@ impl std::fmt::Debug for Source {
     }
 }
 
-/// An error of the brokers is worth a word in the next log line, which comes once a minute; an
-/// older one explains nothing.
+/// An error of the brokers that is younger than this is worth a word in the next log line, which
+/// comes once a minute; an older one explains nothing.
 const TROUBLE_RECENT: Duration = Duration::from_secs(70);
 /// How long an incomplete batch waits for more, since its first record.
 #[derive(Clone, Copy, Debug)]
@@ -88,7 +88,7 @@ impl Linger {
         (!enough.is_zero()).then_some(linger)
     }
 
-    /// When `batcher` gives what it has; none: nothing went in yet.
+    /// When `batcher` hands out its incomplete batch; none: nothing went in yet.
     fn due(self, batcher: &Batcher) -> Option<Instant> {
         let few = !batcher.is_empty() && batcher.len() < self.min_events;
         Some(batcher.since()? + if few { self.few } else { self.enough })
@@ -126,8 +126,8 @@ impl Source {
     /// busy: librdkafka reports errors only then.
     ///
     /// # Errors
-    /// What no retry cures: too many rejected records, offsets that left the log, a topic that
-    /// is gone, refused credentials, dead letters that cannot be delivered.
+    /// Faults that no retry cures: too many rejected records, offsets that left the log, a topic
+    /// that no longer exists, refused credentials, dead letters that cannot be delivered.
     pub fn next(&mut self, wait: Duration) -> anyhow::Result<Next> {
         let deadline = Instant::now() + wait;
         let mut polled = false;
@@ -154,7 +154,8 @@ impl Source {
         }
     }
 
-    /// Its rejected records are on the broker before anyone can record its offsets as done.
+    /// Hands out `batch`, after its dead letters are on the broker: nobody may record its offsets
+    /// as done before that.
     fn hand_out(&mut self, mut batch: Batch) -> anyhow::Result<Next> {
         batch.pass = self.pass;
         if batch.rejected > 0 {
@@ -163,8 +164,8 @@ impl Source {
         Ok(Next::Batch(batch))
     }
 
-    /// Takes the records that are there, and makes batches of those that were taken before; where
-    /// there is neither, waits for some.
+    /// Takes the records that have arrived, and meanwhile makes batches of those taken before. If
+    /// there are neither, it waits for records.
     fn poll(&mut self, wait: Duration) -> anyhow::Result<()> {
         self.serve()?;
         let before = self.intake.merge.buffered_total();
@@ -178,7 +179,7 @@ impl Source {
             self.lanes.wait(wait);
             return Ok(());
         }
-        // What came before an end or an error is taken before that.
+        // Records that came before an end or an error are taken before it.
         for part in parts {
             self.intake.take(part, &mut self.dead)?;
         }
@@ -190,7 +191,7 @@ impl Source {
         self.lanes.close(&self.topic, &self.intake.finished)
     }
 
-    /// Takes what is about no partition.
+    /// Serves events that belong to no partition (errors, callbacks).
     fn serve(&self) -> anyhow::Result<()> {
         match self.topic.consumer.poll(Duration::ZERO) {
             None => Ok(()),
@@ -202,7 +203,7 @@ impl Source {
         }
     }
 
-    /// Sorts the errors that pass from those that do not. (The former are logged by
+    /// Tells errors that pass by themselves from those that do not. (The former are logged by
     /// [`super::client::Watch`], and librdkafka retries.)
     fn trouble(&self, error: &KafkaError) -> anyhow::Result<()> {
         use RDKafkaErrorCode as Code;
@@ -262,7 +263,7 @@ impl Source {
     pub fn lag(&self) -> Vec<(i32, i64)> {
         let offsets = self.intake.batcher.offsets();
         let lag = |(partition, next): (i32, i64)| {
-            // Markers and compacted records at the end are nothing that anyone waits for.
+            // Nobody waits for markers and compacted records at the end.
             if self.intake.merge.drained(partition) && !self.intake.finished.contains(&partition) {
                 return Some((partition, 0));
             }
@@ -272,8 +273,8 @@ impl Source {
         offsets.iter().filter_map(lag).collect()
     }
 
-    /// What the next batch waits for, in words for a person. Brokers that lately gave trouble are
-    /// named with their last error.
+    /// Says in words, for a person, why there is no next batch yet. If the brokers lately gave
+    /// trouble, their last error is quoted.
     pub fn waits_for(&self) -> String {
         let Intake { merge, batcher, .. } = &self.intake;
         let partitions = batcher.offsets().iter().map(|(partition, _)| partition);
@@ -296,7 +297,7 @@ impl Source {
         }
     }
 
-    /// Tells that the log has an example of these reasons: an earlier pass of the run showed them.
+    /// Notes that the log has an example of these reasons: an earlier pass of the run showed them.
     pub fn have_shown(&mut self, reasons: impl Iterator<Item = &'static str>) {
         for reason in reasons {
             self.intake.guard.is_first(reason);

@@ -153,7 +153,7 @@ impl Topic {
         Ok(offsets)
     }
 
-    /// What lies between two positions.
+    /// The range between two positions.
     ///
     /// # Errors
     /// As [`Topic::partitions`].
@@ -182,7 +182,7 @@ impl Topic {
         Ok(found)
     }
 
-    /// Where a partition ended at the last fetch; none before the first one.
+    /// The end of a partition as of the last fetch; none before the first one.
     pub(super) fn cached_end(&self, partition: i32) -> Option<i64> {
         let name = std::ffi::CString::new(self.name.as_str()).ok()?;
         let (mut low, mut high) = (0_i64, 0_i64);

@@ -1,4 +1,4 @@
-//! What the log says of a checkpoint's offsets: go on, go on with a loss, or stop.
+//! A verdict on a checkpoint's offsets: resume, resume with a loss, or stop.
 //!
 //! Must never know: the broker, or a checkpoint's files.
 
@@ -8,12 +8,12 @@ use millrace_events::Offsets;
 use super::topic::Watermarks;
 use crate::config::OnDataLoss;
 
-/// Where a checkpoint goes on, in a log that may have moved since.
+/// The offsets at which a checkpoint resumes, in a log that may have moved since.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    /// Where to read on.
+    /// The next offset to read of each partition.
     pub offsets: Offsets,
-    /// What was lost on the way, one sentence a partition; to be logged.
+    /// The losses, one sentence for each partition; to be logged.
     pub warnings: Vec<String>,
 }
 
@@ -21,8 +21,8 @@ pub struct Verdict {
 /// not know are new, and are read from their beginning.
 ///
 /// # Errors
-/// A message that says what to do: where the log no longer (or never) holds an offset and
-/// `on_data_loss` does not allow to go on, and where the topic is not the one it was.
+/// A message that says what to do, if the log no longer (or never) held an offset and
+/// `on_data_loss` does not allow a loss, or if the topic is not the one it was.
 pub fn judge(
     stored: &Offsets,
     watermarks: &Watermarks,

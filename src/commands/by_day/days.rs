@@ -78,8 +78,8 @@ impl<'a> Days<'a> {
         Ok(Some(day_of(self.batch.events.times_ms[self.at])))
     }
 
-    /// Begins the day of the next event, after the one before has been read to its end; `None`
-    /// where there is nothing more.
+    /// Begins the day of the next event, after the one before has been read to its end; `None` at
+    /// the end of the log.
     pub(super) fn begin_day(&mut self) -> anyhow::Result<Option<i64>> {
         let next = self.peek()?;
         if let Some(next) = next {

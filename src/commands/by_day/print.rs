@@ -1,4 +1,4 @@
-//! What `millrace replay --by-day` prints and draws.
+//! The table and the plot of `millrace replay --by-day`.
 
 use std::time::Duration;
 

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use crate::commands::session::Usage;
 use crate::train::frequency::{Frequency, Meaning};
 
-/// What the exact count looks back on.
+/// The part of the past that the exact count looks back on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LookBack {
     /// The last batches.
@@ -132,9 +132,9 @@ impl Recent {
 pub(super) struct Compared {
     /// Copies in the window.
     pub(super) count: u32,
-    /// Of a batch.
+    /// Copies in a batch, by the exact count.
     pub(super) exact: f64,
-    /// Of a batch.
+    /// Copies in a batch, by the estimate.
     pub(super) estimate: f64,
 }
 

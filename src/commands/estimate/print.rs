@@ -1,4 +1,4 @@
-//! What `millrace estimate` prints.
+//! The output of `millrace estimate`.
 
 use std::time::Duration;
 
@@ -198,7 +198,7 @@ impl Contestant {
     }
 }
 
-/// As it is written: 0.01, where the nearest double of the float is 0.009999999776.
+/// A float as people write it: 0.01, though the float's nearest double is 0.009999999776.
 fn decimal(value: f32) -> Value {
     number(value.to_string().parse().expect("a float prints as a number"))
 }

@@ -7,9 +7,9 @@ use anyhow::bail;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::super::bounded::{read_again, read_cut};
-use super::super::report::by_k;
 use super::print::{bands, quality};
+use crate::commands::bounded::{read_again, read_cut};
+use crate::commands::report::by_k;
 use crate::config::Config;
 use crate::stream::cut::Cut;
 use crate::stream::position::Range;
@@ -20,7 +20,7 @@ use millrace_events::Offsets;
 /// Arguments of `evaluate --progressive`.
 #[derive(Args)]
 pub(super) struct StreamArgs {
-    /// With --progressive: candidates are the items of the last so many hours.
+    /// With --progressive: candidates are the items of this many hours.
     #[arg(long, value_name = "HOURS", default_value_t = 24.0, requires = "progressive")]
     candidates_h: f64,
     /// With --progressive: weights of log q to compare.
@@ -39,7 +39,7 @@ pub(super) struct StreamArgs {
 pub(super) struct Stream<'a> {
     /// Its first records.
     pub(super) begin: Offsets,
-    /// Where scoring ends.
+    /// The end of scoring.
     pub(super) to: Offsets,
     /// How scored events are batched.
     pub(super) cut: Cut,

@@ -1,13 +1,13 @@
 //! One pass over a JSON text that keeps the mapped fields and skips the rest unread.
 //!
-//! What it keeps goes into a scratch that the next record reuses: a record costs no allocation.
+//! The kept values go into a scratch that the next record reuses: a record costs no allocation.
 
 use std::fmt;
 use std::ops::Range;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-/// What stood at a mapped field. Strings and elements of arrays stand in [`FieldValues`].
+/// The raw value of a mapped field. [`FieldValues`] holds the strings and the elements of arrays.
 // It is returned through memory. A tag of a byte is stored as one and loaded with its neighbours,
 // which waits for the store to reach the cache: a tenth of decoding.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -25,7 +25,8 @@ pub(crate) enum Raw {
     Nested,
 }
 
-/// Where a string or an array stands. 32 bits: no record or line is larger than 10 MiB.
+/// The place of a string or an array in the scratch. 32 bits are enough: no record or line is
+/// larger than 10 MiB.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Span {
     start: u32,
@@ -45,7 +46,7 @@ impl Span {
 }
 
 impl Raw {
-    /// What it is, for messages.
+    /// Its kind, for messages.
     pub(crate) fn what(self) -> &'static str {
         match self {
             Raw::Missing => "nothing",
@@ -79,8 +80,8 @@ pub(crate) struct Fields {
     slots: usize,
 }
 
-/// Where a field's value lands. A dotted path has two places: a key that is spelt with the dots,
-/// and the path through nested objects.
+/// The slots of a field's value. A dotted path has two: one for a key that is spelt with the dots,
+/// one for the path through nested objects.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FieldPlace {
     literal: usize,
@@ -210,7 +211,7 @@ impl Node {
         child.map(|child| &child.node)
     }
 
-    /// Of a key that stands twice the last one counts, with everything below it.
+    /// If a key repeats, the last one wins, with everything below it.
     fn clear(&self, found: &mut FieldValues) {
         if let Some(slot) = self.slot {
             found.slots[slot] = Raw::Missing;

@@ -1,4 +1,4 @@
-//! From what stood at a mapped field to what a feature holds. Pure, one kind a function.
+//! A mapped field's raw value becomes a feature's value. Pure; one function for each kind.
 
 use crate::config::TimeUnit;
 
@@ -7,7 +7,7 @@ use super::error::DecodeError;
 use super::scan::{FieldValues, Raw};
 use millrace_events::{Column, id_key};
 
-/// Event times must lie in the years 1 to 9999: what lies outside is a unit gone wrong.
+/// Event times must lie in the years 1 to 9999: a time outside is one in another unit.
 const TIMES_MS: std::ops::RangeInclusive<i64> = -62_135_596_800_000..=253_402_300_799_999;
 
 /// An id's text: strings as they are, integers in decimal.
@@ -146,7 +146,7 @@ pub(crate) fn time_ms(
         TimeUnit::Milliseconds => ("milliseconds", 1_000),
         TimeUnit::Microseconds => ("microseconds", 1),
     };
-    // What overflows lies outside of TIMES_MS as well.
+    // A time that overflows lies outside of TIMES_MS as well.
     let whole = |value: i64| Some(value.checked_mul(per_unit_us)?.div_euclid(1000));
     // A float's microseconds are exact up to the year 2255, and the cast saturates beyond.
     let fraction = |value: f64| {

@@ -1,9 +1,9 @@
 //! The partitions' queues: which of them is read next, and how far.
 //!
-//! librdkafka fetches each partition ahead into a queue of its own, up to a bound, and what the
-//! merge has no room for stays there. (With one queue for all, a partition far ahead must be
-//! paused, which throws away what was fetched of it: four partitions were fetched twice, 64 of them
-//! 17 times.)
+//! librdkafka fetches each partition ahead into a queue of its own, up to a bound. Records for
+//! which the merge has no room stay there. (With one queue for all, a partition far ahead must be
+//! paused, and a pause throws away its fetched records: four partitions were fetched twice, 64 of
+//! them 17 times.)
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,10 +18,10 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::super::client::Watch;
-use super::super::merge::Merge;
-use super::super::position::Range;
-use super::super::topic::Topic;
+use crate::stream::client::Watch;
+use crate::stream::merge::Merge;
+use crate::stream::position::Range;
+use crate::stream::topic::Topic;
 
 /// Records that a thread decodes at a time: takes longer (150 us) than to wake or start the thread.
 pub(super) const PART: usize = 256;
@@ -68,7 +68,7 @@ impl Lanes {
             let (full, ring) = (Arc::clone(&ready), ring.clone());
             queue.set_nonempty_callback(move || {
                 full.store(true, Ordering::Release);
-                // One that rings already is enough.
+                // A full channel means that the bell rings already.
                 ring.try_send(()).ok();
             });
             let end = range.to.as_ref().and_then(|to| to.next(partition));
@@ -80,10 +80,10 @@ impl Lanes {
         Ok(Lanes { lanes, turn: 0, share, bell })
     }
 
-    /// What may be read now, given what waits in the merge.
+    /// The records that may be read now, given those that wait in the merge.
     pub(super) fn round(&mut self, merge: &Merge) -> Round<'_> {
-        // Whole parts: of many partitions each would have room for as little as the last batch took
-        // of it, and a part costs as much as decoding ten records.
+        // Only whole parts: with many partitions, each would have room for no more than the last
+        // batch took from it, and a part costs as much as decoding ten records.
         let room = |lane: &Lane| match self.share.saturating_sub(merge.buffered(lane.partition)) {
             room if room < PART => 0,
             room => room,
@@ -97,13 +97,13 @@ impl Lanes {
         }
     }
 
-    /// Until a queue is no longer empty, at most `wait`.
+    /// Waits until a queue is no longer empty, at most `wait`.
     pub(super) fn wait(&self, wait: Duration) {
         // A timeout is no more than a reason to look again.
         self.bell.recv_timeout(wait).ok();
     }
 
-    /// Stops reading those that are finished.
+    /// Stops reading the partitions that are finished.
     pub(super) fn close(&mut self, topic: &Topic, finished: &BTreeSet<i32>) -> anyhow::Result<()> {
         let mut list = TopicPartitionList::new();
         for lane in self.lanes.extract_if(.., |lane| finished.contains(&lane.partition)) {
@@ -155,7 +155,8 @@ impl<'l> Round<'l> {
         while part.len() < most && self.stopped.is_none() {
             match lane.queue.poll(Duration::ZERO) {
                 None => return part,
-                // Past the end there may be a record where the last ones before it are gone.
+                // Compaction may have removed the last records before the end: then the next one
+                // lies past it.
                 Some(Ok(message)) if lane.end.is_some_and(|end| message.offset() >= end) => {
                     self.stopped = Some(KafkaError::PartitionEOF(lane.partition));
                 }
