@@ -10,10 +10,11 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use millrace::config::Config;
-use millrace::pipeline;
+use millrace::stream::client;
 use millrace::stream::cut::Cut;
-use millrace::stream::position::{self, Position, Range};
-use millrace::stream::source::{self, Next, Source};
+use millrace::stream::position::{Position, Range};
+use millrace::stream::source::{Next, Source};
+use millrace::stream::topic::Topic;
 use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
 use rdkafka::{Offset, TopicPartitionList};
@@ -36,12 +37,9 @@ fn main() -> anyhow::Result<()> {
     let sets = [format!("kafka.brokers={brokers}"), format!("kafka.topic={topic}")];
     let config =
         Config::load(Some(file.as_ref()), &sets).map_err(|faults| anyhow::anyhow!("{faults}"))?;
-    let client = source::consumer(&config)?;
-    let resolve = |position| position::resolve(&client, &topic, &brokers, position);
-    let (from, to) = (resolve(Position::Earliest)?, resolve(Position::Latest)?);
-    let records = pipeline::distance(&from, &to);
-    let partitions = from.iter().len();
-    let range = Range { from, to: Some(to) };
+    let range = Topic::of(&config)?.range(Position::Earliest, Position::Latest)?;
+    let records = range.records();
+    let partitions = range.from.iter().len();
     println!("{records} records of {topic}, {partitions} partitions; records/s");
     let mut rates: Vec<(&str, Vec<f64>)> = Vec::new();
     for round in 0..ROUNDS {
@@ -83,7 +81,7 @@ fn millrace(config: &Config, range: &Range) -> anyhow::Result<f64> {
 
 fn bare(config: &Config, range: &Range, records: u64) -> anyhow::Result<f64> {
     let began = Instant::now();
-    let consumer = source::consumer(config)?;
+    let consumer = client::consumer(config)?;
     let mut list = TopicPartitionList::new();
     for (partition, next) in range.from.iter() {
         list.add_partition_offset(range.from.topic(), partition, Offset::Offset(next))?;

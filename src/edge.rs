@@ -12,27 +12,26 @@ use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
-use crate::telemetry::{Health, Metrics};
+use crate::telemetry::Health;
 
 /// The running edge. Dropping it closes the port.
 pub struct Edge {
     shutdown: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
-    /// Where HTTP listens, if it does (the port is real where the config said 0).
+    /// The address of HTTP, if there is a server (the port is the real one if the config said 0).
     pub address: Option<SocketAddr>,
 }
 
 impl Edge {
     /// Listens on `listen` (empty: no server) and turns SIGTERM and SIGINT into `stop`; a second
-    /// signal ends the process at once.
+    /// signal ends the process at once. `scrape` renders the metrics.
     ///
     /// # Errors
     /// An address that cannot be bound.
     pub fn start(
         listen: &str,
-        metrics: Arc<Metrics>,
         health: Arc<Health>,
-        before_scrape: impl Fn(&Metrics) + Send + Sync + 'static,
+        scrape: impl Fn() -> String + Send + Sync + 'static,
         stop: Arc<AtomicBool>,
     ) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -49,8 +48,7 @@ impl Edge {
                 tokio::spawn(watch_signals(stop));
                 let closed = async move { closed.await.unwrap_or_default() };
                 let Some(listener) = listener else { return closed.await };
-                let served =
-                    crate::telemetry::serve(listener, metrics, health, before_scrape, closed);
+                let served = crate::telemetry::serve(listener, health, scrape, closed);
                 if let Err(error) = served.await {
                     tracing::error!("the HTTP server stopped: {error:#}");
                 }

@@ -6,18 +6,20 @@
 //!
 //! Each stage ends because the channel before it closes: the source ends (end of a bounded range,
 //! a signal, a fault), the trainer drains or drops what waits, takes a last snapshot and closes its
-//! channel, and so on down the line. Nothing is lost on any way out: what was not trained is read
-//! again from the checkpoint's offsets. A shuffle window has offsets only at its end, so snapshots
-//! are taken there, and a stop trains the window to its end first. A thread that fails or panics
-//! sets the stop flag, so that no run goes on without one of its stages.
+//! channel, and so on down the line. Nothing is lost on any way out: events that were not trained
+//! are read again from the checkpoint's offsets. A shuffle window has offsets only at its end, so
+//! snapshots are taken there, and a stop trains the window to its end first. A thread that fails or
+//! panics sets the stop flag, so that no run continues without one of its stages.
 
 mod durable;
 mod line;
-mod live;
+mod metrics;
 mod passes;
 mod placement;
+mod plan;
 mod reader;
 mod start;
+mod stats;
 mod unusable;
 
 use std::path::Path;
@@ -31,38 +33,36 @@ use crossbeam_channel::{RecvTimeoutError, TrySendError};
 use crate::checkpoint::{Checkpoint, Store};
 use crate::config::Config;
 use crate::publish::{Published, Publisher};
-use crate::stream::cut::Cut;
-use crate::stream::position::Position;
-use crate::telemetry::{Health, Metrics};
+use crate::telemetry::Health;
 use millrace_events::Batch;
 use millrace_train::evaluation::Recall;
 use millrace_train::placement::Placement;
 use millrace_train::trainer::{Phase, StepReport, Trainer};
 
 use line::Line;
-use start::Begun;
+use metrics::{Queue, StepPhase};
+use start::RunStart;
 use unusable::Unusable;
 
-pub use live::{Clocks, Live};
+pub use metrics::Metrics;
 pub use placement::placement;
+pub use plan::{Publication, RunPlan};
 pub use reader::Outlook;
-pub use start::{distance, restore};
-
-/// Cut-offs of progressive recall.
-pub const RECALL_KS: [u32; 3] = [10, 50, 100];
+pub use start::restore;
+pub use stats::{Clocks, RunStats};
 
 /// How long a stage waits before it looks at the stop flag again.
 const TICK: Duration = Duration::from_millis(100);
 
-/// What a run works with.
-pub struct Setting {
+/// The surroundings of a run: its config, its device, and its ways to the outside.
+pub struct Site {
     /// The whole config.
     pub config: Config,
-    /// Where the towers run.
+    /// The device of the towers.
     pub placement: Placement,
     /// The metrics registry.
     pub metrics: Arc<Metrics>,
-    /// What `/healthz` and `/readyz` say.
+    /// The state behind `/healthz` and `/readyz`.
     pub health: Arc<Health>,
     /// Set from outside to end the run after the current step.
     pub stop: Arc<AtomicBool>,
@@ -70,37 +70,7 @@ pub struct Setting {
     pub clocks: Arc<Clocks>,
 }
 
-/// What part of the log a run reads.
-#[derive(Clone, Debug)]
-pub struct Bounds {
-    /// Where to begin without a checkpoint.
-    pub from: Position,
-    /// Where to end; `None`: never.
-    pub to: Option<Position>,
-    /// How often the range is read over the life of the state; 1: once.
-    pub passes: u32,
-    /// Makes batches smaller than they need to be.
-    pub cut: Cut,
-    /// Sets existing checkpoints aside instead of going on from the newest.
-    pub fresh: bool,
-    /// Whether it publishes.
-    pub publication: Publication,
-}
-
-/// Whether, and how firmly, a run publishes its checkpoints.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Publication {
-    /// Nothing is published, and no producer is made.
-    Never,
-    /// Every `publish.every_checkpoints`-th checkpoint. A failure is counted and logged, since the
-    /// next version replaces the one that failed; a stop does not wait for a sweep over the corpus.
-    Live,
-    /// The same and the last checkpoint, whatever stops the run. A failure ends the run: it would
-    /// not do what it was started for.
-    Complete,
-}
-
-/// What a run did.
+/// The outcome of a run.
 #[derive(Clone, Debug)]
 pub struct Summary {
     /// Events trained on in the life of the state, this run included.
@@ -119,13 +89,13 @@ pub struct Summary {
     pub step: u64,
     /// Seconds from the first batch to the last update; the checkpoint after it is not in.
     pub seconds: f64,
-    /// Mean loss of the last 50 steps; NaN without steps.
+    /// Mean loss of the last 50 full batches' worth of events; NaN without any.
     pub loss: f64,
     /// Recall among the candidates of each batch, before training on it, over this run.
     pub recall: Recall,
     /// Steps whose loss was not finite.
     pub nonfinite_steps: u64,
-    /// The last checkpoint; none where the state has seen no event.
+    /// The last checkpoint; none if the state has seen no event.
     pub checkpoint: Option<Checkpoint>,
     /// The last version published by this run.
     pub published: Option<Published>,
@@ -138,22 +108,22 @@ pub struct Summary {
 /// One message that says what failed and what to do. State trained before the failure is in the
 /// last checkpoint.
 pub fn run(
-    setting: &Setting,
-    bounds: &Bounds,
-    observe: &mut dyn FnMut(&Trainer, &Live),
+    site: &Site,
+    plan: &RunPlan,
+    observe: &mut dyn FnMut(&Trainer, &RunStats),
 ) -> anyhow::Result<Summary> {
-    let config = &setting.config;
-    setting.health.set_phase("restoring the newest checkpoint");
+    let config = &site.config;
+    site.health.set_phase("restoring the newest checkpoint");
     let store = Store::open(Path::new(&config.checkpoint.directory), config.checkpoint.keep)?;
     with_rollback(
-        |fresh| run_once(setting, &store, &Bounds { fresh, ..bounds.clone() }, observe),
-        bounds.fresh,
+        |fresh| run_once(site, &store, &RunPlan { fresh, ..plan.clone() }, observe),
+        plan.fresh,
     )
-    .inspect_err(|error| setting.health.fail(format!("{error:#}")))
+    .inspect_err(|error| site.health.fail(format!("{error:#}")))
 }
 
-/// Runs, and once more from the last good checkpoint where the state has broken. Training repeats
-/// to the bit: what breaks at the same step again would break for ever.
+/// Runs; if the state breaks, runs once more from the last good checkpoint. Training repeats to the
+/// bit: a state that breaks at the same step again would break for ever.
 fn with_rollback<T>(
     mut run: impl FnMut(bool) -> anyhow::Result<T>,
     fresh: bool,
@@ -179,7 +149,7 @@ fn with_rollback<T>(
     }
 }
 
-/// The state is no longer one of numbers.
+/// The state holds values that are not finite.
 #[derive(Debug, thiserror::Error)]
 #[error("step {step}: the model is no longer finite: a weight, a row or each of the last losses")]
 struct Broken {
@@ -188,24 +158,24 @@ struct Broken {
 
 /// One run, until its range ends or something fails.
 fn run_once(
-    setting: &Setting,
+    site: &Site,
     store: &Store,
-    bounds: &Bounds,
-    observe: &mut dyn FnMut(&Trainer, &Live),
+    plan: &RunPlan,
+    observe: &mut dyn FnMut(&Trainer, &RunStats),
 ) -> anyhow::Result<Summary> {
-    let Begun { mut trainer, run, passes, total } = start::start(setting, store, bounds)?;
-    let publisher = publisher(setting, bounds.publication)?;
-    let publisher = publisher.map(|publisher| (publisher, bounds.publication));
-    let mut live = Live::new(&trainer, total);
-    setting.health.set_ready(true);
+    let RunStart { mut trainer, run, passes, total } = start::start(site, store, plan)?;
+    let publisher = publisher(site, plan.publication)?;
+    let publisher = publisher.map(|publisher| (publisher, plan.publication));
+    let mut stats = RunStats::new(&trainer, total);
+    site.health.set_ready(true);
     std::thread::scope(|scope| {
-        let outlook = Arc::clone(&live.outlook);
-        let line = Line::start(scope, setting, (store, run), passes, publisher, outlook)?;
-        let trained = train(setting, &mut trainer, &mut live, &line, observe);
-        // What has broken must not take the place of what was good.
+        let outlook = Arc::clone(&stats.outlook);
+        let line = Line::start(scope, site, (store, run), passes, publisher, outlook)?;
+        let trained = train(site, &mut trainer, &mut stats, &line, observe);
+        // A broken state must not take the place of a good checkpoint.
         let broken = trained.as_ref().is_err_and(|error| error.is::<Broken>());
-        let ended = line.finish(&mut trainer, live.whole && !broken);
-        setting.health.set_ready(false);
+        let ended = line.finish(&mut trainer, stats.whole && !broken);
+        site.health.set_ready(false);
         let ended = ended?;
         trained?;
         ensure!(
@@ -216,15 +186,15 @@ fn run_once(
             trained: trainer.progress().events,
             rejected: trainer.progress().rejected,
             records_this_run: trainer.progress().events + trainer.progress().rejected
-                - live.records_before,
+                - stats.records_before,
             pass: trainer.progress().pass,
-            rejected_by_reason: by_reason(ended.rejected_by_reason, live.unusable),
-            began_at_step: live.step_before,
+            rejected_by_reason: by_reason(ended.rejected_by_reason, stats.unusable),
+            began_at_step: stats.step_before,
             step: trainer.progress().step,
-            seconds: live.seconds(),
-            loss: live.loss(),
-            recall: live.recall,
-            nonfinite_steps: live.nonfinite_steps,
+            seconds: stats.seconds(),
+            loss: stats.loss(),
+            recall: stats.recall,
+            nonfinite_steps: stats.nonfinite_steps,
             checkpoint: ended.checkpoint,
             published: ended.published?,
         })
@@ -240,42 +210,43 @@ fn by_reason(mut rejected: Vec<(String, u64)>, unusable: u64) -> Vec<(String, u6
 }
 
 /// The publisher of a run that publishes at all.
-fn publisher(setting: &Setting, publication: Publication) -> anyhow::Result<Option<Publisher>> {
-    if publication == Publication::Never || setting.config.publish.topic.is_empty() {
+fn publisher(site: &Site, publication: Publication) -> anyhow::Result<Option<Publisher>> {
+    if publication == Publication::Never || site.config.publish.topic.is_empty() {
         return Ok(None);
     }
-    Publisher::new(&setting.config, &setting.placement).map(Some)
+    Publisher::new(&site.config, &site.placement).map(Some)
 }
 
 /// The trainer: steps until the source is done, the run stops (at the end of a window), or the
 /// source fails.
 fn train(
-    setting: &Setting,
+    site: &Site,
     trainer: &mut Trainer,
-    live: &mut Live,
+    stats: &mut RunStats,
     Line { batches, snapshots, .. }: &Line<'_>,
-    observe: &mut dyn FnMut(&Trainer, &Live),
+    observe: &mut dyn FnMut(&Trainer, &RunStats),
 ) -> anyhow::Result<()> {
-    let cadence = &setting.config.checkpoint;
+    let cadence = &site.config.checkpoint;
     let every = Duration::from_secs(cadence.every_s);
-    let queue = |name| setting.metrics.queue_batches.with_label_values(&[name]);
+    let waiting_batches = site.metrics.queue(Queue::Batches);
+    let waiting_snapshots = site.metrics.queue(Queue::Snapshots);
     let mut checkpoint_step = trainer.progress().step;
     let mut checkpoint_at = Instant::now();
     let mut unusable = Unusable::default();
-    while !live.whole || !setting.stop.load(Ordering::Relaxed) {
+    while !stats.whole || !site.stop.load(Ordering::Relaxed) {
         let waiting = Instant::now();
         match batches.recv_timeout(TICK) {
             Ok(batch) => {
                 let came = Instant::now();
-                queue("batches").set(i64::try_from(batches.len()).unwrap_or(i64::MAX));
+                waiting_batches.set(i64::try_from(batches.len()).unwrap_or(i64::MAX));
                 let batch = batch?;
-                let report = timed_step(setting, trainer, &batch, came - waiting);
-                live.clock(came);
-                live.count(setting, &batch, report.as_ref());
+                let report = timed_step(site, trainer, &batch, came - waiting);
+                stats.clock(came);
+                stats.count(site, &batch, report.as_ref());
                 if let Some(report) = &report {
-                    unusable.send(&setting.config, &batch, &report.unusable)?;
+                    unusable.send(&site.config, &batch, &report.unusable)?;
                 }
-                if live.is_broken() {
+                if stats.is_broken() {
                     return Err(Broken { step: trainer.progress().step }.into());
                 }
             }
@@ -283,20 +254,20 @@ fn train(
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => break,
         }
-        observe(trainer, live);
+        observe(trainer, stats);
         let stepped = trainer.progress().step - checkpoint_step;
         let overdue = cadence.every_s > 0 && stepped > 0 && checkpoint_at.elapsed() >= every;
         let due = stepped >= cadence.every_steps || overdue;
         // While the disk is still busy with the last snapshot there is nothing to gain from
         // another one in memory: the next step tries again.
-        if due && live.whole && !trainer.is_capturing() && !snapshots.is_full() {
-            live.count_state(setting, trainer);
+        if due && stats.whole && !trainer.is_capturing() && !snapshots.is_full() {
+            stats.count_state(site, trainer);
             trainer.begin_capture();
             (checkpoint_step, checkpoint_at) = (trainer.progress().step, Instant::now());
         }
         if let Some(captured) = trainer.advance_capture() {
             if !captured.finite {
-                setting.metrics.checkpoint_failures_total.inc();
+                site.metrics.checkpoint_failures_total.inc();
                 return Err(Broken { step: trainer.progress().step }.into());
             }
             match snapshots.try_send(captured) {
@@ -304,33 +275,46 @@ fn train(
                 Err(TrySendError::Disconnected(_)) => break,
             }
         }
-        queue("snapshots").set(i64::try_from(snapshots.len()).unwrap_or(i64::MAX));
+        waiting_snapshots.set(i64::try_from(snapshots.len()).unwrap_or(i64::MAX));
     }
-    live.count_state(setting, trainer);
+    stats.count_state(site, trainer);
     Ok(())
 }
 
 /// One step, its phases timed.
 fn timed_step(
-    setting: &Setting,
+    site: &Site,
     trainer: &mut Trainer,
     batch: &Batch,
     waited: Duration,
 ) -> Option<StepReport> {
-    let observed = |phase, time: Duration| {
-        setting.metrics.step_seconds.with_label_values(&[phase]).observe(time.as_secs_f64());
+    let observed = |phase: StepPhase, time: Duration| {
+        site.metrics.step(phase).observe(time.as_secs_f64());
     };
-    observed("wait", waited);
+    observed(StepPhase::Wait, waited);
     let mut entered: Option<(Phase, Instant)> = None;
     let report = trainer.step_timed(batch, &mut |phase| {
         if let Some((before, since)) = entered.replace((phase, Instant::now())) {
-            observed(before.label(), since.elapsed());
+            observed(before.into(), since.elapsed());
         }
     });
     if let Some((last, since)) = entered {
-        observed(last.label(), since.elapsed());
+        observed(last.into(), since.elapsed());
     }
     report
+}
+
+impl From<Phase> for StepPhase {
+    fn from(phase: Phase) -> StepPhase {
+        match phase {
+            Phase::Estimate => StepPhase::Estimate,
+            Phase::Gather => StepPhase::Gather,
+            Phase::Forward => StepPhase::Forward,
+            Phase::Loss => StepPhase::Loss,
+            Phase::Backward => StepPhase::Backward,
+            Phase::Update => StepPhase::Update,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -341,7 +325,7 @@ mod tests {
         Broken { step }.into()
     }
 
-    /// A run that breaks goes on from the last checkpoint, even where it was to begin afresh.
+    /// A run that breaks resumes from the last checkpoint, even if it was to begin afresh.
     #[test]
     fn what_breaks_is_rolled_back_once() {
         let mut asked = Vec::new();

@@ -1,10 +1,10 @@
 //! A durable checkpoint becomes embeddings on a topic.
 //!
 //! Key = item id as the source wrote it; value = JSON with the vector, the version (the
-//! checkpoint's id), step and event time; a null value where an item went. Compaction-friendly:
+//! checkpoint's id), step and event time; a null value if an item was evicted. Compaction-friendly:
 //! the newest value of a key is all a reader needs. A version ends with a marker on the versions
 //! topic, sent after every vector was acknowledged, so that a reader never mixes two versions. A
-//! version without vectors is none: it would empty the stores that follow the markers.
+//! version without vectors is never sent: it would empty the stores that follow the markers.
 //!
 //! Must never know: the live trainer. It works from a checkpoint's sections.
 
@@ -12,16 +12,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use rdkafka::consumer::Consumer;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
-use crate::stream::source;
-use crate::stream::source::client::{self, DELIVERY_WAIT_MAX, Deliveries};
+use crate::stream::outbox::{Outbox, Outgoing, SendError};
+use crate::stream::topic::Topic;
 use millrace_train::evaluation::popularity::Popularity;
 use millrace_train::memory::corpus::Corpus;
 use millrace_train::model::Model;
@@ -32,14 +31,10 @@ const LINGER_MS: u32 = 20;
 /// Vectors that wait to be sent, some 50,000 of 64 floats: the sweep waits for the brokers beyond
 /// it.
 const QUEUE_KBYTES: usize = 64 << 10;
-/// Wait between tries when the producer's queue is full.
-const QUEUE_WAIT: Duration = Duration::from_millis(10);
-/// Longer than a record's own limit, which is what ends the wait for a broker.
-const FLUSH_WAIT_MAX: Duration = Duration::from_secs(2 * DELIVERY_WAIT_MAX.as_secs());
 /// Reading a topic back to its end takes seconds; past this the broker does not answer.
 const READ_BACK_MAX: Duration = Duration::from_secs(60);
 
-/// What was published.
+/// A version that was published.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Published {
     /// The version: the checkpoint's id.
@@ -88,13 +83,13 @@ pub struct VersionMarker {
     pub popularity: f32,
     /// Topic of the vectors.
     pub topic: String,
-    /// Where the query tower, tables and config are: the checkpoint.
+    /// The checkpoint, which holds the query tower, tables and config.
     pub artifact: String,
 }
 
 /// Sends versions to the output topic.
 pub struct Publisher {
-    producer: BaseProducer<Deliveries>,
+    outbox: Outbox,
     config: Config,
     placement: Placement,
 }
@@ -105,13 +100,13 @@ impl Publisher {
     /// # Errors
     /// A property that librdkafka refuses.
     pub fn new(config: &Config, placement: &Placement) -> anyhow::Result<Self> {
-        let producer = client::producer(config, LINGER_MS, QUEUE_KBYTES)?;
+        let outbox = Outbox::new(config, LINGER_MS, QUEUE_KBYTES)?;
         let (config, placement) = (config.clone(), placement.clone());
-        Ok(Self { producer, config, placement })
+        Ok(Self { outbox, config, placement })
     }
 
-    /// Publishes every item of `checkpoint`, then its end marker; `None` where `stop` said so in
-    /// between (a version without a marker is none).
+    /// Publishes every item of `checkpoint`, then its end marker; `None` if `stop` said so in
+    /// between (a version without a marker does not exist).
     ///
     /// # Errors
     /// A checkpoint that does not load or holds no item, or a record that the broker did not take
@@ -124,15 +119,15 @@ impl Publisher {
     ) -> anyhow::Result<Option<Published>> {
         let published = self.sweep(checkpoint, stop);
         if published.is_err() {
-            // What the failed version left in the queue must not come behind a later version, and
-            // after a fatal error an idempotent producer sends nothing more.
-            self.producer = client::producer(&self.config, LINGER_MS, QUEUE_KBYTES)?;
+            // Records that the failed version left in the queue must not follow those of a later
+            // version, and after a fatal error an idempotent producer sends nothing more.
+            self.outbox = Outbox::new(&self.config, LINGER_MS, QUEUE_KBYTES)?;
         }
         published
     }
 
     fn sweep(
-        &self,
+        &mut self,
         checkpoint: &Checkpoint,
         stop: &dyn Fn() -> bool,
     ) -> anyhow::Result<Option<Published>> {
@@ -155,7 +150,7 @@ impl Publisher {
         let log_q = popularity.log_q(&ids); // [items]
         let manifest = &checkpoint.manifest;
         let dim = model.towers.dim();
-        let topic = &self.config.publish.topic;
+        let topic = self.config.publish.topic.clone();
         for (((_, item), vector), log_q) in items.iter().zip(vectors.chunks_exact(dim)).zip(log_q) {
             if stop() {
                 return Ok(None);
@@ -167,13 +162,13 @@ impl Publisher {
                 log_q,
                 vector: vector.to_vec(),
             })?;
-            self.send(topic, &item.name, Some(&value))?;
+            self.send(&topic, &item.name, Some(&value))?;
         }
         let tombstones = corpus.tombstones();
         for name in &tombstones {
-            self.send(topic, name, None)?;
+            self.send(&topic, name, None)?;
         }
-        self.flush()?;
+        self.outbox.flush()?;
         let marker = VersionMarker {
             version: manifest.version.clone(),
             step: manifest.step,
@@ -182,12 +177,12 @@ impl Publisher {
             dim,
             temperature: popularity.temperature,
             popularity: popularity.weight,
-            topic: topic.clone(),
+            topic,
             artifact: checkpoint.path.display().to_string(),
         };
-        let versions_topic = &self.config.publish.versions_topic;
-        self.send(versions_topic, &manifest.version, Some(&serde_json::to_vec(&marker)?))?;
-        self.flush()?;
+        let versions_topic = self.config.publish.versions_topic.clone();
+        self.send(&versions_topic, &manifest.version, Some(&serde_json::to_vec(&marker)?))?;
+        self.outbox.flush()?;
         Ok(Some(Published {
             version: manifest.version.clone(),
             vectors: items.len() as u64,
@@ -196,62 +191,9 @@ impl Publisher {
         }))
     }
 
-    fn send(&self, topic: &str, key: &str, value: Option<&[u8]>) -> anyhow::Result<()> {
-        let deadline = Instant::now() + DELIVERY_WAIT_MAX;
-        let mut record = BaseRecord::<str, [u8]>::to(topic).key(key);
-        record.payload = value;
-        loop {
-            match self.producer.send(record) {
-                Ok(()) => return self.settle(),
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), returned))
-                    if Instant::now() < deadline =>
-                {
-                    record = returned;
-                    self.producer.poll(QUEUE_WAIT);
-                    self.settle()?;
-                }
-                Err((error, _)) => bail!("no record to `{topic}`: {}", self.explain(topic, &error)),
-            }
-        }
-    }
-
-    /// Takes note of deliveries.
-    fn settle(&self) -> anyhow::Result<()> {
-        self.producer.poll(Duration::ZERO);
-        let failed = self.producer.context().take_failed();
-        let Some(first) = failed.first() else { return Ok(()) };
-        let (topic, key) = (first.message.topic(), first.message.key().unwrap_or_default());
-        bail!(
-            "{} records of `{topic}` were not delivered, the first with key {:?}: {}",
-            failed.len(),
-            String::from_utf8_lossy(key),
-            self.explain(topic, &first.error)
-        )
-    }
-
-    /// Waits until everything sent is on the brokers.
-    fn flush(&self) -> anyhow::Result<()> {
-        let flushed = self.producer.flush(FLUSH_WAIT_MAX);
-        self.settle()?;
-        let last = || self.producer.context().last_error();
-        flushed.with_context(|| format!("the brokers do not acknowledge all records ({})", last()))
-    }
-
-    fn explain(&self, topic: &str, error: &KafkaError) -> String {
-        let last = self.producer.context().last_error();
-        let brokers = &self.config.kafka.brokers;
-        match error.rdkafka_error_code() {
-            Some(
-                RDKafkaErrorCode::UnknownTopicOrPartition
-                | RDKafkaErrorCode::UnknownTopic
-                | RDKafkaErrorCode::UnknownPartition,
-            ) => format!("{error}; create topic `{topic}` on {brokers}, compacted by preference"),
-            Some(RDKafkaErrorCode::TopicAuthorizationFailed) => {
-                format!("{error}; allow this client to write to topic `{topic}`")
-            }
-            _ if last.is_empty() => format!("{error}; check the brokers {brokers}"),
-            _ => format!("{error} ({last}); check the brokers {brokers}"),
-        }
+    fn send(&mut self, topic: &str, key: &str, payload: Option<&[u8]>) -> Result<(), SendError> {
+        let key = Some(key.as_bytes());
+        self.outbox.send(Outgoing { topic, key, payload, ..Outgoing::default() })
     }
 }
 
@@ -261,22 +203,20 @@ impl Publisher {
 /// # Errors
 /// A topic that cannot be read to its end within a minute.
 pub fn read_back(config: &Config, version: &str) -> anyhow::Result<Vec<(String, ItemVector)>> {
-    let consumer = source::consumer(config)?;
-    let topic = &config.publish.topic;
-    let timeout = Duration::from_secs(10);
-    let metadata = consumer.fetch_metadata(Some(topic), timeout)?;
-    let topic_metadata = metadata.topics().first().context("the output topic does not exist")?;
+    let topic = Topic::named(&config.publish.topic, config)?;
+    let partitions = topic.partitions()?;
+    let Topic { consumer, name, .. } = &topic;
     let mut assignment = TopicPartitionList::new();
-    for partition in topic_metadata.partitions() {
-        assignment.add_partition_offset(topic, partition.id(), Offset::Beginning)?;
+    for &partition in &partitions {
+        assignment.add_partition_offset(name, partition, Offset::Beginning)?;
     }
     consumer.assign(&assignment)?;
-    let mut open = topic_metadata.partitions().len();
+    let mut open = partitions.len();
     let mut vectors = std::collections::BTreeMap::new();
     let deadline = Instant::now() + READ_BACK_MAX;
     while open > 0 {
         if Instant::now() > deadline {
-            bail!("{topic} could not be read to its end within {READ_BACK_MAX:?}");
+            bail!("{name} could not be read to its end within {READ_BACK_MAX:?}");
         }
         match consumer.poll(Duration::from_millis(200)) {
             None => {}

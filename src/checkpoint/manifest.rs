@@ -2,12 +2,10 @@
 //!
 //! Owns the text of `manifest.json` and what seals it. Must never know a file.
 
-use std::fmt;
-
-use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
+use super::error::{CheckpointError, Result};
 use millrace_events::Offsets;
 
 /// The layout this program writes and reads. It grows with every change that an older program
@@ -16,7 +14,7 @@ pub(super) const FORMAT: u32 = 2;
 /// Stands for the checksum of the manifest while that checksum is computed.
 const NO_CHECKSUM: &str = "00000000000000000000000000000000";
 
-/// What `manifest.json` holds.
+/// The content of `manifest.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     /// Version of the layout.
@@ -27,7 +25,7 @@ pub struct Manifest {
     pub run: String,
     /// Steps trained so far.
     pub step: u64,
-    /// Where to read on: the next offset of each partition.
+    /// The next offset to read of each partition.
     pub offsets: Offsets,
     /// Which pass over the log the offsets belong to; 1: the first.
     pub pass: u32,
@@ -47,7 +45,7 @@ pub struct Manifest {
     pub checksum: String,
 }
 
-/// What the manifest knows of one file.
+/// The manifest's entry for one file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SectionEntry {
     /// The section's name, which is its file's.
@@ -102,33 +100,24 @@ pub(super) fn unseal(text: &str) -> Result<Manifest> {
         format: u32,
         checksum: String,
     }
-    let Seal { format, checksum } = serde_json::from_str(text).context("damaged manifest")?;
+    let Seal { format, checksum } = serde_json::from_str(text).map_err(damaged)?;
     let plain = text
         .rfind(&checksum)
         .map(|place| [&text[..place], NO_CHECKSUM, &text[place + checksum.len()..]].concat());
-    ensure!(
-        plain.is_some_and(|plain| hex(xxh3_128(plain.as_bytes())) == checksum),
-        "the manifest differs from its checksum: it was damaged or edited after it was written"
-    );
+    if plain.is_none_or(|plain| hex(xxh3_128(plain.as_bytes())) != checksum) {
+        let reason =
+            "the manifest differs from its checksum: it was damaged or edited after it was written";
+        return Err(CheckpointError::Damaged(reason.to_owned()));
+    }
     if format != FORMAT {
-        return Err(UnknownFormat(format).into());
+        return Err(CheckpointError::UnknownFormat { found: format, known: FORMAT });
     }
-    serde_json::from_str(text).context("damaged manifest")
+    serde_json::from_str(text).map_err(damaged)
 }
 
-/// A checkpoint of another program version.
-#[derive(Debug)]
-pub(super) struct UnknownFormat(u32);
-
-impl fmt::Display for UnknownFormat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(format) = self;
-        write!(f, "format version {format} is unknown to this program, which reads {FORMAT}; ")?;
-        f.write_str("use the version that wrote it, or another checkpoint directory")
-    }
+fn damaged(error: serde_json::Error) -> CheckpointError {
+    CheckpointError::Damaged(format!("damaged manifest: {error}"))
 }
-
-impl std::error::Error for UnknownFormat {}
 
 pub(super) fn hex(checksum: u128) -> String {
     format!("{checksum:032x}")

@@ -8,9 +8,9 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
 use xxhash_rust::xxh3::Xxh3;
 
+use super::error::{CheckpointError, Result, disk};
 use super::manifest::{FORMAT, hex, seal};
 use super::{CHUNK, CONFIG, Checkpoint, MANIFEST, Manifest, SectionEntry, Snapshot};
 use super::{STEP_DIGITS, digest, directory_name, list};
@@ -43,13 +43,17 @@ impl Store {
     /// If another trainer holds the lock (the message names it), or the directory cannot be
     /// written.
     pub fn open(directory: &Path, keep: usize) -> Result<Self> {
-        ensure!(keep >= 1, "0 checkpoints to keep: a trainer needs at least 1 to restart from");
-        create_root(directory).with_context(|| {
+        if keep == 0 {
+            let reason = "0 checkpoints to keep: a trainer needs at least 1 to restart from";
+            return Err(CheckpointError::Impossible(reason.to_owned()));
+        }
+        create_root(directory).map_err(disk(|| {
             format!("cannot create checkpoint directory {}", directory.display())
-        })?;
+        }))?;
         let lock = lock(directory)?;
-        clear_leftovers(directory).with_context(|| {
-            format!("cannot clear what a crash left in {}; delete it by hand", directory.display())
+        clear_leftovers(directory).map_err(|error| {
+            let place = directory.display();
+            error.during(format!("cannot clear what a crash left in {place}; delete it by hand"))
         })?;
         Ok(Self { directory: directory.to_owned(), keep, _lock: lock })
     }
@@ -70,19 +74,19 @@ impl Store {
             // A full disk is the likely cause: half a checkpoint must not keep it full.
             let error = match remove(&staging) {
                 Ok(()) => error,
-                Err(kept) => error.context(format!("{} stays behind: {kept}", staging.display())),
+                Err(kept) => error.during(format!("{} stays behind: {kept}", staging.display())),
             };
-            error.context(format!(
+            error.during(format!(
                 "checkpoint {name} was not written to {}, earlier ones are untouched; \
                  check its free space and permissions",
                 self.directory.display()
             ))
         })?;
-        self.retain(snapshot.step).with_context(|| {
-            format!(
+        self.retain(snapshot.step).map_err(|error| {
+            error.during(format!(
                 "checkpoint {name} is durable, but older ones in {} could not be deleted",
                 self.directory.display()
-            )
+            ))
         })?;
         Ok(checkpoint)
     }
@@ -105,7 +109,7 @@ impl Store {
             }
             number += 1;
         };
-        create_directory(&aside).with_context(|| format!("create {}", aside.display()))?;
+        create_directory(&aside).map_err(disk(|| format!("create {}", aside.display())))?;
         let mut moved = Vec::new();
         for (step, path) in checkpoints {
             let target = aside.join(directory_name(step));
@@ -121,26 +125,27 @@ impl Store {
         let name = directory_name(manifest.step);
         let path = self.directory.join(&name);
         let replaced = self.directory.join(format!("{REPLACED}{name}"));
-        let occupied = path.try_exists().with_context(|| format!("look for {}", path.display()))?;
+        let occupied =
+            path.try_exists().map_err(disk(|| format!("look for {}", path.display())))?;
         if occupied {
             let present = Checkpoint::open(&path);
             if let Ok(present) = present
                 && present.manifest == manifest
                 && present.verify().is_ok()
             {
-                remove(staging).with_context(|| format!("delete {}", staging.display()))?;
+                remove(staging).map_err(disk(|| format!("delete {}", staging.display())))?;
                 // It may have been renamed just before a crash that this sync would have followed.
                 sync_directory(&self.directory)?;
                 return Ok(present);
             }
             // A directory cannot be renamed onto a full one. A crash between these two renames
             // leaves the old one under its other name; opening the store gives the name back.
-            remove(&replaced).with_context(|| format!("delete {}", replaced.display()))?;
+            remove(&replaced).map_err(disk(|| format!("delete {}", replaced.display())))?;
             rename(&path, &replaced)?;
         }
         rename(staging, &path)?;
         sync_directory(&self.directory)?;
-        remove(&replaced).with_context(|| format!("delete {}", replaced.display()))?;
+        remove(&replaced).map_err(disk(|| format!("delete {}", replaced.display())))?;
         Ok(Checkpoint { path, manifest })
     }
 
@@ -163,7 +168,7 @@ impl Store {
             // Renamed first: a crash in the middle must not leave half a checkpoint to be found.
             let expired = self.directory.join(format!("{STAGING}expired-{}", directory_name(step)));
             rename(&path, &expired)?;
-            remove(&expired).with_context(|| format!("delete {}", expired.display()))?;
+            remove(&expired).map_err(disk(|| format!("delete {}", expired.display())))?;
         }
         Ok(())
     }
@@ -171,14 +176,17 @@ impl Store {
 
 /// Writes all of `snapshot` into the new directory `staging`, and syncs it.
 pub(super) fn stage(staging: &Path, snapshot: &Snapshot) -> Result<Manifest> {
-    remove(staging).with_context(|| format!("delete {}", staging.display()))?;
-    create_directory(staging).with_context(|| format!("create {}", staging.display()))?;
+    remove(staging).map_err(disk(|| format!("delete {}", staging.display())))?;
+    create_directory(staging).map_err(disk(|| format!("create {}", staging.display())))?;
     let state = snapshot.sections.iter().map(|s| (s.name.as_str(), s.bytes.as_slice(), s.digested));
     let config = (CONFIG, snapshot.config_toml.as_bytes(), false);
     let mut sections: Vec<SectionEntry> = Vec::with_capacity(snapshot.sections.len() + 1);
     for (name, bytes, digested) in state.chain([config]) {
         let taken = name == MANIFEST || sections.iter().any(|entry| entry.name == name);
-        ensure!(file_name(name) && !taken, "{name:?} cannot name a section, or does so already");
+        if !file_name(name) || taken {
+            let reason = format!("{name:?} cannot name a section, or does so already");
+            return Err(CheckpointError::Impossible(reason));
+        }
         let checksum = write_file(&staging.join(name), bytes)?;
         let (name, length) = (name.to_owned(), bytes.len() as u64);
         sections.push(SectionEntry { name, length, checksum, digested });
@@ -215,7 +223,7 @@ fn write_file(path: &Path, bytes: &[u8]) -> Result<String> {
         }
         file.sync_all()
     };
-    write().with_context(|| format!("write {} bytes to {}", bytes.len(), path.display()))?;
+    write().map_err(disk(|| format!("write {} bytes to {}", bytes.len(), path.display())))?;
     Ok(hex(hasher.digest128()))
 }
 
@@ -227,20 +235,17 @@ fn lock(directory: &Path) -> Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(FILE_MODE);
     let mut file =
-        options.open(&path).with_context(|| format!("cannot open lock {}", path.display()))?;
+        options.open(&path).map_err(disk(|| format!("cannot open lock {}", path.display())))?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let owner = fs::read_to_string(&path).unwrap_or_default();
             let owner = if owner.is_empty() { "another process" } else { owner.trim() };
-            bail!(
-                "checkpoint directory {} is in use by {owner}: one trainer per directory; \
-                 stop that one, or give this one a directory of its own",
-                directory.display()
-            );
+            let (directory, owner) = (directory.to_owned(), owner.to_owned());
+            return Err(CheckpointError::InUse { directory, owner });
         }
         Err(TryLockError::Error(error)) => {
-            return Err(error).with_context(|| format!("cannot lock {}", path.display()));
+            return Err(disk(|| format!("cannot lock {}", path.display()))(error));
         }
     }
     // The host matters in containers, where every trainer is process 1.
@@ -248,23 +253,24 @@ fn lock(directory: &Path) -> Result<File> {
     let host = if host.is_empty() { "this host" } else { host.trim() };
     file.set_len(0)
         .and_then(|()| writeln!(file, "process {} on {host}", std::process::id()))
-        .with_context(|| format!("cannot write {}", path.display()))?;
+        .map_err(disk(|| format!("cannot write {}", path.display())))?;
     Ok(file)
 }
 
 /// Deletes what was staged, and gives a checkpoint that was being replaced its name back, unless
 /// the other one has arrived there.
 fn clear_leftovers(directory: &Path) -> Result<()> {
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
+    let list = || format!("list {}", directory.display());
+    for entry in fs::read_dir(directory).map_err(disk(list))? {
+        let entry = entry.map_err(disk(list))?;
         let (name, path) = (entry.file_name(), entry.path());
         let name = name.to_string_lossy();
         if let Some(version) = name.strip_prefix(REPLACED)
-            && !directory.join(version).try_exists()?
+            && !directory.join(version).try_exists().map_err(disk(list))?
         {
             rename(&path, &directory.join(version))?;
         } else if name.starts_with(STAGING) || name.starts_with(REPLACED) {
-            remove(&path).with_context(|| format!("delete {}", path.display()))?;
+            remove(&path).map_err(disk(|| format!("delete {}", path.display())))?;
         }
     }
     sync_directory(directory)
@@ -293,10 +299,10 @@ fn file_name(name: &str) -> bool {
 }
 
 fn rename(from: &Path, to: &Path) -> Result<()> {
-    fs::rename(from, to).with_context(|| format!("rename {} to {}", from.display(), to.display()))
+    fs::rename(from, to).map_err(disk(|| format!("rename {} to {}", from.display(), to.display())))
 }
 
-/// Deletes a directory with all it holds; that it is gone already is fine.
+/// Deletes a directory with all it holds, if it exists.
 fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -307,5 +313,5 @@ fn remove(path: &Path) -> io::Result<()> {
 /// Makes the names in `directory` durable: a rename that was not synced may be undone by a crash.
 fn sync_directory(directory: &Path) -> Result<()> {
     let synced = File::open(directory).and_then(|directory| directory.sync_all());
-    synced.with_context(|| format!("sync directory {}", directory.display()))
+    synced.map_err(disk(|| format!("sync directory {}", directory.display())))
 }

@@ -1,4 +1,4 @@
-//! Reading a bounded range to its end: what commands without a pipeline share.
+//! Reads a bounded range to its end, for commands without a pipeline.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -6,12 +6,11 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 
 use crate::config::Config;
-use crate::pipeline;
 use crate::progress::ProgressLine;
 use crate::stream::cut::Cut;
 use crate::stream::position::Range;
 use crate::stream::source::{Next, Source};
-use millrace_events::{Batch, Offsets};
+use millrace_events::Batch;
 
 /// How long one poll waits; the stop flag is looked at in between.
 const TICK: Duration = Duration::from_millis(100);
@@ -49,9 +48,7 @@ pub(super) fn read_cut(
     stop: &AtomicBool,
     mut each: impl FnMut(&Batch),
 ) -> anyhow::Result<()> {
-    let empty = Offsets::new(config.kafka.topic.as_str());
-    let total = pipeline::distance(&range.from, range.to.as_ref().unwrap_or(&empty));
-    let mut progress = ProgressLine::new(what, total, "events");
+    let mut progress = ProgressLine::new(what, range.records(), "events");
     let mut reader = Reader::open(config, range, (pass, cut), what, stop)?;
     let mut done = 0;
     while let Some(batch) = reader.next()? {

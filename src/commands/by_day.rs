@@ -13,15 +13,16 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use clap::Args;
 
-use super::session::stop_on_signal;
+use super::session::{Usage, stop_on_signal};
 use crate::config::{Config, Order};
 use crate::pipeline;
 use crate::progress::ProgressLine;
+use crate::stream::calendar::date_of;
 use crate::stream::cut::Cut;
 use crate::stream::events_of;
-use crate::stream::position::{self, Position, Range};
+use crate::stream::position::{Position, Range};
 use crate::stream::shuffle::Shuffle;
-use crate::stream::source;
+use crate::stream::topic::Topic;
 use days::{Days, Split};
 use millrace_events::Batch;
 use millrace_train::evaluation::held_out::HeldOut;
@@ -47,11 +48,11 @@ pub(super) struct ByDayArgs {
 }
 
 /// `10%`, as a share of 1.
-fn share(text: &str) -> Result<f64, String> {
+fn share(text: &str) -> Result<f64, Usage> {
     let percent = text.strip_suffix('%').and_then(|number| number.parse::<f64>().ok());
     match percent {
         Some(percent) if 0.0 < percent && percent < 100.0 => Ok(percent / 100.0),
-        _ => Err(format!("`{text}`: expected a share between 0% and 100%, such as 10%")),
+        _ => Err(Usage(format!("`{text}`: expected a share between 0% and 100%, such as 10%"))),
     }
 }
 
@@ -63,11 +64,7 @@ pub(super) fn run(
 ) -> anyhow::Result<()> {
     let (stop, _edge) = stop_on_signal()?;
     let placement = pipeline::placement(config.device)?;
-    let consumer = source::consumer(config)?;
-    let (topic, brokers) = (&config.kafka.topic, &config.kafka.brokers);
-    let resolve = |position| position::resolve(&consumer, topic, brokers, position);
-    let range = Range { from: resolve(from)?, to: Some(resolve(to)?) };
-    drop(consumer);
+    let range = Topic::of(config)?.range(from, to)?;
     let trainer = Trainer::new(&config.train(), &placement, range.from.clone());
     let began = Instant::now();
     let split = Split::new(config.seed, args.held_out);
@@ -90,8 +87,8 @@ pub(super) fn run(
              the order of time?"
         );
     }
-    let report = print::Report {
-        topic,
+    let report = print::DayReport {
+        topic: &config.kafka.topic,
         seed: config.seed,
         held_out: args.held_out,
         days: &measured,
@@ -120,9 +117,9 @@ struct Day {
     trained: u64,
     /// Items known at its end.
     candidates: usize,
-    /// On the held-out events of the day that follows; without cases at the end.
+    /// The model's ranking of the held-out events of the day that follows; none on the last day.
     model: Sums,
-    /// Of the items' counts, on the same events.
+    /// The ranking by the items' counts, on the same events.
     popularity: Sums,
 }
 
@@ -146,7 +143,7 @@ impl<'a> Protocol<'a> {
         split: Split,
         stop: &'a AtomicBool,
     ) -> anyhow::Result<Self> {
-        let total = range.to.as_ref().map_or(0, |to| pipeline::distance(&range.from, to));
+        let total = range.records();
         let mut reading = config.clone();
         // Days are cut from what comes in the order of time; a window is shuffled within its day.
         reading.kafka.order = Order::EventTime;
@@ -200,7 +197,7 @@ impl<'a> Protocol<'a> {
                 }
             }
             if let Some(progress) = &mut self.progress {
-                progress.set(self.train.read, || days::date(day));
+                progress.set(self.train.read, || date_of(day));
             }
         }
         Ok(())

@@ -9,24 +9,21 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
-use rdkafka::ClientConfig;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::mocking::MockCluster;
-use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 use serde_json::json;
 
 use super::report;
 use super::session::stop_on_signal;
 use crate::config::Config;
-use crate::pipeline::{self, Bounds, Clocks, Publication, Setting, Summary};
+use crate::pipeline::{self, Clocks, Metrics, Publication, RunPlan, Site, Summary};
 use crate::progress::ProgressLine;
 use crate::publish::read_back;
-use crate::stream::cut::Cut;
 use crate::stream::decode::Mapping;
 use crate::stream::events_of;
+use crate::stream::outbox::{Outbox, Outgoing};
 use crate::stream::position::Position;
 use crate::synthetic::{Interaction, World, WorldSettings};
-use crate::telemetry::{Health, Metrics};
+use crate::telemetry::Health;
 use millrace_events::{Batch, Offsets};
 use millrace_train::evaluation::{Recall, ranks, static_ranks};
 use millrace_train::objective::Correction;
@@ -44,6 +41,11 @@ const PARTITIONS: i32 = 4;
 /// events of about 100 bytes in 4 partitions are 2 MiB each.
 const AHEAD_MAX: u64 = 80_000;
 
+/// A generated event waits this long for others: requests stay large at any rate.
+const LINGER_MS: u32 = 5;
+/// Generated events that wait to be sent: all that [`AHEAD_MAX`] allows.
+const QUEUE_KBYTES: usize = 64 << 10;
+
 /// Fresh events that the models are measured on.
 const CASES: usize = 5_000;
 
@@ -51,7 +53,7 @@ const CASES: usize = 5_000;
 /// counting all of it.
 const RECENT_SHARE: f64 = 0.1;
 
-/// Times of the stream begin here (2023-11-14T22:13:20Z) and go on by one event a ms.
+/// Times of the stream begin here (2023-11-14T22:13:20Z); an event comes every ms.
 const EPOCH_MS: u64 = 1_700_000_000_000;
 
 /// Arguments of `demo`.
@@ -89,11 +91,11 @@ pub(super) fn run(args: &DemoArgs) -> anyhow::Result<()> {
     let directory = Scratch::new()?;
     let demo = Demo::new(args, &config, &cluster.bootstrap_servers(), &directory.0)?;
     let (stop, _edge) = stop_on_signal()?;
-    let outcome = demo.run(&stop)?;
+    let comparison = demo.run(&stop)?;
     if args.json {
-        outcome.print_json()
+        comparison.print_json()
     } else {
-        outcome.print()
+        comparison.print()
     }
     Ok(())
 }
@@ -110,7 +112,7 @@ struct Demo {
     placement: Placement,
 }
 
-struct Outcome {
+struct Comparison {
     corrected: f64,
     uncorrected: f64,
     popularity: f64,
@@ -155,7 +157,7 @@ impl Demo {
     }
 
     /// Streams, trains both models, measures them.
-    fn run(&self, stop: &Arc<AtomicBool>) -> anyhow::Result<Outcome> {
+    fn run(&self, stop: &Arc<AtomicBool>) -> anyhow::Result<Comparison> {
         let mut world = self.world();
         let trained = [AtomicU64::new(0), AtomicU64::new(0)];
         let began = Instant::now();
@@ -185,7 +187,7 @@ impl Demo {
         let published = corrected.published.as_ref().context("nothing was published")?;
         let vectors = read_back(&self.corrected, &published.version)?;
         let cases: Vec<Interaction> = (0..CASES).map(|_| world.draw()).collect();
-        Ok(Outcome {
+        Ok(Comparison {
             corrected: self.recall(&self.corrected, &corrected, &world, &cases)?,
             uncorrected: self.recall(&self.uncorrected, &uncorrected, &world, &cases)?,
             popularity: popularity(&recent, &cases),
@@ -207,23 +209,17 @@ impl Demo {
         interrupted: &Arc<AtomicBool>,
     ) -> anyhow::Result<Summary> {
         let stop = Arc::new(AtomicBool::new(false));
-        let setting = Setting {
+        let site = Site {
             config: config.clone(),
             placement: self.placement.clone(),
-            metrics: Arc::new(Metrics::new()),
+            metrics: Arc::new(Metrics::new(config)),
             health: Arc::new(Health::new()),
             stop: Arc::clone(&stop),
             clocks: Arc::new(Clocks::default()),
         };
-        let bounds = Bounds {
-            from: Position::Earliest,
-            to: None,
-            passes: 1,
-            cut: Cut::Full,
-            fresh: false,
-            publication: Publication::Complete,
-        };
-        let run = pipeline::run(&setting, &bounds, &mut |trainer, _| {
+        let plan =
+            RunPlan { publication: Publication::Complete, ..RunPlan::live(Position::Earliest) };
+        let run = pipeline::run(&site, &plan, &mut |trainer, _| {
             trained
                 .store(trainer.progress().events + trainer.progress().rejected, Ordering::Relaxed);
             if trainer.progress().events + trainer.progress().rejected >= self.events
@@ -232,7 +228,7 @@ impl Demo {
                 stop.store(true, Ordering::Relaxed);
             }
         });
-        // The generator must not wait for a trainer that is gone.
+        // The generator must not wait for a trainer that has ended.
         trained.store(u64::MAX, Ordering::Relaxed);
         run
     }
@@ -246,10 +242,7 @@ impl Demo {
         trained: &[AtomicU64; 2],
         stop: &AtomicBool,
     ) -> anyhow::Result<Vec<f64>> {
-        let producer: ThreadedProducer<_> = ClientConfig::new()
-            .set("bootstrap.servers", &self.corrected.kafka.brokers)
-            .set("linger.ms", "5")
-            .create()?;
+        let mut outbox = Outbox::new(&self.corrected, LINGER_MS, QUEUE_KBYTES)?;
         let mut recent = vec![0.0; world.settings().items];
         let recent_from = (self.events as f64 * (1.0 - RECENT_SHARE)) as u64;
         let mut progress = ProgressLine::new("demo", self.events, "events");
@@ -268,18 +261,15 @@ impl Demo {
             }
             let line = world.line(drawn, EPOCH_MS + event);
             let partition = i32::try_from(drawn.query % PARTITIONS as usize)?;
-            let mut record = BaseRecord::<[u8], [u8]>::to(&self.corrected.kafka.topic)
-                .partition(partition)
-                .payload(line.as_bytes());
-            while let Err((error, returned)) = producer.send(record) {
-                if error != KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull) {
-                    return Err(error.into());
-                }
-                record = returned;
-                std::thread::sleep(Duration::from_millis(2));
-            }
+            outbox.send(Outgoing {
+                topic: &self.corrected.kafka.topic,
+                // Not by key: a partition that grew faster than the others would lose its oldest.
+                partition: Some(partition),
+                payload: Some(line.as_bytes()),
+                ..Outgoing::default()
+            })?;
         }
-        producer.flush(Duration::from_secs(30))?;
+        outbox.flush()?;
         while slowest() < self.events && !stop.load(Ordering::Relaxed) {
             progress.set(slowest(), String::new);
             std::thread::sleep(Duration::from_millis(20));
@@ -342,7 +332,7 @@ fn ceiling(world: &World, cases: &[Interaction]) -> f64 {
     recall.at(10)
 }
 
-impl Outcome {
+impl Comparison {
     #[expect(clippy::cast_precision_loss, reason = "a rate")]
     fn events_per_s(&self) -> f64 {
         self.events as f64 / self.seconds

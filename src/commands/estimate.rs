@@ -12,16 +12,16 @@ use anyhow::{Context, bail};
 use clap::Args;
 
 use super::bounded;
-use super::session::{ConfigArgs, position, stop_on_signal};
+use super::session::{ConfigArgs, stop_on_signal};
 use crate::config::{Alpha, Config};
 use crate::plot::{Marks, Plot, Series, svg};
 use crate::progress::ProgressLine;
 use crate::stream::decode::Mapping;
 use crate::stream::events_of;
-use crate::stream::position::{self, Position, Range};
+use crate::stream::position::Position;
 use crate::stream::produce::{Input, read_line};
-use crate::stream::source;
-use audit::{Recent, Window, mean_error};
+use crate::stream::topic::Topic;
+use audit::{LookBack, Recent, mean_error};
 use millrace_events::Events;
 use millrace_train::frequency::{Frequency, FrequencySettings};
 
@@ -44,15 +44,15 @@ pub(super) struct EstimateArgs {
     /// JSON lines, plain or gzip or zstd, instead of the topic; - for standard input.
     #[arg(value_name = "FILE|-", conflicts_with_all = ["from", "to"])]
     file: Option<String>,
-    /// Where in the topic to begin: earliest, latest, 90%, offset:N, time:T.
-    #[arg(long, default_value = "earliest", value_parser = position)]
+    /// The place in the topic to begin at: earliest, latest, 90%, offset:N, time:T.
+    #[arg(long, default_value = "earliest", value_parser = str::parse::<Position>)]
     from: Position,
-    /// Where to end, in the same forms.
-    #[arg(long, default_value = "latest", value_parser = position)]
+    /// The place to end at, in the same forms.
+    #[arg(long, default_value = "latest", value_parser = str::parse::<Position>)]
     to: Position,
-    /// What the exact count looks back on: batches (100) or event time (90s, 30m, 1h, 7d).
-    #[arg(long, default_value = "100", value_parser = str::parse::<Window>)]
-    window: Window,
+    /// Length of the exact count's window: batches (100) or event time (90s, 30m, 1h, 7d).
+    #[arg(long, default_value = "100", value_parser = str::parse::<LookBack>)]
+    window: LookBack,
     /// Rates to compare, instead of frequency.alpha.
     #[arg(long, value_name = "RATE|auto", value_delimiter = ',')]
     #[arg(value_parser = str::parse::<Alpha>)]
@@ -97,7 +97,8 @@ pub(super) fn run(args: &EstimateArgs) -> anyhow::Result<()> {
         tracing::info!(path = %path.display(), "plotted");
     }
     let source = args.file.as_ref().unwrap_or(&config.kafka.topic);
-    let report = print::Report { source, trial: &trial, top: args.top, elapsed: began.elapsed() };
+    let report =
+        print::TrialReport { source, trial: &trial, top: args.top, elapsed: began.elapsed() };
     if args.json {
         println!("{}", report.json());
     } else {
@@ -180,7 +181,7 @@ struct Trial {
 }
 
 impl Trial {
-    fn new(contestants: Vec<Contestant>, window: Window, size: usize) -> Self {
+    fn new(contestants: Vec<Contestant>, window: LookBack, size: usize) -> Self {
         let recent = Recent::new(window);
         Self { contestants, recent, size, step: 0, events: 0, rejected: 0 }
     }
@@ -239,10 +240,7 @@ fn read_topic(
     stop: &AtomicBool,
     trial: &mut Trial,
 ) -> anyhow::Result<()> {
-    let consumer = source::consumer(config)?;
-    let (topic, brokers) = (&config.kafka.topic, &config.kafka.brokers);
-    let resolve = |position| position::resolve(&consumer, topic, brokers, position);
-    let range = Range { from: resolve(args.from)?, to: Some(resolve(args.to)?) };
+    let range = Topic::of(config)?.range(args.from, args.to)?;
     bounded::read(config, range, "estimate", stop, |batch| {
         trial.rejected += batch.rejected;
         trial.step(&batch.events);
@@ -263,7 +261,7 @@ fn read_file(
     for number in 1.. {
         let ended = !read_line(&mut input.lines, &mut line, number)?;
         if !line.trim_ascii().is_empty() {
-            // A file has no record time; where the config names no field, all events are of one.
+            // A file has no record time; if the config names no field, all events have the same.
             let decoded = mapping.decode(Some(line.trim_ascii()), Some(0), &mut events);
             if let Err(error) = decoded {
                 trial.rejected += 1;

@@ -12,13 +12,13 @@ use clap::Args;
 
 use super::bounded::{read, read_again, read_cut};
 use super::cut::CutArgs;
-use super::session::{ConfigArgs, position, stop_on_signal, usage};
+use super::session::{ConfigArgs, stop_on_signal, usage};
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::pipeline;
 use crate::stream::cut::Cut;
-use crate::stream::position::{self, Position, Range};
-use crate::stream::source;
+use crate::stream::position::{Position, Range};
+use crate::stream::topic::Topic;
 use millrace_train::evaluation::held_out::{HeldOut, Seen};
 use millrace_train::trainer::Trainer;
 
@@ -39,11 +39,11 @@ use millrace_train::trainer::Trainer;
 pub(super) struct EvaluateArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Where the held-out events begin: 90% (by offset, of each partition), offset:N, time:T.
-    #[arg(long, default_value = "90%", value_parser = position)]
+    /// The first held-out event: 90% (by offset, of each partition), offset:N, time:T.
+    #[arg(long, default_value = "90%", value_parser = str::parse::<Position>)]
     from: Position,
-    /// Where they end.
-    #[arg(long, default_value = "latest", value_parser = position)]
+    /// The end of the held-out events, in the same forms.
+    #[arg(long, default_value = "latest", value_parser = str::parse::<Position>)]
     to: Position,
     /// Passes over the training part, for topics without an order in time, such as a link graph.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -75,10 +75,9 @@ pub(super) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     }
     let (stop, _edge) = stop_on_signal()?;
     let placement = pipeline::placement(config.device)?;
-    let consumer = source::consumer(&config)?;
-    let (topic, brokers) = (&config.kafka.topic, &config.kafka.brokers);
-    let resolve = |position| position::resolve(&consumer, topic, brokers, position);
-    let (begin, to) = (resolve(Position::Earliest)?, resolve(args.to)?);
+    let topic = Topic::of(&config)?;
+    let begin = topic.resolve(Position::Earliest)?;
+    let to = topic.resolve(args.to)?;
     let mut trainer = match &args.checkpoint {
         Some(path) => pipeline::restore(&config, &placement, &Checkpoint::resolve(path)?.0)?,
         None => Trainer::new(&config.train(), &placement, begin.clone()),
@@ -89,7 +88,7 @@ pub(super) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     }
     let from = match args.checkpoint {
         Some(_) => trainer.progress().offsets.clone(),
-        None => resolve(args.from)?,
+        None => topic.resolve(args.from)?,
     };
     let mut seen = args.exclude_seen.then(Seen::default);
     if args.checkpoint.is_none() {
@@ -112,7 +111,7 @@ pub(super) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Trains on `range`, some passes long; `seen` takes in what each query has had.
+/// Trains on `range`, some passes long; `seen` notes the items that each query has had.
 fn train(
     config: &Config,
     trainer: &mut Trainer,

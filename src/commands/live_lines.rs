@@ -1,21 +1,21 @@
-//! The log of a run without end: a line a minute whatever happens, and a warning where batches are
-//! far below their size.
+//! The log of a run without end: a line a minute whatever happens, and a warning if batches are far
+//! below their size.
 
 use std::time::{Duration, Instant};
 
 use crate::config::BatchConfig;
-use crate::pipeline::Live;
+use crate::pipeline::RunStats;
 use millrace_train::{Progress, Trainer};
 
 /// A live run says how it is this often: a line a minute is what a person reads.
 const LINE_EVERY: Duration = Duration::from_secs(60);
 /// A person who has read the warning of small batches has decided.
 const WARNING_EVERY: Duration = Duration::from_secs(600);
-/// Batches are small where their mean is below this part of `batch.size`: then the step's fixed
+/// Batches are small if their mean is below this part of `batch.size`: then the step's fixed
 /// cost is paid sixteen times and more.
 const SMALL_PART: f64 = 16.0;
 
-/// What a run counts, as of one moment.
+/// The counts of a run as of one moment.
 #[derive(Clone, Copy, Debug)]
 struct Counts {
     step: u64,
@@ -30,7 +30,7 @@ pub(super) struct LiveLines {
     warned_at: Option<Instant>,
 }
 
-/// What is said of a minute.
+/// The lines about one minute.
 #[derive(Debug)]
 struct Minute {
     summary: String,
@@ -43,21 +43,21 @@ impl LiveLines {
     }
 
     /// Logs what there is to say by now. Called often, also while no batch comes.
-    pub(super) fn show(&mut self, trainer: &Trainer, live: &Live) {
+    pub(super) fn show(&mut self, trainer: &Trainer, stats: &RunStats) {
         let Progress { step, events, rejected, .. } = *trainer.progress();
         let counts = Counts { step, events };
-        let waits_for = || live.outlook.waits_for();
-        let Some(minute) = self.minute(Instant::now(), counts, live.loss(), waits_for) else {
+        let waits_for = || stats.outlook.waits_for();
+        let Some(minute) = self.minute(Instant::now(), counts, stats.loss(), waits_for) else {
             return;
         };
-        let lag = live.outlook.lag().map_or("unknown".to_owned(), |lag| lag.to_string());
+        let lag = stats.outlook.lag().map_or("unknown".to_owned(), |lag| lag.to_string());
         tracing::info!(step, events, rejected, lag, "{}", minute.summary);
         if let Some(warning) = minute.warning {
             tracing::warn!("{warning}");
         }
     }
 
-    /// What to say at `now`; `None` until a minute has passed since the last time.
+    /// The lines to log at `now`; `None` until a minute has passed since the last time.
     #[expect(clippy::cast_precision_loss, reason = "a rate for the eye")]
     fn minute(
         &mut self,
@@ -87,7 +87,7 @@ impl LiveLines {
         Some(Minute { summary, warning: self.warning(now, mean) })
     }
 
-    /// A warning where batches of `mean` events are small, unless there was one lately.
+    /// A warning if batches of `mean` events are small, unless there was one lately.
     #[expect(clippy::cast_precision_loss, reason = "batches are small")]
     fn warning(&mut self, now: Instant, mean: f64) -> Option<String> {
         let BatchConfig { size, linger_ms, .. } = self.batch;

@@ -1,4 +1,4 @@
-//! What `millrace --help` lists: each command is one file that reads like a recipe.
+//! The commands of `millrace --help`: each is one file that reads like a recipe.
 //!
 //! Owns arguments, exit codes (0 done, 1 failed, 2 usage or config) and what is printed on stdout.
 
@@ -71,7 +71,7 @@ enum Command {
     Check(check::CheckArgs),
 }
 
-/// Parses the arguments, runs the command, prints what went wrong.
+/// Parses the arguments, runs the command, prints its error.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     // Bounded work shows a bar on a terminal: only what matters may interrupt it.

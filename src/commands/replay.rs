@@ -8,8 +8,8 @@ use clap::Args;
 use super::by_day::{self, ByDayArgs};
 use super::cut::CutArgs;
 use super::report;
-use super::session::{ConfigArgs, position, setting};
-use crate::pipeline::{self, Bounds, Publication};
+use super::session::{ConfigArgs, site};
+use crate::pipeline::{self, Publication, RunPlan};
 use crate::progress::ProgressLine;
 use crate::stream::position::Position;
 
@@ -18,19 +18,19 @@ use crate::stream::position::Position;
 pub(super) struct ReplayArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Where to begin where there is no checkpoint: earliest, latest, 90%, offset:N, time:T.
-    #[arg(long, default_value = "earliest", value_parser = position)]
+    /// The place to begin at if there is no checkpoint: earliest, latest, 90%, offset:N, time:T.
+    #[arg(long, default_value = "earliest", value_parser = str::parse::<Position>)]
     from: Position,
-    /// Where to end, in the same forms; `latest` is what the topic holds when the run starts.
-    #[arg(long, default_value = "latest", value_parser = position)]
+    /// The place to end at, in the same forms; `latest` is the topic's end when the run starts.
+    #[arg(long, default_value = "latest", value_parser = str::parse::<Position>)]
     to: Position,
     /// Passes over the range, for topics without an order in time, such as a link graph: with
-    /// batch.shuffle_events each has an order of its own. One that was killed goes on in its pass.
+    /// batch.shuffle_events each has an order of its own. A killed replay resumes in its pass.
     /// Rejected records are counted, and sent to the dead-letter topic, in each pass.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     passes: u32,
-    /// Start from nothing: existing checkpoints are set aside. Without it a replay goes on from
-    /// the newest checkpoint, so one that was killed loses nothing.
+    /// Start from nothing: existing checkpoints are set aside. Without it a replay resumes from the
+    /// newest checkpoint, so a killed one loses nothing.
     #[arg(long)]
     fresh: bool,
     /// Publish as `train` does, and the last checkpoint; the first publication that fails ends the
@@ -65,34 +65,34 @@ pub(super) fn run(args: &ReplayArgs) -> anyhow::Result<()> {
         }
     };
     let cut = args.cut.of(&config)?;
-    let (setting, _edge) = setting(config, &listen)?;
-    if args.passes > 1 && setting.config.batch.shuffle_events == 0 {
+    let (site, _edge) = site(config, &listen)?;
+    if args.passes > 1 && site.config.batch.shuffle_events == 0 {
         tracing::warn!("every pass has the same order: set batch.shuffle_events to shuffle each");
     }
-    let bounds = Bounds {
-        from: args.from,
-        to: Some(args.to),
+    let plan = RunPlan {
         passes: args.passes,
         cut,
         fresh: args.fresh,
         publication: if args.publish { Publication::Complete } else { Publication::Never },
+        ..RunPlan::replay(args.from, args.to)
     };
     let mut progress: Option<ProgressLine> = None;
-    let summary = pipeline::run(&setting, &bounds, &mut |trainer, live| {
+    let summary = pipeline::run(&site, &plan, &mut |trainer, stats| {
         let progress =
-            progress.get_or_insert_with(|| ProgressLine::new("replay", live.total, "events"));
-        let records = trainer.progress().events + trainer.progress().rejected - live.records_before;
+            progress.get_or_insert_with(|| ProgressLine::new("replay", stats.total, "events"));
+        let records =
+            trainer.progress().events + trainer.progress().rejected - stats.records_before;
         progress.set(records, || match args.passes {
-            1 => report::message(live),
+            1 => report::message(stats),
             passes => {
-                format!("pass {} of {passes}, {}", trainer.progress().pass, report::message(live))
+                format!("pass {} of {passes}, {}", trainer.progress().pass, report::message(stats))
             }
         });
     })?;
     if let Some(progress) = progress {
         progress.finish();
     }
-    if setting.stop.load(Ordering::Relaxed) {
+    if site.stop.load(Ordering::Relaxed) {
         tracing::warn!("stopped before the end; the same command goes on from the checkpoint");
     }
     if args.json {

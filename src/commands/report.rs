@@ -1,13 +1,13 @@
-//! What bounded runs print: a line of progress, the summary as a table or as JSON.
+//! The output of bounded runs: a line of progress, the summary as a table or as JSON.
 
 use serde_json::{Map, Value, json};
 
-use crate::pipeline::{Live, Summary};
+use crate::pipeline::{RunStats, Summary};
 use millrace_train::evaluation::{KS, Recall};
 
 /// One line on how training goes.
-pub(super) fn message(live: &Live) -> String {
-    format!("loss {:.3}, recall@10 {:.3}", live.loss(), live.recall.at(10))
+pub(super) fn message(stats: &RunStats) -> String {
+    format!("loss {:.3}, recall@10 {:.3}", stats.loss(), stats.recall.at(10))
 }
 
 /// `{"10": .., "50": ..}`

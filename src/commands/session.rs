@@ -1,4 +1,4 @@
-//! What commands share before they begin: the config from the command line, the edge, a stop flag.
+//! The beginning that commands share: the config from the command line, the edge, a stop flag.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,11 +8,10 @@ use clap::Args;
 
 use crate::config::{Config, Faults};
 use crate::edge::Edge;
-use crate::pipeline::{self, Clocks, Setting};
-use crate::stream::position::Position;
-use crate::telemetry::{Health, Metrics};
+use crate::pipeline::{self, Clocks, Metrics, Site};
+use crate::telemetry::Health;
 
-/// Where the config comes from.
+/// The arguments that make a config.
 #[derive(Args, Clone, Debug)]
 pub(super) struct ConfigArgs {
     /// The config file (TOML); config/trainer.toml explains every key.
@@ -32,44 +31,37 @@ impl ConfigArgs {
 /// Everything a run needs around its config, with the edge (signals, HTTP) started.
 ///
 /// `listen` overrides the config's address.
-pub(super) fn setting(config: Config, listen: &str) -> anyhow::Result<(Setting, Edge)> {
-    let metrics = Arc::new(Metrics::new());
-    for table in config.table_names() {
-        metrics.declare_table(&table);
-    }
+pub(super) fn site(config: Config, listen: &str) -> anyhow::Result<(Site, Edge)> {
+    let metrics = Arc::new(Metrics::new(&config));
     let health = Arc::new(Health::new());
     let clocks = Arc::new(Clocks::default());
     let stop = Arc::new(AtomicBool::new(false));
-    let ages = {
-        let clocks = Arc::clone(&clocks);
-        move |metrics: &Metrics| clocks.set_ages(metrics)
+    let scrape = {
+        let (clocks, metrics) = (Arc::clone(&clocks), Arc::clone(&metrics));
+        move || {
+            clocks.set_ages(&metrics);
+            metrics.render()
+        }
     };
-    let edge =
-        Edge::start(listen, Arc::clone(&metrics), Arc::clone(&health), ages, Arc::clone(&stop))?;
+    let edge = Edge::start(listen, Arc::clone(&health), scrape, Arc::clone(&stop))?;
     if let Some(address) = edge.address {
         tracing::info!("metrics and health on http://{address}/");
     }
     let placement = pipeline::placement(config.device)?;
-    Ok((Setting { config, placement, metrics, health, stop, clocks }, edge))
+    Ok((Site { config, placement, metrics, health, stop, clocks }, edge))
 }
 
 /// A flag that SIGTERM and SIGINT set, for work without metrics. Holds while the edge lives.
 pub(super) fn stop_on_signal() -> anyhow::Result<(Arc<AtomicBool>, Edge)> {
     let stop = Arc::new(AtomicBool::new(false));
-    let (metrics, health) = Default::default();
-    let edge = Edge::start("", metrics, health, |_| {}, Arc::clone(&stop))?;
+    let edge = Edge::start("", Arc::default(), String::new, Arc::clone(&stop))?;
     Ok((stop, edge))
 }
 
-/// A place in the log from the command line; the message of a wrong one teaches the forms.
-pub(super) fn position(text: &str) -> Result<Position, String> {
-    text.parse()
-}
-
-/// Arguments that only a look at the config or at each other shows to be wrong.
-#[derive(Debug, thiserror::Error)]
+/// Arguments that are wrong, alone or beside the config or each other.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct Usage(String);
+pub(super) struct Usage(pub(super) String);
 
 /// Ends the command with exit status 2.
 pub(super) fn usage(message: &str) -> anyhow::Error {

@@ -6,6 +6,8 @@ use std::str::FromStr;
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::Fault;
+
 /// Rate of the estimator's moving averages.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Alpha {
@@ -37,14 +39,15 @@ impl fmt::Display for Alpha {
 }
 
 impl FromStr for Alpha {
-    type Err = String;
+    type Err = Fault;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, Fault> {
         let alpha = match text {
             "auto" => Some(Self::Auto),
             number => number.parse().ok().map(Self::Fixed),
         };
-        alpha.filter(|alpha| alpha.is_valid()).ok_or("a number in (0, 1] or auto".into())
+        let wrong = || Fault { key: String::new(), reason: "a number in (0, 1] or auto".into() };
+        alpha.filter(|alpha| alpha.is_valid()).ok_or_else(wrong)
     }
 }
 

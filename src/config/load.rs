@@ -16,6 +16,15 @@ pub struct Fault {
     pub reason: String,
 }
 
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Fault { key, reason } = self;
+        if key.is_empty() { write!(f, "{reason}") } else { write!(f, "{key}: {reason}") }
+    }
+}
+
+impl std::error::Error for Fault {}
+
 /// Everything wrong with a config.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Faults(pub Vec<Fault>);
@@ -28,11 +37,11 @@ impl Faults {
 
 impl fmt::Display for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, Fault { key, reason }) in self.0.iter().enumerate() {
+        for (index, fault) in self.0.iter().enumerate() {
             if index > 0 {
                 writeln!(f)?;
             }
-            if key.is_empty() { write!(f, "{reason}")? } else { write!(f, "{key}: {reason}")? }
+            write!(f, "{fault}")?;
         }
         Ok(())
     }
@@ -62,8 +71,8 @@ impl Config {
             faults
         })?;
         for text in overrides {
-            if let Err(reason) = apply_override(&mut table, text) {
-                faults.add(format!("--set {}", shown(text)), reason);
+            if let Err(fault) = apply_override(&mut table, text) {
+                faults.0.push(fault);
             }
         }
         for renamed in rename(&mut table) {
@@ -220,11 +229,13 @@ fn remove(table: &mut Table, path: &str) -> bool {
 
 /// Applies `section.key=value`. The value is TOML; what is not valid TOML is a string, so that
 /// `kafka.brokers=host:9092` needs no quotes.
-fn apply_override(table: &mut Table, text: &str) -> Result<(), String> {
-    let (path, value) = text.split_once('=').ok_or("expected section.key=value")?;
+fn apply_override(table: &mut Table, text: &str) -> Result<(), Fault> {
+    let wrong = |reason: String| Fault { key: format!("--set {}", shown(text)), reason };
+    let form = || wrong("expected section.key=value".to_owned());
+    let (path, value) = text.split_once('=').ok_or_else(form)?;
     let property = path.trim().starts_with(PROPERTIES);
     let value = match format!("v = {value}").parse::<Table>() {
-        Ok(mut parsed) => match parsed.remove("v").ok_or("expected a value")? {
+        Ok(mut parsed) => match parsed.remove("v").ok_or_else(form)? {
             // librdkafka takes text only: a number or `true` is one that lacks its quotes.
             Value::String(text) => Value::String(text),
             _ if property => Value::String(value.to_owned()),
@@ -242,14 +253,14 @@ fn apply_override(table: &mut Table, text: &str) -> Result<(), String> {
         let name = &path.trim()["kafka.properties.".len()..];
         steps = vec!["kafka", "properties", name];
     }
-    let last = steps.pop().filter(|key| !key.is_empty()).ok_or("expected section.key=value")?;
+    let last = steps.pop().filter(|key| !key.is_empty()).ok_or_else(form)?;
     let mut at = table;
     for step in steps {
         at = at
             .entry(step)
             .or_insert_with(|| Value::Table(Table::new()))
             .as_table_mut()
-            .ok_or_else(|| format!("`{step}` is not a section"))?;
+            .ok_or_else(|| wrong(format!("`{step}` is not a section")))?;
     }
     at.insert(last.to_owned(), value);
     Ok(())

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
-use super::live::now_ms;
-use super::{Publication, Setting};
+use super::stats::now_ms;
+use super::{Publication, Site};
 use crate::checkpoint::{Checkpoint, Section, Snapshot, Store};
 use crate::config::Config;
 use crate::publish::Published;
@@ -17,7 +17,7 @@ use millrace_train::captured::Captured;
 /// Tries to write a checkpoint before the run stops: a full disk is often cleaned within a minute.
 const WRITE_TRIES: u32 = 4;
 
-/// Where written checkpoints go to be published.
+/// The way of written checkpoints to the publisher.
 pub(super) struct Outlet {
     pub(super) sender: Sender<Checkpoint>,
     pub(super) publication: Publication,
@@ -25,7 +25,7 @@ pub(super) struct Outlet {
 
 /// The checkpoint thread. Returns the last checkpoint written.
 pub(super) fn write_checkpoints(
-    setting: &Setting,
+    site: &Site,
     store: &Store,
     run: &str,
     snapshots: Receiver<Captured>,
@@ -36,19 +36,19 @@ pub(super) fn write_checkpoints(
     let mut written = 0u64;
     for captured in snapshots {
         let began = Instant::now();
-        let snapshot = snapshot(&setting.config, run, captured);
-        let checkpoint = write_with_retries(setting, store, &snapshot).inspect_err(|error| {
+        let snapshot = snapshot(&site.config, run, captured);
+        let checkpoint = write_with_retries(site, store, &snapshot).inspect_err(|error| {
             tracing::error!("stopping: {error:#}");
-            setting.stop.store(true, Ordering::Relaxed);
+            site.stop.store(true, Ordering::Relaxed);
         })?;
-        setting.metrics.checkpoint_seconds.observe(began.elapsed().as_secs_f64());
-        setting.clocks.checkpoint.store(now_ms(), Ordering::Relaxed);
+        site.metrics.checkpoint_seconds.observe(began.elapsed().as_secs_f64());
+        site.clocks.checkpoint.store(now_ms(), Ordering::Relaxed);
         let path = checkpoint.path.display().to_string();
         tracing::info!(step = snapshot.step, path, "checkpoint");
         *durable.lock().expect("no holder of this lock can panic") = Some(snapshot.offsets);
         written += 1;
         if let Some(outlet) = &outlet
-            && written.is_multiple_of(setting.config.publish.every_checkpoints)
+            && written.is_multiple_of(site.config.publish.every_checkpoints)
         {
             match outlet.sender.try_send(checkpoint.clone()) {
                 // A publisher that is still busy with the version before skips this one. One that
@@ -67,7 +67,7 @@ pub(super) fn write_checkpoints(
     Ok(last)
 }
 
-/// The state as of one step, with what a checkpoint says of it.
+/// The state as of one step, with a checkpoint's facts about it.
 pub(super) fn snapshot(config: &Config, run: &str, captured: Captured) -> Snapshot {
     let progress = captured.progress.clone();
     let section = |(name, bytes)| Section { name, bytes, digested: true };
@@ -86,7 +86,7 @@ pub(super) fn snapshot(config: &Config, run: &str, captured: Captured) -> Snapsh
 }
 
 fn write_with_retries(
-    setting: &Setting,
+    site: &Site,
     store: &Store,
     snapshot: &Snapshot,
 ) -> anyhow::Result<Checkpoint> {
@@ -96,20 +96,20 @@ fn write_with_retries(
             Ok(checkpoint) => return Ok(checkpoint),
             Err(error) => error,
         };
-        setting.metrics.checkpoint_failures_total.inc();
+        site.metrics.checkpoint_failures_total.inc();
         if tries == WRITE_TRIES {
-            return Err(error.context("no checkpoint can be written"));
+            return Err(anyhow::Error::new(error).context("no checkpoint can be written"));
         }
-        tracing::warn!(tries, "a checkpoint was not written, trying again: {error:#}");
+        tracing::warn!(tries, "a checkpoint was not written, trying again: {error}");
         std::thread::sleep(Duration::from_secs(1 << tries));
         tries += 1;
     }
 }
 
-/// The publisher thread: `send` publishes a checkpoint, or returns `None` where the function that
-/// it is given says stop. Returns the last version published.
+/// The publisher thread: `send` publishes a checkpoint, or returns `None` if the function that it
+/// is given says stop. Returns the last version published.
 pub(super) fn publish(
-    setting: &Setting,
+    site: &Site,
     publication: Publication,
     checkpoints: Receiver<Checkpoint>,
     mut send: impl FnMut(&Checkpoint, &dyn Fn() -> bool) -> anyhow::Result<Option<Published>>,
@@ -122,26 +122,26 @@ pub(super) fn publish(
             continue;
         }
         // A stop waits for a checkpoint, not for a sweep over the corpus: the next run publishes.
-        let stop = || !complete && setting.stop.load(Ordering::Relaxed);
+        let stop = || !complete && site.stop.load(Ordering::Relaxed);
         match send(&checkpoint, &stop) {
             Ok(Some(published)) => {
                 let Published { version, vectors, tombstones, .. } = &published;
-                setting.metrics.published_total.inc_by(*vectors);
+                site.metrics.published_total.inc_by(*vectors);
                 let step = i64::try_from(published.step).unwrap_or(i64::MAX);
-                setting.metrics.published_version_step.set(step);
+                site.metrics.published_version_step.set(step);
                 let event_time = checkpoint.manifest.event_time_ms;
-                setting.clocks.published.store(event_time, Ordering::Relaxed);
+                site.clocks.published.store(event_time, Ordering::Relaxed);
                 tracing::info!(version, vectors, tombstones, "published");
                 last = Some(published);
             }
             Ok(None) => {}
             Err(error) => {
-                setting.metrics.publish_failures_total.inc();
+                site.metrics.publish_failures_total.inc();
                 let version = &checkpoint.manifest.version;
                 let error = error.context(format!("version {version} was not published"));
                 if complete {
                     tracing::error!("stopping: {error:#}");
-                    setting.stop.store(true, Ordering::Relaxed);
+                    site.stop.store(true, Ordering::Relaxed);
                     return Err(error);
                 }
                 tracing::error!("{error:#}; the next version replaces it");

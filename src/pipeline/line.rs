@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, Sender};
 use super::durable::{self, Outlet};
 use super::passes::Passes;
 use super::reader::{self, Outlook};
-use super::{Publication, Setting};
+use super::{Publication, Site};
 use crate::checkpoint::{Checkpoint, Store};
 use crate::publish::{Published, Publisher};
 use millrace_events::Batch;
@@ -28,7 +28,7 @@ pub(super) struct Line<'scope> {
     publisher: Option<Thread<'scope, anyhow::Result<Option<Published>>>>,
 }
 
-/// What the threads leave behind.
+/// The results of the threads.
 pub(super) struct Ended {
     pub(super) rejected_by_reason: Vec<(String, u64)>,
     pub(super) checkpoint: Option<Checkpoint>,
@@ -40,28 +40,28 @@ impl<'scope> Line<'scope> {
     /// ends it, a panic too, disconnects its neighbours.
     pub(super) fn start<'env>(
         scope: &'scope Scope<'scope, 'env>,
-        setting: &'env Setting,
+        site: &'env Site,
         (store, run): (&'env Store, String),
         passes: Passes,
         publisher: Option<(Publisher, Publication)>,
         outlook: Arc<Outlook>,
     ) -> anyhow::Result<Self> {
         let named = |name: &str| std::thread::Builder::new().name(name.into());
-        let (batch_sender, batches) = crossbeam_channel::bounded(setting.config.batch.queue);
+        let (batch_sender, batches) = crossbeam_channel::bounded(site.config.batch.queue);
         let (snapshot_sender, snapshots) = crossbeam_channel::bounded(1);
         let durable = Arc::new(Mutex::new(None));
         let written = Arc::clone(&durable);
         let source = named("source").spawn_scoped(scope, move || {
-            let _stop = StopOnPanic(&setting.stop);
-            reader::read(setting, passes, batch_sender, &durable, &outlook)
+            let _stop = StopOnPanic(&site.stop);
+            reader::read(site, passes, batch_sender, &durable, &outlook)
         })?;
         let (outlet, publisher) = match publisher {
             None => (None, None),
             Some((mut publisher, publication)) => {
                 let (sender, checkpoints) = crossbeam_channel::bounded(1);
                 let thread = named("publisher").spawn_scoped(scope, move || {
-                    let _stop = StopOnPanic(&setting.stop);
-                    durable::publish(setting, publication, checkpoints, |checkpoint, stop| {
+                    let _stop = StopOnPanic(&site.stop);
+                    durable::publish(site, publication, checkpoints, |checkpoint, stop| {
                         publisher.publish(checkpoint, stop)
                     })
                 })?;
@@ -69,8 +69,8 @@ impl<'scope> Line<'scope> {
             }
         };
         let writer = named("checkpoint").spawn_scoped(scope, move || {
-            let _stop = StopOnPanic(&setting.stop);
-            durable::write_checkpoints(setting, store, &run, snapshots, outlet, &written)
+            let _stop = StopOnPanic(&site.stop);
+            durable::write_checkpoints(site, store, &run, snapshots, outlet, &written)
         })?;
         Ok(Self { batches, snapshots: snapshot_sender, source, writer, publisher })
     }

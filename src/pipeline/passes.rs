@@ -8,7 +8,7 @@ use crate::stream::cut::Cut;
 use crate::stream::position::Range;
 use crate::stream::source::{Next, Source};
 
-/// The source of the pass in progress, and what the passes after it read.
+/// The source of the pass in progress, and the range that the passes after it read.
 pub(super) struct Passes {
     pub(super) source: Source,
     config: Config,
@@ -16,7 +16,7 @@ pub(super) struct Passes {
     cut: Cut,
     pass: u32,
     last: u32,
-    /// Of the passes before.
+    /// Rejected records of the passes before, by reason.
     rejected: BTreeMap<&'static str, u64>,
 }
 

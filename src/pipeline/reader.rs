@@ -1,4 +1,4 @@
-//! The source thread: batches for the trainer, and what the log lines say of the source.
+//! The source thread: it hands batches to the trainer, and keeps an observation for the log lines.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
@@ -7,21 +7,21 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{SendTimeoutError, Sender};
 
 use super::passes::Passes;
-use super::{Setting, TICK};
+use super::{Site, TICK};
 use crate::stream::source::{Next, Source};
 use millrace_events::{Batch, Offsets};
 
-/// The source says something of itself every [`TICK`]. One that is silent for longer than this
-/// waits for an answer of the brokers.
+/// The source reports every [`TICK`]. If it is silent for longer than this, it waits for an answer
+/// of the brokers.
 const SILENT: Duration = Duration::from_secs(5);
 
-/// What the source thread last saw. The trainer's thread reads it for the log lines.
+/// The source thread's last observation. The trainer's thread reads it for the log lines.
 #[derive(Default)]
 pub struct Outlook {
-    seen: Mutex<Option<Seen>>,
+    seen: Mutex<Option<Sighting>>,
 }
 
-struct Seen {
+struct Sighting {
     at: Instant,
     lag: Option<u64>,
     /// Empty while batches come.
@@ -34,7 +34,7 @@ impl Outlook {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).as_ref()?.lag
     }
 
-    /// What the next batch waits for, in words.
+    /// Says in words why there is no next batch yet.
     pub fn waits_for(&self) -> String {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         match &*seen {
@@ -48,7 +48,7 @@ impl Outlook {
     }
 
     fn set(&self, lag: Option<u64>, waits_for: String) {
-        let seen = Seen { at: Instant::now(), lag, waits_for };
+        let seen = Sighting { at: Instant::now(), lag, waits_for };
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(seen);
     }
 }
@@ -56,34 +56,34 @@ impl Outlook {
 /// Reads until the range ends, the run stops (at the end of a window) or the source fails. Returns
 /// the rejected records by reason.
 pub(super) fn read(
-    setting: &Setting,
+    site: &Site,
     mut passes: Passes,
     batches: Sender<anyhow::Result<Batch>>,
     durable: &Mutex<Option<Offsets>>,
     outlook: &Outlook,
 ) -> Vec<(String, u64)> {
     let mut inside = false; // a window of which the trainer has a part
-    while inside || !setting.stop.load(Ordering::Relaxed) {
+    while inside || !site.stop.load(Ordering::Relaxed) {
         let message = match passes.next(TICK) {
             Ok(Next::Idle) => {
                 let waits_for = passes.source.waits_for();
-                outlook.set(show_lag(setting, &passes.source), waits_for);
+                outlook.set(show_lag(site, &passes.source), waits_for);
                 continue;
             }
             Ok(Next::End) => break,
             Ok(Next::Batch(batch)) => {
-                setting.clocks.decoded.fetch_max(batch.newest_ms(), Ordering::Relaxed);
+                site.clocks.decoded.fetch_max(batch.newest_ms(), Ordering::Relaxed);
                 Ok(batch)
             }
             Err(error) => Err(error),
         };
-        outlook.set(show_lag(setting, &passes.source), String::new());
+        outlook.set(show_lag(site, &passes.source), String::new());
         if let Some(offsets) = take(durable) {
             passes.source.commit(&offsets);
         }
         let failed = message.is_err();
         let whole = message.as_ref().is_ok_and(|batch| batch.whole);
-        if !hand_over(setting, &batches, message, inside) || failed {
+        if !hand_over(site, &batches, message, inside) || failed {
             break;
         }
         inside = !whole;
@@ -93,11 +93,10 @@ pub(super) fn read(
 }
 
 /// Sets the lag of each partition; their sum, once a partition's end is known.
-fn show_lag(setting: &Setting, source: &Source) -> Option<u64> {
+fn show_lag(site: &Site, source: &Source) -> Option<u64> {
     let mut total = None;
     for (partition, lag) in source.lag() {
-        let labels = [setting.config.kafka.topic.as_str(), &partition.to_string()];
-        setting.metrics.consumer_lag.with_label_values(&labels).set(lag);
+        site.metrics.lag(&site.config.kafka.topic, partition).set(lag);
         total = Some(total.unwrap_or(0) + u64::try_from(lag).unwrap_or(0));
     }
     total
@@ -108,16 +107,16 @@ fn take(durable: &Mutex<Option<Offsets>>) -> Option<Offsets> {
     durable.lock().expect("no holder of this lock can panic").take()
 }
 
-/// Waits for room in the queue; false when the trainer is gone or, unless the message is `needed`
-/// all the same, the run stops.
+/// Waits for room in the queue. False if the trainer has ended, or if the run stops and the message
+/// is not `needed` all the same.
 fn hand_over(
-    setting: &Setting,
+    site: &Site,
     batches: &Sender<anyhow::Result<Batch>>,
     mut message: anyhow::Result<Batch>,
     needed: bool,
 ) -> bool {
     loop {
-        if !needed && setting.stop.load(Ordering::Relaxed) {
+        if !needed && site.stop.load(Ordering::Relaxed) {
             return false;
         }
         match batches.send_timeout(message, TICK) {

@@ -1,4 +1,4 @@
-//! How a run begins: the device, the newest good checkpoint, and where in the log to read on.
+//! How a run begins: the newest good checkpoint, and the offsets to resume at.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
@@ -8,18 +8,19 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, anyhow, bail};
 
 use super::passes::Passes;
-use super::{Bounds, Setting};
+use super::{RunPlan, Site};
 use crate::checkpoint::{self, Checkpoint, Manifest, Store};
 use crate::config::Config;
-use crate::stream::position::{self, Range};
-use crate::stream::source;
+use crate::stream::position::Range;
+use crate::stream::topic::Topic;
+use crate::stream::verdict;
 use millrace_events::Offsets;
 use millrace_train::placement::Placement;
 use millrace_train::progress::Progress;
 use millrace_train::trainer::Trainer;
 
 /// A trainer and the passes that feed it.
-pub(super) struct Begun {
+pub(super) struct RunStart {
     pub(super) trainer: Trainer,
     /// The name of the run that the state began with.
     pub(super) run: String,
@@ -29,9 +30,9 @@ pub(super) struct Begun {
 }
 
 /// Restores or creates the trainer, compares its offsets with the log, and opens the source.
-pub(super) fn start(setting: &Setting, store: &Store, bounds: &Bounds) -> anyhow::Result<Begun> {
-    let config = &setting.config;
-    if bounds.fresh {
+pub(super) fn start(site: &Site, store: &Store, plan: &RunPlan) -> anyhow::Result<RunStart> {
+    let config = &site.config;
+    if plan.fresh {
         for path in store.set_aside()? {
             tracing::info!(path = %path.display(), "set an earlier checkpoint aside");
         }
@@ -42,51 +43,50 @@ pub(super) fn start(setting: &Setting, store: &Store, bounds: &Bounds) -> anyhow
         let Manifest { events_trained, offsets, .. } = &found.manifest;
         *events_trained > 0 || offsets.topic() == config.kafka.topic
     });
-    setting.health.set_phase("asking the brokers for offsets");
-    let consumer = source::consumer(config)?;
-    let (topic, brokers) = (&config.kafka.topic, &config.kafka.brokers);
-    let resolve = |position| position::resolve(&consumer, topic, brokers, position);
-    let to = bounds.to.map(resolve).transpose()?;
-    let from = resolve(bounds.from)?;
+    site.health.set_phase("asking the brokers for offsets");
+    let topic = Topic::of(config)?;
+    let to = plan.to.map(|to| topic.resolve(to)).transpose()?;
+    let from = topic.resolve(plan.from)?;
     let (trainer, run) = match newest {
-        None => (Trainer::new(&config.train(), &setting.placement, from.clone()), new_run()),
+        None => (Trainer::new(&config.train(), &site.placement, from.clone()), new_run()),
         Some(checkpoint) => {
             let stored = &checkpoint.manifest.offsets;
-            if stored.topic() != topic.as_str() {
+            let name = &config.kafka.topic;
+            if stored.topic() != name {
                 bail!(
-                    "the checkpoints in {} were trained on topic `{}`, the config names `{topic}`: \
+                    "the checkpoints in {} were trained on topic `{}`, the config names `{name}`: \
                      give each topic a checkpoint.directory of its own",
                     config.checkpoint.directory,
                     stored.topic(),
                 );
             }
-            let watermarks = position::watermarks(&consumer, topic, brokers)?;
-            let checked = position::check_stored(stored, &watermarks, config.kafka.on_data_loss)?;
-            for warning in checked.warnings {
+            let log = topic.watermarks()?;
+            let verdict = verdict::judge(stored, &log, config.kafka.on_data_loss)?;
+            for warning in verdict.warnings {
                 tracing::warn!("{warning}");
             }
-            let (trainer, run) = go_on(config, &setting.placement, &checkpoint, checked.offsets)?;
+            let (trainer, run) = go_on(config, &site.placement, &checkpoint, verdict.offsets)?;
             let Progress { step, pass, .. } = *trainer.progress();
             let path = checkpoint.path.display().to_string();
             tracing::info!(run, step, pass, path, "going on from a checkpoint");
             (trainer, run)
         }
     };
-    drop(consumer);
-    // A state that has more passes behind it finishes the one it is in.
+    drop(topic);
+    // A state with more passes behind it finishes the one it is in.
     let Progress { offsets, pass, .. } = trainer.progress();
-    let last = bounds.passes.max(*pass);
+    let last = plan.passes.max(*pass);
     let passes_left = u64::from(last - pass);
-    let total =
-        to.as_ref().map_or(0, |to| distance(offsets, to) + passes_left * distance(&from, to));
     let rest = Range { from: offsets.clone(), to: to.clone() };
-    setting.health.set_phase("opening the source");
-    let passes = Passes::begin(config, rest, Range { from, to }, bounds.cut, (*pass, last))?;
-    Ok(Begun { passes, trainer, run, total })
+    let range = Range { from, to };
+    let total = rest.records() + passes_left * range.records();
+    site.health.set_phase("opening the source");
+    let passes = Passes::begin(config, rest, range, plan.cut, (*pass, last))?;
+    Ok(RunStart { passes, trainer, run, total })
 }
 
-/// The newest checkpoint that verifies. Where all are damaged this is an error: starting from
-/// nothing would throw the model away without being asked.
+/// The newest checkpoint that verifies. If all are damaged, this is an error: starting from nothing
+/// would throw the model away without being asked.
 fn newest(directory: &Path) -> anyhow::Result<Option<Checkpoint>> {
     let (newest, rejected) = checkpoint::latest(directory)?;
     for damaged in &rejected {
@@ -102,7 +102,7 @@ fn newest(directory: &Path) -> anyhow::Result<Option<Checkpoint>> {
     Ok(newest)
 }
 
-/// The trainer that goes on from `checkpoint` at `offsets`, and the name of its run. A state that
+/// The trainer that resumes from `checkpoint` at `offsets`, and the name of its run. A state that
 /// saw no event binds nobody to its config.
 fn go_on(
     config: &Config,
@@ -124,7 +124,7 @@ fn go_on(
 
 /// A name for a run that begins from nothing, 8 hex digits: two runs in one directory reach the
 /// same steps, and their versions must differ. The keys of a `RandomState` are random in each
-/// process; the time is for those platforms where they are not.
+/// process; the time is for platforms on which they are not.
 fn new_run() -> String {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let [_, _, _, _, name @ ..] = RandomState::new().hash_one(since.as_nanos()).to_be_bytes();
@@ -205,15 +205,6 @@ fn flatten(path: &str, table: &toml::Table, out: &mut BTreeMap<String, String>) 
             value => drop(out.insert(path, value.to_string())),
         }
     }
-}
-
-/// Offsets of `to` minus offsets of `from`, over all partitions: records to be read.
-pub fn distance(from: &Offsets, to: &Offsets) -> u64 {
-    let partitions = to.iter().map(|(partition, end)| {
-        let begin = from.next(partition).unwrap_or(0);
-        u64::try_from(end - begin).unwrap_or(0)
-    });
-    partitions.sum()
 }
 
 #[cfg(test)]

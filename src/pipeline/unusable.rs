@@ -1,7 +1,8 @@
-//! Events that training cannot use go to the dead-letter topic, as records that decoding cannot use
-//! do.
+//! Events that training cannot use go to the dead-letter topic, as do records that decoding cannot
+//! use.
 //!
-//! Owns a producer of its own, made for the first such event: the source thread has long gone on.
+//! Owns a producer of its own, made for the first such event: the source thread is far ahead by
+//! then.
 
 use crate::config::Config;
 use crate::stream::dead_letter::{DeadLetters, Letter};
@@ -10,7 +11,7 @@ use millrace_events::Batch;
 /// The letters' reason.
 pub(super) const REASON: &str = "not_finite";
 
-/// See [`Unusable::send`].
+/// The way of unusable events to the dead-letter topic, opened for the first one.
 #[derive(Default)]
 pub(super) struct Unusable {
     letters: Option<DeadLetters>,

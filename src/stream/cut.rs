@@ -1,14 +1,16 @@
-//! Where a bounded read ends its batches.
+//! The sizes of a bounded read's batches.
 //!
-//! A live trainer gets what came within `batch.linger_ms`, so its batches have any size; a replay
-//! fills every batch. A cut makes a replay's batches as small as a trickle's, to try what that
-//! teaches. Owns: the size of each batch, as a function of the place in the log where it begins, so
-//! that a run that goes on from a checkpoint cuts as one that never stopped.
+//! A live trainer gets the events of `batch.linger_ms`, so its batches have any size; a replay
+//! fills every batch. A cut makes a replay's batches as small as a trickle's, to see what they
+//! teach. Owns: the size of each batch, as a function of the place in the log where it begins, so
+//! that a run that resumes from a checkpoint cuts as if it had never stopped.
 
 use std::fmt;
 use std::str::FromStr;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use super::form::WrongForm;
 
 /// How many events each batch gets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,7 +18,7 @@ pub enum Cut {
     /// As many as a batch holds.
     #[default]
     Full,
-    /// Always so many, but no more than a batch holds.
+    /// This many, but no more than a batch holds.
     Every(usize),
     /// Sizes drawn by this seed: stretches of the log that trickle, that are busy, and bursts of
     /// full batches.
@@ -63,16 +65,17 @@ fn draw(seed: u64, what: &str, place: u64) -> u64 {
 }
 
 impl FromStr for Cut {
-    type Err = String;
+    type Err = WrongForm;
 
-    fn from_str(text: &str) -> Result<Cut, String> {
+    fn from_str(text: &str) -> Result<Cut, WrongForm> {
         let cut = match text.strip_prefix("random:") {
             Some(seed) => seed.parse().ok().map(Cut::Random),
             None => text.parse().ok().filter(|&events| events > 0).map(Cut::Every),
         };
         cut.ok_or_else(|| {
-            "expected a number of events from 1 up, such as 16, or random:SEED, such as random:7"
-                .to_owned()
+            let forms = "expected a number of events from 1 up, such as 16, or random:SEED, such \
+                         as random:7";
+            WrongForm(forms.to_owned())
         })
     }
 }
@@ -145,7 +148,7 @@ mod tests {
         assert_eq!("16".parse(), Ok(Cut::Every(16)));
         assert_eq!("random:7".parse(), Ok(Cut::Random(7)));
         for wrong in ["", "0", "-1", "1.5", "random", "random:", "random:x", "sixteen"] {
-            let error = wrong.parse::<Cut>().expect_err("not a cut");
+            let error = wrong.parse::<Cut>().expect_err("not a cut").to_string();
             assert!(error.contains("such as 16") && error.contains("random:7"), "{error}");
         }
     }

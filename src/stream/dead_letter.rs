@@ -1,30 +1,27 @@
 //! Records that cannot be used go to a topic of their own, with the reason.
 //!
-//! Owns: the dead-letter producer, and the promise that after [`DeadLetters::flush`] every letter
-//! sent before it is on the broker. A record's offset goes into a checkpoint only after that, so
-//! after a crash a letter may stand there twice, but never not at all.
+//! Owns: the form of a letter, and the promise that after [`DeadLetters::flush`] every letter sent
+//! before it is on the broker. A record's offset goes into a checkpoint only after that, so after a
+//! crash a letter may appear twice, but none is ever missing.
 //!
 //! Must never know: why a record is bad.
 
-use std::time::{Duration, Instant};
-
-use anyhow::{Context as _, bail};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use anyhow::Context as _;
+use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::{Header, Message, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use crate::config::Config;
 
-use super::source::client::{self, DELIVERY_WAIT_MAX, Deliveries, Failure};
+use super::client::{self, Failure};
+use super::outbox::{Outbox, Outgoing, SendError};
 
 /// Letters that wait to be sent; beyond it the stream waits for them.
 const QUEUE_KBYTES: usize = 64 << 10;
 /// The producer's limit less room for key and headers.
 const PAYLOAD_BYTES_MAX: usize = client::MESSAGE_BYTES_MAX - (64 << 10);
-/// What is kept of a payload that the broker finds too large: its topics' default limit is 1 MiB.
+/// Bytes that are kept of a payload that the broker finds too large: the default limit of a topic
+/// is 1 MiB.
 const TRUNCATED_BYTES: usize = 512 << 10;
-/// A wait for the broker looks this often.
-const POLL: Duration = Duration::from_millis(1);
 /// The longest error text in a header.
 const ERROR_CHARS_MAX: usize = 500;
 
@@ -37,9 +34,9 @@ pub struct Letter<'r> {
     pub payload: Option<&'r [u8]>,
     /// The record's Kafka timestamp.
     pub time_ms: Option<i64>,
-    /// Where it stood.
+    /// Its partition.
     pub partition: i32,
-    /// Where it stood.
+    /// Its offset.
     pub offset: i64,
     /// The kind of fault.
     pub reason: &'r str,
@@ -51,18 +48,18 @@ pub struct Letter<'r> {
 pub struct DeadLetters {
     /// The topic of the rejected records, for their headers.
     source: String,
-    outlet: Option<Outlet>,
+    mailbox: Option<Mailbox>,
 }
 
-struct Outlet {
+/// The dead-letter topic, and the way there.
+struct Mailbox {
     topic: String,
-    producer: BaseProducer<Deliveries>,
-    sent: u64,
+    outbox: Outbox,
 }
 
 impl std::fmt::Debug for DeadLetters {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let topic = self.outlet.as_ref().map(|outlet| &outlet.topic);
+        let topic = self.mailbox.as_ref().map(|mailbox| &mailbox.topic);
         f.debug_struct("DeadLetters").field("topic", &topic).finish_non_exhaustive()
     }
 }
@@ -74,30 +71,29 @@ impl DeadLetters {
     /// If librdkafka refuses the config.
     pub fn new(config: &Config) -> anyhow::Result<DeadLetters> {
         let topic = config.kafka.dead_letter_topic.clone();
-        let outlet = if topic.is_empty() {
+        let mailbox = if topic.is_empty() {
             None
         } else {
             // Letters are rare and someone waits for the flush: nothing lingers.
-            let producer = client::producer(config, 0, QUEUE_KBYTES)?;
-            Some(Outlet { topic, producer, sent: 0 })
+            let outbox = Outbox::new(config, 0, QUEUE_KBYTES)?;
+            Some(Mailbox { topic, outbox })
         };
-        Ok(DeadLetters { source: config.kafka.topic.clone(), outlet })
+        Ok(DeadLetters { source: config.kafka.topic.clone(), mailbox })
     }
 
     /// Puts `letter` on its way.
     ///
     /// # Errors
-    /// If an earlier letter could not be delivered, or the queue stays full for too long.
+    /// If an earlier letter could not be delivered, or the queue stands still for too long.
     pub fn send(&mut self, letter: &Letter<'_>) -> anyhow::Result<()> {
-        let Some(outlet) = &mut self.outlet else { return Ok(()) };
+        let Some(mailbox) = &mut self.mailbox else { return Ok(()) };
         let mut headers = headers(&self.source, letter);
         let mut payload = letter.payload;
         if let Some(whole) = payload.filter(|whole| whole.len() > PAYLOAD_BYTES_MAX) {
             payload = Some(&whole[..PAYLOAD_BYTES_MAX]);
             headers = mark_truncated(headers, whole.len());
         }
-        outlet.enqueue(letter.key, payload, letter.time_ms, headers)?;
-        outlet.settle()
+        mailbox.send(letter.key, payload, letter.time_ms, headers).with_context(advice)
     }
 
     /// Waits until everything sent is on the broker.
@@ -105,18 +101,8 @@ impl DeadLetters {
     /// # Errors
     /// If a letter could not be delivered, with what to do.
     pub fn flush(&mut self) -> anyhow::Result<()> {
-        let Some(outlet) = &mut self.outlet else { return Ok(()) };
-        // Longer than a record's own limit, which is what ends the wait for a broker.
-        let deadline = Instant::now() + 2 * DELIVERY_WAIT_MAX;
-        outlet.settle()?;
-        while outlet.producer.context().done() < outlet.sent {
-            if Instant::now() >= deadline {
-                bail!("dead letters to `{}` are stuck; is the broker up?", outlet.topic);
-            }
-            outlet.producer.poll(POLL);
-            outlet.settle()?;
-        }
-        Ok(())
+        let Some(mailbox) = &mut self.mailbox else { return Ok(()) };
+        mailbox.flush().with_context(advice)
     }
 }
 
@@ -135,69 +121,59 @@ fn mark_truncated(headers: OwnedHeaders, bytes: usize) -> OwnedHeaders {
     headers.insert(Header { key: "truncated", value: Some(&bytes.to_string()) })
 }
 
-impl Outlet {
-    /// Queues a letter, waiting for room if need be.
-    fn enqueue(
+impl Mailbox {
+    fn send(
         &mut self,
         key: Option<&[u8]>,
         payload: Option<&[u8]>,
         time_ms: Option<i64>,
         headers: OwnedHeaders,
-    ) -> anyhow::Result<()> {
-        let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(&self.topic).headers(headers);
-        (record.key, record.payload, record.timestamp) = (key, payload, time_ms);
-        let deadline = Instant::now() + DELIVERY_WAIT_MAX;
-        loop {
-            match self.producer.send(record) {
-                Ok(()) => break,
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back))
-                    if Instant::now() < deadline =>
-                {
-                    record = back;
-                    self.producer.poll(POLL);
-                }
-                Err((error, _)) => {
-                    return Err(error)
-                        .with_context(|| format!("no dead letter to `{}`", self.topic));
-                }
-            }
-        }
-        self.sent += 1;
-        Ok(())
+    ) -> Result<(), SendError> {
+        let (topic, headers) = (self.topic.as_str(), Some(headers));
+        let sent =
+            self.outbox.send(Outgoing { topic, partition: None, key, payload, time_ms, headers });
+        self.cut(sent)
     }
 
-    /// Takes note of deliveries. A letter that the broker finds too large is sent again, cut.
-    fn settle(&mut self) -> anyhow::Result<()> {
-        self.producer.poll(Duration::ZERO);
-        for Failure { error, message } in self.producer.context().take_failed() {
-            let too_large =
-                error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge);
-            match message.payload() {
-                Some(payload) if too_large && payload.len() > TRUNCATED_BYTES => {
-                    let headers = message.headers().cloned().unwrap_or_default();
-                    let headers = mark_truncated(headers, payload.len());
-                    let cut = Some(&payload[..TRUNCATED_BYTES]);
-                    // librdkafka does not give back a failed record's timestamp.
-                    self.enqueue(message.key(), cut, None, headers)?;
-                }
-                _ => bail!(explain(&self.topic, &error, &self.producer.context().last_error())),
+    fn flush(&mut self) -> Result<(), SendError> {
+        loop {
+            match self.outbox.flush() {
+                Ok(()) => return Ok(()),
+                failed => self.cut(failed)?,
             }
         }
-        Ok(())
+    }
+
+    /// Sends letters again, cut, that the broker finds too large; any other failure stays one.
+    fn cut(&mut self, sent: Result<(), SendError>) -> Result<(), SendError> {
+        match sent {
+            Err(SendError::Undelivered { failed, .. }) if failed.iter().all(too_large) => {
+                failed.iter().try_for_each(|failure| self.send_cut(failure))
+            }
+            sent => sent,
+        }
+    }
+
+    fn send_cut(&mut self, Failure { message, .. }: &Failure) -> Result<(), SendError> {
+        let whole = message.payload().unwrap_or_default();
+        let headers = message.headers().cloned().unwrap_or_default();
+        let headers = mark_truncated(headers, whole.len());
+        // librdkafka does not give back a failed record's timestamp.
+        self.send(message.key(), Some(&whole[..TRUNCATED_BYTES]), None, headers)
     }
 }
 
-fn explain(topic: &str, error: &KafkaError, last: &str) -> String {
-    let what = match error.rdkafka_error_code() {
-        Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
-            "create the topic, or set kafka.dead_letter_topic = \"\" to only count rejected records"
-        }
-        Some(RDKafkaErrorCode::TopicAuthorizationFailed) => {
-            "allow this client to write to the topic, or set kafka.dead_letter_topic = \"\""
-        }
-        _ => "check the brokers; nothing was skipped, a restart reads the records again",
-    };
-    format!("a rejected record could not be sent to `{topic}`: {error} ({last}); {what}")
+/// Whether a letter failed for its size, and would be shorter if it were cut.
+fn too_large(failure: &Failure) -> bool {
+    let code = failure.error.rdkafka_error_code();
+    let bytes = failure.message.payload().map_or(0, <[u8]>::len);
+    code == Some(RDKafkaErrorCode::MessageSizeTooLarge) && bytes > TRUNCATED_BYTES
+}
+
+/// Advice for a person when letters do not arrive.
+fn advice() -> &'static str {
+    "a rejected record could not be sent to the dead-letter topic (nothing was skipped: a restart \
+     reads it again; kafka.dead_letter_topic = \"\" only counts rejected records)"
 }
 
 #[cfg(test)]
@@ -254,8 +230,10 @@ mod tests {
         refuse(&broker, RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED);
         let mut dead = DeadLetters::new(&broker.config).expect("a producer");
         let result = dead.send(&BAD).and_then(|()| dead.flush());
-        let text = result.expect_err("refused").to_string();
-        assert!(text.contains("`dead`") && text.contains("allow this client"), "{text}");
+        let text = format!("{:#}", result.expect_err("refused"));
+        for part in ["`dead`", "allow this client", "kafka.dead_letter_topic = \"\""] {
+            assert!(text.contains(part), "no {part} in: {text}");
+        }
     }
 
     #[test]

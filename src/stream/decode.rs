@@ -13,7 +13,7 @@ use crate::config::{Config, FeatureConfig, FeatureKind, RewardConfig, TimeUnit};
 pub use error::DecodeError;
 use millrace_events::{Column, Events, id_key};
 
-pub(crate) use scan::{Fields, Found, Place, Raw};
+pub(crate) use scan::{FieldPlace, FieldValues, Fields, Raw};
 pub(crate) use values::time_ms;
 use values::{Keep, id, key, number, pooled, vector, weighted};
 
@@ -49,8 +49,8 @@ pub const RECORD_BYTES_MAX: usize = 1 << 20;
 #[derive(Debug)]
 pub struct Mapping {
     fields: Fields,
-    /// Scratch: what the current record holds.
-    found: Found,
+    /// Scratch: the values of the current record.
+    found: FieldValues,
     query: Side,
     item: Side,
     reward: Option<Field>,
@@ -68,7 +68,7 @@ struct Side {
 #[derive(Debug)]
 struct Field {
     name: String,
-    place: Place,
+    place: FieldPlace,
 }
 
 #[derive(Debug)]
@@ -96,11 +96,20 @@ impl Mapping {
         let reward = Field::new(&mut fields, &config.reward.field);
         let time = Field::new(&mut fields, &config.timestamp.field);
         let (reward_rule, unit) = (config.reward.clone(), config.timestamp.unit);
-        Mapping { fields, found: Found::default(), query, item, reward, reward_rule, time, unit }
+        Mapping {
+            fields,
+            found: FieldValues::default(),
+            query,
+            item,
+            reward,
+            reward_rule,
+            time,
+            unit,
+        }
     }
 
     /// Appends the event of one record to `events`, whose features are those of the config.
-    /// `record_time_ms` is Kafka's own timestamp, used where the config names no field.
+    /// `record_time_ms` is Kafka's own timestamp, used if the config names no field.
     ///
     /// # Errors
     /// The first thing that makes the record unusable; `events` are then as they were.
@@ -116,7 +125,7 @@ impl Mapping {
         self.append(record_time_ms, events).inspect_err(|_| events.truncate(before))
     }
 
-    /// Appends what was found; where that fails, part of it.
+    /// Appends the values that were found. If that fails, some of them may have been appended.
     fn append(&self, record_time_ms: Option<i64>, events: &mut Events) -> Result<(), DecodeError> {
         let (query, item) = (&self.query, &self.item);
         let found = &self.found;
@@ -217,7 +226,7 @@ fn text(payload: Option<&[u8]>) -> Result<&str, DecodeError> {
 }
 
 /// Appends one feature's value to its column.
-fn value(feature: &Feature, found: &Found, column: &mut Column) -> Result<(), DecodeError> {
+fn value(feature: &Feature, found: &FieldValues, column: &mut Column) -> Result<(), DecodeError> {
     if let Some(field) = &feature.field {
         let raw = found.get(field.place);
         // An empty id names nothing. An empty array is a bag of nothing, which is something else.
@@ -235,7 +244,7 @@ fn entries(
     feature: &Feature,
     field: &Field,
     raw: Raw,
-    found: &Found,
+    found: &FieldValues,
     column: &mut Column,
 ) -> Result<(), DecodeError> {
     let length = feature.length;

@@ -1,9 +1,9 @@
 //! Partitions become one sequence, and the sequence becomes batches.
 //!
 //! Owns: the order between partitions, and where a batch ends. Both are functions of the log
-//! alone: whatever way the broker delivers the partitions, the same log gives the same batches.
-//! For that the order keeps no memory beyond the records it holds, so a run that goes on from
-//! offsets merges as one that never stopped.
+//! alone: however the broker delivers the partitions, the same log gives the same batches.
+//! Therefore the order keeps no memory beyond the records it holds, and a run that resumes from
+//! offsets merges as if it had never stopped.
 //!
 //! Must never know: the clock (`now` is an argument), the consumer.
 
@@ -14,7 +14,7 @@ use std::time::Instant;
 use crate::config::Order;
 
 use super::cut::Cut;
-use super::queue::{EventQueue, Place};
+use super::queue::{EventPlace, EventQueue};
 use millrace_events::{Batch, Events, Offsets};
 
 /// Consecutive records of one partition, after decoding.
@@ -37,52 +37,52 @@ pub struct Record {
     pub time_ms: Option<i64>,
 }
 
-/// One record of the merged sequence, and where it stood.
+/// One record of the merged sequence, and its place in the log.
 #[derive(Clone, Copy, Debug)]
-struct Entry {
+struct MergedRecord {
     partition: i32,
     offset: i64,
     /// Its event, by place; none: the record was rejected, and only its offset matters.
-    event: Option<(usize, Place)>,
+    event: Option<(usize, EventPlace)>,
 }
 
 /// Merges partitions, each in its own order, by the event times of their heads.
 ///
 /// A late record does not overtake within its partition, nor is it held back by the records
-/// before it: the smallest head goes next, and of equal ones that of the smallest partition.
+/// before it: the smallest head goes next, and equal heads go in the order of their partitions.
 #[derive(Debug)]
 pub struct Merge {
     order: Order,
-    lanes: Vec<Lane>,
+    backlogs: Vec<Backlog>,
     index: BTreeMap<i32, usize>,
-    /// Times of the heads of all lanes that have one, by lane.
+    /// The time of each backlog's head, with the backlog's index, if it has one.
     heads: BinaryHeap<Reverse<(i64, usize)>>,
-    /// Active lanes without a head: while there is one, nothing may go.
+    /// Number of active backlogs without a head: while there is one, no record may leave.
     starved: usize,
-    /// `Order::Arrival`: the lanes of the entries, as they came.
+    /// For `Order::Arrival`: the backlog of each record, in the order in which they came.
     arrivals: VecDeque<usize>,
     buffered: usize,
 }
 
 #[derive(Debug)]
-struct Lane {
+struct Backlog {
     partition: i32,
     records: VecDeque<Record>,
     /// Events of those records that have one.
     events: EventQueue,
-    state: State,
+    supply: Supply,
 }
 
 impl Record {
-    /// The place among the heads of partitions. A rejected record has no time: it goes at once,
-    /// so that it holds nothing back.
+    /// Decides which partition's head goes next. A rejected record has no time: it goes at once, so
+    /// that it holds nothing back.
     fn time(self) -> i64 {
         self.time_ms.unwrap_or(i64::MIN)
     }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum Supply {
     /// More may come, and it may be older than what the others have.
     Active,
     /// Caught up with the log's end.
@@ -91,27 +91,27 @@ enum State {
     Finished,
 }
 
-impl Lane {
+impl Backlog {
     fn starved(&self) -> bool {
-        self.state == State::Active && self.records.is_empty()
+        self.supply == Supply::Active && self.records.is_empty()
     }
 }
 
 impl Merge {
     /// Nothing buffered, every partition active.
     pub fn new(partitions: impl IntoIterator<Item = i32>, order: Order) -> Merge {
-        // Sorted, so that lanes compare as their partitions do.
+        // Sorted, so that backlogs compare as their partitions do.
         let sorted: BTreeSet<i32> = partitions.into_iter().collect();
         let index: BTreeMap<i32, usize> = sorted.into_iter().zip(0..).collect();
-        let lane = |&partition: &i32| Lane {
+        let backlog = |&partition: &i32| Backlog {
             partition,
             records: VecDeque::new(),
             events: EventQueue::default(),
-            state: State::Active,
+            supply: Supply::Active,
         };
         Merge {
             order,
-            lanes: index.keys().map(lane).collect(),
+            backlogs: index.keys().map(backlog).collect(),
             starved: index.len(),
             index,
             heads: BinaryHeap::new(),
@@ -120,7 +120,7 @@ impl Merge {
         }
     }
 
-    fn lane(&self, partition: i32) -> usize {
+    fn backlog(&self, partition: i32) -> usize {
         *self.index.get(&partition).expect("only partitions named at the start are merged")
     }
 
@@ -131,79 +131,79 @@ impl Merge {
     /// the run has other than one event for each record that was not rejected.
     pub fn push(&mut self, run: Run) {
         let Run { partition, records, events } = run;
-        let index = self.lane(partition);
-        let lane = &mut self.lanes[index];
-        assert!(lane.state != State::Finished, "a record after the partition's end");
+        let index = self.backlog(partition);
+        let backlog = &mut self.backlogs[index];
+        assert!(backlog.supply != Supply::Finished, "a record after the partition's end");
         assert!(
-            lane.records.iter().rev().take(1).chain(&records).is_sorted_by_key(|r| r.offset),
+            backlog.records.iter().rev().take(1).chain(&records).is_sorted_by_key(|r| r.offset),
             "offsets of a partition ascend"
         );
         let accepted = records.iter().filter(|record| record.time_ms.is_some()).count();
         assert!(accepted == events.len(), "a record that was not rejected has one event");
         let Some(first) = records.first() else { return };
-        self.starved -= usize::from(lane.starved());
+        self.starved -= usize::from(backlog.starved());
         match self.order {
             Order::Arrival => self.arrivals.extend(std::iter::repeat_n(index, records.len())),
-            Order::EventTime if lane.records.is_empty() => {
+            Order::EventTime if backlog.records.is_empty() => {
                 self.heads.push(Reverse((first.time(), index)));
             }
             Order::EventTime => {}
         }
         self.buffered += records.len();
-        lane.records.extend(records);
-        lane.events.push(events);
+        backlog.records.extend(records);
+        backlog.events.push(events);
     }
 
     /// Says whether `partition` has caught up with the log's end: then it holds nothing back.
     pub fn set_idle(&mut self, partition: i32, idle: bool) {
-        let state = if idle { State::Idle } else { State::Active };
-        self.set_state(partition, state);
+        let supply = if idle { Supply::Idle } else { Supply::Active };
+        self.set_supply(partition, supply);
     }
 
-    /// Says that nothing more comes from `partition`. This is for good.
+    /// Says that nothing more will ever come from `partition`.
     pub fn finish(&mut self, partition: i32) {
-        self.set_state(partition, State::Finished);
+        self.set_supply(partition, Supply::Finished);
     }
 
-    fn set_state(&mut self, partition: i32, state: State) {
-        let index = self.lane(partition);
-        let lane = &mut self.lanes[index];
-        if lane.state == State::Finished {
+    fn set_supply(&mut self, partition: i32, supply: Supply) {
+        let index = self.backlog(partition);
+        let backlog = &mut self.backlogs[index];
+        if backlog.supply == Supply::Finished {
             return;
         }
-        self.starved -= usize::from(lane.starved());
-        lane.state = state;
-        self.starved += usize::from(lane.starved());
+        self.starved -= usize::from(backlog.starved());
+        backlog.supply = supply;
+        self.starved += usize::from(backlog.starved());
     }
 
     /// The next record of the merged sequence, if it is certain yet.
-    fn pop(&mut self) -> Option<Entry> {
+    fn pop(&mut self) -> Option<MergedRecord> {
         let index = match self.order {
             Order::Arrival => self.arrivals.pop_front()?,
             Order::EventTime if self.starved > 0 => return None,
             Order::EventTime => self.heads.pop()?.0.1,
         };
-        let lane = &mut self.lanes[index];
-        let record = lane.records.pop_front().expect("a lane in order has a record");
+        let backlog = &mut self.backlogs[index];
+        let record = backlog.records.pop_front().expect("a backlog in order has a record");
         self.buffered -= 1;
-        self.starved += usize::from(lane.starved());
+        self.starved += usize::from(backlog.starved());
         if self.order == Order::EventTime
-            && let Some(head) = lane.records.front()
+            && let Some(head) = backlog.records.front()
         {
             self.heads.push(Reverse((head.time(), index)));
         }
-        let event = record.time_ms.map(|_| (index, lane.events.pop()));
-        Some(Entry { partition: lane.partition, offset: record.offset, event })
+        let event = record.time_ms.map(|_| (index, backlog.events.pop()));
+        Some(MergedRecord { partition: backlog.partition, offset: record.offset, event })
     }
 
-    /// Lets go of the events that have left.
+    /// Frees the events that have left.
     fn release(&mut self) {
-        self.lanes.iter_mut().for_each(|lane| lane.events.release());
+        self.backlogs.iter_mut().for_each(|backlog| backlog.events.release());
     }
 
     /// Records of `partition` that wait.
     pub fn buffered(&self, partition: i32) -> usize {
-        self.lanes[self.lane(partition)].records.len()
+        self.backlogs[self.backlog(partition)].records.len()
     }
 
     /// Records that wait, over all partitions.
@@ -213,13 +213,13 @@ impl Merge {
 
     /// True if every partition has finished and nothing waits.
     pub fn finished(&self) -> bool {
-        self.buffered == 0 && self.lanes.iter().all(|lane| lane.state == State::Finished)
+        self.buffered == 0 && self.backlogs.iter().all(|backlog| backlog.supply == Supply::Finished)
     }
 
     /// True if `partition` has caught up (or finished) and nothing of it waits.
     pub fn drained(&self, partition: i32) -> bool {
-        let lane = &self.lanes[self.lane(partition)];
-        lane.state != State::Active && lane.records.is_empty()
+        let backlog = &self.backlogs[self.backlog(partition)];
+        backlog.supply != Supply::Active && backlog.records.is_empty()
     }
 }
 
@@ -244,8 +244,8 @@ impl Batcher {
         Batcher { full, cut, size, batch: Batch::new(empty, offsets), since: None }
     }
 
-    /// Takes what is certain of the sequence, until the batch is full; `now` counts only for the
-    /// first record of a batch.
+    /// Takes the part of the sequence that is certain, until the batch is full; `now` counts only
+    /// for the first record of a batch.
     pub fn fill(&mut self, merge: &mut Merge, now: Instant) {
         let room = self.size - self.batch.len();
         let mut places = Vec::new();
@@ -262,7 +262,8 @@ impl Batcher {
                 None => self.batch.rejected += 1,
             }
         }
-        let event = |&(lane, place): &(usize, Place)| merge.lanes[lane].events.get(place);
+        let event =
+            |&(backlog, place): &(usize, EventPlace)| merge.backlogs[backlog].events.get(place);
         let events: Vec<_> = places.iter().map(event).collect();
         self.batch.events.gather(&events);
         merge.release();
@@ -293,7 +294,8 @@ impl Batcher {
         &self.batch.offsets
     }
 
-    /// The batch as it is, if anything went in. It has no events where all were rejected.
+    /// The batch in its present state, if anything went in. If all records were rejected, it has no
+    /// events.
     pub fn take(&mut self) -> Option<Batch> {
         self.since.take()?;
         let mut next = Batch::new(Events::like(&self.batch.events), self.batch.offsets.clone());
@@ -332,7 +334,7 @@ mod tests {
         Logged { partition, offset, time_ms: None }
     }
 
-    /// What becomes of it, and its event.
+    /// The record after decoding, and its event.
     fn decoded(record: Logged) -> (Record, Events) {
         let mut events = Events::new(1, 0);
         let id = record.id();
@@ -437,7 +439,7 @@ mod tests {
         assert!(batcher.take().is_none());
     }
 
-    /// What decides about a batch's training, comparable.
+    /// The parts of a batch that decide about training, comparable.
     fn digest(batch: &Batch) -> String {
         format!("{batch:?}")
     }

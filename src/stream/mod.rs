@@ -6,15 +6,21 @@
 //!
 //! Must never know: burn, metrics, what a batch is for.
 
+pub mod calendar;
+pub mod client;
 pub mod cut;
 pub mod dead_letter;
 pub mod decode;
+pub mod form;
 pub mod merge;
+pub(crate) mod outbox;
 pub mod position;
 pub mod produce;
 mod queue;
 pub mod shuffle;
 pub mod source;
+pub mod topic;
+pub mod verdict;
 
 use millrace_events::Events;
 

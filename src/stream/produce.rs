@@ -11,32 +11,26 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, bail};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::Message;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use crate::config::{Config, TimeUnit};
 
-use super::decode::{Fields, Found, Place, Raw, time_ms};
-use super::source::client::{self, DELIVERY_WAIT_MAX, Deliveries};
+use super::client::MESSAGE_BYTES_MAX;
+use super::decode::{FieldPlace, FieldValues, Fields, Raw, time_ms};
+use super::outbox::{Outbox, Outgoing};
 
 /// Lines that wait to be sent; beyond it reading waits.
 const QUEUE_KBYTES: usize = 128 << 10;
 /// A little delay makes requests of megabytes out of lines of a hundred bytes.
 const LINGER_MS: u32 = 20;
-/// A wait for the broker looks this often.
-const POLL: Duration = Duration::from_millis(5);
-/// Lines between two looks at deliveries.
-const POLL_EVERY: u64 = 256;
 /// Lines between two reports of progress.
 const REPORT_EVERY: u64 = 8192;
 /// Compressed input is read in pieces of this size.
 const READ_BYTES: usize = 256 << 10;
 
-/// What was sent.
+/// The result of sending.
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
 pub struct Produced {
     /// Records on the broker.
@@ -53,7 +47,7 @@ pub struct Input {
     pub lines: Box<dyn BufRead + Send>,
     /// Bytes read of the source so far, before decompression.
     pub read: Arc<AtomicU64>,
-    /// Size of the source, where it is a file.
+    /// Size of the source, if it is a file.
     pub total: Option<u64>,
 }
 
@@ -64,7 +58,7 @@ impl std::fmt::Debug for Input {
 }
 
 impl Input {
-    /// Opens a file, or standard input where `path` is `-`.
+    /// Opens a file, or standard input if `path` is `-`.
     ///
     /// # Errors
     /// If it cannot be opened or read.
@@ -86,7 +80,7 @@ impl Input {
     /// If the first bytes cannot be read.
     pub fn new(source: impl Read + Send + 'static, total: Option<u64>) -> io::Result<Input> {
         let read = Arc::new(AtomicU64::new(0));
-        let counted = Counted { source, read: Arc::clone(&read) };
+        let counted = CountingReader { source, read: Arc::clone(&read) };
         let mut source = BufReader::with_capacity(READ_BYTES, counted);
         let start = source.fill_buf()?;
         let lines: Box<dyn BufRead + Send> = if start.starts_with(&[0x1f, 0x8b]) {
@@ -103,12 +97,12 @@ impl Input {
     }
 }
 
-struct Counted<R> {
+struct CountingReader<R> {
     source: R,
     read: Arc<AtomicU64>,
 }
 
-impl<R: Read> Read for Counted<R> {
+impl<R: Read> Read for CountingReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let bytes = self.source.read(buffer)?;
         self.read.fetch_add(bytes as u64, Ordering::Relaxed);
@@ -130,7 +124,8 @@ pub fn produce(
     mut progress: impl FnMut(&Produced),
 ) -> anyhow::Result<Produced> {
     let started = Instant::now();
-    let mut sender = Sender::new(config)?;
+    let topic = config.kafka.topic.as_str();
+    let mut outbox = Outbox::new(config, LINGER_MS, QUEUE_KBYTES)?;
     let mut envelope = Envelope::new(config, key_field);
     let mut done = Produced::default();
     let mut line = Vec::new();
@@ -141,9 +136,9 @@ pub fn produce(
             continue;
         }
         let (key, time_ms) = envelope.of(&line);
-        sender
-            .send(key.as_deref(), &line, time_ms)
-            .with_context(|| format!("line {number} was not sent"))?;
+        let key = key.as_deref().map(str::as_bytes);
+        let record = Outgoing { topic, key, payload: Some(&line), time_ms, ..Outgoing::default() };
+        outbox.send(record).with_context(|| format!("sending stopped at line {number}"))?;
         done.lines += 1;
         done.bytes += line.len() as u64;
         if done.lines.is_multiple_of(REPORT_EVERY) {
@@ -151,7 +146,7 @@ pub fn produce(
             progress(&done);
         }
     }
-    sender.finish()?;
+    outbox.flush()?;
     done.seconds = started.elapsed().as_secs_f64();
     progress(&done);
     Ok(done)
@@ -164,7 +159,7 @@ pub(crate) fn read_line(
     number: u64,
 ) -> anyhow::Result<bool> {
     line.clear();
-    let limit = client::MESSAGE_BYTES_MAX as u64;
+    let limit = MESSAGE_BYTES_MAX as u64;
     let read = input.by_ref().take(limit).read_until(b'\n', line);
     if read.with_context(|| format!("the input breaks off at line {number}"))? == 0 {
         return Ok(false);
@@ -180,9 +175,9 @@ pub(crate) fn read_line(
 /// Finds a record's key and time in its line.
 struct Envelope {
     fields: Fields,
-    found: Found,
-    key: Place,
-    time: Option<Place>,
+    found: FieldValues,
+    key: FieldPlace,
+    time: Option<FieldPlace>,
     unit: TimeUnit,
 }
 
@@ -192,10 +187,11 @@ impl Envelope {
         let key = fields.add(key_field.unwrap_or(&config.query.id));
         let time = &config.timestamp.field;
         let time = (!time.is_empty()).then(|| fields.add(time));
-        Envelope { fields, found: Found::default(), key, time, unit: config.timestamp.unit }
+        Envelope { fields, found: FieldValues::default(), key, time, unit: config.timestamp.unit }
     }
 
-    /// Of a line that is no good both are none: it goes to any partition, with the present time.
+    /// The key and the time of a line. A bad line has neither: it goes to any partition, with the
+    /// present time.
     fn of(&mut self, line: &[u8]) -> (Option<String>, Option<i64>) {
         let Ok(text) = std::str::from_utf8(line) else { return (None, None) };
         let found = &mut self.found;
@@ -215,96 +211,11 @@ impl Envelope {
     }
 }
 
-struct Sender {
-    topic: String,
-    brokers: String,
-    producer: BaseProducer<Deliveries>,
-    sent: u64,
-}
-
-impl Sender {
-    fn new(config: &Config) -> anyhow::Result<Sender> {
-        let producer = client::producer(config, LINGER_MS, QUEUE_KBYTES)?;
-        let (topic, brokers) = (config.kafka.topic.clone(), config.kafka.brokers.clone());
-        Ok(Sender { topic, brokers, producer, sent: 0 })
-    }
-
-    fn send(&mut self, key: Option<&str>, line: &[u8], time_ms: Option<i64>) -> anyhow::Result<()> {
-        let mut record: BaseRecord<'_, str, [u8]> = BaseRecord::to(&self.topic).payload(line);
-        (record.key, record.timestamp) = (key, time_ms);
-        let mut deadline = None;
-        loop {
-            match self.producer.send(record) {
-                Ok(()) => break,
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
-                    record = back;
-                    let now = Instant::now();
-                    if now >= *deadline.get_or_insert(now + 2 * DELIVERY_WAIT_MAX) {
-                        bail!("the queue to {} stays full; is the broker up?", self.brokers);
-                    }
-                    self.producer.poll(POLL);
-                    self.check()?;
-                }
-                Err((error, _)) => bail!(self.explain(&error, line.len())),
-            }
-        }
-        self.sent += 1;
-        if self.sent.is_multiple_of(POLL_EVERY) {
-            self.producer.poll(Duration::ZERO);
-            self.check()?;
-        }
-        Ok(())
-    }
-
-    fn check(&self) -> anyhow::Result<()> {
-        let failed = self.producer.context().take_failed();
-        let Some(first) = failed.first() else { return Ok(()) };
-        let bytes = first.message.payload().map_or(0, <[u8]>::len);
-        bail!("{} records were not delivered: {}", failed.len(), self.explain(&first.error, bytes))
-    }
-
-    fn explain(&self, error: &KafkaError, bytes: usize) -> String {
-        let Sender { topic, brokers, .. } = self;
-        let last = self.producer.context().last_error();
-        match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
-                format!(
-                    "topic `{topic}` does not exist on {brokers}; create it (kafka-topics.sh \
-                     --bootstrap-server {brokers} --create --topic {topic} --partitions 4)"
-                )
-            }
-            Some(RDKafkaErrorCode::MessageSizeTooLarge) => format!(
-                "a record of {bytes} bytes is too large for topic `{topic}`; raise its \
-                 max.message.bytes, or leave the line out"
-            ),
-            _ => format!("{error} ({last}); check that the brokers {brokers} run"),
-        }
-    }
-
-    /// Waits until everything sent is on the broker.
-    fn finish(&mut self) -> anyhow::Result<()> {
-        // Each record gives up after DELIVERY_WAIT_MAX; this only bounds a broker that dawdles.
-        let mut deadline = Instant::now() + 2 * DELIVERY_WAIT_MAX;
-        let mut before = self.producer.context().done();
-        loop {
-            self.check()?;
-            let done = self.producer.context().done();
-            if done >= self.sent {
-                return Ok(());
-            }
-            if done > before {
-                (before, deadline) = (done, Instant::now() + 2 * DELIVERY_WAIT_MAX);
-            } else if Instant::now() >= deadline {
-                bail!("{} records are stuck; is the broker up?", self.sent - done);
-            }
-            self.producer.poll(POLL);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+
+    use rdkafka::message::Message;
 
     use super::*;
     use crate::stream::source::tests::{Broker, read};

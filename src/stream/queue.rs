@@ -10,12 +10,12 @@ pub(super) struct EventQueue {
     /// Events enter at the back, a block at a time.
     blocks: VecDeque<Events>,
     /// The one to leave next.
-    next: Place,
+    next: EventPlace,
 }
 
-/// Where an event stands in its queue, until that lets go of what has left.
+/// An event's place in its queue. It is valid until [`EventQueue::release`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct EventPlace {
     block: usize,
     event: usize,
 }
@@ -28,26 +28,26 @@ impl EventQueue {
         }
     }
 
-    /// The next event leaves, and stays where it stands until [`EventQueue::release`].
+    /// The next event leaves; its place stays readable until [`EventQueue::release`].
     ///
     /// # Panics
     /// If there is none.
-    pub(super) fn pop(&mut self) -> Place {
+    pub(super) fn pop(&mut self) -> EventPlace {
         let place = self.next;
         let rest = self.blocks[place.block].len() - place.event;
         self.next = match rest {
-            1 => Place { block: place.block + 1, event: 0 },
-            _ => Place { block: place.block, event: place.event + 1 },
+            1 => EventPlace { block: place.block + 1, event: 0 },
+            _ => EventPlace { block: place.block, event: place.event + 1 },
         };
         place
     }
 
-    /// The event at `place`, as one of a block.
-    pub(super) fn get(&self, place: Place) -> (&Events, usize) {
+    /// The block that holds the event at `place`, and its index there.
+    pub(super) fn get(&self, place: EventPlace) -> (&Events, usize) {
         (&self.blocks[place.block], place.event)
     }
 
-    /// Lets go of the blocks that have left.
+    /// Frees the blocks whose events have all left.
     pub(super) fn release(&mut self) {
         self.blocks.drain(..std::mem::take(&mut self.next.block));
     }

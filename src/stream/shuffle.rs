@@ -1,9 +1,9 @@
-//! Windows of events that go out in another order than the log's.
+//! Windows of events leave in another order than the log's.
 //!
 //! Owns: the order within a window. A topic that is keyed by user, or was written from a sorted
 //! file, has runs of one user's or one subject's events; batched as they come, they would be each
 //! other's only negatives. The order is a function of the seed, the pass and the offsets where the
-//! window begins, so a run that goes on from there sees the same batches.
+//! window begins, so a run that resumes from there sees the same batches.
 //!
 //! Must never know: the clock, the consumer.
 
@@ -19,13 +19,13 @@ pub struct Shuffle {
     cut: Cut,
     seed: u64,
     pass: u32,
-    /// Where the window begins; without one, where the next will.
+    /// The beginning of the window, or of the next one if there is none.
     start: Offsets,
-    window: Option<Window>,
+    window: Option<ShuffleWindow>,
 }
 
 #[derive(Debug)]
-struct Window {
+struct ShuffleWindow {
     batch: Batch,
     order: Vec<u32>,
     dealt: usize,
@@ -51,7 +51,7 @@ impl Shuffle {
         for last in (1..order.len()).rev() {
             order.swap(last, below(&mut random, last as u64 + 1));
         }
-        self.window = Some(Window { batch, order, dealt: 0 });
+        self.window = Some(ShuffleWindow { batch, order, dealt: 0 });
     }
 
     /// The next batch of the window. The first one carries all rejected records, so that their
@@ -201,7 +201,7 @@ mod tests {
         for other in [order(2, 1, 0), order(1, 2, 0), order(1, 1, 64)] {
             assert_ne!(base, other);
         }
-        // A run that goes on sees what follows as one that never stopped.
+        // A run that resumes sees the same batches as one that never stopped.
         let mut shuffle = Shuffle::new(8, Cut::Full, 1, 1, offsets(0));
         dealt(&mut shuffle, window(0, 64));
         let mut resumed = Shuffle::new(8, Cut::Full, 1, 1, offsets(64));
@@ -239,7 +239,8 @@ mod tests {
 
     #[test]
     fn every_place_is_as_likely() {
-        // Where event 0 of 8 goes over 8,000 windows: 1,000 each, give or take five deviations.
+        // Over 8,000 windows event 0 of 8 goes 1,000 times to each place, give or take five
+        // deviations.
         let mut counts = [0_i32; 8];
         for start in 0..8000 {
             let mut shuffle = Shuffle::new(8, Cut::Full, 1, 1, offsets(start));

@@ -7,7 +7,6 @@
 //! Must never know: what happens to a batch. It is told where to start, and hands out offsets
 //! with the data.
 
-pub mod client;
 mod decoders;
 mod example;
 mod guard;
@@ -15,11 +14,10 @@ mod intake;
 mod lanes;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
@@ -29,32 +27,30 @@ use crate::config::{BatchConfig, Config};
 use super::cut::Cut;
 use super::dead_letter::DeadLetters;
 use super::merge::Batcher;
-use super::position::{self, Range};
-pub use client::{Watch, consumer};
+use super::position::Range;
+use super::topic::Topic;
 use decoders::Decoders;
 use intake::Intake;
 use lanes::Lanes;
 use millrace_events::{Batch, Offsets};
 
-/// What [`Source::next`] found.
+/// The answer of [`Source::next`].
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "moved once a batch, never stored in numbers")]
 pub enum Next {
-    /// The next batch. It has no events where only rejected records lie between two offsets.
+    /// The next batch. If only rejected records lie between two offsets, it has no events.
     Batch(Batch),
     /// Nothing yet.
     Idle,
-    /// A bounded range is read to its end, and everything was handed out.
+    /// A bounded range is read to its end, and every batch was handed out.
     End,
 }
 
 /// Reads a topic's partitions from given offsets on.
 pub struct Source {
-    /// Dropped before the consumer: librdkafka frees a queue through its client.
+    /// Dropped before the topic's consumer: librdkafka frees a queue through its client.
     lanes: Lanes,
-    consumer: Arc<BaseConsumer<Watch>>,
-    topic: String,
-    brokers: String,
+    topic: Topic,
     pass: u32,
     /// An incomplete batch or window waits this long; none: until the range ends.
     linger: Option<Linger>,
@@ -70,8 +66,8 @@ impl std::fmt::Debug for Source {
     }
 }
 
-/// An error of the brokers is worth a word in the next log line, which comes once a minute; an
-/// older one explains nothing.
+/// An error of the brokers that is younger than this is worth a word in the next log line, which
+/// comes once a minute; an older one explains nothing.
 const TROUBLE_RECENT: Duration = Duration::from_secs(70);
 /// How long an incomplete batch waits for more, since its first record.
 #[derive(Clone, Copy, Debug)]
@@ -92,7 +88,7 @@ impl Linger {
         (!enough.is_zero()).then_some(linger)
     }
 
-    /// When `batcher` gives what it has; none: nothing went in yet.
+    /// When `batcher` hands out its incomplete batch; none: nothing went in yet.
     fn due(self, batcher: &Batcher) -> Option<Instant> {
         let few = !batcher.is_empty() && batcher.len() < self.min_events;
         Some(batcher.since()? + if few { self.few } else { self.enough })
@@ -111,22 +107,18 @@ impl Source {
     /// librdkafka refuses the config.
     pub fn open(config: &Config, range: Range, pass: u32, cut: Cut) -> anyhow::Result<Source> {
         let kafka = &config.kafka;
-        let consumer = client::consumer_of(config, range.from.iter().len())?;
-        let there = position::partitions(&consumer, &kafka.topic, &kafka.brokers)?;
-        check_range(&range, &kafka.topic, &there)?;
-        let consumer = Arc::new(consumer);
+        let topic = Topic::to_read(config, range.from.iter().len())?;
+        check_range(&range, &topic.name, &topic.partitions()?)?;
         let bounded = range.to.is_some();
         let intake = Intake::new(config, range.clone(), pass, cut);
         Ok(Source {
-            lanes: Lanes::open(&consumer, &range, &intake.finished, kafka.buffer_events)?,
+            lanes: Lanes::open(&topic, &range, &intake.finished, kafka.buffer_events)?,
             decoders: Decoders::new(config),
             intake,
             linger: if bounded { None } else { Linger::new(&config.batch) },
-            topic: kafka.topic.clone(),
-            brokers: kafka.brokers.clone(),
             pass,
             dead: DeadLetters::new(config)?,
-            consumer,
+            topic,
         })
     }
 
@@ -134,8 +126,8 @@ impl Source {
     /// busy: librdkafka reports errors only then.
     ///
     /// # Errors
-    /// What no retry cures: too many rejected records, offsets that left the log, a topic that
-    /// is gone, refused credentials, dead letters that cannot be delivered.
+    /// Faults that no retry cures: too many rejected records, offsets that left the log, a topic
+    /// that no longer exists, refused credentials, dead letters that cannot be delivered.
     pub fn next(&mut self, wait: Duration) -> anyhow::Result<Next> {
         let deadline = Instant::now() + wait;
         let mut polled = false;
@@ -162,7 +154,8 @@ impl Source {
         }
     }
 
-    /// Its rejected records are on the broker before anyone can record its offsets as done.
+    /// Hands out `batch`, after its dead letters are on the broker: nobody may record its offsets
+    /// as done before that.
     fn hand_out(&mut self, mut batch: Batch) -> anyhow::Result<Next> {
         batch.pass = self.pass;
         if batch.rejected > 0 {
@@ -171,8 +164,8 @@ impl Source {
         Ok(Next::Batch(batch))
     }
 
-    /// Takes the records that are there, and makes batches of those that were taken before; where
-    /// there is neither, waits for some.
+    /// Takes the records that have arrived, and meanwhile makes batches of those taken before. If
+    /// there are neither, it waits for records.
     fn poll(&mut self, wait: Duration) -> anyhow::Result<()> {
         self.serve()?;
         let before = self.intake.merge.buffered_total();
@@ -186,7 +179,7 @@ impl Source {
             self.lanes.wait(wait);
             return Ok(());
         }
-        // What came before an end or an error is taken before that.
+        // Records that came before an end or an error are taken before it.
         for part in parts {
             self.intake.take(part, &mut self.dead)?;
         }
@@ -195,36 +188,37 @@ impl Source {
             Some(KafkaError::PartitionEOF(partition)) => self.intake.reached_end(partition),
             Some(error) => self.trouble(&error)?,
         }
-        self.lanes.close(&self.consumer, &self.intake.finished)
+        self.lanes.close(&self.topic, &self.intake.finished)
     }
 
-    /// Takes what is about no partition.
+    /// Serves events that belong to no partition (errors, callbacks).
     fn serve(&self) -> anyhow::Result<()> {
-        match self.consumer.poll(Duration::ZERO) {
+        match self.topic.consumer.poll(Duration::ZERO) {
             None => Ok(()),
             Some(Err(error)) => self.trouble(&error),
             Some(Ok(message)) => {
                 let (partition, offset) = (message.partition(), message.offset());
-                bail!("{}/{partition} offset {offset} came out of turn", self.topic)
+                bail!("{}/{partition} offset {offset} came out of turn", self.topic.name)
             }
         }
     }
 
-    /// Sorts the errors that pass from those that do not. (The former are logged by
-    /// [`client::Watch`], and librdkafka retries.)
+    /// Tells errors that pass by themselves from those that do not. (The former are logged by
+    /// [`super::client::Watch`], and librdkafka retries.)
     fn trouble(&self, error: &KafkaError) -> anyhow::Result<()> {
         use RDKafkaErrorCode as Code;
-        let (topic, brokers) = (&self.topic, &self.brokers);
+        let Topic { name: topic, brokers, .. } = &self.topic;
+        let last = || self.topic.last_error();
         let fatal = matches!(error, KafkaError::MessageConsumptionFatal(_));
         match error.rdkafka_error_code() {
             Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => bail!(
                 "the log of `{topic}` no longer holds the offset to read next: {}; it was lost to \
                  retention while we were behind, or the topic was created anew. Restart: \
                  kafka.on_data_loss then decides",
-                self.consumer.context().errors.last()
+                last()
             ),
             Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition) => {
-                let there = position::partitions(&self.consumer, topic, brokers)?;
+                let there = self.topic.partitions()?;
                 let missing: Vec<i32> = self
                     .intake
                     .batcher
@@ -250,15 +244,15 @@ impl Source {
             ) => bail!(
                 "the brokers {brokers} refuse us: {}; check the credentials in kafka.properties \
                  and the broker's ACLs for topic `{topic}`",
-                self.consumer.context().errors.last()
+                last()
             ),
             Some(Code::BadMessage | Code::InvalidMessage) => bail!(
                 "a record of `{topic}` arrived damaged: {}; check the broker's disks, and skip it \
                  by hand if it stays so",
-                self.consumer.context().errors.last()
+                last()
             ),
             _ if fatal => {
-                bail!("kafka client failed: {}", self.consumer.context().errors.last())
+                bail!("kafka client failed: {}", last())
             }
             _ => Ok(()),
         }
@@ -269,25 +263,25 @@ impl Source {
     pub fn lag(&self) -> Vec<(i32, i64)> {
         let offsets = self.intake.batcher.offsets();
         let lag = |(partition, next): (i32, i64)| {
-            // Markers and compacted records at the end are nothing that anyone waits for.
+            // Nobody waits for markers and compacted records at the end.
             if self.intake.merge.drained(partition) && !self.intake.finished.contains(&partition) {
                 return Some((partition, 0));
             }
-            let high = cached_high(&self.consumer, &self.topic, partition)?;
+            let high = self.topic.cached_end(partition)?;
             Some((partition, (high - next).max(0)))
         };
         offsets.iter().filter_map(lag).collect()
     }
 
-    /// What the next batch waits for, in words for a person. Brokers that lately gave trouble are
-    /// named with their last error.
+    /// Says in words, for a person, why there is no next batch yet. If the brokers lately gave
+    /// trouble, their last error is quoted.
     pub fn waits_for(&self) -> String {
         let Intake { merge, batcher, .. } = &self.intake;
         let partitions = batcher.offsets().iter().map(|(partition, _)| partition);
         let starved: Vec<i32> = partitions
             .filter(|&partition| !merge.drained(partition) && merge.buffered(partition) == 0)
             .collect();
-        let topic = &self.topic;
+        let topic = &self.topic.name;
         let what = if !starved.is_empty() {
             format!(
                 "records of the partitions {starved:?} of `{topic}`, or word that they have none"
@@ -297,13 +291,13 @@ impl Source {
         } else {
             format!("new records: `{topic}` is read to its end")
         };
-        match self.consumer.context().errors.recent(TROUBLE_RECENT) {
+        match self.topic.consumer.context().errors.recent(TROUBLE_RECENT) {
             None => what,
             Some((error, age)) => format!("{what}; kafka, {} s ago: {error}", age.as_secs()),
         }
     }
 
-    /// Tells that the log has an example of these reasons: an earlier pass of the run showed them.
+    /// Notes that the log has an example of these reasons: an earlier pass of the run showed them.
     pub fn have_shown(&mut self, reasons: impl Iterator<Item = &'static str>) {
         for reason in reasons {
             self.intake.guard.is_first(reason);
@@ -326,7 +320,7 @@ impl Source {
                 tracing::debug!(%error, partition, "offset not committed");
             }
         }
-        if let Err(error) = self.consumer.commit(&list, CommitMode::Async) {
+        if let Err(error) = self.topic.consumer.commit(&list, CommitMode::Async) {
             tracing::debug!(%error, "offsets not committed");
         }
     }
@@ -345,25 +339,6 @@ fn check_range(range: &Range, topic: &str, there: &[i32]) -> anyhow::Result<()> 
         }
     }
     Ok(())
-}
-
-/// The log's end as of the last fetch; none before the first one.
-fn cached_high(consumer: &BaseConsumer<Watch>, topic: &str, partition: i32) -> Option<i64> {
-    let topic = std::ffi::CString::new(topic).ok()?;
-    let (mut low, mut high) = (0_i64, 0_i64);
-    // rdkafka wraps only the variant that asks the broker, and would block for it.
-    // SAFETY: the client outlives the call, the topic is a C string, and both results are ours.
-    let answer = unsafe {
-        rdkafka::bindings::rd_kafka_get_watermark_offsets(
-            consumer.client().native_ptr(),
-            topic.as_ptr(),
-            partition,
-            &raw mut low,
-            &raw mut high,
-        )
-    };
-    let known = answer == rdkafka::types::RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0;
-    known.then_some(high)
 }
 
 #[cfg(test)]

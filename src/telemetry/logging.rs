@@ -37,6 +37,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn logging_may_be_set_up_twice() {
+        init_logging(false, "warn");
+        init_logging(true, "warn");
+        tracing::info!("not shown, and no panic");
+    }
+
+    #[test]
     fn the_gpu_stack_is_quiet_unless_named() {
         assert_eq!(directives(None, "info"), format!("{QUIET_TARGETS},info"));
         assert_eq!(directives(Some(" "), "info"), format!("{QUIET_TARGETS},info"));

@@ -78,8 +78,8 @@ impl<'a> Days<'a> {
         Ok(Some(day_of(self.batch.events.times_ms[self.at])))
     }
 
-    /// Begins the day of the next event, after the one before has been read to its end; `None`
-    /// where there is nothing more.
+    /// Begins the day of the next event, after the one before has been read to its end; `None` at
+    /// the end of the log.
     pub(super) fn begin_day(&mut self) -> anyhow::Result<Option<i64>> {
         let next = self.peek()?;
         if let Some(next) = next {
@@ -126,24 +126,10 @@ fn day_of(time_ms: i64) -> i64 {
     time_ms.div_euclid(DAY_MS)
 }
 
-/// `2017-10-01` of days since 1970 (Howard Hinnant, "chrono-compatible low-level date algorithms").
-pub(super) fn date(day: i64) -> String {
-    let day = day + 719_468;
-    let era = day.div_euclid(146_097);
-    let day_of_era = day.rem_euclid(146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month = (5 * day_of_year + 2) / 153; // from March
-    let day_of_month = day_of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day_of_month:02}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stream::calendar::date_of;
     use millrace_events::Event;
 
     /// Events of 100 users and 70 items, a second apart.
@@ -201,7 +187,7 @@ mod tests {
             (4_107_542_400_000, "2100-03-01"),
         ];
         for (time_ms, expected) in dates {
-            assert_eq!(date(day_of(time_ms)), expected, "{time_ms}");
+            assert_eq!(date_of(day_of(time_ms)), expected, "{time_ms}");
         }
     }
 }

@@ -1,13 +1,13 @@
-//! What `millrace replay --by-day` prints and draws.
+//! The table and the plot of `millrace replay --by-day`.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::Day;
-use super::days::date;
 use crate::commands::report::by_k;
 use crate::plot::{Marks, Plot, Series, svg};
+use crate::stream::calendar::date_of;
 use millrace_train::evaluation::KS;
 use millrace_train::evaluation::metrics::Sums;
 
@@ -15,7 +15,7 @@ use millrace_train::evaluation::metrics::Sums;
 const DRAWN: [usize; 2] = [0, 2];
 
 /// All days.
-pub(super) struct Report<'a> {
+pub(super) struct DayReport<'a> {
     pub(super) topic: &'a str,
     pub(super) seed: u64,
     pub(super) held_out: f64,
@@ -25,7 +25,7 @@ pub(super) struct Report<'a> {
     pub(super) elapsed: Duration,
 }
 
-impl Report<'_> {
+impl DayReport<'_> {
     /// Days with cases.
     fn measured(&self) -> impl Iterator<Item = &Day> + Clone {
         self.days.iter().filter(|day| day.model.cases() > 0)
@@ -42,7 +42,7 @@ impl Report<'_> {
     pub(super) fn json(&self) -> Value {
         let day = |day: &Day| {
             json!({
-                "date": date(day.day),
+                "date": date_of(day.day),
                 "trained": day.trained,
                 "cases": day.model.cases(),
                 "candidates": day.candidates,
@@ -75,7 +75,7 @@ impl Report<'_> {
         println!("date          trained     cases {head}   {head}");
         for day in self.days {
             let row = row(day.model.recall(), day.popularity.recall());
-            println!("{} {:>10} {:>9} {row}", date(day.day), day.trained, day.model.cases());
+            println!("{} {:>10} {:>9} {row}", date_of(day.day), day.trained, day.model.cases());
         }
         let row = row(self.mean(|day| &day.model), self.mean(|day| &day.popularity));
         println!("{:<31} {row}", format!("mean of {} days", self.measured().count()));
@@ -97,7 +97,7 @@ impl Report<'_> {
             };
             Plot {
                 title: format!("recall@{k}"),
-                x: format!("days trained, from {}", date(first)),
+                x: format!("days trained, from {}", date_of(first)),
                 y: format!("recall@{k} on the day after"),
                 marks: Marks::Lines,
                 series: vec![

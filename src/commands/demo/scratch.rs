@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 
-/// A directory that goes with the demo.
+/// A directory that is deleted when the demo ends.
 pub(super) struct Scratch(pub(super) PathBuf);
 
 impl Scratch {

@@ -3,24 +3,26 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::str::FromStr;
 
+use crate::commands::session::Usage;
 use millrace_train::frequency::{Frequency, Meaning};
 
-/// What the exact count looks back on.
+/// The part of the past that the exact count looks back on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Window {
+pub(super) enum LookBack {
     /// The last batches.
     Steps(u64),
     /// Event time, ms.
     Time(i64),
 }
 
-impl FromStr for Window {
-    type Err = String;
+impl FromStr for LookBack {
+    type Err = Usage;
 
     /// `100` steps, or event time as `90s`, `30m`, `1h`, `7d`.
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong =
-            || format!("`{text}` is no number of steps (100) and no time (90s, 30m, 1h, 7d)");
+    fn from_str(text: &str) -> Result<Self, Usage> {
+        let wrong = || {
+            Usage(format!("`{text}` is no number of steps (100) and no time (90s, 30m, 1h, 7d)"))
+        };
         let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
         let number: u64 = digits.parse().ok().filter(|&n| n > 0).ok_or_else(wrong)?;
         let seconds = match &text[digits.len()..] {
@@ -41,7 +43,7 @@ pub(super) type Counted<'a> = (&'a str, u64, u32);
 
 /// The events of the window, counted by item.
 pub(super) struct Recent {
-    window: Window,
+    window: LookBack,
     /// Newest last: step, event time, item.
     events: VecDeque<(u64, i64, u64)>,
     /// Ordered, so that sums over it repeat to the digit.
@@ -52,7 +54,7 @@ pub(super) struct Recent {
 }
 
 impl Recent {
-    pub(super) fn new(window: Window) -> Self {
+    pub(super) fn new(window: LookBack) -> Self {
         Self {
             window,
             events: VecDeque::new(),
@@ -74,8 +76,8 @@ impl Recent {
     pub(super) fn slide(&mut self, step: u64) {
         while let Some(&(at, time_ms, id)) = self.events.front() {
             let past = match self.window {
-                Window::Steps(steps) => at + steps <= step,
-                Window::Time(span) => time_ms <= self.newest_ms - span,
+                LookBack::Steps(steps) => at + steps <= step,
+                LookBack::Time(span) => time_ms <= self.newest_ms - span,
             };
             if !past {
                 break;
@@ -130,9 +132,9 @@ impl Recent {
 pub(super) struct Compared {
     /// Copies in the window.
     pub(super) count: u32,
-    /// Of a batch.
+    /// Copies in a batch, by the exact count.
     pub(super) exact: f64,
-    /// Of a batch.
+    /// Copies in a batch, by the estimate.
     pub(super) estimate: f64,
 }
 
@@ -195,17 +197,17 @@ mod tests {
 
     #[test]
     fn windows_by_steps_and_by_time() {
-        assert_eq!("100".parse(), Ok(Window::Steps(100)));
-        assert_eq!("90s".parse(), Ok(Window::Time(90_000)));
-        assert_eq!("7d".parse(), Ok(Window::Time(604_800_000)));
+        assert_eq!("100".parse(), Ok(LookBack::Steps(100)));
+        assert_eq!("90s".parse(), Ok(LookBack::Time(90_000)));
+        assert_eq!("7d".parse(), Ok(LookBack::Time(604_800_000)));
         for wrong in ["", "0", "h", "-1", "1.5h", "1w", "99999999999999999d"] {
-            assert!(wrong.parse::<Window>().is_err(), "{wrong}");
+            assert!(wrong.parse::<LookBack>().is_err(), "{wrong}");
         }
     }
 
     #[test]
     fn the_window_slides() {
-        let mut recent = Recent::new(Window::Steps(2));
+        let mut recent = Recent::new(LookBack::Steps(2));
         for (step, ids) in [(1, [7, 7, 8]), (2, [7, 8, 8]), (3, [9, 9, 7])] {
             ids.into_iter().for_each(|id| recent.add(step, 0, id, &id.to_string()));
             assert!(!recent.full);
@@ -215,7 +217,7 @@ mod tests {
         assert_eq!(recent.top(9), [("7", 7, 2), ("8", 8, 2), ("9", 9, 2)]);
         assert_eq!((recent.events(), recent.items()), (6, 3));
         assert_eq!(recent.per_batch(2, 3), 1.0);
-        let mut recent = Recent::new(Window::Time(1000));
+        let mut recent = Recent::new(LookBack::Time(1000));
         for (time, id) in [(0, 1), (500, 2), (1200, 3)] {
             recent.add(1, time, id, "");
         }

@@ -1,4 +1,4 @@
-//! What `millrace estimate` prints.
+//! The output of `millrace estimate`.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ const BANDS: [(&str, std::ops::RangeInclusive<u32>); 4] = [
 ];
 
 /// The end of a trial.
-pub(super) struct Report<'a> {
+pub(super) struct TrialReport<'a> {
     pub(super) source: &'a str,
     pub(super) trial: &'a Trial,
     pub(super) top: usize,
@@ -40,7 +40,7 @@ fn in_band(compared: &[Compared], band: usize) -> Option<Quantiles> {
     quantiles(compared.iter().copied().filter(|item| copies.contains(&item.count)))
 }
 
-impl Report<'_> {
+impl TrialReport<'_> {
     pub(super) fn print(&self) {
         let (trial, recent) = (self.trial, &self.trial.recent);
         println!(
@@ -198,7 +198,7 @@ impl Contestant {
     }
 }
 
-/// As it is written: 0.01, where the nearest double of the float is 0.009999999776.
+/// A float as people write it: 0.01, though the float's nearest double is 0.009999999776.
 fn decimal(value: f32) -> Value {
     number(value.to_string().parse().expect("a float prints as a number"))
 }

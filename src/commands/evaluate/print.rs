@@ -1,11 +1,11 @@
-//! What `evaluate` says of held-out events.
+//! The output of `millrace evaluate`.
 
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::super::report::{by_k, number};
 use super::EvaluateArgs;
+use crate::commands::report::{by_k, number};
 use crate::config::Config;
 use millrace_train::evaluation::KS;
 use millrace_train::evaluation::held_out::HeldOut;

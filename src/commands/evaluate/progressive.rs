@@ -7,11 +7,10 @@ use anyhow::bail;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::super::bounded::{read_again, read_cut};
-use super::super::report::by_k;
 use super::print::{bands, quality};
+use crate::commands::bounded::{read_again, read_cut};
+use crate::commands::report::by_k;
 use crate::config::Config;
-use crate::pipeline;
 use crate::stream::cut::Cut;
 use crate::stream::position::Range;
 use millrace_events::Offsets;
@@ -21,7 +20,7 @@ use millrace_train::trainer::Trainer;
 /// Arguments of `evaluate --progressive`.
 #[derive(Args)]
 pub(super) struct StreamArgs {
-    /// With --progressive: candidates are the items of the last so many hours.
+    /// With --progressive: candidates are the items of this many hours.
     #[arg(long, value_name = "HOURS", default_value_t = 24.0, requires = "progressive")]
     candidates_h: f64,
     /// With --progressive: weights of log q to compare.
@@ -40,7 +39,7 @@ pub(super) struct StreamArgs {
 pub(super) struct Stream<'a> {
     /// Its first records.
     pub(super) begin: Offsets,
-    /// Where scoring ends.
+    /// The end of scoring.
     pub(super) to: Offsets,
     /// How scored events are batched.
     pub(super) cut: Cut,
@@ -70,8 +69,8 @@ pub(super) fn run(
     });
     let Stream { begin, to, cut, stop } = stream;
     let from = trainer.progress().offsets.clone();
-    if pipeline::distance(&begin, &from) > 0 {
-        let past = Range { from: begin, to: Some(from.clone()) };
+    let past = Range { from: begin, to: Some(from.clone()) };
+    if past.records() > 0 {
         read_again(config, past, "past events", stop, |batch| progressive.pass_over(batch))?;
     }
     let range = Range { from, to: Some(to) };

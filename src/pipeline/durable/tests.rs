@@ -6,7 +6,8 @@ use anyhow::bail;
 use super::super::Clocks;
 use super::super::line::StopOnPanic;
 use super::*;
-use crate::telemetry::{Health, Metrics};
+use crate::pipeline::Metrics;
+use crate::telemetry::Health;
 use millrace_train::placement::Placement;
 use millrace_train::{Progress, Trainer};
 
@@ -14,16 +15,16 @@ use millrace_train::{Progress, Trainer};
 const PATIENCE: Duration = Duration::from_secs(60);
 const CHECKPOINTS: u64 = 30;
 
-fn setting(directory: &tempfile::TempDir) -> Setting {
+fn site(directory: &tempfile::TempDir) -> Site {
     let text = include_str!("../../../config/demo.toml");
     let mut config = Config::from_toml(text).expect("the demo's config is right");
     config.publish.every_checkpoints = 1;
     config.checkpoint.directory = directory.path().display().to_string();
     config.kafka.properties.insert("sasl.password".into(), "open sesame".into());
-    Setting {
+    Site {
+        metrics: Arc::new(Metrics::new(&config)),
         config,
         placement: Placement::Cpu,
-        metrics: Arc::new(Metrics::new()),
         health: Arc::new(Health::new()),
         stop: Arc::new(AtomicBool::new(false)),
         clocks: Arc::new(Clocks::default()),
@@ -49,24 +50,24 @@ fn line(
     let (done, outcome) = crossbeam_channel::bounded(1);
     std::thread::spawn(move || {
         let directory = tempfile::tempdir().expect("a directory");
-        let setting = setting(&directory);
+        let site = site(&directory);
         let store = Store::open(directory.path(), 1).expect("the directory is ours");
-        let settings = setting.config.train();
+        let settings = site.config.train();
         let (snapshot_sender, snapshots) = crossbeam_channel::bounded(1);
         let (sender, checkpoints) = crossbeam_channel::bounded(1);
         let durable = Mutex::new(None);
         let outcome = std::thread::scope(|scope| {
             let publisher = scope.spawn(|| {
-                let _stop = StopOnPanic(&setting.stop);
-                publish(&setting, publication, checkpoints, send)
+                let _stop = StopOnPanic(&site.stop);
+                publish(&site, publication, checkpoints, send)
             });
             let writer = scope.spawn(|| {
                 let outlet = Some(Outlet { sender, publication });
-                write_checkpoints(&setting, &store, "5eed0001", snapshots, outlet, &durable)
+                write_checkpoints(&site, &store, "5eed0001", snapshots, outlet, &durable)
             });
             for step in 1..=CHECKPOINTS {
                 let progress = Progress { step, ..Progress::begin(Offsets::new("demo")) };
-                let trainer = Trainer::with_progress(&settings, &setting.placement, progress);
+                let trainer = Trainer::with_progress(&settings, &site.placement, progress);
                 snapshot_sender.send(trainer.capture()).expect("the writer lives");
             }
             drop(snapshot_sender);
@@ -74,8 +75,8 @@ fn line(
             Outcome {
                 last_step: last.map_or(0, |last| last.manifest.step),
                 published: publisher.join().ok(),
-                stopped: setting.stop.load(Ordering::Relaxed),
-                failures: setting.metrics.publish_failures_total.get(),
+                stopped: site.stop.load(Ordering::Relaxed),
+                failures: site.metrics.publish_failures_total.get(),
             }
         });
         done.send(outcome).expect("the test waits");
@@ -134,10 +135,10 @@ fn the_last_checkpoint_of_a_complete_run_is_published() {
 #[test]
 fn no_file_of_a_checkpoint_holds_a_password() {
     let directory = tempfile::tempdir().expect("a directory");
-    let setting = setting(&directory);
-    let trainer = Trainer::new(&setting.config.train(), &setting.placement, Offsets::new("demo"));
+    let site = site(&directory);
+    let trainer = Trainer::new(&site.config.train(), &site.placement, Offsets::new("demo"));
     let store = Store::open(directory.path(), 1).expect("the directory is ours");
-    let snapshot = snapshot(&setting.config, "5eed0001", trainer.capture());
+    let snapshot = snapshot(&site.config, "5eed0001", trainer.capture());
     let checkpoint = store.write(&snapshot).expect("the disk has room");
     let mut files = 0;
     for entry in std::fs::read_dir(&checkpoint.path).expect("it was just written") {
@@ -149,19 +150,19 @@ fn no_file_of_a_checkpoint_holds_a_password() {
     }
     assert_eq!(files, checkpoint.manifest.sections.len() + 1, "the manifest is one more");
     let saved = Config::from_toml(&checkpoint.config().expect("stored")).expect("it still parses");
-    assert_eq!(saved, setting.config.without_credentials());
+    assert_eq!(saved, site.config.without_credentials());
 }
 
 #[test]
 fn a_checkpoint_that_cannot_be_written_is_counted() {
     let directory = tempfile::tempdir().expect("a directory");
-    let setting = setting(&directory);
+    let site = site(&directory);
     let store = Store::open(directory.path(), 1).expect("the directory is ours");
-    let trainer = Trainer::new(&setting.config.train(), &setting.placement, Offsets::new("demo"));
-    let mut snapshot = snapshot(&setting.config, "5eed0001", trainer.capture());
+    let trainer = Trainer::new(&site.config.train(), &site.placement, Offsets::new("demo"));
+    let mut snapshot = snapshot(&site.config, "5eed0001", trainer.capture());
     // A name that the store refuses, so that every try fails at once.
     snapshot.sections[0].name = "../x".into();
-    let error = write_with_retries(&setting, &store, &snapshot).expect_err("refused");
+    let error = write_with_retries(&site, &store, &snapshot).expect_err("refused");
     assert!(error.to_string().contains("no checkpoint can be written"), "{error:#}");
-    assert_eq!(setting.metrics.checkpoint_failures_total.get(), u64::from(WRITE_TRIES));
+    assert_eq!(site.metrics.checkpoint_failures_total.get(), u64::from(WRITE_TRIES));
 }

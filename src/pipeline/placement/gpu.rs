@@ -7,7 +7,7 @@ use burn::tensor::{Device, DeviceKind};
 
 use millrace_train::placement::Placement;
 
-/// A real GPU, never a software adapter; none where there is none.
+/// A real GPU, never a software adapter; `None` if the machine has none.
 pub(super) fn hardware() -> anyhow::Result<Option<Placement>> {
     // Without a device node there is no hardware to find, and Mesa's Vulkan layer would complain on
     // stderr wherever there is no display.

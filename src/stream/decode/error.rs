@@ -20,19 +20,19 @@ pub enum DecodeError {
     /// JSON is UTF-8.
     #[error("not UTF-8 from byte {at} on")]
     InvalidUtf8 {
-        /// Where the first bad byte stands.
+        /// Index of the first bad byte.
         at: usize,
     },
     /// Not JSON, or something after it.
     #[error("not JSON: {reason}")]
     NotJson {
-        /// What the parser says.
+        /// The parser's words.
         reason: String,
     },
     /// JSON, but an array or a scalar.
     #[error("the record is no JSON object: {reason}")]
     NotObject {
-        /// What the parser says.
+        /// The parser's words.
         reason: String,
     },
     /// A field that the mapping requires is not there, null, or an empty id.
@@ -46,9 +46,9 @@ pub enum DecodeError {
     WrongType {
         /// The field's path.
         field: String,
-        /// What it should be.
+        /// The kind that is required.
         expected: &'static str,
-        /// What it is.
+        /// The kind that was found.
         found: &'static str,
     },
     /// A number that no 32-bit float can hold.
@@ -62,7 +62,7 @@ pub enum DecodeError {
     BadTimestamp {
         /// The field's path.
         field: String,
-        /// What stood there.
+        /// The value that was found.
         value: String,
         /// The unit it was read in.
         unit: &'static str,

@@ -1,13 +1,13 @@
 //! One pass over a JSON text that keeps the mapped fields and skips the rest unread.
 //!
-//! What it keeps goes into a scratch that the next record reuses: a record costs no allocation.
+//! The kept values go into a scratch that the next record reuses: a record costs no allocation.
 
 use std::fmt;
 use std::ops::Range;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-/// What stood at a mapped field. Strings and elements of arrays stand in [`Found`].
+/// The raw value of a mapped field. [`FieldValues`] holds the strings and the elements of arrays.
 // It is returned through memory. A tag of a byte is stored as one and loaded with its neighbours,
 // which waits for the store to reach the cache: a tenth of decoding.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -25,7 +25,8 @@ pub(crate) enum Raw {
     Nested,
 }
 
-/// Where a string or an array stands. 32 bits: no record or line is larger than 10 MiB.
+/// The place of a string or an array in the scratch. 32 bits are enough: no record or line is
+/// larger than 10 MiB.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Span {
     start: u32,
@@ -45,7 +46,7 @@ impl Span {
 }
 
 impl Raw {
-    /// What it is, for messages.
+    /// Its kind, for messages.
     pub(crate) fn what(self) -> &'static str {
         match self {
             Raw::Missing => "nothing",
@@ -79,10 +80,10 @@ pub(crate) struct Fields {
     slots: usize,
 }
 
-/// Where a field's value lands. A dotted path has two places: a key that is spelt with the dots,
-/// and the path through nested objects.
+/// The slots of a field's value. A dotted path has two: one for a key that is spelt with the dots,
+/// one for the path through nested objects.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Place {
+pub(crate) struct FieldPlace {
     literal: usize,
     nested: Option<usize>,
 }
@@ -117,15 +118,15 @@ static LEAF: Node = Node { children: Vec::new(), slot: None };
 
 impl Fields {
     /// Maps `path`; the same path always has the same place.
-    pub(crate) fn add(&mut self, path: &str) -> Place {
+    pub(crate) fn add(&mut self, path: &str) -> FieldPlace {
         let literal = self.root.slot_at(&mut std::iter::once(path), &mut self.slots);
         let nested =
             path.contains('.').then(|| self.root.slot_at(&mut path.split('.'), &mut self.slots));
-        Place { literal, nested }
+        FieldPlace { literal, nested }
     }
 
     /// Reads `text`, which must be one JSON object, into `found`.
-    pub(crate) fn scan(&self, text: &str, found: &mut Found) -> Result<(), ScanError> {
+    pub(crate) fn scan(&self, text: &str, found: &mut FieldValues) -> Result<(), ScanError> {
         found.slots.clear();
         found.slots.resize(self.slots, Raw::Missing);
         found.elements.clear();
@@ -147,14 +148,14 @@ pub(crate) struct ScanError {
 
 impl ScanError {
     /// True if the error came up at or after `place` and before the next mapped field.
-    pub(crate) fn at(&self, place: Place) -> bool {
+    pub(crate) fn at(&self, place: FieldPlace) -> bool {
         self.slot == Some(place.literal) || (self.slot.is_some() && self.slot == place.nested)
     }
 }
 
 /// Values of the mapped fields of one record.
 #[derive(Debug, Default)]
-pub(crate) struct Found {
+pub(crate) struct FieldValues {
     slots: Vec<Raw>,
     /// Elements of the mapped fields' arrays.
     elements: Vec<Raw>,
@@ -163,10 +164,10 @@ pub(crate) struct Found {
     at: Option<usize>,
 }
 
-impl Found {
+impl FieldValues {
     /// The value at `place`; a key spelt with dots goes before a path through objects.
     #[inline]
-    pub(crate) fn get(&self, place: Place) -> Raw {
+    pub(crate) fn get(&self, place: FieldPlace) -> Raw {
         match (self.slots[place.literal], place.nested) {
             (Raw::Missing, Some(nested)) => self.slots[nested],
             (literal, _) => literal,
@@ -210,8 +211,8 @@ impl Node {
         child.map(|child| &child.node)
     }
 
-    /// Of a key that stands twice the last one counts, with everything below it.
-    fn clear(&self, found: &mut Found) {
+    /// If a key repeats, the last one wins, with everything below it.
+    fn clear(&self, found: &mut FieldValues) {
         if let Some(slot) = self.slot {
             found.slots[slot] = Raw::Missing;
         }
@@ -220,7 +221,7 @@ impl Node {
 
     fn read_map<'de, A: MapAccess<'de>>(
         &self,
-        found: &mut Found,
+        found: &mut FieldValues,
         mut map: A,
     ) -> Result<(), A::Error> {
         while let Some(child) = map.next_key_seed(Key(self))? {
@@ -242,7 +243,7 @@ impl Node {
 /// The record itself.
 struct Top<'f> {
     node: &'f Node,
-    found: &'f mut Found,
+    found: &'f mut FieldValues,
 }
 
 impl<'de> Visitor<'de> for Top<'_> {
@@ -283,7 +284,7 @@ impl<'f> Visitor<'_> for Key<'f> {
 /// The value of a mapped key, or an element of its array.
 struct Value<'f> {
     node: &'f Node,
-    found: &'f mut Found,
+    found: &'f mut FieldValues,
     in_list: bool,
 }
 

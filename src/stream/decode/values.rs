@@ -1,20 +1,20 @@
-//! From what stood at a mapped field to what a feature holds. Pure, one kind a function.
+//! A mapped field's raw value becomes a feature's value. Pure; one function for each kind.
 
 use crate::config::TimeUnit;
 
 use super::Field;
 use super::error::DecodeError;
-use super::scan::{Found, Raw};
+use super::scan::{FieldValues, Raw};
 use millrace_events::{Column, id_key};
 
-/// Event times must lie in the years 1 to 9999: what lies outside is a unit gone wrong.
+/// Event times must lie in the years 1 to 9999: a time outside is one in another unit.
 const TIMES_MS: std::ops::RangeInclusive<i64> = -62_135_596_800_000..=253_402_300_799_999;
 
 /// An id's text: strings as they are, integers in decimal.
 #[inline]
 pub(super) fn id<'r>(
     raw: Raw,
-    found: &'r Found,
+    found: &'r FieldValues,
     field: &Field,
     digits: &'r mut itoa::Buffer,
 ) -> Result<&'r str, DecodeError> {
@@ -32,14 +32,14 @@ pub(super) fn id<'r>(
 
 /// The key of an id.
 #[inline]
-pub(super) fn key(raw: Raw, found: &Found, field: &Field) -> Result<u64, DecodeError> {
+pub(super) fn key(raw: Raw, found: &FieldValues, field: &Field) -> Result<u64, DecodeError> {
     let mut digits = itoa::Buffer::new();
     Ok(id_key(id(raw, found, field, &mut digits)?.as_bytes()))
 }
 
 /// Entries of an array, or a single scalar as an array of one.
 #[inline]
-fn as_list<'r>(raw: &'r Raw, found: &'r Found) -> &'r [Raw] {
+fn as_list<'r>(raw: &'r Raw, found: &'r FieldValues) -> &'r [Raw] {
     match raw {
         Raw::List(list) => found.elements(*list),
         scalar => std::slice::from_ref(scalar),
@@ -57,7 +57,7 @@ pub(super) enum Keep {
 /// mean. Entries that name nothing are passed over.
 pub(super) fn pooled(
     raw: Raw,
-    found: &Found,
+    found: &FieldValues,
     field: &Field,
     keep: Keep,
     column: &mut Column,
@@ -81,7 +81,7 @@ pub(super) fn pooled(
 /// Appends the keys of a bag and their weights to the event's entries.
 pub(super) fn weighted(
     raw: Raw,
-    found: &Found,
+    found: &FieldValues,
     field: &Field,
     weights: &Field,
     length: usize,
@@ -106,7 +106,7 @@ pub(super) fn weighted(
 /// Appends a given embedding to the event's entries.
 pub(super) fn vector(
     raw: Raw,
-    found: &Found,
+    found: &FieldValues,
     field: &str,
     length: usize,
     column: &mut Column,
@@ -137,7 +137,7 @@ pub(super) fn number(raw: Raw, field: &str) -> Result<f32, DecodeError> {
 /// Milliseconds since 1970 of a number or a numeric string in `unit`.
 pub(crate) fn time_ms(
     raw: Raw,
-    found: &Found,
+    found: &FieldValues,
     field: &str,
     unit: TimeUnit,
 ) -> Result<i64, DecodeError> {
@@ -146,7 +146,7 @@ pub(crate) fn time_ms(
         TimeUnit::Milliseconds => ("milliseconds", 1_000),
         TimeUnit::Microseconds => ("microseconds", 1),
     };
-    // What overflows lies outside of TIMES_MS as well.
+    // A time that overflows lies outside of TIMES_MS as well.
     let whole = |value: i64| Some(value.checked_mul(per_unit_us)?.div_euclid(1000));
     // A float's microseconds are exact up to the year 2255, and the cast saturates beyond.
     let fraction = |value: f64| {
@@ -177,7 +177,7 @@ pub(crate) fn time_ms(
 
 /// A scalar for a message, which quotes at most this much of a record: it travels in a header and
 /// a log line.
-fn quoted(raw: Raw, found: &Found) -> String {
+fn quoted(raw: Raw, found: &FieldValues) -> String {
     const CHARS_MAX: usize = 64;
     let whole = match raw {
         Raw::Signed(value) => value.to_string(),

@@ -1,16 +1,16 @@
 //! Records of one round of polling, decoded on as many threads as pay.
 //!
-//! The parts are put together in the order of the records, so that how many threads there are
-//! changes nothing but the time it takes.
+//! The parts are put together in the order of the records, so the number of threads changes
+//! nothing but the time it takes.
 
 use std::sync::{Mutex, mpsc};
 
 use rdkafka::message::{BorrowedMessage, Message};
 
-use super::super::decode::{DecodeError, Mapping};
-use super::super::merge::{Record, Run};
 use crate::config::Config;
+use crate::stream::decode::{DecodeError, Mapping};
 use crate::stream::events_of;
+use crate::stream::merge::{Record, Run};
 use millrace_events::Events;
 
 /// Polling, merging and batching stay on one thread, and take as long as decoding on three.
@@ -22,11 +22,11 @@ pub(super) struct Decoders {
     empty: Events,
 }
 
-/// Consecutive records of one partition, and what became of them.
+/// Consecutive records of one partition, decoded.
 pub(super) struct Part<'m> {
     pub(super) messages: Vec<BorrowedMessage<'m>>,
     pub(super) run: Run,
-    /// Why the rejected ones are, in their order.
+    /// The reasons of the rejected ones, in their order.
     pub(super) errors: Vec<DecodeError>,
 }
 
@@ -37,8 +37,8 @@ impl Decoders {
         Decoders { mappings, empty: events_of(config) }
     }
 
-    /// Takes parts until there is no more, does what there is to do `meanwhile`, and decodes what
-    /// the other threads have left. A part has records, all of one partition.
+    /// Takes parts until `next` has no more, runs `meanwhile` while other threads decode, and
+    /// decodes the parts that are left. A part has records, all of one partition.
     pub(super) fn decode<'m>(
         &mut self,
         mut next: impl FnMut() -> Option<Vec<BorrowedMessage<'m>>>,

@@ -1,7 +1,7 @@
 //! The first rejected record of each reason, for the log: a count alone does not tell whether the
 //! mapping is wrong or the producer.
 //!
-//! Owns what is shown of a record, and how much: the log is read by more people than the topic is.
+//! Owns the choice of what is shown, and how much: more people read the log than the topic.
 
 use rdkafka::message::{BorrowedMessage, Message};
 use serde_json::Value;
@@ -10,7 +10,7 @@ use crate::stream::decode::DecodeError;
 
 /// Most characters of a value that are shown: enough to recognise it.
 const CHARS_MAX: usize = 100;
-/// What stands at the end of a value that was longer.
+/// Marks the end of a value that was longer.
 const CUT: &str = "...";
 
 /// Logs a record that was rejected.
@@ -27,7 +27,7 @@ pub(super) fn show(message: &BorrowedMessage<'_>, error: &DecodeError) {
     );
 }
 
-/// What stands in the record at `field`, or where that cannot be told, how the record begins.
+/// The record's value at `field`; if there is no telling, the record's first characters.
 fn value(payload: Option<&[u8]>, field: Option<&str>) -> String {
     let Some(payload) = payload else { return "none".to_owned() };
     if let Some(field) = field

@@ -1,10 +1,10 @@
-//! When too many records are rejected, something is wrong that skipping does not cure.
+//! A budget for rejected records: too many mean a fault that skipping does not cure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::bail;
 
-/// Counts records, and refuses to go on where a window has too many bad ones.
+/// Counts records, and refuses to continue when a window has too many bad ones.
 #[derive(Debug)]
 pub(crate) struct Guard {
     window: u64,
@@ -36,7 +36,7 @@ impl Guard {
         self.roll();
     }
 
-    /// Whether a record rejected for `reason` is the first one: a person wants to see it.
+    /// Whether this is the first record that is rejected for `reason`: a person wants to see it.
     pub(crate) fn is_first(&mut self, reason: &'static str) -> bool {
         self.shown.insert(reason)
     }
@@ -44,7 +44,7 @@ impl Guard {
     /// One record was rejected; `example` describes it.
     ///
     /// # Errors
-    /// If the window now holds more rejected records than its share, however it goes on.
+    /// If the window now holds more rejected records than its share, whatever its others are.
     pub(crate) fn reject(
         &mut self,
         reason: &'static str,

@@ -6,14 +6,14 @@ use std::time::Instant;
 use rdkafka::message::{BorrowedMessage, Message};
 
 use crate::config::Config;
+use crate::stream::cut::Cut;
+use crate::stream::dead_letter::{DeadLetters, Letter};
+use crate::stream::decode::DecodeError;
 use crate::stream::events_of;
+use crate::stream::merge::{Batcher, Merge, Record};
+use crate::stream::position::Range;
+use crate::stream::shuffle::Shuffle;
 
-use super::super::cut::Cut;
-use super::super::dead_letter::{DeadLetters, Letter};
-use super::super::decode::DecodeError;
-use super::super::merge::{Batcher, Merge, Record};
-use super::super::position::Range;
-use super::super::shuffle::Shuffle;
 use super::decoders::Part;
 use super::example;
 use super::guard::Guard;
@@ -23,7 +23,7 @@ use millrace_events::{Batch, Offsets};
 /// Merges, shuffles and batches; all of it but the letters is pure.
 pub(super) struct Intake {
     pub(super) merge: Merge,
-    /// Collects a batch, or a window where there is a shuffle.
+    /// Collects a batch; with a shuffle, a window.
     pub(super) batcher: Batcher,
     shuffle: Option<Shuffle>,
     /// Batches to hand out, at most what [`Intake::assemble`] makes at a time.
@@ -39,7 +39,7 @@ impl Intake {
         let (size, window) = (config.batch.size, config.batch.shuffle_events);
         let shuffle =
             (window > 0).then(|| Shuffle::new(size, cut, config.seed, pass, range.from.clone()));
-        // A window is whole; what is dealt of it is cut.
+        // A window is whole; the batches dealt from it are cut.
         let (full, cut) = if window > 0 { (window, Cut::Full) } else { (size, cut) };
         let mut intake = Intake {
             merge: Merge::new(partitions, config.kafka.order),
@@ -65,8 +65,8 @@ impl Intake {
         }
     }
 
-    /// The partition has nothing more at present. In a bounded range this is its end, whatever
-    /// markers or compacted records stand before it.
+    /// The partition has nothing more at present. In a bounded range this is its end, even if
+    /// markers or compacted records lie before it.
     pub(super) fn reached_end(&mut self, partition: i32) {
         if self.ends.is_some() {
             self.finish_at(partition, i64::MAX);
@@ -121,7 +121,7 @@ impl Intake {
         Ok(())
     }
 
-    /// Makes batches of what is certain, of a round's events or a batch more.
+    /// Makes batches of records that are certain, of a round's events or a batch more.
     pub(super) fn assemble(&mut self, now: Instant) {
         let mut events = 0;
         while events < ROUND
@@ -132,14 +132,14 @@ impl Intake {
         }
     }
 
-    /// The next batch of what is certain, even if it is not full.
+    /// The next batch of records that are certain, even if it is not full.
     pub(super) fn rest(&mut self, now: Instant) -> Option<Batch> {
         self.assemble(now);
         self.ready.pop_front().or_else(|| self.close())
     }
 
-    /// Moves what is certain into the batch; gives it when it is full. A window is dealt out
-    /// before the next one begins: `batch.shuffle_events` bounds both together.
+    /// Moves records that are certain into the batch, and returns it when it is full. A window is
+    /// dealt out before the next one begins: `batch.shuffle_events` bounds both together.
     fn fill(&mut self, now: Instant) -> Option<Batch> {
         if let Some(batch) = self.shuffle.as_mut().and_then(Shuffle::deal) {
             return Some(batch);
@@ -148,7 +148,7 @@ impl Intake {
         if self.batcher.full() { self.close() } else { None }
     }
 
-    /// The batch as it is, or the first one of the window as that is, if anything went in.
+    /// The incomplete batch, or the first one of the incomplete window, if anything went in.
     fn close(&mut self) -> Option<Batch> {
         let taken = self.batcher.take()?;
         match &mut self.shuffle {

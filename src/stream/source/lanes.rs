@@ -1,9 +1,9 @@
 //! The partitions' queues: which of them is read next, and how far.
 //!
-//! librdkafka fetches each partition ahead into a queue of its own, up to a bound, and what the
-//! merge has no room for stays there. (With one queue for all, a partition far ahead must be
-//! paused, which throws away what was fetched of it: four partitions were fetched twice, 64 of them
-//! 17 times.)
+//! librdkafka fetches each partition ahead into a queue of its own, up to a bound. Records for
+//! which the merge has no room stay there. (With one queue for all, a partition far ahead must be
+//! paused, and a pause throws away its fetched records: four partitions were fetched twice, 64 of
+//! them 17 times.)
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,15 +12,16 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use crossbeam_channel::Receiver;
+use rdkafka::consumer::Consumer;
 use rdkafka::consumer::base_consumer::PartitionQueue;
-use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::super::merge::Merge;
-use super::super::position::Range;
-use super::client::Watch;
+use crate::stream::client::Watch;
+use crate::stream::merge::Merge;
+use crate::stream::position::Range;
+use crate::stream::topic::Topic;
 
 /// Records that a thread decodes at a time: takes longer (150 us) than to wake or start the thread.
 pub(super) const PART: usize = 256;
@@ -29,7 +30,6 @@ pub(super) const ROUND: usize = 2048;
 
 /// The partitions that are read.
 pub(super) struct Lanes {
-    topic: String,
     lanes: Vec<Lane>,
     /// Whose turn it is.
     turn: usize,
@@ -51,39 +51,39 @@ impl Lanes {
     /// Assigns those partitions of `range` that are not `finished`. At most `budget` of their
     /// records wait in the merge, or one part of each if that is more.
     pub(super) fn open(
-        consumer: &Arc<BaseConsumer<Watch>>,
+        topic: &Topic,
         range: &Range,
         finished: &BTreeSet<i32>,
         budget: usize,
     ) -> anyhow::Result<Lanes> {
-        let topic = range.from.topic().to_owned();
+        let Topic { consumer, name, .. } = topic;
         let (ring, bell) = crossbeam_channel::bounded(1);
         let mut list = TopicPartitionList::new();
         let mut lanes = Vec::new();
         for (partition, next) in range.from.iter().filter(|(id, _)| !finished.contains(id)) {
             // Split before it is assigned: from then on its records would go to the common queue.
-            let queue = consumer.split_partition_queue(&topic, partition);
-            let mut queue = queue.with_context(|| format!("no queue for {topic}/{partition}"))?;
+            let queue = consumer.split_partition_queue(name, partition);
+            let mut queue = queue.with_context(|| format!("no queue for {name}/{partition}"))?;
             let ready = Arc::new(AtomicBool::new(true));
             let (full, ring) = (Arc::clone(&ready), ring.clone());
             queue.set_nonempty_callback(move || {
                 full.store(true, Ordering::Release);
-                // One that rings already is enough.
+                // A full channel means that the bell rings already.
                 ring.try_send(()).ok();
             });
             let end = range.to.as_ref().and_then(|to| to.next(partition));
             lanes.push(Lane { partition, queue, end, ready });
-            list.add_partition_offset(&topic, partition, Offset::Offset(next))?;
+            list.add_partition_offset(name, partition, Offset::Offset(next))?;
         }
-        consumer.assign(&list).with_context(|| format!("cannot assign {topic}"))?;
+        consumer.assign(&list).with_context(|| format!("cannot assign {name}"))?;
         let share = (budget / lanes.len().max(1)).max(PART);
-        Ok(Lanes { topic, lanes, turn: 0, share, bell })
+        Ok(Lanes { lanes, turn: 0, share, bell })
     }
 
-    /// What may be read now, given what waits in the merge.
+    /// The records that may be read now, given those that wait in the merge.
     pub(super) fn round(&mut self, merge: &Merge) -> Round<'_> {
-        // Whole parts: of many partitions each would have room for as little as the last batch took
-        // of it, and a part costs as much as decoding ten records.
+        // Only whole parts: with many partitions, each would have room for no more than the last
+        // batch took from it, and a part costs as much as decoding ten records.
         let room = |lane: &Lane| match self.share.saturating_sub(merge.buffered(lane.partition)) {
             room if room < PART => 0,
             room => room,
@@ -97,26 +97,22 @@ impl Lanes {
         }
     }
 
-    /// Until a queue is no longer empty, at most `wait`.
+    /// Waits until a queue is no longer empty, at most `wait`.
     pub(super) fn wait(&self, wait: Duration) {
         // A timeout is no more than a reason to look again.
         self.bell.recv_timeout(wait).ok();
     }
 
-    /// Stops reading those that are finished.
-    pub(super) fn close(
-        &mut self,
-        consumer: &BaseConsumer<Watch>,
-        finished: &BTreeSet<i32>,
-    ) -> anyhow::Result<()> {
+    /// Stops reading the partitions that are finished.
+    pub(super) fn close(&mut self, topic: &Topic, finished: &BTreeSet<i32>) -> anyhow::Result<()> {
         let mut list = TopicPartitionList::new();
         for lane in self.lanes.extract_if(.., |lane| finished.contains(&lane.partition)) {
-            list.add_partition(&self.topic, lane.partition);
+            list.add_partition(&topic.name, lane.partition);
         }
         if list.count() == 0 {
             return Ok(());
         }
-        consumer.pause(&list).context("cannot stop reading a partition")
+        topic.consumer.pause(&list).context("cannot stop reading a partition")
     }
 }
 
@@ -159,7 +155,8 @@ impl<'l> Round<'l> {
         while part.len() < most && self.stopped.is_none() {
             match lane.queue.poll(Duration::ZERO) {
                 None => return part,
-                // Past the end there may be a record where the last ones before it are gone.
+                // Compaction may have removed the last records before the end: then the next one
+                // lies past it.
                 Some(Ok(message)) if lane.end.is_some_and(|end| message.offset() >= end) => {
                     self.stopped = Some(KafkaError::PartitionEOF(lane.partition));
                 }

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::consumer::Consumer as _;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, Headers as _, Message as _, OwnedHeaders, OwnedMessage};
 use rdkafka::mocking::MockCluster;
@@ -12,7 +12,8 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::*;
 use crate::config::Order;
-use crate::stream::position::{Position, Watermarks, resolve, watermarks};
+use crate::stream::position::Position;
+use crate::stream::topic::Watermarks;
 
 /// Longer than anything takes on a busy machine; only a failing test waits for it.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -65,8 +66,7 @@ impl Broker {
     }
 
     fn offsets(&self, position: Position) -> Offsets {
-        let consumer = client::consumer(&self.config).expect("a consumer");
-        resolve(&consumer, "clicks", &self.config.kafka.brokers, position).expect("resolved")
+        Topic::of(&self.config).expect("a consumer").resolve(position).expect("resolved")
     }
 
     fn all(&self) -> Range {
@@ -86,18 +86,18 @@ impl Broker {
 
 /// Everything on `topic`, partition by partition as it comes.
 pub(crate) fn read(config: &Config, topic: &str) -> Vec<OwnedMessage> {
-    let consumer: BaseConsumer<Watch> = client::consumer(config).expect("a consumer");
-    let there = position::partitions(&consumer, topic, "mock").expect("the topic");
+    let topic = Topic::named(topic, config).expect("a consumer");
+    let there = topic.partitions().expect("the topic");
     let mut list = TopicPartitionList::new();
     for &partition in &there {
-        list.add_partition_offset(topic, partition, Offset::Beginning).expect("an offset");
+        list.add_partition_offset(&topic.name, partition, Offset::Beginning).expect("an offset");
     }
-    consumer.assign(&list).expect("assigned");
+    topic.consumer.assign(&list).expect("assigned");
     let (mut messages, mut ended) = (Vec::new(), 0);
     let deadline = Instant::now() + PATIENCE;
     while ended < there.len() {
-        assert!(Instant::now() < deadline, "{topic} does not end");
-        match consumer.poll(Duration::from_millis(100)) {
+        assert!(Instant::now() < deadline, "{topic:?} does not end");
+        match topic.consumer.poll(Duration::from_millis(100)) {
             Some(Ok(message)) => messages.push(message.detach()),
             Some(Err(KafkaError::PartitionEOF(_))) => ended += 1,
             _ => {}
@@ -510,7 +510,6 @@ fn positions_resolve_against_the_log() {
     assert_eq!(of(Position::Latest), (8, 0));
     assert_eq!(of(Position::Offset(3)), (3, 0));
     assert_eq!(of(Position::Percent(90.0)), (7, 0));
-    let consumer = client::consumer(&broker.config).expect("a consumer");
-    let bounds = watermarks(&consumer, "clicks", "mock").expect("bounds");
+    let bounds = Topic::of(&broker.config).and_then(|topic| topic.watermarks()).expect("bounds");
     assert_eq!(bounds, Watermarks::from([(0, (0, 8)), (1, (0, 0))]));
 }

@@ -117,8 +117,9 @@ impl HeldOut {
         self.candidates.len()
     }
 
-    /// Ranks the item of each event that has a reward, which is its weight. `queries` are the events' vectors, `[events, dim]`; with
-    /// `seen` what a query has had is no candidate (its target excepted).
+    /// Ranks the item of each event that has a reward, which is its weight. `queries` are the
+    /// events' vectors, `[events, dim]`; with `seen` what a query has had is no candidate (its
+    /// target excepted).
     pub fn add(&mut self, batch: &Batch, queries: &[f32], seen: Option<&Seen>) {
         let targets: Vec<Option<usize>> =
             batch.events.item_ids.iter().map(|id| self.index.get(id).copied()).collect();

@@ -148,7 +148,8 @@ impl Sums {
         self.cases
     }
 
-    /// Share of the rewards whose target is among the best k, for each of [`KS`]; NaN without cases.
+    /// Share of the rewards whose target is among the best k, for each of [`KS`]; NaN without
+    /// cases.
     pub fn recall(&self) -> [f64; KS.len()] {
         self.hits.map(|hits| self.mean(hits))
     }

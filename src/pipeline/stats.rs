@@ -1,24 +1,24 @@
-//! What a run shows of itself while it runs: counts, windows, ages.
+//! The figures that a run shows of itself while it runs: counts, windows, ages.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use super::{Outlook, RECALL_KS, Setting};
-use crate::telemetry::Metrics;
+use super::metrics::{Fate, Metrics, RECALL_KS, Stage};
+use super::{Outlook, Site};
 use millrace_events::Batch;
 use millrace_train::evaluation::Recall;
 #[cfg(feature = "gpu")]
 use millrace_train::placement::Placement;
 use millrace_train::trainer::{StepReport, Trainer};
 
-/// Steps over which the loss and the recall gauge are averaged: at batch 1024 about 50,000 events,
-/// enough for two digits of recall.
+/// Full batches' worth of events over which the loss and the recall gauge are averaged: at batch
+/// 1024 about 50,000 events, enough for two digits of recall.
 const WINDOW_STEPS: usize = 50;
 
-/// After so many steps in a row without a finite loss the state itself is broken: a bad event costs
-/// itself alone.
+/// After this many steps in a row without a finite loss the state itself is broken: a bad event
+/// costs itself alone.
 const NONFINITE_IN_A_ROW_MAX: u32 = 8;
 
 /// Times that ages are computed from, ms since 1970; 0: not yet.
@@ -40,30 +40,30 @@ impl Clocks {
             at => (now - at) as f64 / 1000.0,
         };
         let stages = [
-            ("decoded", &self.decoded),
-            ("trained", &self.trained),
-            ("published", &self.published),
+            (Stage::Decoded, &self.decoded),
+            (Stage::Trained, &self.trained),
+            (Stage::Published, &self.published),
         ];
         for (stage, clock) in stages {
-            metrics.event_age_seconds.with_label_values(&[stage]).set(age(clock));
+            metrics.event_age(stage).set(age(clock));
         }
         metrics.checkpoint_age_seconds.set(age(&self.checkpoint));
     }
 }
 
-/// What the trainer's loop counts.
-pub struct Live {
+/// The counts of the trainer's loop.
+pub struct RunStats {
     /// Recall over this run.
     pub recall: Recall,
     window: Recall,
     losses: VecDeque<f32>,
-    /// Losses of less than a full batch since the newest of those, weighted by events; and the
-    /// events.
+    /// Sum of losses weighted by events, and the number of events, since the newest of `losses`:
+    /// less than a full batch.
     part: (f64, usize),
     /// Events that could not be trained on.
     pub(super) unusable: u64,
     pub(super) nonfinite_steps: u64,
-    /// Those in a row up to now.
+    /// Steps without a finite loss, in a row up to now.
     nonfinite_in_a_row: u32,
     /// The trainer's offsets are exact: it is not within a shuffle window.
     pub(super) whole: bool,
@@ -72,14 +72,14 @@ pub struct Live {
     pub records_before: u64,
     /// Records that this run will read; 0: it has no end.
     pub total: u64,
-    /// What the source thread last saw.
+    /// The source thread's last observation.
     pub outlook: Arc<Outlook>,
     evictions: Vec<u64>,
     /// When the first batch came, and when the last one was trained on.
     trained: Option<(Instant, Instant)>,
 }
 
-impl Live {
+impl RunStats {
     pub(super) fn new(trainer: &Trainer, total: u64) -> Self {
         Self {
             recall: Recall::new(&RECALL_KS),
@@ -119,23 +119,23 @@ impl Live {
         self.losses.iter().map(|&loss| f64::from(loss)).sum::<f64>() / self.losses.len() as f64
     }
 
-    /// Whether so many steps in a row failed that no other will do better.
+    /// Whether too many steps in a row failed for the next one to do better.
     pub(super) fn is_broken(&self) -> bool {
         self.nonfinite_in_a_row >= NONFINITE_IN_A_ROW_MAX
     }
 
-    pub(super) fn count(&mut self, setting: &Setting, batch: &Batch, report: Option<&StepReport>) {
+    pub(super) fn count(&mut self, site: &Site, batch: &Batch, report: Option<&StepReport>) {
         self.whole = batch.whole;
-        let metrics = &setting.metrics;
-        metrics.events_total.with_label_values(&["rejected"]).inc_by(batch.rejected);
+        let metrics = &site.metrics;
+        metrics.events(Fate::Rejected).inc_by(batch.rejected);
         let Some(report) = report else { return };
-        metrics.events_total.with_label_values(&["trained"]).inc_by(batch.len() as u64);
+        metrics.events(Fate::Trained).inc_by(batch.len() as u64);
         #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
         metrics.batch_events.observe(batch.len() as f64);
-        setting.clocks.trained.fetch_max(batch.newest_ms(), Ordering::Relaxed);
-        let size = setting.config.batch.size;
+        site.clocks.trained.fetch_max(batch.newest_ms(), Ordering::Relaxed);
+        let size = site.config.batch.size;
         self.unusable += report.unusable.len() as u64;
-        metrics.events_total.with_label_values(&["rejected"]).inc_by(report.unusable.len() as u64);
+        metrics.events(Fate::Rejected).inc_by(report.unusable.len() as u64);
         if report.loss.is_finite() {
             self.nonfinite_in_a_row = 0;
             self.count_loss(metrics, report.loss, report.ranks.len(), size);
@@ -144,7 +144,7 @@ impl Live {
             self.nonfinite_steps += 1;
             metrics.nonfinite_steps_total.inc();
         }
-        // Among fewer items than a window has, a rank would flatter; of a failed step it says
+        // Among fewer items than a window has, a rank would flatter; after a failed step it says
         // nothing.
         if report.loss.is_finite() && report.candidates >= size {
             for (&rank, &reward) in report.ranks.iter().zip(&report.rewards) {
@@ -152,14 +152,14 @@ impl Live {
                 self.window.add(Some(rank), reward);
             }
         }
-        if self.window.cases() >= (WINDOW_STEPS * setting.config.batch.size) as u64 {
+        if self.window.cases() >= (WINDOW_STEPS * site.config.batch.size) as u64 {
             self.show_recall(metrics);
             self.window = Recall::new(&RECALL_KS);
         }
     }
 
-    /// Takes in the mean loss of some events. A step of one event says little: what is shown is of
-    /// a full batch's worth.
+    /// Adds the mean loss of some events. A step of one event says little, so the gauge shows the
+    /// mean of a full batch's worth.
     #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
     fn count_loss(&mut self, metrics: &Metrics, loss: f32, events: usize, size: usize) {
         let (sum, count) = &mut self.part;
@@ -179,21 +179,20 @@ impl Live {
 
     fn show_recall(&self, metrics: &Metrics) {
         for (k, recall) in self.window.values() {
-            metrics.recall.with_label_values(&[&k.to_string(), "batch"]).set(recall);
+            metrics.recall(k).set(recall);
         }
     }
 
     /// Sizes that are worth a look now and then, not every step.
-    pub(super) fn count_state(&mut self, setting: &Setting, trainer: &Trainer) {
-        let metrics = &setting.metrics;
+    pub(super) fn count_state(&mut self, site: &Site, trainer: &Trainer) {
+        let metrics = &site.metrics;
         let names = &trainer.state().model.encoder.tables;
         for ((name, table), seen) in
             names.iter().zip(&trainer.state().model.tables).zip(&mut self.evictions)
         {
             let rows = i64::try_from(table.len()).unwrap_or(i64::MAX);
-            metrics.embedding_rows.with_label_values(&[name]).set(rows);
-            let evictions = metrics.embedding_evictions_total.with_label_values(&[name]);
-            evictions.inc_by(table.evictions() - *seen);
+            metrics.rows(name).set(rows);
+            metrics.evictions(name).inc_by(table.evictions() - *seen);
             *seen = table.evictions();
         }
         metrics.frequency_collisions.set(trainer.state().frequency.collisions());
@@ -201,7 +200,7 @@ impl Live {
             self.show_recall(metrics);
         }
         #[cfg(feature = "gpu")]
-        if let Placement::Gpu(device) = &setting.placement
+        if let Placement::Gpu(device) = &site.placement
             && let Some(usage) = device.memory_pool_usage()
         {
             let bytes = i64::try_from(usage.bytes_reserved).unwrap_or(i64::MAX);

@@ -1,7 +1,9 @@
-//! librdkafka's clients as every part of the stream makes them.
+//! librdkafka's clients as the whole program makes them.
 //!
-//! Every property that the program relies on is set here, each with its reason; the config's
-//! `kafka.properties` go on top. What librdkafka says on its own reaches the log through here.
+//! Owns: every property that the program relies on, each with its reason; the config's
+//! `kafka.properties` go on top. librdkafka's own messages reach the log through here.
+//!
+//! Must never know: what is read or sent.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -32,8 +34,8 @@ pub fn consumer(config: &Config) -> anyhow::Result<BaseConsumer<Watch>> {
     consumer_of(config, 1)
 }
 
-/// What is fetched ahead of us, over all partitions, and of each a fetch more at most: some 60,000
-/// records, for a trainer the third of a second.
+/// Bytes that are fetched ahead of us over all partitions, and at most one fetch more of each: some
+/// 60,000 records, which a trainer reads in a third of a second.
 const AHEAD_BYTES: usize = 16 << 20;
 /// Below this a fetch costs more in requests than it saves in memory.
 const AHEAD_BYTES_MIN: usize = 128 << 10;
@@ -48,7 +50,7 @@ pub(crate) fn consumer_of(
 ) -> anyhow::Result<BaseConsumer<Watch>> {
     let ahead = (AHEAD_BYTES / partitions.max(1)).max(AHEAD_BYTES_MIN);
     let mut client = base(config);
-    // Only offset commits need a group, and they only feed dashboards: nothing is ever read back.
+    // Only offset commits need a group, and they only feed dashboards: nobody ever reads them back.
     client.set("group.id", "millrace");
     // Offsets travel with the data into checkpoints; a commit by itself would claim more.
     client.set("enable.auto.commit", "false");
@@ -64,7 +66,7 @@ pub(crate) fn consumer_of(
     client.set("fetch.queue.backoff.ms", "5");
     // A caught-up partition says so at latest after this long; meanwhile it holds back the merge.
     client.set("fetch.wait.max.ms", "100");
-    // Of each queue.
+    // A bound on each partition's queue.
     client.set("queued.max.messages.kbytes", (ahead >> 10).to_string());
     client.set("fetch.message.max.bytes", (ahead / 2).min(FETCH_BYTES_MAX).to_string());
     // A response must hold the largest record beside the fetches of many partitions.
@@ -140,7 +142,7 @@ fn refused(config: &Config, error: &KafkaError) -> anyhow::Error {
     )
 }
 
-/// What librdkafka tells a consumer besides records.
+/// librdkafka's messages to a consumer, besides records.
 #[derive(Debug, Default)]
 pub struct Watch {
     pub(crate) errors: Errors,
@@ -213,7 +215,7 @@ impl Errors {
     }
 }
 
-/// What became of the records of a producer.
+/// The fate of a producer's records.
 #[derive(Debug, Default)]
 pub(crate) struct Deliveries {
     errors: Errors,

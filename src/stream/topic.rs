@@ -1,0 +1,254 @@
+//! One topic: the questions that its brokers answer.
+//!
+//! Owns: the connection to ask through, how long an answer is waited for, and what to tell a person
+//! who gets none.
+//!
+//! Must never know: records.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::client::{self, Watch};
+use super::position::{Position, Range};
+use crate::config::Config;
+use millrace_events::Offsets;
+
+/// A broker that is up answers in milliseconds; one that is being restarted within seconds.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a missing topic or an unreachable broker is waited for: long enough for an
+/// auto-created topic or a restart, short enough to tell the person who just started us.
+const WAIT_MAX: Duration = Duration::from_secs(10);
+/// Between two tries.
+const RETRY_PAUSE: Duration = Duration::from_millis(250);
+
+/// First offset kept and next offset to be written, by partition. With `read_committed` (which
+/// [`super::client`] sets) the latter is the end of what is committed.
+pub type Watermarks = BTreeMap<i32, (i64, i64)>;
+
+/// A topic, and a connection to the brokers that have it.
+pub struct Topic {
+    pub(crate) consumer: Arc<BaseConsumer<Watch>>,
+    pub(crate) name: String,
+    pub(super) brokers: String,
+}
+
+impl std::fmt::Debug for Topic {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Topic { name, brokers, .. } = self;
+        f.debug_struct("Topic").field("name", name).field("brokers", brokers).finish()
+    }
+}
+
+impl Topic {
+    /// The topic of interactions (`kafka.topic`).
+    ///
+    /// # Errors
+    /// A property that librdkafka refuses.
+    pub fn of(config: &Config) -> anyhow::Result<Topic> {
+        Topic::named(&config.kafka.topic, config)
+    }
+
+    /// Any topic on the brokers of `config`.
+    ///
+    /// # Errors
+    /// As [`Topic::of`].
+    pub(crate) fn named(name: &str, config: &Config) -> anyhow::Result<Topic> {
+        Ok(Topic::on(client::consumer(config)?, name, config))
+    }
+
+    /// The topic of interactions, to read `partitions` of its partitions.
+    ///
+    /// # Errors
+    /// As [`Topic::of`].
+    pub(super) fn to_read(config: &Config, partitions: usize) -> anyhow::Result<Topic> {
+        Ok(Topic::on(client::consumer_of(config, partitions)?, &config.kafka.topic, config))
+    }
+
+    fn on(consumer: BaseConsumer<Watch>, name: &str, config: &Config) -> Topic {
+        let (name, brokers) = (name.to_owned(), config.kafka.brokers.clone());
+        Topic { consumer: Arc::new(consumer), name, brokers }
+    }
+
+    /// Its partitions. A topic that is not there yet, and brokers that do not answer, are waited
+    /// for, but not for long.
+    ///
+    /// # Errors
+    /// A message that names topic and brokers and says what to do.
+    pub fn partitions(&self) -> anyhow::Result<Vec<i32>> {
+        let started = Instant::now();
+        loop {
+            let failure = match self.consumer.fetch_metadata(Some(&self.name), REQUEST_TIMEOUT) {
+                Ok(metadata) => match metadata.topics().first() {
+                    Some(found) if found.error().is_none() && !found.partitions().is_empty() => {
+                        let mut ids: Vec<i32> =
+                            found.partitions().iter().map(|partition| partition.id()).collect();
+                        ids.sort_unstable();
+                        return Ok(ids);
+                    }
+                    Some(found) => found.error().map(RDKafkaErrorCode::from),
+                    None => None,
+                },
+                Err(error) => error.rdkafka_error_code(),
+            };
+            if started.elapsed() >= WAIT_MAX || failure.is_some_and(refused) {
+                bail!(explain_missing(&self.name, &self.brokers, failure));
+            }
+            std::thread::sleep(RETRY_PAUSE);
+        }
+    }
+
+    /// First and next offsets of every partition.
+    ///
+    /// # Errors
+    /// As [`Topic::partitions`].
+    pub fn watermarks(&self) -> anyhow::Result<Watermarks> {
+        let mut watermarks = Watermarks::new();
+        for partition in self.partitions()? {
+            let bounds = patiently(|| {
+                self.consumer.fetch_watermarks(&self.name, partition, REQUEST_TIMEOUT)
+            });
+            let bounds = bounds.with_context(|| {
+                format!("cannot ask {} for the bounds of {}/{partition}", self.brokers, self.name)
+            })?;
+            watermarks.insert(partition, bounds);
+        }
+        Ok(watermarks)
+    }
+
+    /// The offsets of `position` in every partition, within what the log holds now.
+    ///
+    /// # Errors
+    /// As [`Topic::partitions`].
+    pub fn resolve(&self, position: Position) -> anyhow::Result<Offsets> {
+        let watermarks = self.watermarks()?;
+        let times = match position {
+            Position::TimeMs(ms) => {
+                patiently(|| self.first_since(&watermarks, ms)).with_context(|| {
+                    format!("cannot ask {} for {position} in {}", self.brokers, self.name)
+                })?
+            }
+            _ => BTreeMap::new(),
+        };
+        let mut offsets = Offsets::new(self.name.as_str());
+        for (&partition, &(low, high)) in &watermarks {
+            let next = match position {
+                Position::Earliest => low,
+                Position::Latest => high,
+                Position::Offset(offset) => offset.clamp(low, high),
+                Position::Percent(percent) => {
+                    low + ((high - low) as f64 * percent / 100.0).floor() as i64
+                }
+                Position::TimeMs(_) => {
+                    times.get(&partition).map_or(high, |&at| at.clamp(low, high))
+                }
+            };
+            offsets.advance(partition, next);
+        }
+        Ok(offsets)
+    }
+
+    /// The range between two positions.
+    ///
+    /// # Errors
+    /// As [`Topic::partitions`].
+    pub fn range(&self, from: Position, to: Position) -> anyhow::Result<Range> {
+        Ok(Range { from: self.resolve(from)?, to: Some(self.resolve(to)?) })
+    }
+
+    /// Offsets of the first records at or after `ms`; a partition without one is not in it.
+    fn first_since(
+        &self,
+        watermarks: &Watermarks,
+        ms: i64,
+    ) -> Result<BTreeMap<i32, i64>, KafkaError> {
+        let mut query = TopicPartitionList::new();
+        for &partition in watermarks.keys() {
+            query.add_partition_offset(&self.name, partition, Offset::Offset(ms))?;
+        }
+        let answer = self.consumer.offsets_for_times(query, REQUEST_TIMEOUT)?;
+        let mut found = BTreeMap::new();
+        for element in answer.elements() {
+            element.error()?;
+            if let Offset::Offset(offset) = element.offset() {
+                found.insert(element.partition(), offset);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The end of a partition as of the last fetch; none before the first one.
+    pub(super) fn cached_end(&self, partition: i32) -> Option<i64> {
+        let name = std::ffi::CString::new(self.name.as_str()).ok()?;
+        let (mut low, mut high) = (0_i64, 0_i64);
+        // rdkafka wraps only the variant that asks the broker, and would block for it.
+        // SAFETY: the client outlives the call, the name is a C string, and both results are ours.
+        let answer = unsafe {
+            rdkafka::bindings::rd_kafka_get_watermark_offsets(
+                self.consumer.client().native_ptr(),
+                name.as_ptr(),
+                partition,
+                &raw mut low,
+                &raw mut high,
+            )
+        };
+        let known =
+            answer == rdkafka::types::RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0;
+        known.then_some(high)
+    }
+
+    /// The last error of the connection, for a message.
+    pub(super) fn last_error(&self) -> String {
+        self.consumer.context().errors.last()
+    }
+}
+
+/// Errors that no waiting cures.
+fn refused(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        code,
+        Code::TopicAuthorizationFailed
+            | Code::ClusterAuthorizationFailed
+            | Code::Authentication
+            | Code::SaslAuthenticationFailed
+            | Code::InvalidTopic
+    )
+}
+
+fn explain_missing(topic: &str, brokers: &str, failure: Option<RDKafkaErrorCode>) -> String {
+    use RDKafkaErrorCode as Code;
+    let missing = [Code::UnknownTopicOrPartition, Code::UnknownTopic, Code::UnknownPartition];
+    match failure {
+        Some(code) if !missing.contains(&code) && !refused(code) => format!(
+            "no answer from the brokers {brokers} about topic `{topic}`: {code}; check that they \
+             run and that kafka.brokers is right"
+        ),
+        Some(code) if refused(code) => format!(
+            "the brokers {brokers} refuse topic `{topic}`: {code}; check kafka.topic, the \
+             credentials in kafka.properties and the broker's ACLs"
+        ),
+        _ => format!(
+            "topic `{topic}` does not exist on {brokers}; create it (kafka-topics.sh \
+             --bootstrap-server {brokers} --create --topic {topic} --partitions 4) or correct \
+             kafka.topic"
+        ),
+    }
+}
+
+/// Asks until there is an answer or [`WAIT_MAX`] is over.
+fn patiently<T>(mut ask: impl FnMut() -> Result<T, KafkaError>) -> Result<T, KafkaError> {
+    let started = Instant::now();
+    loop {
+        match ask() {
+            Ok(answer) => return Ok(answer),
+            Err(error) if started.elapsed() >= WAIT_MAX => return Err(error),
+            Err(_) => std::thread::sleep(RETRY_PAUSE),
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Whether the process works, and whether it trains yet.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use axum::http::StatusCode;
+
+/// Whether the process works, and whether it trains yet. Any thread may report.
+#[derive(Debug, Default)]
+pub struct Health {
+    ready: AtomicBool,
+    phase: Mutex<&'static str>,
+    failure: OnceLock<String>,
+}
+
+impl Health {
+    /// Healthy and not ready, in no phase yet.
+    #[must_use]
+    pub fn new() -> Health {
+        Health::default()
+    }
+
+    /// Says whether the trainer takes batches; `/readyz` answers 200 only while it does.
+    pub fn set_ready(&self, ready: bool) {
+        // Nothing else is published through this flag, so no ordering with other data is needed.
+        self.ready.store(ready, Ordering::Relaxed);
+    }
+
+    /// Names what the process is busy with; `/readyz` shows it until the process is ready.
+    pub fn set_phase(&self, phase: &'static str) {
+        *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = phase;
+    }
+
+    /// Turns `/healthz` to 503 for good. The first reason stays: later ones tend to follow from it.
+    pub fn fail(&self, reason: String) {
+        self.failure.get_or_init(|| reason);
+    }
+
+    /// Why the process is not healthy, if it is not.
+    #[must_use]
+    pub fn failure(&self) -> Option<&str> {
+        self.failure.get().map(String::as_str)
+    }
+
+    /// The answer of `/healthz`.
+    pub(super) fn healthz(&self) -> (StatusCode, String) {
+        match self.failure() {
+            None => (StatusCode::OK, "ok\n".to_owned()),
+            Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("failed: {reason}\n")),
+        }
+    }
+
+    /// The answer of `/readyz`.
+    pub(super) fn readyz(&self) -> (StatusCode, String) {
+        if self.failure().is_some() {
+            return self.healthz();
+        }
+        if self.ready.load(Ordering::Relaxed) {
+            return (StatusCode::OK, "ready\n".to_owned());
+        }
+        let phase = *self.phase.lock().unwrap_or_else(PoisonError::into_inner);
+        let phase = if phase.is_empty() { "the process" } else { phase };
+        (StatusCode::SERVICE_UNAVAILABLE, format!("starting: {phase}\n"))
+    }
+}

@@ -1,0 +1,174 @@
+//! Metrics and health over HTTP.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::Router;
+use axum::http::header::CONTENT_TYPE;
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+
+use super::Health;
+
+/// How long open connections may hold up the end of [`serve`]. Longer eats into the ten seconds
+/// that a stopping trainer has for its last checkpoint; shorter cuts off a scrape under load.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
+
+/// Content type of the Prometheus text format, as Prometheus asks for it.
+const METRICS_TYPE: &str = "text/plain; version=0.0.4";
+const INDEX: &str = "millrace\n\n/metrics  Prometheus text format\n/healthz  200 unless a person \
+                     must act\n/readyz   200 when training, else what it waits for\n";
+
+/// Serves `/metrics`, `/healthz`, `/readyz` and a text index until `shutdown` resolves, then waits
+/// at most [`SHUTDOWN_GRACE`] for open requests. `scrape` renders the metrics, ages as of now; it
+/// runs on the HTTP thread, so it must not block.
+///
+/// # Errors
+/// When the listener fails for good.
+pub async fn serve(
+    listener: TcpListener,
+    health: Arc<Health>,
+    scrape: impl Fn() -> String + Send + Sync + 'static,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> anyhow::Result<()> {
+    let app = routes(health, scrape);
+    // Dropping the sender is the signal, so it also fires if the server ends by itself.
+    let (stopping, stopped) = oneshot::channel::<()>();
+    let server = axum::serve(listener, app).with_graceful_shutdown(async move {
+        shutdown.await;
+        drop(stopping);
+    });
+    let deadline = async move {
+        stopped.await.unwrap_or_default();
+        tokio::time::sleep(SHUTDOWN_GRACE).await;
+    };
+    tokio::select! {
+        served = server.into_future() => served.context("serve metrics and health"),
+        () = deadline => {
+            tracing::debug!("closed the metrics port on connections that were still open");
+            Ok(())
+        }
+    }
+}
+
+fn routes(health: Arc<Health>, scrape: impl Fn() -> String + Send + Sync + 'static) -> Router {
+    let scrape = Arc::new(scrape);
+    let metrics = move || std::future::ready(([(CONTENT_TYPE, METRICS_TYPE)], scrape()));
+    let healthy = Arc::clone(&health);
+    let healthz = move || std::future::ready(healthy.healthz());
+    let readyz = move || std::future::ready(health.readyz());
+    Router::new()
+        .route("/", get(|| async { INDEX }))
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{SocketAddr, TcpStream};
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::Instant;
+
+    use super::*;
+
+    /// A server on a free port, in a thread of its own, as the trainer runs it.
+    struct Server {
+        address: SocketAddr,
+        stop: oneshot::Sender<()>,
+        thread: std::thread::JoinHandle<anyhow::Result<()>>,
+    }
+
+    impl Server {
+        fn start(health: &Arc<Health>) -> Server {
+            let health = Arc::clone(health);
+            let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("bind a free port");
+            socket.set_nonblocking(true).expect("tokio asks for this");
+            let address = socket.local_addr().expect("bound");
+            let (stop, stopped) = oneshot::channel::<()>();
+            let thread = std::thread::spawn(move || {
+                tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(
+                    async move {
+                        let listener = TcpListener::from_std(socket)?;
+                        let scrapes = AtomicU64::new(0);
+                        let scrape =
+                            move || format!("scrape {}", scrapes.fetch_add(1, Ordering::Relaxed));
+                        let shutdown = async { stopped.await.unwrap_or_default() };
+                        serve(listener, health, scrape, shutdown).await
+                    },
+                )
+            });
+            Server { address, stop, thread }
+        }
+
+        fn get(&self, path: &str) -> (u16, String) {
+            let mut stream = TcpStream::connect(self.address).expect("connect");
+            write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+                .expect("send");
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).expect("read");
+            let status = answer.split(' ').nth(1).and_then(|s| s.parse().ok()).expect("a status");
+            (status, answer)
+        }
+
+        fn stop(self) {
+            self.stop.send(()).expect("the server still runs");
+            self.thread.join().expect("no panic").expect("a clean end");
+        }
+    }
+
+    fn body(answer: &str) -> &str {
+        answer.split_once("\r\n\r\n").expect("headers end").1
+    }
+
+    #[test]
+    fn health_tells_what_it_waits_for_and_why_it_failed() {
+        let health = Arc::new(Health::new());
+        let server = Server::start(&health);
+        let (status, answer) = server.get("/readyz");
+        assert_eq!((status, body(&answer)), (503, "starting: the process\n"));
+        health.set_phase("restoring the checkpoint");
+        let (status, answer) = server.get("/readyz");
+        assert_eq!((status, body(&answer)), (503, "starting: restoring the checkpoint\n"));
+        health.set_ready(true);
+        assert_eq!(server.get("/readyz").0, 200);
+        let (status, answer) = server.get("/healthz");
+        assert_eq!((status, body(&answer)), (200, "ok\n"));
+        health.fail("the disk is full".to_owned());
+        health.fail("the source stopped".to_owned());
+        let (status, answer) = server.get("/healthz");
+        assert_eq!((status, body(&answer)), (503, "failed: the disk is full\n"));
+        assert_eq!(server.get("/readyz").0, 503, "a failed process takes no work");
+        server.stop();
+    }
+
+    #[test]
+    fn every_scrape_is_rendered_anew() {
+        let server = Server::start(&Arc::new(Health::new()));
+        let (status, answer) = server.get("/metrics");
+        assert_eq!((status, body(&answer)), (200, "scrape 0"));
+        assert!(answer.contains("content-type: text/plain; version=0.0.4\r\n"), "{answer}");
+        assert_eq!(body(&server.get("/metrics").1), "scrape 1");
+        let (status, answer) = server.get("/");
+        assert_eq!(status, 200);
+        assert!(body(&answer).contains("/metrics"));
+        assert_eq!(server.get("/nowhere").0, 404);
+        server.stop();
+    }
+
+    #[test]
+    fn an_open_connection_does_not_hold_up_the_end() {
+        let server = Server::start(&Arc::new(Health::new()));
+        // Half a request: hyper waits for the rest of it, graceful shutdown or not.
+        let mut slow = TcpStream::connect(server.address).expect("connect");
+        slow.write_all(b"GET /metrics HT").expect("send");
+        assert_eq!(server.get("/healthz").0, 200);
+        let began = Instant::now();
+        server.stop();
+        assert!(began.elapsed() < SHUTDOWN_GRACE * 4, "took {:?}", began.elapsed());
+    }
+}

@@ -1,0 +1,117 @@
+//! Series and the registry that renders them.
+
+use prometheus::core::Collector;
+use prometheus::{HistogramOpts, Opts, TextEncoder};
+
+pub use prometheus::{
+    Gauge, GaugeVec as Gauges, Histogram, HistogramVec as Histograms, IntCounter as Counter,
+    IntCounterVec as Counters, IntGauge, IntGaugeVec as IntGauges,
+};
+
+/// Series of one process, or of one run in a test: two registries do not meet. Every name gets the
+/// prefix `millrace_`.
+#[derive(Debug)]
+pub struct Registry(prometheus::Registry);
+
+impl Default for Registry {
+    fn default() -> Registry {
+        Registry::new()
+    }
+}
+
+/// Names, labels and buckets are constants: a wrong one fails the first test that makes them.
+impl Registry {
+    /// Nothing but `millrace_build_info`.
+    pub fn new() -> Registry {
+        let registry = Registry(prometheus::Registry::new());
+        let build = registry.int_gauges("build_info", "Always 1.", &["version"]);
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        registry
+    }
+
+    /// Everything in the Prometheus text format.
+    pub fn render(&self) -> String {
+        TextEncoder::new()
+            .encode_to_string(&self.0.gather())
+            .expect("registered families have names, and a String takes any text")
+    }
+
+    /// A sum that only grows.
+    pub fn counter(&self, name: &str, help: &str) -> Counter {
+        self.registered(Counter::with_opts(opts(name, help)))
+    }
+
+    /// A value that goes up and down.
+    pub fn gauge(&self, name: &str, help: &str) -> Gauge {
+        self.registered(Gauge::with_opts(opts(name, help)))
+    }
+
+    /// As [`Registry::gauge`], of whole numbers.
+    pub fn int_gauge(&self, name: &str, help: &str) -> IntGauge {
+        self.registered(IntGauge::with_opts(opts(name, help)))
+    }
+
+    /// A distribution, counted by `buckets`.
+    pub fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {
+        let opts = HistogramOpts::from(opts(name, help)).buckets(buckets.to_vec());
+        self.registered(Histogram::with_opts(opts))
+    }
+
+    /// A [`Registry::counter`] for each combination of `labels`.
+    pub fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Counters {
+        self.registered(Counters::new(opts(name, help), labels))
+    }
+
+    /// A [`Registry::gauge`] for each combination of `labels`.
+    pub fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Gauges {
+        self.registered(Gauges::new(opts(name, help), labels))
+    }
+
+    /// A [`Registry::int_gauge`] for each combination of `labels`.
+    pub fn int_gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGauges {
+        self.registered(IntGauges::new(opts(name, help), labels))
+    }
+
+    /// A [`Registry::histogram`] for each combination of `labels`.
+    pub fn histograms(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+        buckets: &[f64],
+    ) -> Histograms {
+        let opts = HistogramOpts::from(opts(name, help)).buckets(buckets.to_vec());
+        self.registered(Histograms::new(opts, labels))
+    }
+
+    fn registered<M: Collector + Clone + 'static>(&self, metric: prometheus::Result<M>) -> M {
+        let metric = metric.expect("names, labels and buckets are valid constants");
+        self.0.register(Box::new(metric.clone())).expect("each name is registered once");
+        metric
+    }
+}
+
+fn opts(name: &str, help: &str) -> Opts {
+    Opts::new(name, help).namespace("millrace")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_registries_do_not_meet() {
+        let (one, two) = (Registry::new(), Registry::new());
+        one.counter("published_total", "Vectors delivered.").inc_by(7);
+        two.counter("published_total", "Vectors delivered.");
+        assert!(one.render().contains("millrace_published_total 7"));
+        assert!(two.render().contains("millrace_published_total 0"));
+    }
+
+    #[test]
+    fn the_version_is_a_label() {
+        let version = env!("CARGO_PKG_VERSION");
+        let line = format!("millrace_build_info{{version=\"{version}\"}} 1");
+        assert!(Registry::new().render().contains(&line));
+    }
+}
