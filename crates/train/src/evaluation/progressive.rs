@@ -166,9 +166,9 @@ impl Progressive {
         best
     }
 
-    /// Scores a batch's events, weighted by their rewards, with `state` as it is before it trains on
-    /// them, then takes them in. Candidates and scores are those of the batch's beginning; the baseline knows every event
-    /// before the one it ranks.
+    /// Scores a batch's events, weighted by their rewards, with `state` as it is before it trains
+    /// on them, then takes them in. Candidates and scores are those of the batch's beginning; the
+    /// baseline knows every event before the one it ranks.
     pub fn add(&mut self, state: &State, batch: &Batch) {
         let Some(&now) = batch.events.times_ms.first() else { return };
         let began = *self.began_ms.get_or_insert(now);
