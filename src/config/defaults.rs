@@ -45,7 +45,15 @@ impl Default for TimestampConfig {
 
 impl Default for RewardConfig {
     fn default() -> Self {
-        Self { field: String::new(), scale: 1.0, min: 0.0, max: 1.0, threshold: None }
+        Self {
+            field: String::new(),
+            per: String::new(),
+            missing: MissingReward::Worth(1.0),
+            scale: 1.0,
+            min: 0.0,
+            max: 1.0,
+            threshold: None,
+        }
     }
 }
 

@@ -186,12 +186,16 @@ pub enum TimeUnit {
     Microseconds,
 }
 
-/// `[reward]`: reward = clip(scale * value), or 0/1 by threshold; a missing field means 1.
+/// `[reward]`: reward = clip(scale * value), or 0/1 by threshold.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RewardConfig {
     /// Field; empty: every event is worth 1.
     pub field: String,
+    /// Field by which it is divided; empty: none.
+    pub per: String,
+    /// What a record without the value is worth.
+    pub missing: MissingReward,
     /// Factor before the clip.
     pub scale: f32,
     /// Lower bound.
@@ -201,6 +205,24 @@ pub struct RewardConfig {
     /// If set, the reward is 1 from this raw value on and 0 below it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threshold: Option<f32>,
+}
+
+/// What a record without a reward is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "a number, or \"reject\"")]
+pub enum MissingReward {
+    /// So much, clipped as any reward is.
+    Worth(f32),
+    /// Nothing: it is rejected.
+    Not(Reject),
+}
+
+/// The word `reject`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reject {
+    /// Such a record is rejected.
+    Reject,
 }
 
 /// `[history]`
@@ -314,9 +336,24 @@ impl Config {
                 dense: self.optimizer.dense,
                 ..OptimizerConfig::default()
             },
+            // A corrected model's scores say how likely an item is, a plain one's how much likelier
+            // than its share: versions of a state that turns from one to the other mix both.
+            loss: LossConfig { correction: self.loss.correction, ..LossConfig::default() },
             ..Config::default()
         };
         state.to_toml()
+    }
+
+    /// The other keys that say what is learned, `key = value` a line: a state may go on with other
+    /// values, but its scores move to them only as events come.
+    pub fn objective_keys(&self) -> String {
+        let correction = LossConfig::default().correction;
+        let objective = Config {
+            loss: LossConfig { correction, ..self.loss.clone() },
+            negatives: self.negatives.clone(),
+            ..Config::default()
+        };
+        objective.to_toml()
     }
 
     /// Digest of [`Config::state_keys`], in hex.

@@ -175,6 +175,7 @@ fn what_may_be_retuned_keeps_the_digest_and_what_may_not_changes_it() {
         "[model]\nhidden = [7]",
         "[frequency]\nbuckets = 5",
         "[optimizer]\ndense = \"adam\"",
+        "[loss]\ncorrection = \"plain\"",
     ] {
         assert_ne!(plain, digest(reshaped), "{reshaped}");
     }

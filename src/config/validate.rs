@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::{
-    BatchConfig, Config, Faults, FeatureConfig, FeatureKind, RewardConfig, SideConfig, Transform,
+    BatchConfig, Config, Faults, FeatureConfig, FeatureKind, MissingReward, RewardConfig,
+    SideConfig, Transform,
 };
 
 impl Config {
@@ -269,6 +270,14 @@ fn validate_feature(side: &str, key: &str, feature: &FeatureConfig, faults: &mut
 }
 
 fn validate_reward(reward: &RewardConfig, faults: &mut Faults) {
+    if reward.field.is_empty() && !reward.per.is_empty() {
+        faults.add("reward.per", "there is no reward.field to divide");
+    }
+    if let MissingReward::Worth(worth) = reward.missing
+        && !(worth >= 0.0 && worth.is_finite())
+    {
+        faults.add("reward.missing", format!("is {worth}; must be from 0 up, or \"reject\""));
+    }
     if reward.min < 0.0 || reward.min >= reward.max || !reward.max.is_finite() {
         let reason = format!("[{}, {}] must be an interval from 0 up", reward.min, reward.max);
         faults.add("reward.max", reason);

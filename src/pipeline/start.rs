@@ -153,9 +153,13 @@ fn restore_at(
 ) -> anyhow::Result<Trainer> {
     let manifest = &checkpoint.manifest;
     let path = checkpoint.path.display();
+    let saved = Config::from_toml(&checkpoint.config()?)
+        .map_err(|faults| anyhow!("the config in {path} is not valid here: {faults}"));
+    if let Some(warning) = saved.as_ref().ok().and_then(|saved| moved_objective(saved, config)) {
+        tracing::warn!("{path} {warning}");
+    }
     if manifest.config_digest != config.digest() {
-        let saved = Config::from_toml(&checkpoint.config()?)
-            .map_err(|faults| anyhow!("the config in {path} is not valid here: {faults}"))?;
+        let saved = saved?;
         // A key that came with a later version has its default in both, and only the digest
         // differs.
         let (old, new) = (saved.state_keys(), config.state_keys());
@@ -178,6 +182,18 @@ fn restore_at(
     let read = |name: &str| checkpoint.section(name).map_err(|error| format!("{error:#}").into());
     Trainer::restore(&config.train(), placement, progress, &read)
         .with_context(|| format!("cannot restore {path}"))
+}
+
+/// What to say if a state goes on with another objective than it was `saved` with.
+fn moved_objective(saved: &Config, config: &Config) -> Option<String> {
+    let (old, new) = (saved.objective_keys(), config.objective_keys());
+    (old != new).then(|| {
+        format!(
+            "was trained with another objective (- checkpoint, + now):\n{}\nits scores move to the \
+             new one as events come; for a clean start use another checkpoint.directory",
+            difference(&old, &new)
+        )
+    })
 }
 
 /// Keys whose values differ between two texts in TOML, with their paths.
@@ -210,6 +226,7 @@ fn flatten(path: &str, table: &toml::Table, out: &mut BTreeMap<String, String>) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use millrace_train::objective::Correction;
 
     /// A checkpoint of an untrained model, with this for its digest of the config.
     fn checkpoint(config: &Config, directory: &Path, digest: &str) -> Checkpoint {
@@ -240,6 +257,21 @@ mod tests {
             "{text}"
         );
         assert!(!text.contains("topic"), "{text}");
+    }
+
+    #[test]
+    fn another_correction_is_refused_and_another_temperature_is_said() {
+        let config = Config::from_toml(include_str!("../../config/demo.toml")).expect("valid");
+        let mut plain = config.clone();
+        plain.loss.correction = Correction::Plain;
+        assert_ne!(plain.state_keys(), config.state_keys());
+        assert_eq!(moved_objective(&config, &plain), None);
+        let mut warmer = config.clone();
+        warmer.loss.temperature = 0.25;
+        assert_eq!(warmer.state_keys(), config.state_keys());
+        let warning = moved_objective(&config, &warmer).expect("a warning");
+        assert!(warning.contains("+ loss.temperature = 0.25"), "{warning}");
+        assert_eq!(moved_objective(&config, &config), None);
     }
 
     #[test]

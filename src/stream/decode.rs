@@ -8,7 +8,9 @@ mod error;
 mod scan;
 mod values;
 
-use crate::config::{Config, FeatureConfig, FeatureKind, RewardConfig, TimeUnit};
+use crate::config::{
+    Config, FeatureConfig, FeatureKind, MissingReward, Reject, RewardConfig, TimeUnit,
+};
 
 pub use error::DecodeError;
 use millrace_events::{Column, Events, id_key};
@@ -54,6 +56,8 @@ pub struct Mapping {
     query: Side,
     item: Side,
     reward: Option<Field>,
+    /// What divides the reward.
+    per: Option<Field>,
     reward_rule: RewardConfig,
     time: Option<Field>,
     unit: TimeUnit,
@@ -94,6 +98,7 @@ impl Mapping {
             features: features(&mut fields, &config.item.features),
         };
         let reward = Field::new(&mut fields, &config.reward.field);
+        let per = Field::new(&mut fields, &config.reward.per);
         let time = Field::new(&mut fields, &config.timestamp.field);
         let (reward_rule, unit) = (config.reward.clone(), config.timestamp.unit);
         Mapping {
@@ -102,6 +107,7 @@ impl Mapping {
             query,
             item,
             reward,
+            per,
             reward_rule,
             time,
             unit,
@@ -154,7 +160,7 @@ impl Mapping {
         let mut fields = features
             .flat_map(|feature| feature.field.iter().chain(&feature.weights))
             .chain(sides.iter().map(|side| &side.id))
-            .chain(self.reward.iter().chain(&self.time));
+            .chain(self.reward.iter().chain(&self.per).chain(&self.time));
         // serde_json has no code for this one in its public interface.
         if reason.contains("number out of range")
             && let Some(field) = fields.find(|field| failure.at(field.place))
@@ -175,15 +181,37 @@ impl Mapping {
     fn reward(&self) -> Result<f32, DecodeError> {
         let rule = &self.reward_rule;
         let Some(field) = &self.reward else { return Ok(1.0_f32.clamp(rule.min, rule.max)) };
-        let raw = self.found.get(field.place);
-        let value = match raw {
-            raw if raw.absent() => return Ok(1.0_f32.clamp(rule.min, rule.max)),
-            raw => number(raw, &field.name)?,
-        };
+        let Some(mut value) = self.number(field)? else { return self.missing_reward(field) };
+        if let Some(per) = &self.per {
+            match self.number(per)? {
+                Some(divisor) if divisor > 0.0 => value /= divisor,
+                _ => return self.missing_reward(per),
+            }
+        }
         Ok(match rule.threshold {
             Some(threshold) => f32::from(value >= threshold),
             None => (rule.scale * value).clamp(rule.min, rule.max),
         })
+    }
+}
+
+impl Mapping {
+    /// The number in `field`, if it is there.
+    fn number(&self, field: &Field) -> Result<Option<f32>, DecodeError> {
+        match self.found.get(field.place) {
+            raw if raw.absent() => Ok(None),
+            raw => number(raw, &field.name).map(Some),
+        }
+    }
+
+    /// What an event is worth whose reward lacks `field`.
+    fn missing_reward(&self, field: &Field) -> Result<f32, DecodeError> {
+        match self.reward_rule.missing {
+            MissingReward::Worth(worth) => {
+                Ok(worth.clamp(self.reward_rule.min, self.reward_rule.max))
+            }
+            MissingReward::Not(Reject::Reject) => Err(field.missing()),
+        }
     }
 }
 

@@ -257,6 +257,28 @@ fn rewards_are_scaled_and_clipped_or_cut_at_a_threshold() {
 }
 
 #[test]
+fn a_reward_may_be_a_ratio_and_a_missing_one_is_what_the_config_says() {
+    let of = |rule: &str, watched: serde_json::Value, length: serde_json::Value| {
+        let rule = format!("{IDS}[reward]\nfield = \"watched\"\nper = \"length\"\n{rule}");
+        let record = json!({"u": 1, "i": 2, "watched": watched, "length": length});
+        decode(&mut mapping(&rule), &record).map(|event| event.reward)
+    };
+    assert_eq!(of("", json!(30), json!(120)), Ok(0.25));
+    assert_eq!(of("", json!(130), json!(120)), Ok(1.0), "clipped");
+    assert_eq!(of("threshold = 0.5", json!(60), json!(120)), Ok(1.0));
+    for (watched, length) in
+        [(json!(30), json!(0)), (json!(30), json!(null)), (json!(null), json!(9))]
+    {
+        let of = |rule: &str| of(rule, watched.clone(), length.clone());
+        assert_eq!(of(""), Ok(1.0));
+        assert_eq!(of("missing = 0"), Ok(0.0));
+        assert_eq!(of("missing = 0.5"), Ok(0.5));
+        assert_eq!(reason(of("missing = \"reject\"")), "missing_field");
+    }
+    assert_eq!(reason(of("", json!(30), json!("long"))), "wrong_type");
+}
+
+#[test]
 fn times_come_in_units() {
     let of = |unit: &str, t: serde_json::Value| {
         let text = format!("{IDS}[timestamp]\nfield = \"t\"\nunit = \"{unit}\"");
