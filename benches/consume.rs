@@ -7,6 +7,7 @@
 //! bench --bench consume`, on a topic that was filled by `millrace produce`.
 
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use millrace::config::Config;
@@ -71,7 +72,7 @@ fn main() -> anyhow::Result<()> {
 /// Seconds from opening the source to the last batch; the connection is in, as with the others.
 fn millrace(config: &Config, range: &Range) -> anyhow::Result<f64> {
     let began = Instant::now();
-    let mut source = Source::open(config, range.clone(), 1, Cut::Full)?;
+    let mut source = Source::open(config, range.clone(), 1, Cut::Full, &Arc::default())?;
     loop {
         if let Next::End = source.next(PATIENCE)? {
             return Ok(began.elapsed().as_secs_f64());

@@ -244,7 +244,7 @@ fn train(
                 stats.clock(came);
                 stats.count(site, &batch, report.as_ref());
                 if let Some(report) = &report {
-                    unusable.send(&site.config, &batch, &report.unusable)?;
+                    unusable.send(&site.config, &site.stop, &batch, &report.unusable)?;
                 }
                 if stats.is_broken() {
                     return Err(Broken { step: trainer.progress().step }.into());
@@ -318,46 +318,4 @@ impl From<Phase> for StepPhase {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn broken(step: u64) -> anyhow::Error {
-        Broken { step }.into()
-    }
-
-    /// A run that breaks resumes from the last checkpoint, even if it was to begin afresh.
-    #[test]
-    fn what_breaks_is_rolled_back_once() {
-        let mut asked = Vec::new();
-        let mut run = |fresh: bool| {
-            asked.push(fresh);
-            if asked.len() == 1 { Err(broken(70)) } else { Ok(7) }
-        };
-        assert_eq!(with_rollback(&mut run, true).expect("it goes on"), 7);
-        assert_eq!(asked, [true, false]);
-    }
-
-    #[test]
-    fn what_breaks_at_the_same_step_again_has_failed() {
-        let mut runs = 0;
-        let mut run = |_| -> anyhow::Result<()> {
-            runs += 1;
-            Err(broken(70))
-        };
-        let error = with_rollback(&mut run, false).expect_err("for ever");
-        let text = format!("{error:#}");
-        assert!(text.contains("learning_rate") && text.contains("step 70"), "{text}");
-        assert_eq!(runs, 2);
-    }
-
-    #[test]
-    fn other_failures_are_not_repeated() {
-        let mut runs = 0;
-        let mut run = |_| -> anyhow::Result<()> {
-            runs += 1;
-            anyhow::bail!("no broker")
-        };
-        assert!(with_rollback(&mut run, false).is_err());
-        assert_eq!(runs, 1);
-    }
-}
+mod tests;

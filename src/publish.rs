@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
-use crate::stream::outbox::{Outbox, Outgoing, SendError};
+use crate::stream::outbox::{Outbox, Outgoing, Patience, SendError};
 use crate::stream::topic::Topic;
 use millrace_train::evaluation::popularity::Popularity;
 use millrace_train::memory::corpus::Corpus;
@@ -100,7 +100,7 @@ impl Publisher {
     /// # Errors
     /// A property that librdkafka refuses.
     pub fn new(config: &Config, placement: &Placement) -> anyhow::Result<Self> {
-        let outbox = Outbox::new(config, LINGER_MS, QUEUE_KBYTES)?;
+        let outbox = Outbox::new(config, LINGER_MS, QUEUE_KBYTES, Patience::Bounded)?;
         let (config, placement) = (config.clone(), placement.clone());
         Ok(Self { outbox, config, placement })
     }
@@ -121,7 +121,7 @@ impl Publisher {
         if published.is_err() {
             // Records that the failed version left in the queue must not follow those of a later
             // version, and after a fatal error an idempotent producer sends nothing more.
-            self.outbox = Outbox::new(&self.config, LINGER_MS, QUEUE_KBYTES)?;
+            self.outbox = Outbox::new(&self.config, LINGER_MS, QUEUE_KBYTES, Patience::Bounded)?;
         }
         published
     }

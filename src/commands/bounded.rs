@@ -1,5 +1,6 @@
 //! Reads a bounded range to its end, for commands without a pipeline.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ pub(super) fn read(
     config: &Config,
     range: Range,
     what: &'static str,
-    stop: &AtomicBool,
+    stop: &Arc<AtomicBool>,
     each: impl FnMut(&Batch),
 ) -> anyhow::Result<()> {
     read_cut(config, range, (1, Cut::Full), what, stop, each)
@@ -31,7 +32,7 @@ pub(super) fn read_again(
     config: &Config,
     range: Range,
     what: &'static str,
-    stop: &AtomicBool,
+    stop: &Arc<AtomicBool>,
     each: impl FnMut(&Batch),
 ) -> anyhow::Result<()> {
     let mut reading = config.clone();
@@ -45,7 +46,7 @@ pub(super) fn read_cut(
     range: Range,
     (pass, cut): (u32, Cut),
     what: &'static str,
-    stop: &AtomicBool,
+    stop: &Arc<AtomicBool>,
     mut each: impl FnMut(&Batch),
 ) -> anyhow::Result<()> {
     let mut progress = ProgressLine::new(what, range.records(), "events");
@@ -64,7 +65,7 @@ pub(super) fn read_cut(
 pub(super) struct Reader<'a> {
     source: Source,
     what: &'static str,
-    stop: &'a AtomicBool,
+    stop: &'a Arc<AtomicBool>,
 }
 
 impl<'a> Reader<'a> {
@@ -74,9 +75,9 @@ impl<'a> Reader<'a> {
         range: Range,
         (pass, cut): (u32, Cut),
         what: &'static str,
-        stop: &'a AtomicBool,
+        stop: &'a Arc<AtomicBool>,
     ) -> anyhow::Result<Reader<'a>> {
-        Ok(Reader { source: Source::open(config, range, pass, cut)?, what, stop })
+        Ok(Reader { source: Source::open(config, range, pass, cut, stop)?, what, stop })
     }
 
     /// The next batch; `None` at the end.

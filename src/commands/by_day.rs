@@ -7,6 +7,7 @@ mod days;
 mod print;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
@@ -141,7 +142,7 @@ impl<'a> Protocol<'a> {
         trainer: Trainer,
         range: Range,
         split: Split,
-        stop: &'a AtomicBool,
+        stop: &'a Arc<AtomicBool>,
     ) -> anyhow::Result<Self> {
         let total = range.records();
         let mut reading = config.clone();

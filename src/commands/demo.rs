@@ -20,7 +20,7 @@ use crate::progress::ProgressLine;
 use crate::publish::read_back;
 use crate::stream::decode::Mapping;
 use crate::stream::events_of;
-use crate::stream::outbox::{Outbox, Outgoing};
+use crate::stream::outbox::{Outbox, Outgoing, Patience};
 use crate::stream::position::Position;
 use crate::synthetic::{Interaction, World, WorldSettings};
 use crate::telemetry::Health;
@@ -242,7 +242,7 @@ impl Demo {
         trained: &[AtomicU64; 2],
         stop: &AtomicBool,
     ) -> anyhow::Result<Vec<f64>> {
-        let mut outbox = Outbox::new(&self.corrected, LINGER_MS, QUEUE_KBYTES)?;
+        let mut outbox = Outbox::new(&self.corrected, LINGER_MS, QUEUE_KBYTES, Patience::Bounded)?;
         let mut recent = vec![0.0; world.settings().items];
         let recent_from = (self.events as f64 * (1.0 - RECENT_SHARE)) as u64;
         let mut progress = ProgressLine::new("demo", self.events, "events");

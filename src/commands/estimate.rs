@@ -5,6 +5,7 @@ mod print;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -237,7 +238,7 @@ impl Trial {
 fn read_topic(
     args: &EstimateArgs,
     config: &Config,
-    stop: &AtomicBool,
+    stop: &Arc<AtomicBool>,
     trial: &mut Trial,
 ) -> anyhow::Result<()> {
     let range = Topic::of(config)?.range(args.from, args.to)?;

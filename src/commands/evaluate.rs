@@ -4,6 +4,7 @@ mod print;
 mod progressive;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
@@ -118,7 +119,7 @@ fn train(
     range: Range,
     (passes, cut): (u32, Cut),
     seen: &mut Option<Seen>,
-    stop: &AtomicBool,
+    stop: &Arc<AtomicBool>,
 ) -> anyhow::Result<()> {
     for pass in 1..=passes {
         read_cut(config, range.clone(), (pass, cut), "training", stop, |batch| {
@@ -141,7 +142,7 @@ fn measure(
     trainer: &mut Trainer,
     range: Range,
     seen: Option<&Seen>,
-    stop: &AtomicBool,
+    stop: &Arc<AtomicBool>,
 ) -> anyhow::Result<HeldOut> {
     let mut held_out = HeldOut::new(trainer.state(), config.retrieval.popularity);
     read(config, range, "evaluating", stop, |batch| {

@@ -79,9 +79,9 @@ impl<'scope> Line<'scope> {
     /// offsets are exact.
     pub(super) fn finish(self, trainer: &mut Trainer, whole: bool) -> anyhow::Result<Ended> {
         // The order matters: dropping the receiver unblocks the source, the last snapshot closes
-        // the rest of the line.
+        // the rest of the line. The source is waited for last, since it may wait for brokers that
+        // are away, and the last checkpoint must not.
         drop(self.batches);
-        let rejected_by_reason = self.source.join().map_err(|_| panicked("source"));
         trainer.cancel_capture();
         // Within a window (a fault, or a checkpoint thread that ended) the state has no offsets. A
         // state that saw no event is worth nothing, and its config would bind the directory.
@@ -95,13 +95,15 @@ impl<'scope> Line<'scope> {
             None => Ok(()),
         };
         drop(self.snapshots);
-        let checkpoint = self.writer.join().map_err(|_| panicked("checkpoint"))??;
+        let written = self.writer.join().map_err(|_| panicked("checkpoint"));
+        let rejected_by_reason = self.source.join().map_err(|_| panicked("source"))?;
+        let checkpoint = written??;
         sent.context("the checkpoint thread ended early")?;
         let published = match self.publisher.map(Thread::join) {
             None => Ok(None),
             Some(ended) => ended.map_err(|_| panicked("publisher"))?,
         };
-        Ok(Ended { rejected_by_reason: rejected_by_reason?, checkpoint, published })
+        Ok(Ended { rejected_by_reason, checkpoint, published })
     }
 }
 

@@ -1,6 +1,8 @@
 //! A bounded range that is read several times: for topics without an order in time.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use crate::config::Config;
@@ -14,6 +16,7 @@ pub(super) struct Passes {
     config: Config,
     range: Range,
     cut: Cut,
+    stop: Arc<AtomicBool>,
     pass: u32,
     last: u32,
     /// Rejected records of the passes before, by reason.
@@ -21,17 +24,20 @@ pub(super) struct Passes {
 }
 
 impl Passes {
-    /// Reads `rest` in the `pass`-th pass, then `range` in each one up to the `last`-th.
+    /// Reads `rest` in the `pass`-th pass, then `range` in each one up to the `last`-th. Setting
+    /// `stop` ends waits for brokers that are away.
     pub(super) fn begin(
         config: &Config,
         rest: Range,
         range: Range,
         cut: Cut,
         (pass, last): (u32, u32),
+        stop: &Arc<AtomicBool>,
     ) -> anyhow::Result<Passes> {
-        let source = Source::open(config, rest, pass, cut)?;
+        let source = Source::open(config, rest, pass, cut, stop)?;
         let rejected = BTreeMap::new();
-        Ok(Passes { source, config: config.clone(), range, cut, pass, last, rejected })
+        let (config, stop) = (config.clone(), Arc::clone(stop));
+        Ok(Passes { source, config, range, cut, stop, pass, last, rejected })
     }
 
     /// As [`Source::next`]; the end is that of the last pass.
@@ -43,7 +49,8 @@ impl Passes {
         self.rejected = self.rejected_by_reason();
         self.pass += 1;
         tracing::info!(pass = self.pass, of = self.last, "next pass");
-        self.source = Source::open(&self.config, self.range.clone(), self.pass, self.cut)?;
+        let range = self.range.clone();
+        self.source = Source::open(&self.config, range, self.pass, self.cut, &self.stop)?;
         self.source.have_shown(self.rejected.keys().copied());
         Ok(Next::Idle)
     }

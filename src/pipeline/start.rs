@@ -81,7 +81,7 @@ pub(super) fn start(site: &Site, store: &Store, plan: &RunPlan) -> anyhow::Resul
     let range = Range { from, to };
     let total = rest.records() + passes_left * range.records();
     site.health.set_phase("opening the source");
-    let passes = Passes::begin(config, rest, range, plan.cut, (*pass, last))?;
+    let passes = Passes::begin(config, rest, range, plan.cut, (*pass, last), &site.stop)?;
     Ok(RunStart { passes, trainer, run, total })
 }
 

@@ -4,6 +4,9 @@
 //! Owns a producer of its own, made for the first such event: the source thread is far ahead by
 //! then.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
 use crate::config::Config;
 use crate::stream::dead_letter::{DeadLetters, Letter};
 use millrace_events::Batch;
@@ -27,6 +30,7 @@ impl Unusable {
     pub(super) fn send(
         &mut self,
         config: &Config,
+        stop: &Arc<AtomicBool>,
         batch: &Batch,
         events: &[u32],
     ) -> anyhow::Result<()> {
@@ -40,7 +44,7 @@ impl Unusable {
         );
         let letters = match &mut self.letters {
             Some(letters) => letters,
-            none => none.insert(DeadLetters::new(config)?),
+            none => none.insert(DeadLetters::new(config, stop)?),
         };
         for &event in events {
             let event = event as usize;
@@ -87,9 +91,9 @@ mod tests {
         }
         batch.origins = vec![(0, 5), (3, 17), (0, 6)];
         let mut unusable = Unusable::default();
-        unusable.send(&broker.config, &batch, &[]).expect("nothing to do");
+        unusable.send(&broker.config, &Arc::default(), &batch, &[]).expect("nothing to do");
         assert!(broker.read("dead").is_empty());
-        unusable.send(&broker.config, &batch, &[1]).expect("delivered");
+        unusable.send(&broker.config, &Arc::default(), &batch, &[1]).expect("delivered");
         let letters = broker.read("dead");
         let [letter] = letters.as_slice() else { panic!("{} letters", letters.len()) };
         assert_eq!(letter.payload(), Some(&b"b"[..]));

@@ -52,6 +52,9 @@ pub(crate) fn consumer_of(
     let mut client = base(config);
     // Only offset commits need a group, and they only feed dashboards: nobody ever reads them back.
     client.set("group.id", "millrace");
+    // A client that ends while the group's coordinator is away waits this long for its last commit.
+    // The default of 45 s is longer than an orchestrator lets a process take to end.
+    client.set("session.timeout.ms", "6000");
     // Offsets travel with the data into checkpoints; a commit by itself would claim more.
     client.set("enable.auto.commit", "false");
     client.set("enable.auto.offset.store", "false");
@@ -80,7 +83,8 @@ pub(crate) fn consumer_of(
 }
 
 /// A producer that loses and repeats nothing while it lives; `linger_ms` trades delay for larger
-/// requests, `queue_kbytes` bounds what waits to be sent.
+/// requests, `queue_kbytes` bounds what waits to be sent. A record fails that was on its way for
+/// `delivery_wait`; none: it waits for the brokers without end.
 ///
 /// # Errors
 /// As [`consumer`].
@@ -88,6 +92,7 @@ pub(crate) fn producer(
     config: &Config,
     linger_ms: u32,
     queue_kbytes: usize,
+    delivery_wait: Option<Duration>,
 ) -> anyhow::Result<BaseProducer<Deliveries>> {
     let mut client = base(config);
     // Retries neither repeat nor reorder records; implies acks=all.
@@ -98,8 +103,9 @@ pub(crate) fn producer(
     client.set("queue.buffering.max.messages", "500000");
     // Fast enough to never be the limit, and text shrinks to a third.
     client.set("compression.type", "lz4");
-    // A broker may take this long to restart; then the record has failed, and the caller knows.
-    client.set("message.timeout.ms", DELIVERY_WAIT_MAX.as_millis().to_string());
+    // To librdkafka 0 means no end.
+    let wait = delivery_wait.map_or(0, |wait| wait.as_millis());
+    client.set("message.timeout.ms", wait.to_string());
     // Java's default: a user's records go where another producer of the same topic puts them.
     client.set("partitioner", "murmur2_random");
     on_top(&mut client, config)
@@ -107,7 +113,8 @@ pub(crate) fn producer(
         .map_err(|error| refused(config, &error))
 }
 
-/// How long a record may be on its way to the broker.
+/// How long a record may be on its way if someone waits for it: a broker may take this long to
+/// restart.
 pub(crate) const DELIVERY_WAIT_MAX: Duration = Duration::from_secs(60);
 
 fn base(config: &Config) -> ClientConfig {

@@ -6,22 +6,25 @@
 //!
 //! Must never know: why a record is bad.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
 use anyhow::Context as _;
 use rdkafka::error::RDKafkaErrorCode;
-use rdkafka::message::{Header, Message, OwnedHeaders};
+use rdkafka::message::{Header, Headers as _, Message, OwnedHeaders};
 
 use crate::config::Config;
 
 use super::client::{self, Failure};
-use super::outbox::{Outbox, Outgoing, SendError};
+use super::outbox::{Outbox, Outgoing, Patience, SendError};
 
 /// Letters that wait to be sent; beyond it the stream waits for them.
 const QUEUE_KBYTES: usize = 64 << 10;
 /// The producer's limit less room for key and headers.
 const PAYLOAD_BYTES_MAX: usize = client::MESSAGE_BYTES_MAX - (64 << 10);
-/// Bytes that are kept of a payload that the broker finds too large: the default limit of a topic
-/// is 1 MiB.
-const TRUNCATED_BYTES: usize = 512 << 10;
+/// Bytes that are kept, try after try, of a payload that the broker finds too large: the default
+/// limit of a topic is 1 MiB, and in the end the headers alone say what there was.
+const TRUNCATED_BYTES: [usize; 3] = [512 << 10, 16 << 10, 0];
 /// The longest error text in a header.
 const ERROR_CHARS_MAX: usize = 500;
 
@@ -32,7 +35,8 @@ pub struct Letter<'r> {
     pub key: Option<&'r [u8]>,
     /// The record's value, as it was.
     pub payload: Option<&'r [u8]>,
-    /// The record's Kafka timestamp.
+    /// The record's Kafka timestamp, ms since 1970. The letter's own is the time of its rejection:
+    /// a topic that keeps a week would delete the letter of an old event within minutes.
     pub time_ms: Option<i64>,
     /// Its partition.
     pub partition: i32,
@@ -65,17 +69,19 @@ impl std::fmt::Debug for DeadLetters {
 }
 
 impl DeadLetters {
-    /// Connects to the brokers; with an empty `kafka.dead_letter_topic` nothing is ever sent.
+    /// Connects to the brokers; with an empty `kafka.dead_letter_topic` nothing is ever sent. Brokers
+    /// that are away are waited for until `stop` is set.
     ///
     /// # Errors
     /// If librdkafka refuses the config.
-    pub fn new(config: &Config) -> anyhow::Result<DeadLetters> {
+    pub fn new(config: &Config, stop: &Arc<AtomicBool>) -> anyhow::Result<DeadLetters> {
         let topic = config.kafka.dead_letter_topic.clone();
         let mailbox = if topic.is_empty() {
             None
         } else {
             // Letters are rare and someone waits for the flush: nothing lingers.
-            let outbox = Outbox::new(config, 0, QUEUE_KBYTES)?;
+            let patience = Patience::UntilStopped(Arc::clone(stop));
+            let outbox = Outbox::new(config, 0, QUEUE_KBYTES, patience)?;
             Some(Mailbox { topic, outbox })
         };
         Ok(DeadLetters { source: config.kafka.topic.clone(), mailbox })
@@ -84,7 +90,7 @@ impl DeadLetters {
     /// Puts `letter` on its way.
     ///
     /// # Errors
-    /// If an earlier letter could not be delivered, or the queue stands still for too long.
+    /// If an earlier letter could not be delivered, or the run stops while the queue is full.
     pub fn send(&mut self, letter: &Letter<'_>) -> anyhow::Result<()> {
         let Some(mailbox) = &mut self.mailbox else { return Ok(()) };
         let mut headers = headers(&self.source, letter);
@@ -93,13 +99,13 @@ impl DeadLetters {
             payload = Some(&whole[..PAYLOAD_BYTES_MAX]);
             headers = mark_truncated(headers, whole.len());
         }
-        mailbox.send(letter.key, payload, letter.time_ms, headers).with_context(advice)
+        mailbox.send(letter.key, payload, headers).with_context(advice)
     }
 
     /// Waits until everything sent is on the broker.
     ///
     /// # Errors
-    /// If a letter could not be delivered, with what to do.
+    /// If a letter could not be delivered, with what to do, or if the run stops meanwhile.
     pub fn flush(&mut self) -> anyhow::Result<()> {
         let Some(mailbox) = &mut self.mailbox else { return Ok(()) };
         mailbox.flush().with_context(advice)
@@ -108,12 +114,18 @@ impl DeadLetters {
 
 fn headers(source: &str, letter: &Letter<'_>) -> OwnedHeaders {
     let error: String = letter.error.chars().take(ERROR_CHARS_MAX).collect();
-    OwnedHeaders::new_with_capacity(6)
+    let headers = OwnedHeaders::new_with_capacity(7)
         .insert(Header { key: "reason", value: Some(letter.reason) })
         .insert(Header { key: "error", value: Some(&error) })
         .insert(Header { key: "topic", value: Some(source) })
         .insert(Header { key: "partition", value: Some(&letter.partition.to_string()) })
-        .insert(Header { key: "offset", value: Some(&letter.offset.to_string()) })
+        .insert(Header { key: "offset", value: Some(&letter.offset.to_string()) });
+    match letter.time_ms {
+        None => headers,
+        Some(time_ms) => {
+            headers.insert(Header { key: "time_ms", value: Some(&time_ms.to_string()) })
+        }
+    }
 }
 
 /// Says in a header how many bytes there were.
@@ -126,12 +138,11 @@ impl Mailbox {
         &mut self,
         key: Option<&[u8]>,
         payload: Option<&[u8]>,
-        time_ms: Option<i64>,
         headers: OwnedHeaders,
     ) -> Result<(), SendError> {
         let (topic, headers) = (self.topic.as_str(), Some(headers));
-        let sent =
-            self.outbox.send(Outgoing { topic, partition: None, key, payload, time_ms, headers });
+        let letter = Outgoing { topic, partition: None, key, payload, time_ms: None, headers };
+        let sent = self.outbox.send(letter);
         self.cut(sent)
     }
 
@@ -157,9 +168,11 @@ impl Mailbox {
     fn send_cut(&mut self, Failure { message, .. }: &Failure) -> Result<(), SendError> {
         let whole = message.payload().unwrap_or_default();
         let headers = message.headers().cloned().unwrap_or_default();
-        let headers = mark_truncated(headers, whole.len());
-        // librdkafka does not give back a failed record's timestamp.
-        self.send(message.key(), Some(&whole[..TRUNCATED_BYTES]), None, headers)
+        // The first cut knows how long it was.
+        let cut_before = headers.iter().any(|header| header.key == "truncated");
+        let headers = if cut_before { headers } else { mark_truncated(headers, whole.len()) };
+        let shorter = TRUNCATED_BYTES.into_iter().find(|&bytes| bytes < whole.len());
+        self.send(message.key(), Some(&whole[..shorter.unwrap_or(0)]), headers)
     }
 }
 
@@ -167,7 +180,7 @@ impl Mailbox {
 fn too_large(failure: &Failure) -> bool {
     let code = failure.error.rdkafka_error_code();
     let bytes = failure.message.payload().map_or(0, <[u8]>::len);
-    code == Some(RDKafkaErrorCode::MessageSizeTooLarge) && bytes > TRUNCATED_BYTES
+    code == Some(RDKafkaErrorCode::MessageSizeTooLarge) && bytes > 0
 }
 
 /// Advice for a person when letters do not arrive.
@@ -193,6 +206,10 @@ mod tests {
         error: "not JSON: expected value",
     };
 
+    fn open(broker: &Broker) -> DeadLetters {
+        DeadLetters::new(&broker.config, &Arc::default()).expect("a producer")
+    }
+
     fn refuse(broker: &Broker, error: RDKafkaRespErr) {
         broker.cluster.request_errors(RDKafkaApiKey::Produce, &[error]);
     }
@@ -201,22 +218,48 @@ mod tests {
     fn a_letter_the_broker_finds_too_large_is_sent_again_cut() {
         let broker = Broker::new(1);
         refuse(&broker, RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE);
-        let whole = vec![b'x'; TRUNCATED_BYTES + 1];
-        let mut dead = DeadLetters::new(&broker.config).expect("a producer");
+        let whole = vec![b'x'; TRUNCATED_BYTES[0] + 1];
+        let mut dead = open(&broker);
         dead.send(&Letter { payload: Some(&whole), ..BAD }).expect("queued");
         dead.flush().expect("delivered in the end");
         let letters = broker.read("dead");
         let [letter] = letters.as_slice() else { panic!("{} letters", letters.len()) };
-        assert_eq!(letter.payload().map(<[u8]>::len), Some(TRUNCATED_BYTES));
-        assert_eq!(header(letter, "truncated"), Some((TRUNCATED_BYTES + 1).to_string()));
+        assert_eq!(letter.payload().map(<[u8]>::len), Some(TRUNCATED_BYTES[0]));
+        assert_eq!(header(letter, "truncated"), Some((TRUNCATED_BYTES[0] + 1).to_string()));
         assert_eq!(header(letter, "offset").as_deref(), Some("9"));
+    }
+
+    /// Headers alone in the end, the length as it was once; no crash loop.
+    #[test]
+    fn a_letter_is_cut_until_the_broker_takes_it() {
+        let broker = Broker::new(1);
+        let error = RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE;
+        broker.cluster.request_errors(RDKafkaApiKey::Produce, &[error; 3]);
+        let whole = vec![b'x'; TRUNCATED_BYTES[0] + 1];
+        let mut dead = open(&broker);
+        dead.send(&Letter { payload: Some(&whole), ..BAD }).expect("queued");
+        dead.flush().expect("delivered in the end");
+        let letters = broker.read("dead");
+        let [letter] = letters.as_slice() else { panic!("{} letters", letters.len()) };
+        assert_eq!(letter.payload().map_or(0, <[u8]>::len), 0);
+        assert_eq!(header(letter, "truncated"), Some(whole.len().to_string()));
+    }
+
+    #[test]
+    fn a_letter_is_as_young_as_its_rejection_and_says_how_old_the_record_is() {
+        let broker = Broker::new(1);
+        let mut dead = open(&broker);
+        dead.send(&BAD).and_then(|()| dead.flush()).expect("delivered");
+        let letters = broker.read("dead");
+        assert!(letters[0].timestamp().to_millis() > Some(1_700_000_000_000));
+        assert_eq!(header(&letters[0], "time_ms").as_deref(), Some("5"));
     }
 
     #[test]
     fn a_letter_over_the_producers_limit_is_cut_at_once() {
         let broker = Broker::new(1);
         let whole = vec![b'x'; client::MESSAGE_BYTES_MAX + 1];
-        let mut dead = DeadLetters::new(&broker.config).expect("a producer");
+        let mut dead = open(&broker);
         dead.send(&Letter { payload: Some(&whole), ..BAD }).expect("queued");
         dead.flush().expect("delivered");
         let letters = broker.read("dead");
@@ -228,7 +271,7 @@ mod tests {
     fn a_letter_that_cannot_be_delivered_is_an_error_of_the_flush() {
         let broker = Broker::new(1);
         refuse(&broker, RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED);
-        let mut dead = DeadLetters::new(&broker.config).expect("a producer");
+        let mut dead = open(&broker);
         let result = dead.send(&BAD).and_then(|()| dead.flush());
         let text = format!("{:#}", result.expect_err("refused"));
         for part in ["`dead`", "allow this client", "kafka.dead_letter_topic = \"\""] {
@@ -240,7 +283,7 @@ mod tests {
     fn without_a_topic_nothing_is_sent() {
         let mut broker = Broker::new(1);
         broker.config.kafka.dead_letter_topic = String::new();
-        let mut dead = DeadLetters::new(&broker.config).expect("no producer");
+        let mut dead = open(&broker);
         dead.send(&BAD).and_then(|()| dead.flush()).expect("nothing to do");
         assert!(broker.read("dead").is_empty());
     }

@@ -7,6 +7,8 @@
 //!
 //! Must never know: what a record says.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -42,6 +44,16 @@ pub(crate) struct Outgoing<'r> {
     pub(crate) headers: Option<OwnedHeaders>,
 }
 
+/// How long an outbox waits for brokers that take nothing.
+#[derive(Clone, Debug)]
+pub(crate) enum Patience {
+    /// Records fail after [`DELIVERY_WAIT_MAX`].
+    Bounded,
+    /// Until the brokers are back: what depends on these records waits for the same brokers anyway.
+    /// Setting the flag ends the wait.
+    UntilStopped(Arc<AtomicBool>),
+}
+
 /// Why records did not reach the brokers, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SendError {
@@ -60,6 +72,16 @@ pub(crate) enum SendError {
         STANDSTILL_MAX.as_secs()
     )]
     Stuck {
+        /// Records in the queue.
+        waiting: u64,
+        /// The brokers that should take them.
+        brokers: String,
+        /// The last error of the connection.
+        last: String,
+    },
+    /// The run stops while records wait for the brokers.
+    #[error("the run stopped while {waiting} records waited for the brokers {brokers} ({last})")]
+    Stopped {
         /// Records in the queue.
         waiting: u64,
         /// The brokers that should take them.
@@ -88,6 +110,7 @@ pub(crate) enum SendError {
 pub(crate) struct Outbox {
     producer: BaseProducer<Deliveries>,
     brokers: String,
+    patience: Patience,
     sent: u64,
 }
 
@@ -101,9 +124,14 @@ impl Outbox {
         config: &Config,
         linger_ms: u32,
         queue_kbytes: usize,
+        patience: Patience,
     ) -> anyhow::Result<Outbox> {
-        let producer = client::producer(config, linger_ms, queue_kbytes)?;
-        Ok(Outbox { producer, brokers: config.kafka.brokers.clone(), sent: 0 })
+        let delivery_wait = match patience {
+            Patience::Bounded => Some(DELIVERY_WAIT_MAX),
+            Patience::UntilStopped(_) => None,
+        };
+        let producer = client::producer(config, linger_ms, queue_kbytes, delivery_wait)?;
+        Ok(Outbox { producer, brokers: config.kafka.brokers.clone(), patience, sent: 0 })
     }
 
     /// Queues `record`, and waits for room if need be.
@@ -162,14 +190,17 @@ impl Outbox {
     fn wait(&self, wait: &mut Standstill) -> Result<(), SendError> {
         self.producer.poll(POLL);
         let deliveries = self.producer.context();
-        if !wait.is_over(deliveries) {
-            return Ok(());
+        let (brokers, last) = (self.brokers.clone(), deliveries.last_error());
+        let waiting = self.sent - deliveries.done();
+        match &self.patience {
+            Patience::Bounded if wait.is_over(deliveries) => {
+                Err(SendError::Stuck { waiting, brokers, last })
+            }
+            Patience::UntilStopped(stop) if stop.load(Ordering::Relaxed) => {
+                Err(SendError::Stopped { waiting, brokers, last })
+            }
+            Patience::Bounded | Patience::UntilStopped(_) => Ok(()),
         }
-        Err(SendError::Stuck {
-            waiting: self.sent - deliveries.done(),
-            brokers: self.brokers.clone(),
-            last: deliveries.last_error(),
-        })
     }
 
     /// The records that failed since the last call, as an error.
@@ -243,7 +274,7 @@ mod tests {
     fn a_full_queue_is_waited_for_and_loses_nothing() {
         let broker = Broker::new(1);
         // 1,000 records of 1 KiB through a queue of 64 KiB.
-        let mut outbox = Outbox::new(&broker.config, 0, 64).expect("a producer");
+        let mut outbox = Outbox::new(&broker.config, 0, 64, Patience::Bounded).expect("a producer");
         let payload = [b'x'; 1024];
         for number in 0..1000_i64 {
             let time_ms = Some(1 + number);
@@ -258,7 +289,8 @@ mod tests {
     #[test]
     fn a_record_goes_where_it_says_with_all_it_has() {
         let broker = Broker::new(4);
-        let mut outbox = Outbox::new(&broker.config, 0, 1024).expect("a producer");
+        let mut outbox =
+            Outbox::new(&broker.config, 0, 1024, Patience::Bounded).expect("a producer");
         let record = Outgoing { partition: Some(2), key: Some(b"k"), ..click(b"v") };
         outbox.send(record).expect("queued");
         outbox.send(Outgoing { partition: Some(3), payload: None, ..click(b"") }).expect("queued");
@@ -279,7 +311,8 @@ mod tests {
         let broker = Broker::new(1);
         let refused = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
         broker.cluster.request_errors(RDKafkaApiKey::Produce, &[refused]);
-        let mut outbox = Outbox::new(&broker.config, 0, 1024).expect("a producer");
+        let mut outbox =
+            Outbox::new(&broker.config, 0, 1024, Patience::Bounded).expect("a producer");
         outbox.send(Outgoing { key: Some(b"k"), ..click(b"v") }).expect("queued");
         let error = outbox.flush().expect_err("refused");
         let text = error.to_string();
@@ -293,11 +326,32 @@ mod tests {
     #[test]
     fn a_record_that_cannot_be_queued_is_refused_with_its_size() {
         let broker = Broker::new(1);
-        let mut outbox = Outbox::new(&broker.config, 0, 64 << 10).expect("a producer");
+        let mut outbox =
+            Outbox::new(&broker.config, 0, 64 << 10, Patience::Bounded).expect("a producer");
         let whole = vec![b'x'; client::MESSAGE_BYTES_MAX + 1];
         let text = outbox.send(click(&whole)).expect_err("too large").to_string();
         assert!(text.contains("`clicks`") && text.contains(&whole.len().to_string()), "{text}");
         assert!(text.contains("max.message.bytes"), "{text}");
+    }
+
+    /// A leaderless partition takes nothing for ever. The wait ends with the run, and not before.
+    #[test]
+    fn a_wait_until_stopped_ends_with_the_run() {
+        let broker = Broker::new(1);
+        broker.cluster.partition_leader("clicks", 0, None).expect("a mock partition");
+        let stop = Arc::new(AtomicBool::new(false));
+        let patience = Patience::UntilStopped(Arc::clone(&stop));
+        let mut outbox = Outbox::new(&broker.config, 0, 1024, patience).expect("a producer");
+        outbox.send(click(b"v")).expect("queued");
+        let mut wait = Standstill::new(outbox.producer.context());
+        wait.since -= 2 * STANDSTILL_MAX;
+        outbox.wait(&mut wait).expect("patience without end");
+        stop.store(true, Ordering::Relaxed);
+        let error = outbox.flush().expect_err("stopped");
+        assert!(matches!(error, SendError::Stopped { waiting: 1, .. }), "{error}");
+        stop.store(false, Ordering::Relaxed);
+        broker.cluster.partition_leader("clicks", 0, Some(1)).expect("a mock broker");
+        outbox.flush().expect("the partition has a leader again");
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::config::{Config, TimeUnit};
 
 use super::client::MESSAGE_BYTES_MAX;
 use super::decode::{FieldPlace, FieldValues, Fields, Raw, time_ms};
-use super::outbox::{Outbox, Outgoing};
+use super::outbox::{Outbox, Outgoing, Patience};
 
 /// Lines that wait to be sent; beyond it reading waits.
 const QUEUE_KBYTES: usize = 128 << 10;
@@ -125,7 +125,7 @@ pub fn produce(
 ) -> anyhow::Result<Produced> {
     let started = Instant::now();
     let topic = config.kafka.topic.as_str();
-    let mut outbox = Outbox::new(config, LINGER_MS, QUEUE_KBYTES)?;
+    let mut outbox = Outbox::new(config, LINGER_MS, QUEUE_KBYTES, Patience::Bounded)?;
     let mut envelope = Envelope::new(config, key_field);
     let mut done = Produced::default();
     let mut line = Vec::new();

@@ -14,6 +14,8 @@ mod intake;
 mod lanes;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
@@ -105,7 +107,13 @@ impl Source {
     /// # Errors
     /// If the topic is not there (after a bounded wait), lacks a partition of the range, or if
     /// librdkafka refuses the config.
-    pub fn open(config: &Config, range: Range, pass: u32, cut: Cut) -> anyhow::Result<Source> {
+    pub fn open(
+        config: &Config,
+        range: Range,
+        pass: u32,
+        cut: Cut,
+        stop: &Arc<AtomicBool>,
+    ) -> anyhow::Result<Source> {
         let kafka = &config.kafka;
         let topic = Topic::to_read(config, range.from.iter().len())?;
         check_range(&range, &topic.name, &topic.partitions()?)?;
@@ -117,7 +125,7 @@ impl Source {
             intake,
             linger: if bounded { None } else { Linger::new(&config.batch) },
             pass,
-            dead: DeadLetters::new(config)?,
+            dead: DeadLetters::new(config, stop)?,
             topic,
         })
     }

@@ -23,7 +23,7 @@ const INDEX: &str = "millrace\n\n/metrics  Prometheus text format\n/healthz  200
                      must act\n/readyz   200 when training, else what it waits for\n";
 
 /// Serves `/metrics`, `/healthz`, `/readyz` and a text index until `shutdown` resolves, then waits
-/// at most [`SHUTDOWN_GRACE`] for open requests. `scrape` renders the metrics, ages as of now; it
+/// at most `SHUTDOWN_GRACE` for open requests. `scrape` renders the metrics, ages as of now; it
 /// runs on the HTTP thread, so it must not block.
 ///
 /// # Errors

@@ -1,5 +1,6 @@
 //! The log cut into days, and each day's events split.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crate::commands::bounded::Reader;
@@ -60,7 +61,7 @@ impl<'a> Days<'a> {
     pub(super) fn open(
         config: &Config,
         range: Range,
-        stop: &'a AtomicBool,
+        stop: &'a Arc<AtomicBool>,
     ) -> anyhow::Result<Days<'a>> {
         let batch = Batch::new(Events::new(0, 0), Offsets::new(config.kafka.topic.as_str()));
         let reader = Reader::open(config, range, (1, Cut::Full), "by day", stop)?;

@@ -1,5 +1,6 @@
 //! `millrace evaluate --progressive`
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
@@ -44,7 +45,7 @@ pub(super) struct Stream<'a> {
     /// How scored events are batched.
     pub(super) cut: Cut,
     /// Ends the run.
-    pub(super) stop: &'a AtomicBool,
+    pub(super) stop: &'a Arc<AtomicBool>,
 }
 
 /// Trains `trainer` in memory from its own offsets on, scoring each event first.

@@ -75,7 +75,7 @@ impl Broker {
     }
 
     fn open(&self, range: Range) -> Source {
-        Source::open(&self.config, range, 1, Cut::Full).expect("opened")
+        Source::open(&self.config, range, 1, Cut::Full, &Arc::default()).expect("opened")
     }
 
     /// Everything on `topic`.
@@ -239,7 +239,8 @@ fn reading_on_from_a_window_gives_the_windows_that_followed() {
 fn reading_on_from_a_cut_gives_the_cuts_that_followed() {
     let broker = Broker::new(3);
     interleaved(&broker);
-    let cut = |range, cut| Source::open(&broker.config, range, 1, cut).expect("opened");
+    let cut =
+        |range, cut| Source::open(&broker.config, range, 1, cut, &Arc::default()).expect("opened");
     for (way, batches) in [(Cut::Every(4), 750), (Cut::Random(5), 0)] {
         let all = until_end(&mut cut(broker.all(), way));
         assert!(batches == 0 || all.len() == batches, "{way}: {} batches", all.len());
@@ -436,8 +437,9 @@ fn a_broker_that_goes_away_is_waited_for() {
         offsets.advance(0, 0);
         offsets
     };
-    let opened =
-        std::thread::spawn(move || Source::open(&config, Range { from, to: None }, 1, Cut::Full));
+    let opened = std::thread::spawn(move || {
+        Source::open(&config, Range { from, to: None }, 1, Cut::Full, &Arc::default())
+    });
     std::thread::sleep(Duration::from_millis(1500));
     broker.cluster.broker_up(1).expect("up");
     let mut source = opened.join().expect("no panic").expect("opened once the broker was back");
@@ -478,11 +480,12 @@ fn a_range_must_fit_the_topic() {
     let broker = Broker::new(1);
     let mut from = Offsets::new("clicks");
     from.advance(1, 0);
-    let error = Source::open(&broker.config, Range { from, to: None }, 1, Cut::Full)
-        .expect_err("no partition 1");
+    let error =
+        Source::open(&broker.config, Range { from, to: None }, 1, Cut::Full, &Arc::default())
+            .expect_err("no partition 1");
     assert!(error.to_string().contains("no partition 1"), "{error}");
     let range = Range { from: Offsets::new("other"), to: None };
-    assert!(Source::open(&broker.config, range, 1, Cut::Full).is_err());
+    assert!(Source::open(&broker.config, range, 1, Cut::Full, &Arc::default()).is_err());
 }
 
 #[test]
@@ -491,8 +494,9 @@ fn a_missing_topic_is_named_with_what_to_do() {
     let missing = rdkafka::types::RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
     broker.cluster.topic_error("clicks", missing).expect("set");
     let range = Range { from: Offsets::new("clicks"), to: None };
-    let error =
-        Source::open(&broker.config, range, 1, Cut::Full).expect_err("no topic").to_string();
+    let error = Source::open(&broker.config, range, 1, Cut::Full, &Arc::default())
+        .expect_err("no topic")
+        .to_string();
     assert!(error.contains("topic `clicks` does not exist on 127.0.0.1:"), "{error}");
     assert!(error.contains("--create --topic clicks"), "{error}");
 }
