@@ -5,7 +5,6 @@ mod print;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 

@@ -69,8 +69,8 @@ impl std::fmt::Debug for DeadLetters {
 }
 
 impl DeadLetters {
-    /// Connects to the brokers; with an empty `kafka.dead_letter_topic` nothing is ever sent. Brokers
-    /// that are away are waited for until `stop` is set.
+    /// Connects to the brokers; with an empty `kafka.dead_letter_topic` nothing is ever sent.
+    /// Brokers that are away are waited for until `stop` is set.
     ///
     /// # Errors
     /// If librdkafka refuses the config.
