@@ -16,4 +16,5 @@ mod publishing;
 mod quiet;
 mod recovery;
 mod support;
+mod synthesize;
 mod telemetry;
