@@ -11,6 +11,7 @@ mod cut;
 mod device;
 mod estimate;
 mod evaluate;
+mod examples;
 mod learning;
 mod publishing;
 mod quiet;
