@@ -17,6 +17,8 @@ mod replay;
 mod report;
 mod session;
 mod synthesize;
+#[cfg(test)]
+mod tests;
 mod train;
 
 use std::io::IsTerminal;

@@ -1,6 +1,6 @@
 //! What Prometheus, Grafana and compose see.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
@@ -107,4 +107,46 @@ fn the_compose_file_is_whole() {
         serde_yaml_ng::from_str(&repository("dashboards/prometheus.yml")).expect("valid YAML");
     assert!(prometheus.to_string().contains("trainer:9464"));
     assert!(services["trainer"].to_string().contains("9464"));
+}
+
+/// Type, and labels with their values, of each series in Prometheus' text format.
+fn series(page: &str) -> BTreeMap<String, (String, BTreeSet<String>)> {
+    let mut found = BTreeMap::new();
+    for line in page.lines().filter_map(|line| line.strip_prefix("# TYPE millrace_")) {
+        let (name, kind) = line.split_once(' ').expect("a name and a type");
+        found.insert(name.to_owned(), (kind.to_owned(), BTreeSet::new()));
+    }
+    for line in page.lines().filter_map(|line| line.strip_prefix("millrace_")) {
+        let Some((name, labels)) = line.split_once('{') else { continue };
+        let name = name.strip_suffix("_bucket").unwrap_or(name);
+        let labels = labels.split('}').next().unwrap_or_default();
+        let Some((_, known)) = found.get_mut(name) else { continue };
+        for (label, value) in labels.split(',').filter_map(|label| label.split_once('=')) {
+            // Tables, topics, partitions and versions are the user's, and bounds are figures.
+            if label != "le" {
+                known.insert(label.to_owned());
+            }
+            if !["le", "table", "topic", "partition", "version"].contains(&label) {
+                known.insert(value.trim_matches('"').to_owned());
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn the_reference_of_metrics_is_the_registry() {
+    let metrics = millrace::telemetry::Metrics::new();
+    metrics.declare_table("item");
+    metrics.declare_partition("clicks", 0);
+    let page = repository("docs/reference/metrics.md");
+    let mut listed = BTreeMap::new();
+    for row in page.lines().filter_map(|line| line.strip_prefix("| `")) {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let [name, kind, labels, ..] = cells[..] else { continue };
+        let labels = labels.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+        listed.insert(name.trim_matches('`').to_owned(), (kind.to_owned(), labels));
+    }
+    listed.retain(|name, _| !name.starts_with('/'));
+    assert_eq!(listed, series(&metrics.render()), "left: the page, right: the registry");
 }
