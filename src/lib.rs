@@ -15,7 +15,7 @@
 //! - [`telemetry`], [`edge`], [`progress`]: what people and Prometheus see; signals
 //! - [`config`]: every knob, default, unit and cross-check
 //! - [`commands`]: what `millrace --help` lists
-//! - [`synthetic`]: a world whose truth is known, for `demo` and tests
+//! - [`synthetic`]: a world whose truth is known, for `demo`, `synthesize` and tests
 
 pub mod checkpoint;
 pub mod commands;

@@ -21,7 +21,10 @@ impl ProgressLine {
     /// Work called `what` of `total` units (`unit` names them; 0: unknown).
     pub fn new(what: &'static str, total: u64, unit: &str) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
-            let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
+            let bar = ProgressBar::with_draw_target(
+                (total > 0).then_some(total),
+                ProgressDrawTarget::stderr(),
+            );
             let template = format!(
                 "{{prefix}} {{wide_bar:.cyan/blue}} {{human_pos}}/{{human_len}} {unit}  \
                  {{rate}}  {{eta}}  {{msg}}"
@@ -41,7 +44,7 @@ impl ProgressLine {
     }
 
     /// `done` units are done; `message` says how it is going.
-    #[expect(clippy::cast_precision_loss, reason = "a percentage for the eye")]
+    #[expect(clippy::cast_precision_loss, reason = "a rate for the eye")]
     pub fn set(&mut self, done: u64, message: impl FnOnce() -> String) {
         if let Some(bar) = &self.bar {
             bar.set_position(done);
@@ -49,10 +52,10 @@ impl ProgressLine {
         } else if self.logged.elapsed() >= LOG_EVERY {
             self.logged = Instant::now();
             let rate = done as f64 / self.began.elapsed().as_secs_f64();
-            let percent = 100.0 * done as f64 / self.total.max(1) as f64;
+            let share = share(done, self.total);
             let (what, message) = (self.what, message());
             let comma = if message.is_empty() { "" } else { ", " };
-            tracing::info!("{what}: {done} ({percent:.0}%), {rate:.0}/s{comma}{message}");
+            tracing::info!("{what}: {done}{share}, {rate:.0}/s{comma}{message}");
         }
     }
 
@@ -61,5 +64,25 @@ impl ProgressLine {
         if let Some(bar) = self.bar {
             bar.finish_and_clear();
         }
+    }
+}
+
+/// What part of the work is done, if it is known how much there is.
+#[expect(clippy::cast_precision_loss, reason = "a percentage for the eye")]
+fn share(done: u64, total: u64) -> String {
+    match total {
+        0 => String::new(),
+        total => format!(" ({:.0}%)", 100.0 * done as f64 / total as f64),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::share;
+
+    #[test]
+    fn work_of_unknown_size_has_no_percentage() {
+        assert_eq!(share(510_685, 0), "");
+        assert_eq!(share(50, 200), " (25%)");
     }
 }

@@ -415,32 +415,6 @@ fn dead(sources: &[Source], everything: &str) -> Vec<String> {
     dead
 }
 
-/// Commands of the program in a text's code that do not exist, and flags that no command has.
-fn unknown_commands(path: &str, text: &str, commands: &[String], flags: &str) -> Vec<String> {
-    let mut unknown = Vec::new();
-    for (number, line) in (1..).zip(text.lines()) {
-        for span in line.split('`').skip(1).step_by(2).filter(|span| span.starts_with("millrace "))
-        {
-            let mut words = span.split_whitespace().skip(1);
-            let Some(command) = words.next().filter(|word| word.starts_with(char::is_alphabetic))
-            else {
-                continue;
-            };
-            if !commands.iter().any(|known| known == command) {
-                unknown.push(format!("{path}:{number}: no command `{command}`"));
-            }
-            for flag in words.filter_map(|word| word.strip_prefix("--")) {
-                let flag = flag.split(['=', ',', ')', ';']).next().unwrap_or(flag);
-                let field = flag.replace('-', "_");
-                if flag != "help" && !names(flags, &field) {
-                    unknown.push(format!("{path}:{number}: no command has `--{flag}`"));
-                }
-            }
-        }
-    }
-    unknown
-}
-
 // --- The repository ----------------------------------------------------------------------------
 
 fn root() -> &'static Path {
@@ -498,7 +472,8 @@ fn no_two_files_import_each_other() {
 
 #[test]
 fn files_and_functions_are_short_and_begin_with_what_they_are() {
-    let others = ["benches", "experiments", "tests"].into_iter().flat_map(|at| files(at, "rs"));
+    let others = ["benches", "examples", "experiments", "tests"];
+    let others = others.into_iter().flat_map(|at| files(at, "rs"));
     let others = others.map(|(path, text)| Source::new(&path, &text));
     let offences: Vec<String> =
         sources().into_iter().chain(others).flat_map(|source| untidy(&source)).collect();
@@ -517,25 +492,12 @@ fn one_word_is_one_type_and_what_is_public_is_used() {
     none("dead names", &dead(&sources, &everything));
 }
 
+/// Whether its commands parse is for clap to say: src/commands/tests.rs.
 #[test]
-fn the_readme_is_short_and_its_commands_exist() {
+fn the_readme_is_short() {
     let readme = fs::read_to_string(root().join("README.md")).expect("there is a README");
     let lines = readme.lines().count();
     assert!(lines <= README_LINES_MAX, "README.md has {lines} lines");
-    let listed = fs::read_to_string(root().join("src/commands/mod.rs")).expect("the commands");
-    let list = &listed[listed.find("enum Command {").expect("the list of commands")..];
-    let commands: Vec<String> = (list.lines().skip(1).take_while(|line| *line != "}"))
-        .filter_map(|line| line.trim().split_once('('))
-        .map(|(name, _)| name.to_lowercase())
-        .collect();
-    assert!(commands.len() > 5, "{commands:?}");
-    let flags: String = files("src/commands", "rs").into_iter().map(|(_, text)| text).collect();
-    let mut pages = files("docs", "md");
-    pages.push(("README.md".to_owned(), readme));
-    let unknown: Vec<String> = (pages.iter())
-        .flat_map(|(path, text)| unknown_commands(path, text, &commands, &flags))
-        .collect();
-    none("commands in README and docs", &unknown);
 }
 
 #[test]
@@ -641,13 +603,6 @@ fn twins_and_dead_names_are_found() {
     let (a, b) = (planted("src/a.rs", text), planted("src/b.rs", "pub enum Rows {}\n"));
     assert_eq!(dead(std::slice::from_ref(&a), text), ["src/a.rs: nobody calls `unused`"]);
     assert_eq!(twins(&[a, b]).len(), 1);
-}
-
-#[test]
-fn unknown_commands_and_flags_are_found() {
-    let text = "`millrace train --config my.toml`, `millrace fly`, `millrace train --wings`\n";
-    let unknown = unknown_commands("README.md", text, &["train".to_owned()], "config: PathBuf,");
-    assert_eq!(unknown, ["README.md:1: no command `fly`", "README.md:1: no command has `--wings`"]);
 }
 
 #[test]

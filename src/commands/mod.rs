@@ -16,6 +16,9 @@ mod publish;
 mod replay;
 mod report;
 mod session;
+mod synthesize;
+#[cfg(test)]
+mod tests;
 mod train;
 
 use std::io::IsTerminal;
@@ -63,6 +66,8 @@ enum Command {
     Estimate(estimate::EstimateArgs),
     /// Send a file of JSON lines to the topic.
     Produce(produce::ProduceArgs),
+    /// Print a synthetic stream of interactions, at a rate and without end: to try things out.
+    Synthesize(synthesize::SynthesizeArgs),
     /// Publish the embeddings of a checkpoint.
     Publish(publish::PublishArgs),
     /// Show what a checkpoint holds, and verify it.
@@ -77,7 +82,9 @@ pub fn main() -> ExitCode {
     // Bounded work shows a bar on a terminal: only what matters may interrupt it.
     let live = matches!(cli.command, Command::Train(_));
     let bar = std::io::stderr().is_terminal() && !live;
-    telemetry::init_logging(cli.log_json, if bar { "warn" } else { "info" });
+    // A synthetic stream has nothing to say about its end.
+    let quiet = bar || matches!(cli.command, Command::Synthesize(_));
+    telemetry::init_logging(cli.log_json, if quiet { "warn" } else { "info" });
     let outcome = match cli.command {
         Command::Demo(args) => demo::run(&args),
         Command::Train(args) => train::run(&args),
@@ -85,6 +92,7 @@ pub fn main() -> ExitCode {
         Command::Evaluate(args) => evaluate::run(&args),
         Command::Estimate(args) => estimate::run(&args),
         Command::Produce(args) => produce::run(&args),
+        Command::Synthesize(args) => synthesize::run(&args),
         Command::Publish(args) => publish::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Check(args) => check::run(&args),

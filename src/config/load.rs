@@ -105,7 +105,7 @@ impl Config {
 }
 
 /// Keys of old that counted steps, each with the one that counts events instead.
-const RENAMED: [(&str, &str, &str); 3] = [
+pub(super) const RENAMED: [(&str, &str, &str); 3] = [
     ("embedding", "expiry_steps", "expiry_events"),
     ("corpus", "tombstone_steps", "tombstone_events"),
     ("negatives", "cross_batch_after_steps", "cross_batch_after_events"),
