@@ -15,6 +15,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 
 use super::session::{Usage, stop_on_signal};
+use crate::commands::output::say;
 use crate::config::{Config, Order};
 use crate::pipeline;
 use crate::progress::ProgressLine;
@@ -103,7 +104,7 @@ pub(super) fn run(
         tracing::info!(path = %path.display(), "plotted");
     }
     if json {
-        println!("{}", report.json());
+        say!("{}", report.json());
     } else {
         report.print();
     }

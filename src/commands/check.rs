@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::session::ConfigArgs;
+use crate::commands::output::say;
 use crate::config::Faults;
 
 /// Arguments of `check`.
@@ -34,11 +35,11 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<()> {
             .iter()
             .map(|fault| serde_json::json!({ "key": fault.key, "reason": fault.reason }))
             .collect();
-        println!("{}", serde_json::json!({ "ok": faults.is_empty(), "faults": faults }));
+        say!("{}", serde_json::json!({ "ok": faults.is_empty(), "faults": faults }));
     }
     let config = loaded?;
     if !args.json {
-        println!(
+        say!(
             "OK: topic {}, {} query and {} item features, tables: {}",
             config.kafka.topic,
             config.query.features.len(),

@@ -14,6 +14,7 @@ use serde_json::json;
 
 use super::report;
 use super::session::stop_on_signal;
+use crate::commands::output::say;
 use crate::config::Config;
 use crate::pipeline::{self, Clocks, Metrics, Publication, RunPlan, Site, Summary};
 use crate::progress::ProgressLine;
@@ -339,7 +340,7 @@ impl Comparison {
     }
 
     fn print_json(&self) {
-        println!(
+        say!(
             "{}",
             json!({
                 "recall_at_10": {
@@ -361,7 +362,7 @@ impl Comparison {
     }
 
     fn print(&self) {
-        println!("\nrecall@10 of {} items on {CASES} fresh events\n", self.items);
+        say!("\nrecall@10 of {} items on {CASES} fresh events\n", self.items);
         let rows = [
             ("corrected", self.corrected, "trained with the sampling-bias correction"),
             ("uncorrected", self.uncorrected, "the same model without it"),
@@ -369,17 +370,18 @@ impl Comparison {
             ("ceiling", self.ceiling, "the planted truth itself: nothing can do better"),
         ];
         for (name, recall, what) in rows {
-            println!("  {name:<12} {recall:.4}   {what}");
+            say!("  {name:<12} {recall:.4}   {what}");
         }
-        println!(
+        say!(
             "\n{} events in {:.1} s: {:.0} events/s through each of two models side by side",
             self.events,
             self.seconds,
             self.events_per_s()
         );
-        println!(
+        say!(
             "{} item embeddings published, {} read back from the output topic",
-            self.published, self.read_back
+            self.published,
+            self.read_back
         );
     }
 }

@@ -13,6 +13,7 @@ use clap::Args;
 
 use super::bounded;
 use super::session::{ConfigArgs, stop_on_signal};
+use crate::commands::output::say;
 use crate::config::{Alpha, Config};
 use crate::plot::{Marks, Plot, Series, svg};
 use crate::progress::ProgressLine;
@@ -100,7 +101,7 @@ pub(super) fn run(args: &EstimateArgs) -> anyhow::Result<()> {
     let report =
         print::TrialReport { source, trial: &trial, top: args.top, elapsed: began.elapsed() };
     if args.json {
-        println!("{}", report.json());
+        say!("{}", report.json());
     } else {
         report.print();
     }

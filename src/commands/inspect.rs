@@ -6,6 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::checkpoint::Checkpoint;
+use crate::commands::output::say;
 
 /// Arguments of `inspect`.
 #[derive(Args)]
@@ -37,29 +38,26 @@ pub(super) fn run(args: &InspectArgs) -> anyhow::Result<()> {
         if args.config {
             object["config"] = json!(checkpoint.config()?);
         }
-        println!("{object}");
+        say!("{object}");
         return Ok(());
     }
-    println!("checkpoint  {} (verified)", checkpoint.path.display());
-    println!("version     {} (run {}, step {})", manifest.version, manifest.run, manifest.step);
-    println!(
-        "events      {} trained, {} rejected",
-        manifest.events_trained, manifest.events_rejected
-    );
-    println!("newest      {} ms since 1970", manifest.event_time_ms);
-    println!("digest      {}", manifest.digest);
-    println!("config      {}", manifest.config_digest);
+    say!("checkpoint  {} (verified)", checkpoint.path.display());
+    say!("version     {} (run {}, step {})", manifest.version, manifest.run, manifest.step);
+    say!("events      {} trained, {} rejected", manifest.events_trained, manifest.events_rejected);
+    say!("newest      {} ms since 1970", manifest.event_time_ms);
+    say!("digest      {}", manifest.digest);
+    say!("config      {}", manifest.config_digest);
     let (topic, pass) = (manifest.offsets.topic(), manifest.pass);
-    println!("topic       {topic}, pass {pass} (next offset to read)");
+    say!("topic       {topic}, pass {pass} (next offset to read)");
     for (partition, next) in manifest.offsets.iter() {
-        println!("            partition {partition}: {next}");
+        say!("            partition {partition}: {next}");
     }
-    println!("sections    {bytes} bytes");
+    say!("sections    {bytes} bytes");
     for section in &manifest.sections {
-        println!("            {:>12}  {}  {}", section.length, section.checksum, section.name);
+        say!("            {:>12}  {}  {}", section.length, section.checksum, section.name);
     }
     if args.config {
-        println!("\n{}", checkpoint.config()?);
+        say!("\n{}", checkpoint.config()?);
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ mod estimate;
 mod evaluate;
 mod inspect;
 mod live_lines;
+mod output;
 mod produce;
 mod publish;
 mod replay;

@@ -7,6 +7,7 @@ use anyhow::bail;
 use clap::Args;
 
 use super::session::ConfigArgs;
+use crate::commands::output::say;
 use crate::progress::ProgressLine;
 use crate::stream::produce::{Input, produce};
 
@@ -40,13 +41,16 @@ pub(super) fn run(args: &ProduceArgs) -> anyhow::Result<()> {
     })?;
     progress.finish();
     if args.json {
-        println!("{}", serde_json::to_string(&produced)?);
+        say!("{}", serde_json::to_string(&produced)?);
     } else {
         #[expect(clippy::cast_precision_loss, reason = "a rate")]
         let rate = produced.lines as f64 / produced.seconds;
-        println!(
+        say!(
             "{} lines, {} bytes to {} in {:.1} s: {rate:.0} lines/s",
-            produced.lines, produced.bytes, config.kafka.topic, produced.seconds
+            produced.lines,
+            produced.bytes,
+            config.kafka.topic,
+            produced.seconds
         );
     }
     if produced.lines == 0 {

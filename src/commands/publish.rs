@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::session::ConfigArgs;
 use crate::checkpoint::Checkpoint;
+use crate::commands::output::say;
 use crate::pipeline;
 use crate::publish::Publisher;
 
@@ -36,7 +37,7 @@ pub(super) fn run(args: &PublishArgs) -> anyhow::Result<()> {
     let mut publisher = Publisher::new(&config, &placement)?;
     let published = publisher.publish(&checkpoint, &|| false)?.context("publishing was stopped")?;
     if args.json {
-        println!(
+        say!(
             "{}",
             json!({
                 "version": published.version,
@@ -46,9 +47,12 @@ pub(super) fn run(args: &PublishArgs) -> anyhow::Result<()> {
             })
         );
     } else {
-        println!(
+        say!(
             "published {} vectors and {} tombstones to {}, version {}",
-            published.vectors, published.tombstones, config.publish.topic, published.version
+            published.vectors,
+            published.tombstones,
+            config.publish.topic,
+            published.version
         );
     }
     Ok(())

@@ -9,6 +9,7 @@ use super::by_day::{self, ByDayArgs};
 use super::cut::CutArgs;
 use super::report;
 use super::session::{ConfigArgs, site};
+use crate::commands::output::say;
 use crate::pipeline::{self, Publication, RunPlan};
 use crate::progress::ProgressLine;
 use crate::stream::position::Position;
@@ -96,7 +97,7 @@ pub(super) fn run(args: &ReplayArgs) -> anyhow::Result<()> {
         tracing::warn!("stopped before the end; the same command goes on from the checkpoint");
     }
     if args.json {
-        println!("{}", report::summary_json(&summary));
+        say!("{}", report::summary_json(&summary));
     } else {
         report::print_summary(&summary);
     }

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::commands::output::say;
 use crate::pipeline::{RunStats, Summary};
 use millrace_train::evaluation::{KS, Recall};
 
@@ -62,44 +63,47 @@ pub(super) fn summary_json(summary: &Summary) -> Value {
 #[expect(clippy::cast_precision_loss, reason = "a rate")]
 pub(super) fn print_summary(summary: &Summary) {
     let rate = summary.records_this_run as f64 / summary.seconds;
-    println!(
+    say!(
         "events      {} ({} trained, {} rejected)",
         summary.trained + summary.rejected,
         summary.trained,
         summary.rejected
     );
     if summary.pass > 1 {
-        println!("passes      {}", summary.pass);
+        say!("passes      {}", summary.pass);
     }
     for (reason, count) in &summary.rejected_by_reason {
-        println!("            {count} {reason}");
+        say!("            {count} {reason}");
     }
     if summary.began_at_step > 0 {
-        println!(
+        say!(
             "this run    {} events, from step {}",
-            summary.records_this_run, summary.began_at_step
+            summary.records_this_run,
+            summary.began_at_step
         );
     }
-    println!("time        {:.1} s, {rate:.0} events/s", summary.seconds);
-    println!("loss        {:.4} (last steps)", summary.loss);
+    say!("time        {:.1} s, {rate:.0} events/s", summary.seconds);
+    say!("loss        {:.4} (last steps)", summary.loss);
     let recall: Vec<String> =
         summary.recall.values().iter().map(|(k, value)| format!("@{k} {value:.4}")).collect();
-    println!(
+    say!(
         "recall      {} (among the items of the last batch.size events, before training on it)",
         recall.join("  ")
     );
     match &summary.checkpoint {
-        None => println!("checkpoint  none: there was no event to train on"),
+        None => say!("checkpoint  none: there was no event to train on"),
         Some(checkpoint) => {
-            println!("checkpoint  {}", checkpoint.path.display());
-            println!("digest      {}", checkpoint.manifest.digest);
+            say!("checkpoint  {}", checkpoint.path.display());
+            say!("digest      {}", checkpoint.manifest.digest);
         }
     }
     match &summary.published {
-        None => println!("published   nothing"),
-        Some(published) => println!(
+        None => say!("published   nothing"),
+        Some(published) => say!(
             "published   {} vectors, {} tombstones, version {}",
-            published.vectors, published.tombstones, published.version
+            published.vectors,
+            published.tombstones,
+            published.version
         ),
     }
 }

@@ -61,3 +61,19 @@ fn a_signal_ends_a_stream_between_two_lines() {
         ends_quietly(stream);
     }
 }
+
+/// `millrace .. | head` reads what it wants and goes: that is no panic.
+#[test]
+fn a_result_that_nobody_reads_ends_quietly() {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let config = concat!(env!("CARGO_MANIFEST_DIR"), "/config/demo.toml");
+    let output = Command::new(env!("CARGO_BIN_EXE_millrace"))
+        .args(["check", "--config", config])
+        .stdout(writer)
+        .stderr(Stdio::piped())
+        .output()
+        .expect("it starts");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && error.is_empty(), "{}: {error}", output.status);
+}

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::Day;
+use crate::commands::output::say;
 use crate::commands::report::by_k;
 use crate::plot::{Marks, Plot, Series, svg};
 use crate::stream::calendar::date_of;
@@ -69,17 +70,17 @@ impl DayReport<'_> {
 
     pub(super) fn print(&self) {
         let (topic, percent) = (self.topic, 100.0 * self.held_out);
-        println!("{topic}, {percent}% of each day held out; recall on those of the day after\n");
-        println!("{:>32}model{:>30}popularity", "", "");
+        say!("{topic}, {percent}% of each day held out; recall on those of the day after\n");
+        say!("{:>32}model{:>30}popularity", "", "");
         let head = KS.map(|k| format!("{:>8}", format!("@{k}"))).concat();
-        println!("date          trained     cases {head}   {head}");
+        say!("date          trained     cases {head}   {head}");
         for day in self.days {
             let row = row(day.model.recall(), day.popularity.recall());
-            println!("{} {:>10} {:>9} {row}", date_of(day.day), day.trained, day.model.cases());
+            say!("{} {:>10} {:>9} {row}", date_of(day.day), day.trained, day.model.cases());
         }
         let row = row(self.mean(|day| &day.model), self.mean(|day| &day.popularity));
-        println!("{:<31} {row}", format!("mean of {} days", self.measured().count()));
-        println!("\nexact search, {:.1} s", self.elapsed.as_secs_f64());
+        say!("{:<31} {row}", format!("mean of {} days", self.measured().count()));
+        say!("\nexact search, {:.1} s", self.elapsed.as_secs_f64());
     }
 
     pub(super) fn svg(&self) -> anyhow::Result<String> {

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::audit::{Compared, QUANTILES, Quantiles, quantiles};
 use super::{Contestant, Trial};
+use crate::commands::output::say;
 use crate::commands::report::number;
 use crate::config::Alpha;
 use millrace_train::frequency::{FrequencySettings, Meaning};
@@ -43,7 +44,7 @@ fn in_band(compared: &[Compared], band: usize) -> Option<Quantiles> {
 impl TrialReport<'_> {
     pub(super) fn print(&self) {
         let (trial, recent) = (self.trial, &self.trial.recent);
-        println!(
+        say!(
             "{}: {} events in {} steps of {}, {} rejected; window: {} events of {} items",
             self.source,
             trial.events,
@@ -54,22 +55,22 @@ impl TrialReport<'_> {
             recent.items()
         );
         if !recent.full {
-            println!("(the window is longer than what was read: counts are of all of it)");
+            say!("(the window is longer than what was read: counts are of all of it)");
         }
         self.print_contestants();
         for (place, contestant) in trial.contestants.iter().enumerate() {
             let several = trial.contestants.len() > 1;
             if several {
-                println!("\n{}.", place + 1);
+                say!("\n{}.", place + 1);
             }
             self.print_bands(contestant);
         }
         self.print_top();
-        println!("\n{:.1} s", self.elapsed.as_secs_f64());
+        say!("\n{:.1} s", self.elapsed.as_secs_f64());
     }
 
     fn print_contestants(&self) {
-        println!(
+        say!(
             "\n   alpha         table                    memory  collisions  \
              |error of log q|  M updates/s"
         );
@@ -78,7 +79,7 @@ impl TrialReport<'_> {
                 Alpha::Auto => format!("auto ({})", contestant.frequency.alpha()),
                 alpha => alpha.to_string(),
             };
-            println!(
+            say!(
                 "{}. {alpha:<13} {:<22} {:>8}  {:>9.2}%  {:>16.3}  {:>11.1}",
                 place + 1,
                 size(&contestant.settings),
@@ -88,30 +89,32 @@ impl TrialReport<'_> {
                 self.rate(contestant) / 1e6,
             );
         }
-        println!("   error: mean over time and events, nats; updates on this machine, now");
+        say!("   error: mean over time and events, nats; updates on this machine, now");
     }
 
     fn print_bands(&self, contestant: &Contestant) {
-        println!("\nerror of log q at the end, nats, by event");
-        println!("   items of the window       items    events     bias     p50     p90     p99");
+        say!("\nerror of log q at the end, nats, by event");
+        say!("   items of the window       items    events     bias     p50     p90     p99");
         let compared = self.trial.recent.compare(&contestant.frequency, self.trial.size);
         for (band, (name, _)) in BANDS.iter().enumerate() {
             let Some(found) = in_band(&compared, band) else { continue };
             let [p50, p90, p99] = found.absolute;
-            println!(
+            say!(
                 "   {name:<22} {:>8}  {:>8}  {:>+7.3}  {p50:>6.3}  {p90:>6.3}  {p99:>6.3}",
-                found.items, found.events, found.bias
+                found.items,
+                found.events,
+                found.bias
             );
         }
     }
 
     fn print_top(&self) {
         let (trial, recent) = (self.trial, &self.trial.recent);
-        println!("\nmost frequent: copies in the window, and of a batch exactly and as estimated");
+        say!("\nmost frequent: copies in the window, and of a batch exactly and as estimated");
         let columns: String = (1..=trial.contestants.len())
             .map(|place| format!("{:>10}", format!("{place}.")))
             .collect();
-        println!("   {:<24}    copies     exact{columns}", "item");
+        say!("   {:<24}    copies     exact{columns}", "item");
         for (name, id, count) in recent.top(self.top) {
             let estimates: String = trial
                 .contestants
@@ -119,7 +122,7 @@ impl TrialReport<'_> {
                 .map(|contestant| format!("{:>10.3}", contestant.expected(id)))
                 .collect();
             let exact = recent.per_batch(count, trial.size);
-            println!("   {name:<24}  {count:>8}  {exact:>8.3}{estimates}");
+            say!("   {name:<24}  {count:>8}  {exact:>8.3}{estimates}");
         }
     }
 

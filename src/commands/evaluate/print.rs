@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::EvaluateArgs;
+use crate::commands::output::say;
 use crate::commands::report::{by_k, number};
 use crate::config::Config;
 use millrace_train::evaluation::KS;
@@ -20,11 +21,11 @@ pub(super) fn print(
     elapsed: Duration,
 ) {
     if args.json {
-        println!("{}", as_json(args, config, trainer, outcome, elapsed));
+        say!("{}", as_json(args, config, trainer, outcome, elapsed));
         return;
     }
     let (model, popularity) = (&outcome.model, &outcome.popularity);
-    println!(
+    say!(
         "{} held-out events of {}, {} candidates, model after {} events in {} steps",
         model.all.cases(),
         config.kafka.topic,
@@ -33,34 +34,34 @@ pub(super) fn print(
         trainer.progress().step
     );
     if outcome.unknown_items > 0 {
-        println!(
+        say!(
             "{} of them have an item that training never saw: a miss for both",
             outcome.unknown_items
         );
     }
-    println!("\n  k    recall              95%    NDCG  popularity   ratio");
+    say!("\n  k    recall              95%    NDCG  popularity   ratio");
     let rows = KS.iter().zip(model.recall(&Band::ALL)).zip(model.all.ndcg());
     for (((k, recall), ndcg), popularity) in rows.zip(popularity.all.recall()) {
         let Interval { value, low, high } = recall;
-        println!(
+        say!(
             "{k:>3}  {value:>8.4}  {low:>7.4}-{high:<7.4}  {ndcg:>6.4}  {popularity:>10.4}  \
              {:>6.2}",
             value / popularity
         );
     }
-    println!("MRR {:.4} (popularity {:.4})", model.all.mrr(), popularity.all.mrr());
+    say!("MRR {:.4} (popularity {:.4})", model.all.mrr(), popularity.all.mrr());
     bands(model, popularity);
-    println!(
+    say!(
         "\nbest tens: {:.1}% of all items shown, {:.2} times as popular as what was chosen",
         100.0 * outcome.shown.coverage(outcome.candidates()),
         outcome.shown.popularity_bias()
     );
-    println!("exact search, {:.1} s", elapsed.as_secs_f64());
+    say!("exact search, {:.1} s", elapsed.as_secs_f64());
 }
 
 /// Recall at 10 and 100 by popularity of the target.
 pub(super) fn bands(model: &Quality, popularity: &Quality) {
-    println!("\nitems        cases   recall@10  recall@100  popularity's");
+    say!("\nitems        cases   recall@10  recall@100  popularity's");
     let sums = |quality: &Quality| quality.bands.clone();
     let mut rows: Vec<(&str, Sums, Sums)> = Band::ALL
         .iter()
@@ -72,9 +73,7 @@ pub(super) fn bands(model: &Quality, popularity: &Quality) {
         let ([at_10, _, at_100, _], [by_10, _, by_100, _]) = (model.recall(), popularity.recall());
         let cases = model.cases();
         if cases > 0 {
-            println!(
-                "{name:<6} {cases:>11}   {at_10:>9.4}  {at_100:>10.4}  {by_10:.4} {by_100:.4}"
-            );
+            say!("{name:<6} {cases:>11}   {at_10:>9.4}  {at_100:>10.4}  {by_10:.4} {by_100:.4}");
         }
     }
 }

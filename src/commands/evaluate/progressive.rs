@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::print::{bands, quality};
 use crate::commands::bounded::{read_again, read_cut};
+use crate::commands::output::say;
 use crate::commands::report::by_k;
 use crate::config::Config;
 use crate::stream::cut::Cut;
@@ -83,7 +84,7 @@ pub(super) fn run(
         bail!("there are no events to score");
     }
     if as_json {
-        println!("{}", json(config, &progressive, &trainer, began.elapsed()));
+        say!("{}", json(config, &progressive, &trainer, began.elapsed()));
     } else {
         print(config, &progressive, &trainer, began.elapsed());
     }
@@ -91,35 +92,35 @@ pub(super) fn run(
 }
 
 fn print(config: &Config, progressive: &Progressive, trainer: &Trainer, elapsed: Duration) {
-    println!(
+    say!(
         "{} events of {} ranked before they were trained on, among {:.0} items on average",
         progressive.popularity.total.all.cases(),
         config.kafka.topic,
         progressive.mean_candidates()
     );
-    println!("\n                     recall@10  @50     @100    @300    MRR");
+    say!("\n                     recall@10  @50     @100    @300    MRR");
     let line = |name: &str, ranking: &Ranking| {
         let [at_10, at_50, at_100, at_300] = ranking.total.all.recall();
         let mrr = ranking.total.all.mrr();
-        println!("{name:<20} {at_10:.4}     {at_50:.4}  {at_100:.4}  {at_300:.4}  {mrr:.4}");
+        say!("{name:<20} {at_10:.4}     {at_50:.4}  {at_100:.4}  {at_300:.4}  {mrr:.4}");
     };
     for (weight, ranking) in progressive.settings().weights.iter().zip(&progressive.weights) {
         line(&format!("{weight} log q"), ranking);
     }
     line("best weight so far", &progressive.chosen);
     line("last hour's events", &progressive.popularity);
-    println!("\nday   events  best so far @10  @100    last hour @10  @100");
+    say!("\nday   events  best so far @10  @100    last hour @10  @100");
     for ((day, chosen), popularity) in
         progressive.chosen.days.iter().zip(progressive.popularity.days.values())
     {
         let ([at_10, _, at_100, _], [by_10, _, by_100, _]) = (chosen.recall(), popularity.recall());
         let cases = chosen.cases();
-        println!(
+        say!(
             "{day:>3} {cases:>8}  {at_10:.4}           {at_100:.4}  {by_10:.4}         {by_100:.4}"
         );
     }
     bands(&progressive.chosen.total, &progressive.popularity.total);
-    println!(
+    say!(
         "\nweight at the end: {} (retrieval.popularity); {} events trained in {:.1} s",
         progressive.best_weight(),
         trainer.progress().events,
