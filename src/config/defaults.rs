@@ -19,6 +19,9 @@ impl Default for KafkaConfig {
             buffer_events: 65_536,
             rejected_share_max: 0.05,
             rejected_window: 10_000,
+            id_bytes_max: 1024,
+            group: "millrace".into(),
+            client_id: "millrace".into(),
             properties: BTreeMap::new(),
         }
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use toml::{Table, Value};
 
-use super::{BatchConfig, Config};
+use super::{BatchConfig, Config, references};
 
 /// One thing wrong with a config.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +78,9 @@ impl Config {
         for renamed in rename(&mut table) {
             tracing::warn!("{renamed}");
         }
+        let variable = |name: &str| std::env::var(name).ok();
+        let file = |path: &str| std::fs::read_to_string(path);
+        references::resolve(&mut table, &variable, &file, &mut faults);
         let config = parse(table, &mut faults);
         config.validate(&mut faults);
         if faults.0.is_empty() { Ok(config) } else { Err(faults) }
@@ -158,9 +161,33 @@ fn shown(text: &str) -> String {
     }
 }
 
+/// librdkafka takes texts only. A number or `true` is one that lacks its quotes, and a key that
+/// lacks them (`security.protocol = "SSL"`) is a table within a table.
+fn properties_as_texts(table: &mut Table) {
+    let Some(Value::Table(kafka)) = table.get_mut("kafka") else { return };
+    let Some(Value::Table(properties)) = kafka.get_mut("properties") else { return };
+    let mut flat = Table::new();
+    flatten("", std::mem::take(properties), &mut flat);
+    *properties = flat;
+}
+
+fn flatten(path: &str, table: Table, out: &mut Table) {
+    for (key, value) in table {
+        let path = format!("{path}{key}");
+        match value {
+            Value::Table(table) => flatten(&format!("{path}."), table, out),
+            Value::Integer(_) | Value::Float(_) | Value::Boolean(_) => {
+                out.insert(path, Value::String(value.to_string()));
+            }
+            other => drop(out.insert(path, other)),
+        }
+    }
+}
+
 /// serde stops at the first wrong type. Taking the offending key out and parsing again finds the
 /// next one; each round removes a key, so the loop ends.
 fn parse(mut table: Table, faults: &mut Faults) -> Config {
+    properties_as_texts(&mut table);
     loop {
         let mut unknown = Vec::new();
         let ignored = &mut |path: serde_ignored::Path<'_>| unknown.push(path.to_string());

@@ -10,6 +10,7 @@ mod alpha;
 mod defaults;
 mod features;
 mod load;
+mod references;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -110,6 +111,12 @@ pub struct KafkaConfig {
     pub rejected_share_max: f64,
     /// Records per window of that share.
     pub rejected_window: u64,
+    /// Longest id of a query, an item or a feature, in bytes.
+    pub id_bytes_max: usize,
+    /// Consumer group that offsets are committed to, for dashboards; empty: nothing is committed.
+    pub group: String,
+    /// Name of this client in the brokers' logs and quotas.
+    pub client_id: String,
     /// librdkafka properties, passed through (security, fetch sizes).
     pub properties: BTreeMap<String, String>,
 }

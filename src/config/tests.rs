@@ -243,3 +243,27 @@ fn no_message_shows_a_property() {
         assert!(faults.contains("kafka.properties") || faults.contains("line 2"), "{faults}");
     }
 }
+
+/// An integer, a boolean and a key without quotes are what people write.
+#[test]
+fn properties_may_lack_their_quotes() {
+    let extra = "[kafka.properties]\nsecurity.protocol = \"SSL\"\n\"socket.timeout.ms\" = 9000\n\
+                 \"socket.keepalive.enable\" = true";
+    let properties = minimal(extra).expect("right").kafka.properties;
+    assert_eq!(properties["security.protocol"], "SSL");
+    assert_eq!(properties["socket.timeout.ms"], "9000");
+    assert_eq!(properties["socket.keepalive.enable"], "true");
+}
+
+/// Topics that would feed back into the trainer.
+#[test]
+fn each_topic_has_a_name_of_its_own() {
+    for (set, fault) in [
+        ("[publish]\nversions_topic = \"interactions\"", "publish.versions_topic"),
+        ("[publish]\nversions_topic = \"interactions-dead\"", "publish.versions_topic"),
+        ("[publish]\ntopic = \"interactions\"", "publish.topic"),
+        ("[kafka]\ndead_letter_topic = \"interactions\"", "kafka.dead_letter_topic"),
+    ] {
+        assert_eq!(keys(minimal(set).expect_err("a loop")), [fault], "{set}");
+    }
+}

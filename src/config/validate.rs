@@ -35,6 +35,7 @@ impl Config {
         }
         at_least(faults, "kafka.rejected_window", kafka.rejected_window, 1);
         at_least(faults, "kafka.buffer_events", kafka.buffer_events as u64, 1);
+        at_least(faults, "kafka.id_bytes_max", kafka.id_bytes_max as u64, 1);
         for reserved in RESERVED_PROPERTIES {
             if kafka.properties.contains_key(reserved) {
                 let key = format!("kafka.properties.\"{reserved}\"");
@@ -192,6 +193,10 @@ impl Config {
             if topics.contains(&&publish.topic) {
                 faults.add("publish.topic", "must differ from every other topic");
             }
+            if [&self.kafka.topic, &self.kafka.dead_letter_topic].contains(&&publish.versions_topic)
+            {
+                faults.add("publish.versions_topic", "must differ from every other topic");
+            }
         }
         let listen = &self.http.listen;
         if !listen.is_empty() && listen.parse::<std::net::SocketAddr>().is_err() {
@@ -207,10 +212,19 @@ const NEGATIVES_MAX: usize = 1 << 19;
 /// About 10 GB of events: beyond it the window would be the program's memory.
 const SHUFFLE_EVENTS_MAX: usize = 10_000_000;
 
-/// librdkafka properties that the source's exactness rests on.
-const RESERVED_PROPERTIES: [&str; 7] = [
+/// librdkafka properties that promises rest on, or that have a key of their own.
+const RESERVED_PROPERTIES: [&str; 16] = [
     "bootstrap.servers",
+    "client.id",
     "group.id",
+    "enable.idempotence",
+    "acks",
+    "request.required.acks",
+    "partitioner",
+    "check.crcs",
+    "message.max.bytes",
+    "receive.message.max.bytes",
+    "fetch.max.bytes",
     "enable.auto.commit",
     "enable.auto.offset.store",
     "enable.partition.eof",

@@ -51,7 +51,7 @@ pub(crate) fn consumer_of(
     let ahead = (AHEAD_BYTES / partitions.max(1)).max(AHEAD_BYTES_MIN);
     let mut client = base(config);
     // Only offset commits need a group, and they only feed dashboards: nobody ever reads them back.
-    client.set("group.id", "millrace");
+    client.set("group.id", group(config));
     // A client that ends while the group's coordinator is away waits this long for its last commit.
     // The default of 45 s is longer than an orchestrator lets a process take to end.
     client.set("session.timeout.ms", "6000");
@@ -117,10 +117,18 @@ pub(crate) fn producer(
 /// restart.
 pub(crate) const DELIVERY_WAIT_MAX: Duration = Duration::from_secs(60);
 
+/// The consumer group. librdkafka wants a name even if nothing is ever committed to it.
+fn group(config: &Config) -> &str {
+    match config.kafka.group.as_str() {
+        "" => "millrace",
+        group => group,
+    }
+}
+
 fn base(config: &Config) -> ClientConfig {
     let mut client = ClientConfig::new();
     client.set("bootstrap.servers", &config.kafka.brokers);
-    client.set("client.id", "millrace");
+    client.set("client.id", &config.kafka.client_id);
     // Its JSON costs more than what we want to know, which we ask for instead.
     client.set("statistics.interval.ms", "0");
     client.set_log_level(RDKafkaLogLevel::Info);

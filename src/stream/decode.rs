@@ -5,6 +5,7 @@
 //! Must never know: where records come from, and what features are for.
 
 mod error;
+mod foreign;
 mod scan;
 mod values;
 
@@ -61,6 +62,7 @@ pub struct Mapping {
     reward_rule: RewardConfig,
     time: Option<Field>,
     unit: TimeUnit,
+    id_bytes_max: usize,
 }
 
 #[derive(Debug)]
@@ -83,19 +85,21 @@ struct Feature {
     kind: FeatureKind,
     length: usize,
     optional: bool,
+    id_bytes_max: usize,
 }
 
 impl Mapping {
     /// Compiles the mapping of a checked config.
     pub fn new(config: &Config) -> Mapping {
         let mut fields = Fields::default();
+        let id_bytes_max = config.kafka.id_bytes_max;
         let query = Side {
             id: Field::required(&mut fields, &config.query.id),
-            features: features(&mut fields, &config.query.features),
+            features: features(&mut fields, &config.query.features, id_bytes_max),
         };
         let item = Side {
             id: Field::required(&mut fields, &config.item.id),
-            features: features(&mut fields, &config.item.features),
+            features: features(&mut fields, &config.item.features, id_bytes_max),
         };
         let reward = Field::new(&mut fields, &config.reward.field);
         let per = Field::new(&mut fields, &config.reward.per);
@@ -111,6 +115,7 @@ impl Mapping {
             reward_rule,
             time,
             unit,
+            id_bytes_max: config.kafka.id_bytes_max,
         }
     }
 
@@ -127,7 +132,11 @@ impl Mapping {
     ) -> Result<(), DecodeError> {
         let before = events.len();
         let text = text(payload)?;
-        self.fields.scan(text, &mut self.found).map_err(|failure| self.explain(&failure))?;
+        if let Err(failure) = self.fields.scan(text, &mut self.found) {
+            let mended = foreign::mended(text).ok_or_else(|| self.explain(&failure, text))?;
+            let again = self.fields.scan(&mended, &mut self.found);
+            again.map_err(|failure| self.explain(&failure, text))?;
+        }
         self.append(record_time_ms, events).inspect_err(|_| events.truncate(before))
     }
 
@@ -135,9 +144,9 @@ impl Mapping {
     fn append(&self, record_time_ms: Option<i64>, events: &mut Events) -> Result<(), DecodeError> {
         let (query, item) = (&self.query, &self.item);
         let found = &self.found;
-        events.query_ids.push(key(found.get(query.id.place), found, &query.id)?);
+        events.query_ids.push(key(found.get(query.id.place), found, &query.id, self.id_bytes_max)?);
         let mut digits = itoa::Buffer::new();
-        let name = id(found.get(item.id.place), found, &item.id, &mut digits)?;
+        let name = id(found.get(item.id.place), found, &item.id, self.id_bytes_max, &mut digits)?;
         events.item_ids.push(id_key(name.as_bytes()));
         events.item_names.push(name);
         events.times_ms.push(self.time(record_time_ms)?);
@@ -150,10 +159,10 @@ impl Mapping {
         Ok(())
     }
 
-    fn explain(&self, failure: &scan::ScanError) -> DecodeError {
+    fn explain(&self, failure: &scan::ScanError, text: &str) -> DecodeError {
         let reason = failure.error.to_string();
         if failure.error.is_data() {
-            return DecodeError::NotObject { reason };
+            return DecodeError::NotObject { reason: reason + foreign::name_text(text) };
         }
         let sides = [&self.query, &self.item];
         let features = sides.iter().flat_map(|side| side.features.iter());
@@ -200,7 +209,7 @@ impl Mapping {
     fn number(&self, field: &Field) -> Result<Option<f32>, DecodeError> {
         match self.found.get(field.place) {
             raw if raw.absent() => Ok(None),
-            raw => number(raw, &field.name).map(Some),
+            raw => number(raw, &self.found, &field.name).map(Some),
         }
     }
 
@@ -229,25 +238,31 @@ impl Field {
     }
 }
 
-fn features(fields: &mut Fields, configs: &[FeatureConfig]) -> Vec<Feature> {
+fn features(fields: &mut Fields, configs: &[FeatureConfig], id_bytes_max: usize) -> Vec<Feature> {
     let compile = |config: &FeatureConfig| Feature {
         field: Field::new(fields, &config.field),
         weights: Field::new(fields, &config.weights),
         kind: config.kind,
         length: config.length.unwrap_or(crate::config::BAG_LENGTH),
         optional: config.optional,
+        id_bytes_max,
     };
     configs.iter().map(compile).collect()
 }
 
 /// The record's text, if it is one of a size worth reading.
 fn text(payload: Option<&[u8]>) -> Result<&str, DecodeError> {
-    let payload = payload.ok_or(DecodeError::Tombstone)?;
+    let payload = foreign::without_bom(payload.ok_or(DecodeError::Tombstone)?);
     if payload.len() > RECORD_BYTES_MAX {
         return Err(DecodeError::TooLarge { bytes: payload.len() });
     }
     if payload.trim_ascii().is_empty() {
         return Err(DecodeError::Empty);
+    }
+    if payload[0] != b'{' || payload.get(1) == Some(&0) {
+        if let Some(what) = foreign::name(payload) {
+            return Err(DecodeError::Foreign { what });
+        }
     }
     std::str::from_utf8(payload)
         .map_err(|error| DecodeError::InvalidUtf8 { at: error.valid_up_to() })
@@ -277,14 +292,18 @@ fn entries(
 ) -> Result<(), DecodeError> {
     let length = feature.length;
     match (feature.kind, &feature.weights) {
-        (FeatureKind::Id, _) => column.entry(key(raw, found, field)?, 1.0),
-        (FeatureKind::Number, _) => column.values.push(number(raw, &field.name)?),
+        (FeatureKind::Id, _) => column.entry(key(raw, found, field, feature.id_bytes_max)?, 1.0),
+        (FeatureKind::Number, _) => column.values.push(number(raw, found, &field.name)?),
         (FeatureKind::Vector, _) => vector(raw, found, &field.name, length, column)?,
         (FeatureKind::Bag, Some(weights)) => {
-            weighted(raw, found, field, weights, length, column)?;
+            weighted(raw, found, feature, (field, weights), column)?;
         }
-        (FeatureKind::Bag, None) => pooled(raw, found, field, Keep::First(length), column)?,
-        (FeatureKind::History, _) => pooled(raw, found, field, Keep::Last(length), column)?,
+        (FeatureKind::Bag, None) => {
+            pooled(raw, found, feature, field, Keep::First(length), column)?;
+        }
+        (FeatureKind::History, _) => {
+            pooled(raw, found, feature, field, Keep::Last(length), column)?;
+        }
     }
     Ok(())
 }

@@ -59,6 +59,8 @@ pub struct Source {
     decoders: Decoders,
     intake: Intake,
     dead: DeadLetters,
+    /// Offsets are committed to `kafka.group`.
+    commits: bool,
 }
 
 impl std::fmt::Debug for Source {
@@ -126,6 +128,7 @@ impl Source {
             linger: if bounded { None } else { Linger::new(&config.batch) },
             pass,
             dead: DeadLetters::new(config, stop)?,
+            commits: !kafka.group.is_empty(),
             topic,
         })
     }
@@ -246,7 +249,6 @@ impl Source {
                 Code::Authentication
                 | Code::SaslAuthenticationFailed
                 | Code::TopicAuthorizationFailed
-                | Code::GroupAuthorizationFailed
                 | Code::ClusterAuthorizationFailed
                 | Code::SSL,
             ) => bail!(
@@ -254,6 +256,11 @@ impl Source {
                  and the broker's ACLs for topic `{topic}`",
                 last()
             ),
+            // The group only feeds dashboards: that is no reason to stop.
+            Some(Code::GroupAuthorizationFailed) => {
+                tracing::debug!("offsets are not committed: {}", last());
+                Ok(())
+            }
             Some(Code::BadMessage | Code::InvalidMessage) => bail!(
                 "a record of `{topic}` arrived damaged: {}; check the broker's disks, and skip it \
                  by hand if it stays so",
@@ -320,6 +327,9 @@ impl Source {
     /// Tells the group's offsets to Kafka, for dashboards; nothing is ever read back, so a
     /// failure is only logged.
     pub fn commit(&self, offsets: &Offsets) {
+        if !self.commits {
+            return;
+        }
         let mut list = TopicPartitionList::new();
         for (partition, next) in offsets.iter() {
             if let Err(error) =

@@ -17,6 +17,22 @@ pub enum DecodeError {
         /// Its size.
         bytes: usize,
     },
+    /// Something else than JSON, as its first bytes tell.
+    #[error("the value is {what}")]
+    Foreign {
+        /// What it is, and what to do.
+        what: &'static str,
+    },
+    /// An id that is longer than any id should be. Ids are kept, and are keys on the output topic.
+    #[error("field `{field}` is an id of {bytes} bytes; kafka.id_bytes_max is {limit}")]
+    IdTooLong {
+        /// The field's path.
+        field: String,
+        /// The id's length.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
     /// JSON is UTF-8.
     #[error("not UTF-8 from byte {at} on")]
     InvalidUtf8 {
@@ -85,12 +101,14 @@ impl DecodeError {
         match self {
             DecodeError::MissingField { field }
             | DecodeError::WrongType { field, .. }
+            | DecodeError::IdTooLong { field, .. }
             | DecodeError::BadNumber { field }
             | DecodeError::BadTimestamp { field, .. }
             | DecodeError::WrongLength { field, .. } => Some(field),
             DecodeError::Tombstone
             | DecodeError::Empty
             | DecodeError::TooLarge { .. }
+            | DecodeError::Foreign { .. }
             | DecodeError::InvalidUtf8 { .. }
             | DecodeError::NotJson { .. }
             | DecodeError::NotObject { .. } => None,
@@ -103,6 +121,8 @@ impl DecodeError {
             DecodeError::Tombstone => "tombstone",
             DecodeError::Empty => "empty",
             DecodeError::TooLarge { .. } => "too_large",
+            DecodeError::Foreign { .. } => "foreign",
+            DecodeError::IdTooLong { .. } => "id_too_long",
             DecodeError::InvalidUtf8 { .. } => "invalid_utf8",
             DecodeError::NotJson { .. } => "not_json",
             DecodeError::NotObject { .. } => "not_object",

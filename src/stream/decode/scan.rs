@@ -53,7 +53,7 @@ impl Raw {
             Raw::Null => "null",
             Raw::Bool(_) => "a boolean",
             Raw::Signed(_) | Raw::Unsigned(_) => "an integer",
-            Raw::Float(_) => "a number with a fraction",
+            Raw::Float(_) => "a number with a decimal point or an exponent",
             Raw::Text(_) => "a string",
             Raw::List(_) => "an array",
             Raw::Nested => "an object or a nested array",

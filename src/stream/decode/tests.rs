@@ -189,7 +189,7 @@ fn bags_are_means_or_weighted_sums() {
     assert_eq!(of_weights(json!(["a", "b", "c"]), json!([0.5, -2, 9])), Ok(expected));
     assert_eq!(of_weights(json!([null, "b"]), json!([1, 2])), Ok(of(&[("b", 2.0)])));
     assert_eq!(reason(of_weights(json!(["a", "b"]), json!([1]))), "wrong_length");
-    assert_eq!(reason(of_weights(json!(["a"]), json!(["1"]))), "wrong_type");
+    assert_eq!(reason(of_weights(json!(["a"]), json!(["one"]))), "wrong_type");
     assert_eq!(reason(of_weights(json!(["a"]), json!(null))), "missing_field");
 }
 
@@ -209,7 +209,10 @@ fn numbers_and_vectors_are_finite() {
     let mut number = one_feature("kind = \"number\"");
     assert_eq!(feature(&mut number, json!(-2)), Ok(column(&FeatureValue::Number(-2.0))));
     assert_eq!(feature(&mut number, json!(true)), Ok(column(&FeatureValue::Number(1.0))));
-    assert_eq!(reason(feature(&mut number, json!("2"))), "wrong_type");
+    assert_eq!(feature(&mut number, json!(" 2.5 ")), Ok(column(&FeatureValue::Number(2.5))));
+    for text in ["two", "", "1e999", "NaN"] {
+        assert!(feature(&mut number, json!(text)).is_err(), "{text}");
+    }
     assert_eq!(reason(feature(&mut number, json!(1e39))), "bad_number");
     let huge = read(&mut number, Some(br#"{"u":1,"f":1e999,"i":2}"#), Some(0));
     assert_eq!(huge, Err(DecodeError::BadNumber { field: "f".into() }));
@@ -398,4 +401,57 @@ proptest! {
         prop_assert_eq!(&event.item[0], &column(&FeatureValue::Number(number)));
         prop_assert_eq!(&event.item[1], &column(&FeatureValue::Vector(vector.to_vec())));
     }
+}
+
+/// `python-nan.jsonl`: what is not mapped is not judged; what is mapped is named.
+#[test]
+fn words_that_json_lacks_matter_only_where_they_are_mapped() {
+    let mut number = one_feature("kind = \"number\"");
+    let text = br#"{"u": 1, "i": 2, "f": 3, "dwell": NaN, "x": [-Infinity]}"#;
+    let event = read(&mut number, Some(text), Some(7)).expect("f is a number");
+    assert_eq!(event.query[0], column(&FeatureValue::Number(3.0)));
+    let error = read(&mut number, Some(br#"{"u": 1, "i": 2, "f": NaN}"#), Some(7));
+    assert_eq!(error.err(), Some(DecodeError::BadNumber { field: "f".into() }));
+}
+
+/// `lone-surrogate.jsonl`: half an emoji is no reason to lose the event.
+#[test]
+fn half_an_emoji_is_a_character_of_its_own() {
+    let mut id = one_feature("kind = \"id\"");
+    let text = br#"{"u": 1, "i": 2, "f": "caf\ud83d"}"#;
+    let event = read(&mut id, Some(text), Some(7)).expect("readable");
+    assert_eq!(event.query[0], column(&FeatureValue::Id(key("caf\u{fffd}"))));
+}
+
+#[test]
+fn a_mark_of_utf_8_is_passed_over_and_other_things_are_named() {
+    let mut ids = mapping(IDS);
+    let marked = b"\xef\xbb\xbf{\"u\": 1, \"i\": 2}";
+    assert!(read(&mut ids, Some(marked), Some(7)).is_ok());
+    let values: [(&[u8], &str, &str); 6] = [
+        (b"\0\0\0\0\x07\x02abc", "foreign", "Confluent"),
+        (b"\x1f\x8b\x08\0", "foreign", "gzip"),
+        (b"\xff\xfe{\0", "foreign", "UTF-16"),
+        (b"{\0\"\0u\0", "foreign", "UTF-16"),
+        (br#""{\"u\": 1}""#, "not_object", "within a JSON string"),
+        (br#"[{"u": 1, "i": 2}]"#, "not_object", "one record for each"),
+    ];
+    for (value, reason, words) in values {
+        let error = read(&mut ids, Some(value), Some(7)).err().expect("rejected");
+        assert_eq!(error.reason(), reason, "{error}");
+        assert!(error.to_string().contains(words), "{error}");
+    }
+}
+
+/// `odd-ids.jsonl`: a message that says what is wrong, and a limit on length.
+#[test]
+fn odd_ids_are_named() {
+    let mut ids = mapping(&format!("{IDS}kafka.id_bytes_max = 8\n"));
+    assert!(decode(&mut ids, &json!({"u": 1, "i": "12345678"})).is_ok());
+    let error = decode(&mut ids, &json!({"u": 1, "i": "123456789"})).err().expect("too long");
+    assert_eq!(error.reason(), "id_too_long");
+    let words = "field `i` is an id of 9 bytes; kafka.id_bytes_max is 8";
+    assert_eq!(error.to_string(), words);
+    let error = decode(&mut ids, &json!({"u": 17.0, "i": "x"})).err().expect("no id");
+    assert!(error.to_string().contains("decimal point"), "{error}");
 }

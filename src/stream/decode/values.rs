@@ -2,9 +2,9 @@
 
 use crate::config::TimeUnit;
 
-use super::Field;
 use super::error::DecodeError;
 use super::scan::{FieldValues, Raw};
+use super::{Feature, Field};
 use millrace_events::{Column, id_key};
 
 /// Event times must lie in the years 1 to 9999: a time outside is one in another unit.
@@ -16,25 +16,38 @@ pub(super) fn id<'r>(
     raw: Raw,
     found: &'r FieldValues,
     field: &Field,
+    bytes_max: usize,
     digits: &'r mut itoa::Buffer,
 ) -> Result<&'r str, DecodeError> {
     Ok(match raw {
         raw if !raw.names_something() => return Err(field.missing()),
+        Raw::Text(text) if found.text(text).len() > bytes_max => {
+            let (field, bytes) = (field.name.clone(), found.text(text).len());
+            return Err(DecodeError::IdTooLong { field, bytes, limit: bytes_max });
+        }
         Raw::Text(text) => found.text(text),
         Raw::Signed(value) => digits.format(value),
         Raw::Unsigned(value) => digits.format(value),
         Raw::Bool(true) => "true",
         Raw::Bool(false) => "false",
         // 858.0 is refused too: past 2^53 its digits are not those that the source meant.
-        other => return Err(wrong_type(&field.name, "an id (a string or an integer)", other)),
+        other => {
+            let expected = "an id (a string, or an integer without a decimal point)";
+            return Err(wrong_type(&field.name, expected, other));
+        }
     })
 }
 
 /// The key of an id.
 #[inline]
-pub(super) fn key(raw: Raw, found: &FieldValues, field: &Field) -> Result<u64, DecodeError> {
+pub(super) fn key(
+    raw: Raw,
+    found: &FieldValues,
+    field: &Field,
+    bytes_max: usize,
+) -> Result<u64, DecodeError> {
     let mut digits = itoa::Buffer::new();
-    Ok(id_key(id(raw, found, field, &mut digits)?.as_bytes()))
+    Ok(id_key(id(raw, found, field, bytes_max, &mut digits)?.as_bytes()))
 }
 
 /// Entries of an array, or a single scalar as an array of one.
@@ -58,13 +71,14 @@ pub(super) enum Keep {
 pub(super) fn pooled(
     raw: Raw,
     found: &FieldValues,
+    feature: &Feature,
     field: &Field,
     keep: Keep,
     column: &mut Column,
 ) -> Result<(), DecodeError> {
     let start = column.ids.len();
     for &entry in as_list(&raw, found).iter().filter(|entry| entry.names_something()) {
-        column.ids.push(key(entry, found, field)?);
+        column.ids.push(key(entry, found, field, feature.id_bytes_max)?);
     }
     match keep {
         Keep::First(length) => column.ids.truncate(start + length),
@@ -82,9 +96,8 @@ pub(super) fn pooled(
 pub(super) fn weighted(
     raw: Raw,
     found: &FieldValues,
-    field: &Field,
-    weights: &Field,
-    length: usize,
+    feature: &Feature,
+    (field, weights): (&Field, &Field),
     column: &mut Column,
 ) -> Result<(), DecodeError> {
     let raw_weights = found.get(weights.place);
@@ -97,8 +110,9 @@ pub(super) fn weighted(
         return Err(DecodeError::WrongLength { field: weights.name.clone(), expected, found });
     }
     let pairs = ids.iter().zip(factors).filter(|(id, _)| id.names_something());
-    for (&entry, &factor) in pairs.take(length) {
-        column.entry(key(entry, found, field)?, number(factor, &weights.name)?);
+    for (&entry, &factor) in pairs.take(feature.length) {
+        let key = key(entry, found, field, feature.id_bytes_max)?;
+        column.entry(key, number(factor, found, &weights.name)?);
     }
     Ok(())
 }
@@ -118,17 +132,22 @@ pub(super) fn vector(
         return Err(DecodeError::WrongLength { field: field.to_owned(), expected, found });
     }
     for &entry in list {
-        column.values.push(number(entry, field)?);
+        column.values.push(number(entry, found, field)?);
     }
     Ok(())
 }
 
-pub(super) fn number(raw: Raw, field: &str) -> Result<f32, DecodeError> {
+/// A number, or a string that is one.
+pub(super) fn number(raw: Raw, found: &FieldValues, field: &str) -> Result<f32, DecodeError> {
     let value = match raw {
         Raw::Signed(value) => value as f32,
         Raw::Unsigned(value) => value as f32,
         Raw::Float(value) => value as f32,
         Raw::Bool(value) => f32::from(value),
+        Raw::Text(text) => match found.text(text).trim().parse::<f32>() {
+            Ok(value) => value,
+            Err(_) => return Err(wrong_type(field, "a number", raw)),
+        },
         other => return Err(wrong_type(field, "a number", other)),
     };
     if value.is_finite() { Ok(value) } else { Err(DecodeError::BadNumber { field: field.into() }) }

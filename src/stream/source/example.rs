@@ -27,6 +27,19 @@ pub(super) fn show(message: &BorrowedMessage<'_>, error: &DecodeError) {
     );
 }
 
+/// Logs an event whose time lies more than ten years from its record's.
+pub(super) fn show_odd_time(message: &BorrowedMessage<'_>, time_ms: i64) {
+    tracing::warn!(
+        topic = message.topic(),
+        partition = message.partition(),
+        offset = message.offset(),
+        event_time_ms = time_ms,
+        record_time_ms = message.timestamp().to_millis(),
+        "an event's time lies more than ten years from that of its record: is timestamp.unit \
+         right, for every producer? The event is trained on; others like it are without a line"
+    );
+}
+
 /// The record's value at `field`; if there is no telling, the record's first characters.
 fn value(payload: Option<&[u8]>, field: Option<&str>) -> String {
     let Some(payload) = payload else { return "none".to_owned() };

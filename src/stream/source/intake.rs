@@ -31,6 +31,8 @@ pub(super) struct Intake {
     pub(super) guard: Guard,
     ends: Option<Offsets>,
     pub(super) finished: BTreeSet<i32>,
+    /// An event whose time is far from its record's has been shown.
+    odd_time_shown: bool,
 }
 
 impl Intake {
@@ -46,6 +48,7 @@ impl Intake {
             guard: Guard::new(config.kafka.rejected_window, config.kafka.rejected_share_max),
             ends: range.to,
             finished: BTreeSet::new(),
+            odd_time_shown: false,
             batcher: Batcher::new(full, cut, events_of(config), range.from.clone()),
             shuffle,
             ready: VecDeque::new(),
@@ -96,8 +99,12 @@ impl Intake {
     ) -> anyhow::Result<()> {
         let mut errors = errors.into_iter();
         for (record, message) in records.iter().zip(messages) {
-            if record.time_ms.is_some() {
+            if let Some(time_ms) = record.time_ms {
                 self.guard.accept();
+                if !self.odd_time_shown && is_odd(time_ms, message.timestamp().to_millis()) {
+                    self.odd_time_shown = true;
+                    example::show_odd_time(message, time_ms);
+                }
                 continue;
             }
             let error = errors.next().expect("a rejected record has a reason");
@@ -158,5 +165,28 @@ impl Intake {
                 shuffle.deal()
             }
         }
+    }
+}
+
+/// Event times that lie this far from their record's are in another unit, or a clock is wrong: a
+/// backfill of old events is rarely older.
+const ODD_MS: u64 = 10 * 365 * 86_400_000;
+
+/// Whether an event's time is far from that of its record.
+fn is_odd(time_ms: i64, record_ms: Option<i64>) -> bool {
+    record_ms.is_some_and(|record_ms| time_ms.abs_diff(record_ms) > ODD_MS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `mixed-units.jsonl`: seconds that were read as milliseconds lie in January 1970.
+    #[test]
+    fn times_in_another_unit_are_odd() {
+        let now_ms = 1_764_115_200_000;
+        assert!(is_odd(now_ms / 1000, Some(now_ms)));
+        assert!(!is_odd(now_ms - 5 * 365 * 86_400_000, Some(now_ms)));
+        assert!(!is_odd(now_ms / 1000, None), "a record without a time says nothing");
     }
 }

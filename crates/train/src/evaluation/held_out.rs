@@ -33,7 +33,7 @@ pub struct HeldOut {
     pub shown: Shown,
 }
 
-/// What the lists of the best [`LIST`] items consist of.
+/// What the lists of the best ten items consist of.
 #[derive(Debug, Default)]
 pub struct Shown {
     items: HashSet<usize>,

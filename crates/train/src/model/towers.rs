@@ -4,8 +4,8 @@
 //! section 6.1: a ReLU under the norm confines every cosine to [0, 1]). The loss gradient comes
 //! from outside (see [`crate::objective::softmax`]).
 //!
-//! Two implementations: on the CPU our own passes ([`host`]), on a GPU burn's graph ([`graph`]).
-//! The weights and their optimizer are the same for both ([`dense`]), so that a checkpoint
+//! Two implementations: on the CPU our own passes (`host`), on a GPU burn's graph (`graph`).
+//! The weights and their optimizer are the same for both (`dense`), so that a checkpoint
 //! of one goes on on the other.
 
 pub(crate) mod dense;

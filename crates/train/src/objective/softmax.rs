@@ -1,6 +1,6 @@
 //! The corrected batch softmax (paper eq. 4): loss, gradients of both towers' outputs, ranks.
 //!
-//! Closed form instead of autodiff, and blocked: [`ROWS`] queries against all columns at a time, so
+//! Closed form instead of autodiff, and blocked: `ROWS` queries against all columns at a time, so
 //! no `[batch, columns]` array exists. A block's logits lie transposed in memory, `[columns,
 //! ROWS]`: all three products then run on unpacked operands and softmax statistics are lane
 //! arithmetic.
@@ -11,7 +11,7 @@
 //!
 //! Owns its scratch memory, reused from step to step. The same bits come out for any number of
 //! threads: rows are shared out into groups by the batch size alone, each with its own item
-//! gradient (at most [`GROUPS_MAX`] `* trained * dim` floats, 32 MiB at 8192 and dim 64), summed in
+//! gradient (at most `GROUPS_MAX` `* trained * dim` floats, 32 MiB at 8192 and dim 64), summed in
 //! order. It must never know where the batch came from, how `log_q` was estimated, or what the
 //! towers are.
 
