@@ -164,6 +164,11 @@ fn run_once(
     observe: &mut dyn FnMut(&Trainer, &RunStats),
 ) -> anyhow::Result<Summary> {
     let RunStart { mut trainer, run, passes, total } = start::start(site, store, plan)?;
+    if plan.to.is_none() && trainer.progress().records() == 0 {
+        // A kill before the first checkpoint must not lose the place where reading began: the next
+        // start would ask for the newest record once more, and skip what came meanwhile.
+        store.write(&durable::snapshot(&site.config, &run, trainer.capture()))?;
+    }
     let publisher = publisher(site, plan.publication)?;
     let publisher = publisher.map(|publisher| (publisher, plan.publication));
     let mut stats = RunStats::new(&trainer, total);
@@ -182,15 +187,15 @@ fn run_once(
             trainer.progress().events == 0 || ended.checkpoint.is_some(),
             "no checkpoint was written"
         );
+        let progress = trainer.progress();
         Ok(Summary {
-            trained: trainer.progress().events,
-            rejected: trainer.progress().rejected,
-            records_this_run: trainer.progress().events + trainer.progress().rejected
-                - stats.records_before,
-            pass: trainer.progress().pass,
+            trained: progress.events,
+            rejected: progress.rejected,
+            records_this_run: progress.records() - stats.records_before,
+            pass: progress.pass,
             rejected_by_reason: by_reason(ended.rejected_by_reason, stats.unusable),
             began_at_step: stats.step_before,
-            step: trainer.progress().step,
+            step: progress.step,
             seconds: stats.seconds(),
             loss: stats.loss(),
             recall: stats.recall,

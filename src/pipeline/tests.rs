@@ -69,6 +69,32 @@ fn a_stop_while_the_source_waits_for_brokers_leaves_a_checkpoint_at_once() {
     assert_eq!(newest.expect("a checkpoint").manifest.events_trained, 20);
 }
 
+/// `kafka.start = "latest"`: a run that ends before its first step has still begun somewhere.
+#[test]
+fn what_comes_after_the_first_start_is_not_skipped_by_the_second() {
+    let broker = Broker::new(1);
+    let directory = tempfile::tempdir().expect("a directory");
+    broker.send(0, Some(br#"{"u":1,"i":1,"t":1}"#));
+    broker.flush();
+    let first = site(&broker, &directory);
+    let summary = run(&first, &RunPlan::live(Position::Latest), &mut |_, _| {
+        first.stop.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(summary.expect("nothing failed").trained, 0);
+    for item in 0..20 {
+        let text = format!("{{\"u\":1,\"i\":{item},\"t\":{item}}}");
+        broker.send(0, Some(text.as_bytes()));
+    }
+    broker.flush();
+    let second = site(&broker, &directory);
+    let deadline = Instant::now() + PATIENCE;
+    let summary = run(&second, &RunPlan::live(Position::Latest), &mut |trainer, _| {
+        let done = trainer.progress().events == 20 || Instant::now() > deadline;
+        second.stop.store(done, Ordering::Relaxed);
+    });
+    assert_eq!(summary.expect("nothing failed").trained, 20);
+}
+
 fn broken(step: u64) -> anyhow::Error {
     Broken { step }.into()
 }

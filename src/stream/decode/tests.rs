@@ -109,7 +109,7 @@ fn what_is_no_object_is_rejected_by_reason() {
     assert_eq!(reason_of(b"{\"skipped\":\"\xff\"}"), "invalid_utf8");
     assert_eq!(reason_of(b"{\"u\":1,\"i\":2} x"), "not_json");
     assert_eq!(reason_of(b"{\"u\":1,\"i\":"), "not_json");
-    assert_eq!(reason_of(b"{\"u\":NaN,\"i\":2}"), "not_json");
+    assert_eq!(reason_of(b"{\"u\":NaN,\"i\":2}"), "bad_number");
     assert_eq!(reason_of(b"hello"), "not_json");
     for text in ["[]", "3", "null", "true", "\"x\"", "-1", "1.5"] {
         assert_eq!(reason_of(text.as_bytes()), "not_object", "{text}");
