@@ -59,9 +59,7 @@ pub(super) fn summary_json(summary: &Summary) -> Value {
 }
 
 /// The same for people.
-#[expect(clippy::cast_precision_loss, reason = "a rate")]
 pub(super) fn print_summary(summary: &Summary) {
-    let rate = summary.records_this_run as f64 / summary.seconds;
     println!(
         "events      {} ({} trained, {} rejected)",
         summary.trained + summary.rejected,
@@ -80,14 +78,11 @@ pub(super) fn print_summary(summary: &Summary) {
             summary.records_this_run, summary.began_at_step
         );
     }
-    println!("time        {:.1} s, {rate:.0} events/s", summary.seconds);
-    println!("loss        {:.4} (last steps)", summary.loss);
-    let recall: Vec<String> =
-        summary.recall.values().iter().map(|(k, value)| format!("@{k} {value:.4}")).collect();
-    println!(
-        "recall      {} (among the items of the last batch.size events, before training on it)",
-        recall.join("  ")
-    );
+    if summary.records_this_run == 0 && summary.began_at_step > 0 {
+        println!("            nothing: the checkpoint had read the range to its end");
+    } else {
+        print_training(summary);
+    }
     match &summary.checkpoint {
         None => println!("checkpoint  none: there was no event to train on"),
         Some(checkpoint) => {
@@ -102,4 +97,18 @@ pub(super) fn print_summary(summary: &Summary) {
             published.vectors, published.tombstones, published.version
         ),
     }
+}
+
+/// What a run that trained has to say of it.
+#[expect(clippy::cast_precision_loss, reason = "a rate")]
+fn print_training(summary: &Summary) {
+    let rate = summary.records_this_run as f64 / summary.seconds;
+    println!("time        {:.1} s, {rate:.0} events/s", summary.seconds);
+    println!("loss        {:.4} (last steps)", summary.loss);
+    let recall: Vec<String> =
+        summary.recall.values().iter().map(|(k, value)| format!("@{k} {value:.4}")).collect();
+    println!(
+        "recall      {} (among the items of the last batch.size events, before training on it)",
+        recall.join("  ")
+    );
 }
