@@ -60,9 +60,7 @@ pub(super) fn summary_json(summary: &Summary) -> Value {
 }
 
 /// The same for people.
-#[expect(clippy::cast_precision_loss, reason = "a rate")]
 pub(super) fn print_summary(summary: &Summary) {
-    let rate = summary.records_this_run as f64 / summary.seconds;
     say!(
         "events      {} ({} trained, {} rejected)",
         summary.trained + summary.rejected,
@@ -82,14 +80,11 @@ pub(super) fn print_summary(summary: &Summary) {
             summary.began_at_step
         );
     }
-    say!("time        {:.1} s, {rate:.0} events/s", summary.seconds);
-    say!("loss        {:.4} (last steps)", summary.loss);
-    let recall: Vec<String> =
-        summary.recall.values().iter().map(|(k, value)| format!("@{k} {value:.4}")).collect();
-    say!(
-        "recall      {} (among the items of the last batch.size events, before training on it)",
-        recall.join("  ")
-    );
+    if summary.records_this_run == 0 && summary.began_at_step > 0 {
+        say!("            nothing: the checkpoint had read the range to its end");
+    } else {
+        print_training(summary);
+    }
     match &summary.checkpoint {
         None => say!("checkpoint  none: there was no event to train on"),
         Some(checkpoint) => {
@@ -106,4 +101,18 @@ pub(super) fn print_summary(summary: &Summary) {
             published.version
         ),
     }
+}
+
+/// What a run that trained has to say of it.
+#[expect(clippy::cast_precision_loss, reason = "a rate")]
+fn print_training(summary: &Summary) {
+    let rate = summary.records_this_run as f64 / summary.seconds;
+    say!("time        {:.1} s, {rate:.0} events/s", summary.seconds);
+    say!("loss        {:.4} (last steps)", summary.loss);
+    let recall: Vec<String> =
+        summary.recall.values().iter().map(|(k, value)| format!("@{k} {value:.4}")).collect();
+    say!(
+        "recall      {} (among the items of the last batch.size events, before training on it)",
+        recall.join("  ")
+    );
 }

@@ -166,7 +166,8 @@ fn restore_at(
         if old != new {
             bail!(
                 "{path} was trained with another config; these keys differ (- checkpoint, + now):\n\
-                 {}\ngo back to the old values, or start over in another checkpoint.directory",
+                 {}\ngo back to the old values, or start over with `replay --fresh` or in another \
+                 checkpoint.directory",
                 difference(&old, &new)
             );
         }

@@ -108,3 +108,21 @@ fn the_compose_file_is_whole() {
     assert!(prometheus.to_string().contains("trainer:9464"));
     assert!(services["trainer"].to_string().contains("9464"));
 }
+
+/// The image is built from what .dockerignore lets through, and a manifest names more and more.
+#[test]
+fn the_image_is_given_all_that_the_manifest_names() {
+    let manifest: toml::Table = repository("Cargo.toml").parse().expect("valid TOML");
+    let mut paths = Vec::new();
+    paths.extend(manifest["workspace"]["members"].as_array().into_iter().flatten());
+    for kind in ["bench", "bin", "example", "test"] {
+        let targets = manifest.get(kind).and_then(toml::Value::as_array);
+        paths.extend(targets.into_iter().flatten().filter_map(|target| target.get("path")));
+    }
+    let given = repository(".dockerignore");
+    for path in paths.into_iter().filter_map(toml::Value::as_str) {
+        let top = path.split('/').next().unwrap_or(path);
+        let listed = given.lines().any(|line| line.strip_prefix('!') == Some(top));
+        assert!(listed, ".dockerignore leaves {path} out, which Cargo.toml names");
+    }
+}

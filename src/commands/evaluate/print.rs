@@ -39,6 +39,11 @@ pub(super) fn print(
             outcome.unknown_items
         );
     }
+    if let Some(hint) =
+        few_steps(trainer.progress().step, trainer.progress().events, config.batch.size)
+    {
+        say!("{hint}");
+    }
     say!("\n  k    recall              95%    NDCG  popularity   ratio");
     let rows = KS.iter().zip(model.recall(&Band::ALL)).zip(model.all.ndcg());
     for (((k, recall), ndcg), popularity) in rows.zip(popularity.all.recall()) {
@@ -57,6 +62,22 @@ pub(super) fn print(
         outcome.shown.popularity_bias()
     );
     say!("exact search, {:.1} s", elapsed.as_secs_f64());
+}
+
+/// Below this many steps a model has hardly begun: on 5,000 visits of a shop recall@10 was .73
+/// after 5 steps of 1,024 events and .84 after 71 of 64, where popularity has .81.
+const STEPS_FEW: u64 = 64;
+
+/// What to do about a log that is too short for its batches.
+fn few_steps(steps: u64, events: u64, batch: usize) -> Option<String> {
+    let enough = (events / STEPS_FEW).max(16).ilog2();
+    let smaller = 1_usize << enough;
+    (steps < STEPS_FEW && smaller < batch).then(|| {
+        format!(
+            "{steps} steps are few, and the model has hardly begun; for a log of this length try \
+             --set batch.size={smaller}"
+        )
+    })
 }
 
 /// Recall at 10 and 100 by popularity of the target.
@@ -122,4 +143,20 @@ pub(super) fn quality(quality: &Quality) -> Value {
         "bands": bands,
         "cold": of(&quality.cold),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::few_steps;
+
+    #[test]
+    fn a_short_log_is_told_which_batch_it_wants() {
+        let hint = few_steps(5, 4495, 1024).expect("5 steps are few");
+        assert!(hint.ends_with("try --set batch.size=64"), "{hint}");
+        assert_eq!(few_steps(71, 4495, 64), None);
+        assert_eq!(few_steps(264, 269_999, 1024), None);
+        let tiny = few_steps(1, 20, 1024).expect("one step is few");
+        assert!(tiny.ends_with("batch.size=16"), "{tiny}");
+        assert_eq!(few_steps(2, 20, 16), None, "nothing smaller helps");
+    }
 }
