@@ -37,6 +37,9 @@ pub(crate) struct QualityArgs {
     #[arg(long, value_delimiter = ',', default_values = ["wikispeedia", "ml-1m", "globo"])]
     #[arg(value_parser = ["wikispeedia", "ml-1m", "globo"])]
     datasets: Vec<String>,
+    /// Modes to measure on held-out events, by their names in quality.json; all if none is given.
+    #[arg(long, value_delimiter = ',')]
+    modes: Vec<String>,
     /// Directory with the data sets [default: $MILLRACE_DATA, else ../shared/data].
     #[arg(long)]
     data: Option<PathBuf>,
@@ -77,7 +80,7 @@ pub(crate) fn run(args: &QualityArgs) -> anyhow::Result<()> {
 
     let mut page = Page::default();
     for dataset in HELD_OUT.iter().filter(|dataset| wanted(dataset.name)) {
-        page.add(measure_held_out(dataset, args.seed, &data)?);
+        page.add(measure_held_out(dataset, args.seed, &args.modes, &data)?);
     }
     if wanted("globo") {
         page.add(measure_globo(args.seed, &data)?);
@@ -105,7 +108,12 @@ fn start(config: &Config) -> anyhow::Result<Placement> {
     placement(config.device)
 }
 
-fn measure_held_out(dataset: &Dataset, seed: u64, data: &Path) -> anyhow::Result<Measured> {
+fn measure_held_out(
+    dataset: &Dataset,
+    seed: u64,
+    wanted: &[String],
+    data: &Path,
+) -> anyhow::Result<Measured> {
     let config = load(dataset.name, seed, &[])?;
     let events = Log::read(&config, &data.join(dataset.file), usize::MAX)?;
     let (train, test) = events.split(0.9);
@@ -113,7 +121,8 @@ fn measure_held_out(dataset: &Dataset, seed: u64, data: &Path) -> anyhow::Result
     measured.cases = test.len();
     println!("\n{}: {} events trained, {} held out", dataset.name, train.len(), test.len());
     let mut popularity = None;
-    for mode in &modes::HELD_OUT {
+    let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == name);
+    for mode in modes::HELD_OUT.iter().filter(|mode| is_wanted(mode.name)) {
         let config = load(dataset.name, seed, mode.set)?;
         let Outcome { all, excluding_seen } =
             held_out::measure(&config, &start(&config)?, dataset.passes, (&train, &test));
@@ -122,7 +131,7 @@ fn measure_held_out(dataset: &Dataset, seed: u64, data: &Path) -> anyhow::Result
         add_row(&mut measured, (mode.name, mode.what), model, unseen);
         popularity = Some([all.popularity, excluding_seen.popularity]);
     }
-    let [all, unseen] = popularity.context("there are modes")?.map(Ranked::of);
+    let [all, unseen] = popularity.context("no mode of this name")?.map(Ranked::of);
     add_row(&mut measured, ("popularity", "events in training"), all, unseen);
     Ok(measured)
 }

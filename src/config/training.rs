@@ -73,7 +73,7 @@ pub struct LossConfig {
 pub struct NegativesConfig {
     /// Items drawn uniformly from the corpus each step (Yang et al. 2020).
     pub mixed: usize,
-    /// Item vectors of past batches that serve as negatives (Wang et al. 2021).
+    /// Past events whose item vectors serve as negatives (Wang et al. 2021).
     pub cross_batch: usize,
     /// Events before the first vectors are kept for that.
     pub cross_batch_after_events: u64,

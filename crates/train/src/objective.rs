@@ -20,7 +20,7 @@ use crate::saved::ReadSection;
 use distinct::Distinct;
 use millrace_events::Batch;
 use negatives::{Bank, DrawnItems};
-use softmax::{LossInput, Merged, Outcome, Positive, Precision, Softmax, offset_of};
+use softmax::{LossInput, Merged, Outcome, Positive, Precision, Softmax};
 use temperature::Temperature;
 
 /// Greatest share of the columns that a positive is taken to have: at 1 it would have no negatives.
@@ -231,14 +231,12 @@ impl Objective {
                 self.temperature.learn(&read(vectors.query, batch.len()), &gradient);
             }
             if self.bank.takes() && events > self.settings.cross_batch_after_events {
-                let own = distinct.own;
-                let mut copies = vec![0; own];
-                places.iter().for_each(|&place| copies[place as usize] += 1);
-                let log_q: Vec<f32> = (self.log_q.iter().zip(&copies))
-                    .map(|(&log_q, &copies)| offset_of(log_q, copies))
-                    .collect();
-                let vectors = read(vectors.item, own);
-                self.bank.push(events, &self.item_ids[..own], &log_q, &vectors);
+                let (own, dim) = (read(vectors.item, distinct.own), self.dim);
+                let places = || places.iter().map(|&place| place as usize);
+                let log_q: Vec<f32> = places().map(|place| self.log_q[place]).collect();
+                let of_events: Vec<f32> =
+                    places().flat_map(|place| &own[place * dim..][..dim]).copied().collect();
+                self.bank.push(events, &batch.events.item_ids, &log_q, &of_events);
             }
         }
         output

@@ -308,6 +308,30 @@ fn queries_change_nothing() {
     assert_ne!(first, trainer.state().embed_ahead(&next), "histories have moved on");
 }
 
+/// Sharing a column is cheaper, not different. A mask of queries keeps events apart, and masks
+/// nothing here: no query comes twice in a batch.
+#[test]
+fn past_vectors_are_of_as_many_events_whether_or_not_items_share_a_column() {
+    let losses = [&["cross_batch"][..], &["cross_batch", "masked"]].map(|mode| {
+        let mut trainer = trainer(&settings(mode));
+        let mut random = SplitMix::new(7);
+        let mut step = |seed: u64| {
+            // A third of the events are of one item.
+            let item = |draw: u64| if draw % 3 == 0 { 0 } else { draw / 3 % 30 };
+            let names: Vec<String> =
+                (0..64).map(|_| format!("item {}", item(random.next_u64()))).collect();
+            let events =
+                (0i64..).zip(&names).map(|(at, name)| (at, 64 * seed + at as u64, &**name));
+            let batch = batch(&events.collect::<Vec<_>>());
+            trainer.step(&batch).expect("there are events").loss
+        };
+        (0..8).map(&mut step).collect::<Vec<f32>>()
+    });
+    for (merged, apart) in losses[0].iter().zip(&losses[1]) {
+        assert!((merged - apart).abs() < 1e-3, "{merged} {apart}");
+    }
+}
+
 /// However a stream is cut, it teaches what it teaches in full batches; and a long night of single
 /// events takes nothing away.
 #[test]

@@ -86,7 +86,7 @@ pub struct Merged<'a> {
 
 /// What is subtracted from the logit of a negative that stands for `copies` events, nats: its log
 /// q, less the logarithm by which its exponential counts so many times.
-pub(crate) fn offset_of(log_q: f32, copies: u32) -> f32 {
+fn offset_of(log_q: f32, copies: u32) -> f32 {
     log_q - (copies as f32).ln()
 }
 

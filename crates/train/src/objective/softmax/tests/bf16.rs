@@ -46,7 +46,7 @@ const SHAPES: [(usize, usize); 25] = {
     shapes
 };
 
-/// PerTower that bf16 can hold have exact scores, so loss and ranks are as good as in f32, and only
+/// Vectors that bf16 can hold have exact scores, so loss and ranks are as good as in f32, and only
 /// the weights' rounding is left in the gradients.
 #[test]
 fn rounding_the_operands_is_the_only_difference() {
