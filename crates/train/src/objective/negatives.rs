@@ -48,8 +48,8 @@ impl DrawnItems {
 
 /// Vectors of the items of past events, with the log q they had, first in first out (Wang et al.
 /// 2021). They have moved on since, so no gradient flows to them. A vector waits until its event
-/// has left the window of columns: no event is a negative twice. Each event has a vector of its own,
-/// whoever shares its item: the bank then reaches back equally far however the stream was cut.
+/// has left the window of columns: no event is a negative twice. Each event has a vector of its
+/// own, whoever shares its item: the bank then reaches back equally far however the stream was cut.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Bank {
     capacity: usize,
