@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
+use super::metrics::Beat;
 use super::stats::now_ms;
 use super::{Publication, Site};
 use crate::checkpoint::{Checkpoint, Section, Snapshot, Store};
@@ -43,6 +44,7 @@ pub(super) fn write_checkpoints(
         })?;
         site.metrics.checkpoint_seconds.observe(began.elapsed().as_secs_f64());
         site.clocks.checkpoint.store(now_ms(), Ordering::Relaxed);
+        site.clocks.beat(Beat::Durable);
         let path = checkpoint.path.display().to_string();
         tracing::info!(step = snapshot.step, path, "checkpoint");
         *durable.lock().expect("no holder of this lock can panic") = Some(snapshot.offsets);
@@ -131,6 +133,7 @@ pub(super) fn publish(
                 site.metrics.published_version_step.set(step);
                 let event_time = checkpoint.manifest.event_time_ms;
                 site.clocks.published.store(event_time, Ordering::Relaxed);
+                site.clocks.beat(Beat::Version);
                 tracing::info!(version, vectors, tombstones, "published");
                 last = Some(published);
             }

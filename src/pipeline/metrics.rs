@@ -81,6 +81,20 @@ label! {
     }
 }
 
+label! {
+    /// A stage of the line, by its last sign of life: `stage` of `millrace_stage_age_seconds`.
+    Beat {
+        /// The source looked for records.
+        Polled => "polled",
+        /// A batch was trained on.
+        Batch => "trained",
+        /// A checkpoint became durable.
+        Durable => "durable",
+        /// A version was published.
+        Version => "published",
+    }
+}
+
 /// Cut-offs of progressive recall: `k` of `millrace_recall`.
 pub(super) const RECALL_KS: [u32; 3] = [10, 50, 100];
 
@@ -114,6 +128,8 @@ pub struct Metrics {
     step_seconds: Histograms,
     recall: Gauges,
     event_age_seconds: Gauges,
+    stage_age_seconds: Gauges,
+    rejected_total: Counters,
     embedding_rows: IntGauges,
     embedding_evictions_total: Counters,
     /// Events of each batch that the trainer took.
@@ -158,6 +174,9 @@ impl Metrics {
         for &stage in Stage::ALL {
             metrics.event_age(stage).set(f64::NAN);
         }
+        for &beat in Beat::ALL {
+            metrics.stage_age(beat).set(0.0);
+        }
         for k in RECALL_KS {
             metrics.recall(k).set(f64::NAN);
         }
@@ -188,6 +207,12 @@ impl Metrics {
             ),
             recall: r.gauges("recall", "Recall before training.", &["k", "candidates"]),
             event_age_seconds: r.gauges("event_age_seconds", "Newest event's age.", &["stage"]),
+            stage_age_seconds: r.gauges(
+                "stage_age_seconds",
+                "Time since a stage's last sign of life.",
+                &["stage"],
+            ),
+            rejected_total: r.counters("rejected_total", "Records rejected.", &["reason"]),
             embedding_rows: r.int_gauges("embedding_rows", "Rows of a table.", &table),
             embedding_evictions_total: r.counters(
                 "embedding_evictions_total",
@@ -248,6 +273,16 @@ impl Metrics {
     /// Now minus the event time of the newest event at a stage.
     pub(super) fn event_age(&self, stage: Stage) -> Gauge {
         self.event_age_seconds.with_label_values(&[stage.spelt()])
+    }
+
+    /// Now minus a stage's last sign of life, or minus the start.
+    pub(super) fn stage_age(&self, beat: Beat) -> Gauge {
+        self.stage_age_seconds.with_label_values(&[beat.spelt()])
+    }
+
+    /// Records rejected for a reason.
+    pub(super) fn rejected(&self, reason: &str) -> Counter {
+        self.rejected_total.with_label_values(&[reason])
     }
 
     /// Rows that an embedding table holds.

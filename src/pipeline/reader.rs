@@ -1,11 +1,13 @@
 //! The source thread: it hands batches to the trainer, and keeps an observation for the log lines.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{SendTimeoutError, Sender};
 
+use super::metrics::Beat;
 use super::passes::Passes;
 use super::{Site, TICK};
 use crate::stream::source::{Next, Source};
@@ -62,9 +64,15 @@ pub(super) fn read(
     durable: &Mutex<Option<Offsets>>,
     outlook: &Outlook,
 ) -> Vec<(String, u64)> {
+    let mut shown = BTreeMap::new();
     let mut inside = false; // a window of which the trainer has a part
     while inside || !site.stop.load(Ordering::Relaxed) {
-        let message = match passes.next(TICK) {
+        let next = passes.next(TICK);
+        site.clocks.beat(Beat::Polled);
+        let away = passes.source.brokers_away();
+        site.health.set_waits_for(away.map(|why| format!("the brokers: {why}")));
+        show_rejected(site, &passes, &mut shown);
+        let message = match next {
             Ok(Next::Idle) => {
                 let waits_for = passes.source.waits_for();
                 outlook.set(show_lag(site, &passes.source), waits_for);
@@ -90,6 +98,14 @@ pub(super) fn read(
     }
     let reasons = passes.rejected_by_reason().into_iter();
     reasons.map(|(reason, count)| (reason.to_owned(), count)).collect()
+}
+
+/// Moves the counters of rejected records on to what the source has counted.
+fn show_rejected(site: &Site, passes: &Passes, shown: &mut BTreeMap<&'static str, u64>) {
+    for (reason, count) in passes.rejected_by_reason() {
+        let before = shown.insert(reason, count).unwrap_or(0);
+        site.metrics.rejected(reason).inc_by(count - before);
+    }
 }
 
 /// Sets the lag of each partition; their sum, once a partition's end is known.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use super::metrics::{Fate, Metrics, RECALL_KS, Stage};
+use super::metrics::{Beat, Fate, Metrics, RECALL_KS, Stage};
 use super::{Outlook, Site};
 use millrace_events::Batch;
 use millrace_train::evaluation::Recall;
@@ -22,12 +22,21 @@ const WINDOW_STEPS: usize = 50;
 const NONFINITE_IN_A_ROW_MAX: u32 = 8;
 
 /// Times that ages are computed from, ms since 1970; 0: not yet.
-#[derive(Default)]
 pub struct Clocks {
     pub(super) decoded: AtomicI64,
     pub(super) trained: AtomicI64,
     pub(super) published: AtomicI64,
     pub(super) checkpoint: AtomicI64,
+    /// Each stage's last sign of life, the start being one, by [`Beat`].
+    beats: [AtomicI64; 4],
+}
+
+impl Default for Clocks {
+    fn default() -> Clocks {
+        let zero = || AtomicI64::new(0);
+        let beats = std::array::from_fn(|_| AtomicI64::new(now_ms()));
+        Clocks { decoded: zero(), trained: zero(), published: zero(), checkpoint: zero(), beats }
+    }
 }
 
 impl Clocks {
@@ -48,6 +57,14 @@ impl Clocks {
             metrics.event_age(stage).set(age(clock));
         }
         metrics.checkpoint_age_seconds.set(age(&self.checkpoint));
+        for beat in [Beat::Polled, Beat::Batch, Beat::Durable, Beat::Version] {
+            metrics.stage_age(beat).set(age(&self.beats[beat as usize]));
+        }
+    }
+
+    /// A stage shows a sign of life.
+    pub(super) fn beat(&self, beat: Beat) {
+        self.beats[beat as usize].store(now_ms(), Ordering::Relaxed);
     }
 }
 
@@ -129,6 +146,7 @@ impl RunStats {
         let metrics = &site.metrics;
         metrics.events(Fate::Rejected).inc_by(batch.rejected);
         let Some(report) = report else { return };
+        site.clocks.beat(Beat::Batch);
         metrics.events(Fate::Trained).inc_by(batch.len() as u64);
         #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
         metrics.batch_events.observe(batch.len() as f64);

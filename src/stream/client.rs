@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::anyhow;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, ConsumerContext};
-use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, OwnedMessage};
 use rdkafka::producer::{BaseProducer, ProducerContext};
 use rdkafka::{ClientContext, TopicPartitionList};
@@ -170,7 +170,7 @@ impl ClientContext for Watch {
 
     fn error(&self, error: KafkaError, reason: &str) {
         // Reaching the end of a partition is no error, only librdkafka's way to say it.
-        if !matches!(error, KafkaError::Global(rdkafka::types::RDKafkaErrorCode::PartitionEOF)) {
+        if !matches!(error, KafkaError::Global(RDKafkaErrorCode::PartitionEOF)) {
             self.errors.note(&error, reason);
         }
     }
@@ -189,6 +189,10 @@ fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     tracing::debug!(?level, facility, "librdkafka: {message}");
 }
 
+/// A refused connection is as long a sign that the brokers are away: librdkafka repeats the same
+/// error every 30 s.
+const ALL_DOWN_RECENT: Duration = Duration::from_secs(45);
+
 /// Errors that librdkafka retries by itself: the last one is kept, and one in a while is logged.
 #[derive(Debug, Default)]
 pub(crate) struct Errors {
@@ -197,6 +201,8 @@ pub(crate) struct Errors {
 
 #[derive(Debug, Default)]
 struct ErrorState {
+    /// librdkafka said that no broker can be reached, and nothing has come since.
+    all_down: bool,
     last: String,
     noted: Option<Instant>,
     warned: Option<Instant>,
@@ -207,6 +213,7 @@ impl Errors {
     fn note(&self, error: &KafkaError, reason: &str) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.last = format!("{error}: {reason}");
+        state.all_down |= error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown);
         state.noted = Some(Instant::now());
         if state.warned.is_some_and(|at| at.elapsed() < WARN_EVERY) {
             state.unwarned += 1;
@@ -222,6 +229,19 @@ impl Errors {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let age = state.noted?.elapsed();
         (age <= within).then(|| (state.last.clone(), age))
+    }
+
+    /// Notes that a broker has answered.
+    pub(crate) fn answered(&self) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).all_down = false;
+    }
+
+    /// The last error, if no broker can be reached. librdkafka says so once, and from then on at
+    /// least every 30 s that a connection was refused.
+    pub(crate) fn all_down(&self) -> Option<String> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let recent = state.noted.is_some_and(|at| at.elapsed() < ALL_DOWN_RECENT);
+        (state.all_down && recent).then(|| state.last.clone())
     }
 
     /// The last error with its reason, for a message.

@@ -190,6 +190,9 @@ impl Source {
             self.lanes.wait(wait);
             return Ok(());
         }
+        if !parts.is_empty() || matches!(stopped, Some(KafkaError::PartitionEOF(_))) {
+            self.topic.consumer.context().errors.answered();
+        }
         // Records that came before an end or an error are taken before it.
         for part in parts {
             self.intake.take(part, &mut self.dead)?;
@@ -286,6 +289,11 @@ impl Source {
             Some((partition, (high - next).max(0)))
         };
         offsets.iter().filter_map(lag).collect()
+    }
+
+    /// Why no broker can be reached, if none can.
+    pub fn brokers_away(&self) -> Option<String> {
+        self.topic.consumer.context().errors.all_down()
     }
 
     /// Says in words, for a person, why there is no next batch yet. If the brokers lately gave

@@ -10,6 +10,8 @@ use axum::http::StatusCode;
 pub struct Health {
     ready: AtomicBool,
     phase: Mutex<&'static str>,
+    /// What a process that has begun waits for, and cannot go on without.
+    waits_for: Mutex<Option<String>>,
     failure: OnceLock<String>,
 }
 
@@ -29,6 +31,11 @@ impl Health {
     /// Names what the process is busy with; `/readyz` shows it until the process is ready.
     pub fn set_phase(&self, phase: &'static str) {
         *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = phase;
+    }
+
+    /// Says what the process cannot go on without, if there is such a thing; `/readyz` shows it.
+    pub fn set_waits_for(&self, what: Option<String>) {
+        *self.waits_for.lock().unwrap_or_else(PoisonError::into_inner) = what;
     }
 
     /// Turns `/healthz` to 503 for good. The first reason stays: later ones tend to follow from it.
@@ -56,7 +63,11 @@ impl Health {
             return self.healthz();
         }
         if self.ready.load(Ordering::Relaxed) {
-            return (StatusCode::OK, "ready\n".to_owned());
+            let waits_for = self.waits_for.lock().unwrap_or_else(PoisonError::into_inner);
+            return match &*waits_for {
+                None => (StatusCode::OK, "ready\n".to_owned()),
+                Some(what) => (StatusCode::SERVICE_UNAVAILABLE, format!("waits for {what}\n")),
+            };
         }
         let phase = *self.phase.lock().unwrap_or_else(PoisonError::into_inner);
         let phase = if phase.is_empty() { "the process" } else { phase };

@@ -19,8 +19,8 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
 
 /// Content type of the Prometheus text format, as Prometheus asks for it.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4";
-const INDEX: &str = "millrace\n\n/metrics  Prometheus text format\n/healthz  200 unless a person \
-                     must act\n/readyz   200 when training, else what it waits for\n";
+const INDEX: &str = "millrace\n\n/metrics  Prometheus text format\n/livez    200 unless a person \
+                     must act (/healthz is the same)\n/readyz   200 when training, else what it waits for\n";
 
 /// Serves `/metrics`, `/healthz`, `/readyz` and a text index until `shutdown` resolves, then waits
 /// at most `SHUTDOWN_GRACE` for open requests. `scrape` renders the metrics, ages as of now; it
@@ -63,7 +63,8 @@ fn routes(health: Arc<Health>, scrape: impl Fn() -> String + Send + Sync + 'stat
     Router::new()
         .route("/", get(|| async { INDEX }))
         .route("/metrics", get(metrics))
-        .route("/healthz", get(healthz))
+        .route("/healthz", get(healthz.clone()))
+        .route("/livez", get(healthz))
         .route("/readyz", get(readyz))
 }
 
@@ -135,6 +136,12 @@ mod tests {
         let (status, answer) = server.get("/readyz");
         assert_eq!((status, body(&answer)), (503, "starting: restoring the checkpoint\n"));
         health.set_ready(true);
+        assert_eq!(server.get("/readyz").0, 200);
+        health.set_waits_for(Some("the brokers: none answers".to_owned()));
+        let (status, answer) = server.get("/readyz");
+        assert_eq!((status, body(&answer)), (503, "waits for the brokers: none answers\n"));
+        assert_eq!(server.get("/livez").0, 200, "a restart would not help");
+        health.set_waits_for(None);
         assert_eq!(server.get("/readyz").0, 200);
         let (status, answer) = server.get("/healthz");
         assert_eq!((status, body(&answer)), (200, "ok\n"));
