@@ -19,8 +19,12 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
 
 /// Content type of the Prometheus text format, as Prometheus asks for it.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4";
-const INDEX: &str = "millrace\n\n/metrics  Prometheus text format\n/livez    200 unless a person \
-                     must act (/healthz is the same)\n/readyz   200 when training, else what it waits for\n";
+const INDEX: &str = "millrace
+
+/metrics  Prometheus text format
+/livez    200 unless a person must act (/healthz is the same)
+/readyz   200 when training, else what it waits for
+";
 
 /// Serves `/metrics`, `/healthz`, `/readyz` and a text index until `shutdown` resolves, then waits
 /// at most `SHUTDOWN_GRACE` for open requests. `scrape` renders the metrics, ages as of now; it
