@@ -79,6 +79,7 @@ fn buckets_reach_from_a_gather_to_a_slow_step() {
 fn the_dashboard_shows_every_metric_and_no_other() {
     let metrics = metrics();
     metrics.lag("interactions", 3).set(7);
+    metrics.rejected("not_json");
     let text = metrics.render();
     assert!(text.contains("millrace_consumer_lag{partition=\"3\",topic=\"interactions\"} 7"));
     let shown = families(include_str!("../../../dashboards/trainer.json"));
