@@ -16,6 +16,9 @@ const DRIFT_NATS: f32 = 6.0;
 /// Steps of the stored evidence in a nat: `DRIFT_NATS` times this fits an i8.
 const DRIFT_SCALE: f32 = 16.0;
 
+/// The most that is kept, since more would not fit.
+const DRIFT_MOST: f32 = i8::MAX as f32 / DRIFT_SCALE;
+
 /// An item silent while this many copies of it were due has stopped: by chance once in `e^8 =
 /// 3,000` hits.
 const SILENT_COPIES: f32 = 8.0;
@@ -130,12 +133,19 @@ impl Slot {
             // Another id of this bucket was here in this update, or the same one within the tick:
             // the copies belong to the same hit.
             self.count += rate(rule.alpha, self.hits) * copies;
+            if self.hits > 1 {
+                // They were due with the hit. Left out of the evidence, they would pass for copies
+                // that never came, and heads of a finely cut stream would start afresh for ever.
+                (_, self.drift) = self.drifted(0.0, copies);
+            }
             return;
         }
         if self.hits > 1 {
             let (drifted, drift) = self.drifted(gap, copies);
             self.drift = if drifted { 0 } else { drift };
-            self.hits = if drifted { 1 } else { self.hits };
+            if drifted {
+                self.start_afresh(gap, copies);
+            }
         }
         let mean = blend(self.gap, gap, rate(rule.alpha, self.hits));
         // This only undoes rounding: no gap is shorter than a tick, nor is a mean.
@@ -144,6 +154,17 @@ impl Slot {
         self.hits = self.hits.saturating_add(1).min(rule.hits_max);
         self.count = blend(self.count, copies, rate(rule.alpha, self.hits));
         self.last_tick = tick as u32;
+    }
+
+    /// Forgets what is known but for the mean count, which goes on as a single hit. It was of the
+    /// old gaps: copies a hit are fewer where a stream is cut finer, and 17 a batch are not 17 in a
+    /// sixteenth of one. So it first moves to what was due in the new gap, but no farther than to
+    /// the copies that came.
+    #[cold]
+    fn start_afresh(&mut self, gap: f32, copies: f32) {
+        let due = self.count / self.gap * gap;
+        self.count = due.clamp(self.count.min(copies), self.count.max(copies));
+        self.hits = 1;
     }
 
     /// The drift guard: whether the hits since the frequency last looked steady say that it has
@@ -164,7 +185,8 @@ impl Slot {
         let back = if back > 0.0 { -back } else { 0.0 };
         let after = if after > 0.0 { after } else { back };
         let evidence = if falling { -after } else { after };
-        (evidence.abs() > DRIFT_NATS, round(evidence * DRIFT_SCALE))
+        let kept = evidence.clamp(-DRIFT_MOST, DRIFT_MOST);
+        (evidence.abs() > DRIFT_NATS, round(kept * DRIFT_SCALE))
     }
 
     /// Gap to divide by, in batches, and copies per hit, as they stand `now`.

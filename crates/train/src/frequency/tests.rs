@@ -641,6 +641,39 @@ fn the_drift_guard_is_seldom_wrong_and_quick_when_right() {
     }
 }
 
+/// One event an update: copies that come within a tick are evidence like all others.
+#[test]
+fn the_drift_guard_is_as_seldom_wrong_in_a_finely_cut_stream() {
+    let rule = Rule::new(Mode::Default, 0.001, 100.0);
+    let mut random = SplitMix::new(2);
+    for share in [0.02, 0.1, 0.3] {
+        let (mut slot, mut alarms) = (Slot::default(), 0);
+        for event in 1..=400_000u64 {
+            if uniform(&mut random) < share {
+                let hits = slot.hits;
+                slot.observe(&rule, event * TICKS / 1024, 1);
+                alarms += u32::from(slot.hits < hits);
+            }
+        }
+        let hits = (share * 400_000.0) as u32;
+        assert!(alarms <= hits / 1000, "{alarms} false alarms in {hits} hits at {share}");
+    }
+}
+
+/// A head of 17 copies a batch of 1,024 goes on in batches of 64, and the guard is wrong about it:
+/// the frequency must come through.
+#[test]
+fn a_false_alarm_after_the_batches_shrank_keeps_the_frequency() {
+    let rule = Rule::new(Mode::Default, 0.001, 100.0);
+    let mut slot = Slot::default();
+    (1..=200).for_each(|batch| slot.observe(&rule, batch * TICKS, 17));
+    slot.drift = i8::MAX;
+    slot.observe(&rule, 200 * TICKS + TICKS / 16, 1);
+    assert_eq!(slot.hits, 2, "the guard believed it");
+    let rate = slot.count / slot.gap;
+    assert!((rate - 17.0).abs() < 2.0, "{rate} copies a batch");
+}
+
 #[test]
 fn auto_takes_the_slowest_rate_in_peace_and_a_fast_one_in_a_storm() {
     // 50 items, each of its own frequency; in the storm it is redrawn from step to step, a little.
