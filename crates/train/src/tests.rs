@@ -317,7 +317,7 @@ fn past_vectors_are_of_as_many_events_whether_or_not_items_share_a_column() {
         let mut random = SplitMix::new(7);
         let mut step = |seed: u64| {
             // A third of the events are of one item.
-            let item = |draw: u64| if draw % 3 == 0 { 0 } else { draw / 3 % 30 };
+            let item = |draw: u64| if draw.is_multiple_of(3) { 0 } else { draw / 3 % 30 };
             let names: Vec<String> =
                 (0..64).map(|_| format!("item {}", item(random.next_u64()))).collect();
             let events =
