@@ -154,6 +154,10 @@ pub struct Metrics {
     /// Steps skipped because the loss or a gradient was not finite.
     pub(super) nonfinite_steps_total: Counter,
     /// Memory the training device holds, host tables excluded.
+    #[cfg_attr(
+        not(feature = "gpu"),
+        expect(dead_code, reason = "the series is there all the same")
+    )]
     pub(super) device_memory_bytes: IntGauge,
 }
 

@@ -259,10 +259,9 @@ fn text(payload: Option<&[u8]>) -> Result<&str, DecodeError> {
     if payload.trim_ascii().is_empty() {
         return Err(DecodeError::Empty);
     }
-    if payload[0] != b'{' || payload.get(1) == Some(&0) {
-        if let Some(what) = foreign::name(payload) {
-            return Err(DecodeError::Foreign { what });
-        }
+    let odd = payload[0] != b'{' || payload.get(1) == Some(&0);
+    if odd && let Some(what) = foreign::name(payload) {
+        return Err(DecodeError::Foreign { what });
     }
     std::str::from_utf8(payload)
         .map_err(|error| DecodeError::InvalidUtf8 { at: error.valid_up_to() })

@@ -437,7 +437,7 @@ fn a_mark_of_utf_8_is_passed_over_and_other_things_are_named() {
         (br#"[{"u": 1, "i": 2}]"#, "not_object", "one record for each"),
     ];
     for (value, reason, words) in values {
-        let error = read(&mut ids, Some(value), Some(7)).err().expect("rejected");
+        let error = read(&mut ids, Some(value), Some(7)).expect_err("rejected");
         assert_eq!(error.reason(), reason, "{error}");
         assert!(error.to_string().contains(words), "{error}");
     }
@@ -448,10 +448,10 @@ fn a_mark_of_utf_8_is_passed_over_and_other_things_are_named() {
 fn odd_ids_are_named() {
     let mut ids = mapping(&format!("{IDS}kafka.id_bytes_max = 8\n"));
     assert!(decode(&mut ids, &json!({"u": 1, "i": "12345678"})).is_ok());
-    let error = decode(&mut ids, &json!({"u": 1, "i": "123456789"})).err().expect("too long");
+    let error = decode(&mut ids, &json!({"u": 1, "i": "123456789"})).expect_err("too long");
     assert_eq!(error.reason(), "id_too_long");
     let words = "field `i` is an id of 9 bytes; kafka.id_bytes_max is 8";
     assert_eq!(error.to_string(), words);
-    let error = decode(&mut ids, &json!({"u": 17.0, "i": "x"})).err().expect("no id");
+    let error = decode(&mut ids, &json!({"u": 17.0, "i": "x"})).expect_err("no id");
     assert!(error.to_string().contains("decimal point"), "{error}");
 }
