@@ -3,7 +3,9 @@
 //! Owns the names (a contract with dashboards and alerts), the labels as types, and the buckets.
 //! Must never know: what a value means to the model; whoever measured it sets it here.
 
+use super::unusable;
 use crate::config::Config;
+use crate::stream::decode::REASONS;
 use crate::telemetry::{
     Counter, Counters, Gauge, Gauges, Histogram, Histograms, IntGauge, IntGauges, Registry,
 };
@@ -177,6 +179,9 @@ impl Metrics {
         }
         for &stage in Stage::ALL {
             metrics.event_age(stage).set(f64::NAN);
+        }
+        for reason in REASONS.into_iter().chain([unusable::REASON]) {
+            metrics.rejected(reason);
         }
         for &beat in Beat::ALL {
             metrics.stage_age(beat).set(0.0);

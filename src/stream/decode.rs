@@ -13,7 +13,7 @@ use crate::config::{
     Config, FeatureConfig, FeatureKind, MissingReward, Reject, RewardConfig, TimeUnit,
 };
 
-pub use error::DecodeError;
+pub use error::{DecodeError, REASONS};
 use millrace_events::{Column, Events, id_key};
 
 pub(crate) use scan::{FieldPlace, FieldValues, Fields, Raw};

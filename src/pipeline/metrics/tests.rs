@@ -79,7 +79,6 @@ fn buckets_reach_from_a_gather_to_a_slow_step() {
 fn the_dashboard_shows_every_metric_and_no_other() {
     let metrics = metrics();
     metrics.lag("interactions", 3).set(7);
-    metrics.rejected("not_json");
     let text = metrics.render();
     assert!(text.contains("millrace_consumer_lag{partition=\"3\",topic=\"interactions\"} 7"));
     let shown = families(include_str!("../../../dashboards/trainer.json"));
@@ -115,7 +114,6 @@ fn series(page: &str) -> BTreeMap<String, (String, BTreeSet<String>)> {
 fn the_reference_of_metrics_is_the_registry() {
     let metrics = metrics();
     metrics.lag("clicks", 0).set(0);
-    metrics.rejected("tombstone");
     let page = include_str!("../../../docs/reference/metrics.md");
     let mut listed = BTreeMap::new();
     for row in page.lines().filter_map(|line| line.strip_prefix("| `")) {

@@ -95,6 +95,23 @@ pub enum DecodeError {
     },
 }
 
+/// Every [`DecodeError::reason`], so that each has a counter before the first such record.
+pub const REASONS: [&str; 13] = [
+    "tombstone",
+    "empty",
+    "too_large",
+    "foreign",
+    "id_too_long",
+    "invalid_utf8",
+    "not_json",
+    "not_object",
+    "missing_field",
+    "wrong_type",
+    "bad_number",
+    "bad_timestamp",
+    "wrong_length",
+];
+
 impl DecodeError {
     /// The path of the field that is wrong, if it is one field.
     pub fn field(&self) -> Option<&str> {

@@ -455,3 +455,16 @@ fn odd_ids_are_named() {
     let error = decode(&mut ids, &json!({"u": 17.0, "i": "x"})).expect_err("no id");
     assert!(error.to_string().contains("decimal point"), "{error}");
 }
+
+/// The dead-letter topic's reference and the counters name the same reasons.
+#[test]
+fn each_reason_is_listed() {
+    let page = include_str!("../../../docs/reference/topics.md");
+    for reason in REASONS {
+        assert!(page.contains(&format!("`{reason}`")), "docs/reference/topics.md lacks {reason}");
+    }
+    let source = include_str!("error.rs");
+    let given = source.matches("=> \"").count();
+    assert_eq!(given, REASONS.len(), "a reason is given that REASONS lacks");
+    assert!(REASONS.iter().all(|reason| source.contains(&format!("=> \"{reason}\""))));
+}
