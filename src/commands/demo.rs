@@ -221,11 +221,8 @@ impl Demo {
         let plan =
             RunPlan { publication: Publication::Complete, ..RunPlan::live(Position::Earliest) };
         let run = pipeline::run(&site, &plan, &mut |trainer, _| {
-            trained
-                .store(trainer.progress().events + trainer.progress().rejected, Ordering::Relaxed);
-            if trainer.progress().events + trainer.progress().rejected >= self.events
-                || interrupted.load(Ordering::Relaxed)
-            {
+            trained.store(trainer.progress().records(), Ordering::Relaxed);
+            if trainer.progress().records() >= self.events || interrupted.load(Ordering::Relaxed) {
                 stop.store(true, Ordering::Relaxed);
             }
         });

@@ -81,8 +81,7 @@ pub(super) fn run(args: &ReplayArgs) -> anyhow::Result<()> {
     let summary = pipeline::run(&site, &plan, &mut |trainer, stats| {
         let progress =
             progress.get_or_insert_with(|| ProgressLine::new("replay", stats.total, "events"));
-        let records =
-            trainer.progress().events + trainer.progress().rejected - stats.records_before;
+        let records = trainer.progress().records() - stats.records_before;
         progress.set(records, || match args.passes {
             1 => report::message(stats),
             passes => {

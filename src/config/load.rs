@@ -166,22 +166,27 @@ fn shown(text: &str) -> String {
 fn properties_as_texts(table: &mut Table) {
     let Some(Value::Table(kafka)) = table.get_mut("kafka") else { return };
     let Some(Value::Table(properties)) = kafka.get_mut("properties") else { return };
-    let mut flat = Table::new();
-    flatten("", std::mem::take(properties), &mut flat);
-    *properties = flat;
+    let as_text = |value: Value| match value {
+        Value::Integer(_) | Value::Float(_) | Value::Boolean(_) => Value::String(value.to_string()),
+        other => other,
+    };
+    let texts = leaves(std::mem::take(properties)).into_iter();
+    *properties = texts.map(|(key, value)| (key, as_text(value))).collect();
 }
 
-fn flatten(path: &str, table: Table, out: &mut Table) {
+/// The values of a table and of the tables in it, each with its dotted path.
+pub(crate) fn leaves(table: Table) -> Vec<(String, Value)> {
+    let mut found = Vec::new();
     for (key, value) in table {
-        let path = format!("{path}{key}");
         match value {
-            Value::Table(table) => flatten(&format!("{path}."), table, out),
-            Value::Integer(_) | Value::Float(_) | Value::Boolean(_) => {
-                out.insert(path, Value::String(value.to_string()));
+            Value::Table(inner) => {
+                let below = leaves(inner).into_iter();
+                found.extend(below.map(|(path, value)| (format!("{key}.{path}"), value)));
             }
-            other => drop(out.insert(path, other)),
+            value => found.push((key, value)),
         }
     }
+    found
 }
 
 /// serde stops at the first wrong type. Taking the offending key out and parsing again finds the

@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 pub use alpha::Alpha;
 pub use features::*;
+pub(crate) use load::leaves;
 pub use load::{Fault, Faults};
 pub use training::*;
 pub(crate) use validate::BAG_LENGTH;

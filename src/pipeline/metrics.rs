@@ -20,7 +20,7 @@ macro_rules! label {
         }
 
         impl $name {
-            const ALL: &[$name] = &[$($name::$value),+];
+            pub(super) const ALL: &[$name] = &[$($name::$value),+];
 
             fn spelt(self) -> &'static str {
                 match self {

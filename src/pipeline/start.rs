@@ -10,7 +10,7 @@ use anyhow::{Context, anyhow, bail};
 use super::passes::Passes;
 use super::{RunPlan, Site};
 use crate::checkpoint::{self, Checkpoint, Manifest, Store};
-use crate::config::Config;
+use crate::config::{Config, leaves};
 use crate::stream::position::Range;
 use crate::stream::topic::Topic;
 use crate::stream::verdict;
@@ -200,10 +200,9 @@ fn moved_objective(saved: &Config, config: &Config) -> Option<String> {
 /// Keys whose values differ between two texts in TOML, with their paths.
 fn difference(old: &str, new: &str) -> String {
     let [old, new] = [old, new].map(|text| {
-        let mut values = BTreeMap::new();
         let table: toml::Table = toml::from_str(text).expect("a config of our own is TOML");
-        flatten("", &table, &mut values);
-        values
+        let values = leaves(table).into_iter().map(|(key, value)| (key, value.to_string()));
+        values.collect::<BTreeMap<String, String>>()
     });
     let only = |a: &BTreeMap<String, String>, b: &BTreeMap<String, String>, mark: &str| {
         let differs = a.iter().filter(|(key, value)| b.get(*key) != Some(*value));
@@ -212,16 +211,6 @@ fn difference(old: &str, new: &str) -> String {
     let mut lines: Vec<String> = only(&old, &new, "-");
     lines.extend(only(&new, &old, "+"));
     lines.join("\n")
-}
-
-fn flatten(path: &str, table: &toml::Table, out: &mut BTreeMap<String, String>) {
-    for (key, value) in table {
-        let path = format!("{path}{key}");
-        match value {
-            toml::Value::Table(table) => flatten(&format!("{path}."), table, out),
-            value => drop(out.insert(path, value.to_string())),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ pub struct Clocks {
     pub(super) published: AtomicI64,
     pub(super) checkpoint: AtomicI64,
     /// Each stage's last sign of life, the start being one, by [`Beat`].
-    beats: [AtomicI64; 4],
+    beats: [AtomicI64; Beat::ALL.len()],
 }
 
 impl Default for Clocks {
@@ -57,7 +57,7 @@ impl Clocks {
             metrics.event_age(stage).set(age(clock));
         }
         metrics.checkpoint_age_seconds.set(age(&self.checkpoint));
-        for beat in [Beat::Polled, Beat::Batch, Beat::Durable, Beat::Version] {
+        for &beat in Beat::ALL {
             metrics.stage_age(beat).set(age(&self.beats[beat as usize]));
         }
     }
@@ -108,7 +108,7 @@ impl RunStats {
             nonfinite_in_a_row: 0,
             whole: true,
             step_before: trainer.progress().step,
-            records_before: trainer.progress().events + trainer.progress().rejected,
+            records_before: trainer.progress().records(),
             total,
             outlook: Arc::default(),
             evictions: trainer.state().model.tables.iter().map(|table| table.evictions()).collect(),

@@ -15,6 +15,11 @@ fn site(broker: &Broker, directory: &tempfile::TempDir) -> Site {
     config.checkpoint.directory = directory.path().display().to_string();
     config.publish.topic = String::new();
     config.batch.linger_ms = 50;
+    site_of(config)
+}
+
+/// A run of `config` on the CPU, with nobody outside.
+pub(super) fn site_of(config: Config) -> Site {
     Site {
         metrics: Arc::new(Metrics::new(&config)),
         config,

@@ -191,6 +191,7 @@ fn advice() -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use rdkafka::message::OwnedMessage;
     use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
     use super::*;
@@ -214,35 +215,34 @@ mod tests {
         broker.cluster.request_errors(RDKafkaApiKey::Produce, &[error]);
     }
 
-    #[test]
-    fn a_letter_the_broker_finds_too_large_is_sent_again_cut() {
+    /// What arrives of a letter of `bytes` bytes that the broker finds too large so many times.
+    fn refused_for_its_size(bytes: usize, times: usize) -> OwnedMessage {
         let broker = Broker::new(1);
-        refuse(&broker, RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE);
-        let whole = vec![b'x'; TRUNCATED_BYTES[0] + 1];
+        let error = RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE;
+        broker.cluster.request_errors(RDKafkaApiKey::Produce, &vec![error; times]);
+        let whole = vec![b'x'; bytes];
         let mut dead = open(&broker);
         dead.send(&Letter { payload: Some(&whole), ..BAD }).expect("queued");
         dead.flush().expect("delivered in the end");
-        let letters = broker.read("dead");
-        let [letter] = letters.as_slice() else { panic!("{} letters", letters.len()) };
+        let mut letters = broker.read("dead");
+        assert_eq!(letters.len(), 1);
+        letters.remove(0)
+    }
+
+    #[test]
+    fn a_letter_the_broker_finds_too_large_is_sent_again_cut() {
+        let letter = refused_for_its_size(TRUNCATED_BYTES[0] + 1, 1);
         assert_eq!(letter.payload().map(<[u8]>::len), Some(TRUNCATED_BYTES[0]));
-        assert_eq!(header(letter, "truncated"), Some((TRUNCATED_BYTES[0] + 1).to_string()));
-        assert_eq!(header(letter, "offset").as_deref(), Some("9"));
+        assert_eq!(header(&letter, "truncated"), Some((TRUNCATED_BYTES[0] + 1).to_string()));
+        assert_eq!(header(&letter, "offset").as_deref(), Some("9"));
     }
 
     /// Headers alone in the end, the length as it was once; no crash loop.
     #[test]
     fn a_letter_is_cut_until_the_broker_takes_it() {
-        let broker = Broker::new(1);
-        let error = RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE;
-        broker.cluster.request_errors(RDKafkaApiKey::Produce, &[error; 3]);
-        let whole = vec![b'x'; TRUNCATED_BYTES[0] + 1];
-        let mut dead = open(&broker);
-        dead.send(&Letter { payload: Some(&whole), ..BAD }).expect("queued");
-        dead.flush().expect("delivered in the end");
-        let letters = broker.read("dead");
-        let [letter] = letters.as_slice() else { panic!("{} letters", letters.len()) };
+        let letter = refused_for_its_size(TRUNCATED_BYTES[0] + 1, 3);
         assert_eq!(letter.payload().map_or(0, <[u8]>::len), 0);
-        assert_eq!(header(letter, "truncated"), Some(whole.len().to_string()));
+        assert_eq!(header(&letter, "truncated"), Some((TRUNCATED_BYTES[0] + 1).to_string()));
     }
 
     #[test]

@@ -202,9 +202,7 @@ impl Mapping {
             None => (rule.scale * value).clamp(rule.min, rule.max),
         })
     }
-}
 
-impl Mapping {
     /// The number in `field`, if it is there.
     fn number(&self, field: &Field) -> Result<Option<f32>, DecodeError> {
         match self.found.get(field.place) {

@@ -190,17 +190,19 @@ impl Outbox {
     fn wait(&self, wait: &mut Standstill) -> Result<(), SendError> {
         self.producer.poll(POLL);
         let deliveries = self.producer.context();
+        let over = match &self.patience {
+            Patience::Bounded => wait.is_over(deliveries),
+            Patience::UntilStopped(stop) => stop.load(Ordering::Relaxed),
+        };
+        if !over {
+            return Ok(());
+        }
         let (brokers, last) = (self.brokers.clone(), deliveries.last_error());
         let waiting = self.sent - deliveries.done();
-        match &self.patience {
-            Patience::Bounded if wait.is_over(deliveries) => {
-                Err(SendError::Stuck { waiting, brokers, last })
-            }
-            Patience::UntilStopped(stop) if stop.load(Ordering::Relaxed) => {
-                Err(SendError::Stopped { waiting, brokers, last })
-            }
-            Patience::Bounded | Patience::UntilStopped(_) => Ok(()),
-        }
+        Err(match self.patience {
+            Patience::Bounded => SendError::Stuck { waiting, brokers, last },
+            Patience::UntilStopped(_) => SendError::Stopped { waiting, brokers, last },
+        })
     }
 
     /// The records that failed since the last call, as an error.

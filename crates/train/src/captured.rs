@@ -1,17 +1,17 @@
 //! The state as of one step, at once or copied over the steps that follow.
 //!
-//! Owns who encodes what: tables, estimator, histories and corpus, which
-//! are nearly all of it, are copied in shares; all else at once. Histories and corpus are shared by
-//! pointer and encoded by whoever writes the checkpoint.
+//! Owns who encodes what, and the order of the sections. Tables, estimator, histories and corpus,
+//! which are nearly all of it, are copied in shares; all else at once. Histories and corpus are
+//! shared by pointer and encoded by whoever writes the checkpoint.
 
 use crate::capture::Capture;
 use crate::memory::copying::CAPTURE_POINTERS_A_STEP;
 use crate::memory::corpus::CapturedCorpus;
 use crate::memory::history::CapturedHistories;
-use crate::model::section_of_table;
+use crate::model::{Model, section_of_table};
 use crate::progress::Progress;
 use crate::state::State;
-use crate::table::CAPTURE_BLOCKS_A_STEP;
+use crate::table::{CAPTURE_BLOCKS_A_STEP, Table};
 
 /// The state as of one step.
 pub struct Captured {
@@ -28,16 +28,12 @@ pub struct Captured {
 impl Captured {
     /// `state` as it is now, all of it at once.
     pub(crate) fn whole(state: &State) -> Self {
-        let mut sections = state.model.small_sections();
-        sections.push(("frequency".to_owned(), state.frequency.save()));
-        sections.extend(state.column_sections());
-        for (name, table) in state.model.encoder.tables.iter().zip(&state.model.tables) {
-            sections.push((section_of_table(name), table.save()));
-        }
+        let Model { encoder, tables, .. } = &state.model;
+        let tables = encoder.tables.iter().zip(tables.iter().map(Table::save));
         Self {
             progress: state.progress.clone(),
             finite: state.model.is_finite(),
-            sections,
+            sections: in_order(Small::of(state), state.frequency.save(), tables),
             histories: state.histories.capture(),
             corpus: state.corpus.capture(),
         }
@@ -53,13 +49,38 @@ impl Captured {
     }
 }
 
+/// Name and bytes of the sections that are small enough to be encoded at once.
+struct Small {
+    model: Vec<(String, Vec<u8>)>,
+    columns: Vec<(String, Vec<u8>)>,
+}
+
+impl Small {
+    fn of(state: &State) -> Self {
+        Self { model: state.model.small_sections(), columns: state.column_sections() }
+    }
+}
+
+/// All sections that are encoded, in the order that a checkpoint's digest takes them in. `tables`
+/// are the tables' names and bytes.
+fn in_order<'a>(
+    small: Small,
+    frequency: Vec<u8>,
+    tables: impl Iterator<Item = (&'a String, Vec<u8>)>,
+) -> Vec<(String, Vec<u8>)> {
+    let mut sections = small.model;
+    sections.push(("frequency".to_owned(), frequency));
+    sections.extend(small.columns);
+    sections.extend(tables.map(|(name, bytes)| (section_of_table(name), bytes)));
+    sections
+}
+
 /// A copy of the state under way: each part is `None` until it is complete.
 pub(crate) struct Capturing {
     progress: Progress,
     /// All that is known of it so far.
     finite: bool,
-    model: Vec<(String, Vec<u8>)>,
-    columns: Vec<(String, Vec<u8>)>,
+    small: Small,
     frequency: Option<Vec<u8>>,
     /// By table.
     tables: Vec<Option<Vec<u8>>>,
@@ -77,8 +98,7 @@ impl Capturing {
         Self {
             progress: state.progress.clone(),
             finite: state.model.towers.is_finite(),
-            model: state.model.small_sections(),
-            columns: state.column_sections(),
+            small: Small::of(state),
             frequency: None,
             tables: vec![None; state.model.tables.len()],
             histories: None,
@@ -105,16 +125,11 @@ impl Capturing {
 
     /// The copy, if it is complete; `tables` are the tables' names.
     pub(crate) fn finish(self, tables: &[String]) -> Option<Captured> {
-        let mut sections = self.model;
-        sections.push(("frequency".to_owned(), self.frequency?));
-        sections.extend(self.columns);
-        for (name, bytes) in tables.iter().zip(self.tables) {
-            sections.push((section_of_table(name), bytes?));
-        }
+        let bytes: Option<Vec<Vec<u8>>> = self.tables.into_iter().collect();
         Some(Captured {
             progress: self.progress,
             finite: self.finite,
-            sections,
+            sections: in_order(self.small, self.frequency?, tables.iter().zip(bytes?)),
             histories: self.histories?,
             corpus: self.corpus?,
         })

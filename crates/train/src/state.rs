@@ -11,8 +11,7 @@ use crate::model::Model;
 use crate::objective::Objective;
 use crate::placement::Placement;
 use crate::progress::Progress;
-use crate::saved::Damaged;
-use crate::saved::ReadSection;
+use crate::saved::{Damaged, ReadSection};
 use crate::settings::TrainSettings;
 use millrace_events::Batch;
 

@@ -1,14 +1,8 @@
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-
 use anyhow::bail;
 
-use super::super::Clocks;
 use super::super::line::StopOnPanic;
+use super::super::tests::site_of;
 use super::*;
-use crate::pipeline::Metrics;
-use crate::telemetry::Health;
-use millrace_train::placement::Placement;
 use millrace_train::{Progress, Trainer};
 
 /// Longer than anything takes on a busy machine; only a failing test waits for it.
@@ -21,14 +15,7 @@ fn site(directory: &tempfile::TempDir) -> Site {
     config.publish.every_checkpoints = 1;
     config.checkpoint.directory = directory.path().display().to_string();
     config.kafka.properties.insert("sasl.password".into(), "open sesame".into());
-    Site {
-        metrics: Arc::new(Metrics::new(&config)),
-        config,
-        placement: Placement::Cpu,
-        health: Arc::new(Health::new()),
-        stop: Arc::new(AtomicBool::new(false)),
-        clocks: Arc::new(Clocks::default()),
-    }
+    site_of(config)
 }
 
 struct Outcome {

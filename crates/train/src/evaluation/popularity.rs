@@ -7,8 +7,7 @@
 
 use crate::frequency::{Frequency, Meaning};
 use crate::objective::temperature::Temperature;
-use crate::saved::Damaged;
-use crate::saved::ReadSection;
+use crate::saved::{Damaged, ReadSection};
 use crate::settings::TrainSettings;
 use crate::state::State;
 
