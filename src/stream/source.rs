@@ -189,7 +189,11 @@ impl Source {
         }
         // Records that came before an end or an error are taken before it.
         for part in parts {
+            let (partition, next) = part.end();
             self.intake.take(part, &mut self.dead)?;
+            if self.topic.cached_end(partition) == Some(next) {
+                self.intake.caught_up(partition);
+            }
         }
         match stopped {
             None => {}
@@ -286,9 +290,7 @@ impl Source {
     pub fn waits_for(&self) -> String {
         let Intake { merge, batcher, .. } = &self.intake;
         let partitions = batcher.offsets().iter().map(|(partition, _)| partition);
-        let starved: Vec<i32> = partitions
-            .filter(|&partition| !merge.drained(partition) && merge.buffered(partition) == 0)
-            .collect();
+        let starved: Vec<i32> = partitions.filter(|&partition| merge.starved(partition)).collect();
         let topic = &self.topic.name;
         let what = if !starved.is_empty() {
             format!(

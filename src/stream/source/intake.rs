@@ -75,14 +75,23 @@ impl Intake {
         }
     }
 
+    /// The newest record of the partition, as far as the client knows, is taken. Live this is as
+    /// good as word from the broker, which comes a fetch later; a bounded range ends only where it
+    /// ends.
+    pub(super) fn caught_up(&mut self, partition: i32) {
+        if self.ends.is_none() {
+            self.merge.set_idle(partition, true);
+        }
+    }
+
     /// Takes records of the range.
     pub(super) fn take(&mut self, part: Part<'_>, dead: &mut DeadLetters) -> anyhow::Result<()> {
+        let (partition, next) = part.end();
         let Part { messages, run, errors } = part;
         self.judge(&run.records, &messages, errors, dead)?;
-        let (partition, last) = (run.partition, messages[messages.len() - 1].offset());
         self.merge.set_idle(partition, false);
         self.merge.push(run);
-        self.finish_at(partition, last + 1);
+        self.finish_at(partition, next);
         Ok(())
     }
 
