@@ -106,6 +106,8 @@ pub struct KafkaConfig {
     pub order: Order,
     /// Events held back for the merge by event time, over all partitions.
     pub buffer_events: usize,
+    /// A live merge waits this long for a silent partition, in ms; 0: for ever.
+    pub merge_wait_ms: u64,
     /// The run stops when more than this share of a window's records is rejected.
     pub rejected_share_max: f64,
     /// Records per window of that share.

@@ -67,7 +67,7 @@ pub(super) fn read(
         let message = match passes.next(TICK) {
             Ok(Next::Idle) => {
                 let waits_for = passes.source.waits_for();
-                outlook.set(show_lag(site, &passes.source), waits_for);
+                outlook.set(show_lag(site, &mut passes.source), waits_for);
                 continue;
             }
             Ok(Next::End) => break,
@@ -77,7 +77,7 @@ pub(super) fn read(
             }
             Err(error) => Err(error),
         };
-        outlook.set(show_lag(site, &passes.source), String::new());
+        outlook.set(show_lag(site, &mut passes.source), String::new());
         if let Some(offsets) = take(durable) {
             passes.source.commit(&offsets);
         }
@@ -92,11 +92,18 @@ pub(super) fn read(
     reasons.map(|(reason, count)| (reason.to_owned(), count)).collect()
 }
 
-/// Sets the lag of each partition; their sum, once a partition's end is known.
-fn show_lag(site: &Site, source: &Source) -> Option<u64> {
+/// Sets the lag of each partition, and counts those that the merge went on without. Returns the
+/// lags' sum, once a partition's end is known.
+fn show_lag(site: &Site, source: &mut Source) -> Option<u64> {
+    let topic = &site.config.kafka.topic;
+    for partition in source.take_passed() {
+        site.metrics.merge_waits(topic, partition).inc();
+    }
     let mut total = None;
     for (partition, lag) in source.lag() {
-        site.metrics.lag(&site.config.kafka.topic, partition).set(lag);
+        site.metrics.lag(topic, partition).set(lag);
+        // There from the first scrape on, so that a rate has something to look at.
+        site.metrics.merge_waits(topic, partition);
         total = Some(total.unwrap_or(0) + u64::try_from(lag).unwrap_or(0));
     }
     total

@@ -215,8 +215,8 @@ impl Merge {
         self.backlogs[self.backlog(partition)].records.len()
     }
 
-    /// True if `partition` holds all others back: it has too few records to say which of them is
-    /// next, and more may come.
+    /// True if `partition` has too few records to give its first one a key, and more may come. By
+    /// event time nothing goes on until then.
     pub fn starved(&self, partition: i32) -> bool {
         self.backlogs[self.backlog(partition)].starved()
     }

@@ -12,6 +12,7 @@ mod example;
 mod guard;
 mod intake;
 mod lanes;
+mod patience;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -59,6 +60,8 @@ pub struct Source {
     decoders: Decoders,
     intake: Intake,
     dead: DeadLetters,
+    /// Partitions that the merge went on without, since [`Source::take_passed`].
+    passed: Vec<i32>,
 }
 
 impl std::fmt::Debug for Source {
@@ -126,6 +129,7 @@ impl Source {
             linger: if bounded { None } else { Linger::new(&config.batch) },
             pass,
             dead: DeadLetters::new(config, stop)?,
+            passed: Vec::new(),
             topic,
         })
     }
@@ -184,7 +188,9 @@ impl Source {
         let left = self.intake.merge.buffered_total();
         let assembled = left < before || !self.intake.ready.is_empty();
         if parts.is_empty() && stopped.is_none() && !assembled {
-            self.lanes.wait(wait);
+            if !self.pass_over() {
+                self.lanes.wait(wait);
+            }
             return Ok(());
         }
         // Records that came before an end or an error are taken before it.
@@ -201,6 +207,27 @@ impl Source {
             Some(error) => self.trouble(&error)?,
         }
         self.lanes.close(&self.topic, &self.intake.finished)
+    }
+
+    /// Lets the merge go on without partitions that hold it back for too long. False: there are
+    /// none.
+    fn pass_over(&mut self) -> bool {
+        let lost = self.intake.pass_over(Instant::now());
+        let topic = &self.topic.name;
+        for partition in &lost {
+            tracing::warn!(
+                "{topic}/{partition} gives neither records nor word of its end; the other \
+                 partitions wait no longer (kafka.merge_wait_ms). Its records are read when they \
+                 come; see whether it has a leader (kafka-topics.sh --describe --topic {topic})"
+            );
+        }
+        self.passed.extend(&lost);
+        !lost.is_empty()
+    }
+
+    /// The partitions that the merge went on without, each time once, since the last call.
+    pub fn take_passed(&mut self) -> Vec<i32> {
+        std::mem::take(&mut self.passed)
     }
 
     /// Serves events that belong to no partition (errors, callbacks).
@@ -275,8 +302,10 @@ impl Source {
     pub fn lag(&self) -> Vec<(i32, i64)> {
         let offsets = self.intake.batcher.offsets();
         let lag = |(partition, next): (i32, i64)| {
+            let Intake { merge, finished, patience, .. } = &self.intake;
+            let unheard = finished.contains(&partition) || patience.passed().contains(&partition);
             // Nobody waits for markers and compacted records at the end.
-            if self.intake.merge.drained(partition) && !self.intake.finished.contains(&partition) {
+            if merge.drained(partition) && !unheard {
                 return Some((partition, 0));
             }
             let high = self.topic.cached_end(partition)?;
@@ -288,7 +317,7 @@ impl Source {
     /// Says in words, for a person, why there is no next batch yet. If the brokers lately gave
     /// trouble, their last error is quoted.
     pub fn waits_for(&self) -> String {
-        let Intake { merge, batcher, .. } = &self.intake;
+        let Intake { merge, batcher, patience, .. } = &self.intake;
         let partitions = batcher.offsets().iter().map(|(partition, _)| partition);
         let starved: Vec<i32> = partitions.filter(|&partition| merge.starved(partition)).collect();
         let topic = &self.topic.name;
@@ -298,6 +327,9 @@ impl Source {
             )
         } else if batcher.since().is_some() {
             "the rest of a batch, for batch.linger_ms at most".to_owned()
+        } else if !patience.passed().is_empty() {
+            let passed = patience.passed();
+            format!("records of the partitions {passed:?} of `{topic}`, which are not heard of")
         } else {
             format!("new records: `{topic}` is read to its end")
         };

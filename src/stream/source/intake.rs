@@ -1,11 +1,11 @@
 //! From records to batches: everything about a record but where it comes from.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rdkafka::message::{BorrowedMessage, Message};
 
-use crate::config::Config;
+use crate::config::{Config, Order};
 use crate::stream::cut::Cut;
 use crate::stream::dead_letter::{DeadLetters, Letter};
 use crate::stream::decode::DecodeError;
@@ -18,6 +18,7 @@ use super::decoders::Part;
 use super::example;
 use super::guard::Guard;
 use super::lanes::ROUND;
+use super::patience::Patience;
 use millrace_events::{Batch, Offsets};
 
 /// Merges, shuffles and batches; all of it but the letters is pure.
@@ -29,6 +30,7 @@ pub(super) struct Intake {
     /// Batches to hand out, at most what [`Intake::assemble`] makes at a time.
     pub(super) ready: VecDeque<Batch>,
     pub(super) guard: Guard,
+    pub(super) patience: Patience,
     ends: Option<Offsets>,
     pub(super) finished: BTreeSet<i32>,
 }
@@ -44,6 +46,7 @@ impl Intake {
         let mut intake = Intake {
             merge: Merge::new(partitions, config.kafka.order),
             guard: Guard::new(config.kafka.rejected_window, config.kafka.rejected_share_max),
+            patience: Patience::new(merge_wait(config).filter(|_| range.to.is_none())),
             ends: range.to,
             finished: BTreeSet::new(),
             batcher: Batcher::new(full, cut, events_of(config), range.from.clone()),
@@ -68,6 +71,7 @@ impl Intake {
     /// The partition has nothing more at present. In a bounded range this is its end, even if
     /// markers or compacted records lie before it.
     pub(super) fn reached_end(&mut self, partition: i32) {
+        self.patience.heard(partition);
         if self.ends.is_some() {
             self.finish_at(partition, i64::MAX);
         } else {
@@ -84,11 +88,21 @@ impl Intake {
         }
     }
 
+    /// Nothing can be read at present. Returns the partitions that held the others back for too
+    /// long; from now on they do not.
+    pub(super) fn pass_over(&mut self, now: Instant) -> Vec<i32> {
+        let partitions = self.batcher.offsets().iter().map(|(partition, _)| partition);
+        let lost = self.patience.lost(&self.merge, partitions, now);
+        lost.iter().for_each(|&partition| self.merge.set_idle(partition, true));
+        lost
+    }
+
     /// Takes records of the range.
     pub(super) fn take(&mut self, part: Part<'_>, dead: &mut DeadLetters) -> anyhow::Result<()> {
         let (partition, next) = part.end();
         let Part { messages, run, errors } = part;
         self.judge(&run.records, &messages, errors, dead)?;
+        self.patience.heard(partition);
         self.merge.set_idle(partition, false);
         self.merge.push(run);
         self.finish_at(partition, next);
@@ -168,4 +182,11 @@ impl Intake {
             }
         }
     }
+}
+
+/// How long the merge waits for a partition of a stream without an end; none: for ever.
+fn merge_wait(config: &Config) -> Option<Duration> {
+    let kafka = &config.kafka;
+    let waits = kafka.order == Order::EventTime && kafka.merge_wait_ms > 0;
+    waits.then(|| Duration::from_millis(kafka.merge_wait_ms))
 }

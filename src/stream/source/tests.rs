@@ -503,6 +503,39 @@ fn a_broker_that_goes_away_is_waited_for() {
 }
 
 #[test]
+fn a_partition_without_a_leader_holds_the_others_back_for_a_while() {
+    let mut broker = Broker::new(2);
+    broker.config.kafka.merge_wait_ms = 2000;
+    (0..40).for_each(|item| broker.event((item % 2) as i32, 1000 + item, item));
+    broker.flush();
+    let from = broker.offsets(Position::Earliest);
+    let range = broker.all();
+    broker.cluster.partition_leader("clicks", 0, None).expect("no leader");
+    let mut source = broker.open(Range { from, to: None });
+    let opened = Instant::now();
+    let batch = next_batch(&mut source);
+    assert!(opened.elapsed() >= Duration::from_millis(2000), "{:?}", opened.elapsed());
+    assert_eq!((batch.offsets.next(0), batch.offsets.next(1)), (Some(0), Some(10)));
+    assert_eq!(items(&[batch])[0], "1");
+    assert_eq!((source.take_passed(), source.take_passed()), (vec![0], vec![]));
+    let (again, at_once) = (next_batch(&mut source), Instant::now());
+    assert_eq!(again.offsets.next(1), Some(20));
+    assert!(at_once.elapsed() < Duration::from_millis(1000));
+    assert!(source.lag().iter().all(|lag| *lag != (0, 0)), "nobody knows that it is at its end");
+    let waits = source.waits_for();
+    assert!(waits.contains("{0} of `clicks`, which are not heard of"), "{waits}");
+
+    // A replay waits.
+    let mut strict = broker.open(range);
+    assert!(matches!(strict.next(Duration::from_millis(3000)), Ok(Next::Idle)));
+
+    broker.cluster.partition_leader("clicks", 0, Some(1)).expect("a leader");
+    assert_eq!(items(&[next_batch(&mut source)])[0], "0", "its records are read when they come");
+    assert!(source.intake.patience.passed().is_empty() && source.take_passed().is_empty());
+    assert_eq!(items(&until_end(&mut strict)).len(), 40);
+}
+
+#[test]
 fn offsets_that_left_the_log_stop_the_run() {
     let broker = Broker::new(1);
     let mut from = Offsets::new("clicks");
