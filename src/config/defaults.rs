@@ -40,7 +40,7 @@ impl Default for BatchConfig {
 
 impl Default for TimestampConfig {
     fn default() -> Self {
-        Self { field: String::new(), unit: TimeUnit::Milliseconds }
+        Self { field: String::new(), unit: TimeUnit::Milliseconds, ahead_max_s: 86_400 }
     }
 }
 

@@ -172,6 +172,9 @@ pub struct TimestampConfig {
     pub field: String,
     /// Its unit.
     pub unit: TimeUnit,
+    /// A record is rejected whose event is this much later than the Kafka record's own time, in
+    /// seconds; 0: none is.
+    pub ahead_max_s: u64,
 }
 
 /// Unit of a numeric timestamp.
@@ -322,7 +325,10 @@ impl Config {
         let state = Config {
             seed: self.seed,
             batch: BatchConfig { size: self.batch.size, ..BatchConfig::default() },
-            timestamp: self.timestamp.clone(),
+            timestamp: TimestampConfig {
+                ahead_max_s: TimestampConfig::default().ahead_max_s,
+                ..self.timestamp.clone()
+            },
             reward: self.reward.clone(),
             query: self.query.clone(),
             item: self.item.clone(),

@@ -178,6 +178,7 @@ fn what_may_be_retuned_keeps_the_digest_and_what_may_not_changes_it() {
         "[kafka]\nbrokers = \"elsewhere:9092\"",
         "[loss]\ntemperature = 0.2",
         "[checkpoint]\nkeep = 9",
+        "[timestamp]\nahead_max_s = 60",
     ] {
         assert_eq!(plain, digest(retuned), "{retuned}");
     }

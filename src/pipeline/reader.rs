@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{SendTimeoutError, Sender};
 
 use super::passes::Passes;
-use super::{Site, TICK};
+use super::{Clocks, Site, TICK};
 use crate::stream::source::{Next, Source};
 use millrace_events::{Batch, Offsets};
 
@@ -72,7 +72,7 @@ pub(super) fn read(
             }
             Ok(Next::End) => break,
             Ok(Next::Batch(batch)) => {
-                site.clocks.decoded.fetch_max(batch.newest_ms(), Ordering::Relaxed);
+                Clocks::reach(&site.clocks.decoded, batch.newest_ms());
                 Ok(batch)
             }
             Err(error) => Err(error),

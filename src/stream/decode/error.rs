@@ -67,6 +67,21 @@ pub enum DecodeError {
         /// The unit it was read in.
         unit: &'static str,
     },
+    /// A time that lies too far ahead of the Kafka record's own.
+    #[error(
+        "field `{field}`: {value} is {ahead_s} s later than the time of its Kafka record, and \
+         timestamp.ahead_max_s allows {limit_s}; is the producer's clock right, and timestamp.unit?"
+    )]
+    Future {
+        /// The field's path.
+        field: String,
+        /// The value that was found.
+        value: String,
+        /// Seconds between the two.
+        ahead_s: i64,
+        /// Seconds that are allowed.
+        limit_s: i64,
+    },
     /// A vector, or a bag's weights, of another length.
     #[error("field `{field}` has {found} entries; expected {expected}")]
     WrongLength {
@@ -87,6 +102,7 @@ impl DecodeError {
             | DecodeError::WrongType { field, .. }
             | DecodeError::BadNumber { field }
             | DecodeError::BadTimestamp { field, .. }
+            | DecodeError::Future { field, .. }
             | DecodeError::WrongLength { field, .. } => Some(field),
             DecodeError::Tombstone
             | DecodeError::Empty
@@ -110,6 +126,7 @@ impl DecodeError {
             DecodeError::WrongType { .. } => "wrong_type",
             DecodeError::BadNumber { .. } => "bad_number",
             DecodeError::BadTimestamp { .. } => "bad_timestamp",
+            DecodeError::Future { .. } => "future",
             DecodeError::WrongLength { .. } => "wrong_length",
         }
     }

@@ -333,13 +333,14 @@ fn a_window_that_lingers_is_dealt_out_as_it_is() {
 fn rejected_records_are_on_the_dead_letter_topic_before_their_offsets_are_handed_out() {
     let broker = Broker::new(2);
     let large = vec![b'x'; 2_000_000];
-    let bad: [(Option<&[u8]>, &str); 6] = [
+    let bad: [(Option<&[u8]>, &str); 7] = [
         (None, "tombstone"),
         (Some(b""), "empty"),
         (Some(b"{\"u\":\"\xff\"}"), "invalid_utf8"),
         (Some(b"not json"), "not_json"),
         (Some(b"{\"u\":1}"), "missing_field"),
         (Some(&large), "too_large"),
+        (Some(b"{\"u\":1,\"i\":1,\"t\":9000000000000}"), "future"),
     ];
     for (index, (payload, _)) in bad.iter().enumerate() {
         broker.event(1, index as i64, index as i64);
@@ -348,9 +349,9 @@ fn rejected_records_are_on_the_dead_letter_topic_before_their_offsets_are_handed
     broker.flush();
     let mut source = broker.open(broker.all());
     let batch = next_batch(&mut source);
-    assert_eq!((batch.len(), batch.rejected, batch.offsets.next(1)), (6, 6, Some(12)));
+    assert_eq!((batch.len(), batch.rejected, batch.offsets.next(1)), (7, 7, Some(14)));
     let letters = broker.read("dead");
-    assert_eq!(letters.len(), 6);
+    assert_eq!(letters.len(), 7);
     for (index, (letter, (payload, reason))) in letters.iter().zip(bad).enumerate() {
         assert_eq!(letter.payload(), payload, "{reason}");
         assert_eq!(letter.key(), Some(&b"k"[..]));
