@@ -17,6 +17,7 @@ impl Default for KafkaConfig {
             on_data_loss: OnDataLoss::Fail,
             order: Order::EventTime,
             buffer_events: 65_536,
+            merge_wait_ms: 10_000,
             rejected_share_max: 0.05,
             rejected_window: 10_000,
             id_bytes_max: 1024,
@@ -42,7 +43,7 @@ impl Default for BatchConfig {
 
 impl Default for TimestampConfig {
     fn default() -> Self {
-        Self { field: String::new(), unit: TimeUnit::Milliseconds }
+        Self { field: String::new(), unit: TimeUnit::Milliseconds, ahead_max_s: 86_400 }
     }
 }
 

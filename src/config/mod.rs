@@ -108,6 +108,8 @@ pub struct KafkaConfig {
     pub order: Order,
     /// Events held back for the merge by event time, over all partitions.
     pub buffer_events: usize,
+    /// A live merge waits this long for a silent partition, in ms; 0: for ever.
+    pub merge_wait_ms: u64,
     /// The run stops when more than this share of a window's records is rejected.
     pub rejected_share_max: f64,
     /// Records per window of that share.
@@ -178,6 +180,9 @@ pub struct TimestampConfig {
     pub field: String,
     /// Its unit.
     pub unit: TimeUnit,
+    /// A record is rejected whose event is this much later than the Kafka record's own time, in
+    /// seconds; 0: none is.
+    pub ahead_max_s: u64,
 }
 
 /// Unit of a numeric timestamp.
@@ -328,7 +333,10 @@ impl Config {
         let state = Config {
             seed: self.seed,
             batch: BatchConfig { size: self.batch.size, ..BatchConfig::default() },
-            timestamp: self.timestamp.clone(),
+            timestamp: TimestampConfig {
+                ahead_max_s: TimestampConfig::default().ahead_max_s,
+                ..self.timestamp.clone()
+            },
             reward: self.reward.clone(),
             query: self.query.clone(),
             item: self.item.clone(),

@@ -127,6 +127,17 @@ fn min_events_lie_within_a_batch() {
 }
 
 #[test]
+fn the_merge_waits_for_ever_or_longer_than_an_idle_partition_takes_to_answer() {
+    for (wait, right) in [(0, true), (1, false), (999, false), (1000, true)] {
+        let outcome = minimal(&format!("[kafka]\nmerge_wait_ms = {wait}"));
+        assert_eq!(outcome.is_ok(), right, "{wait}");
+        outcome.err().into_iter().for_each(|faults| {
+            assert_eq!(keys(faults), ["kafka.merge_wait_ms"]);
+        });
+    }
+}
+
+#[test]
 fn min_events_may_change_between_runs_of_one_state() {
     let plain = minimal("").expect("right");
     let waits = minimal("[batch]\nmin_events = 64\nmin_events_wait_ms = 5").expect("right");
@@ -169,6 +180,7 @@ fn what_may_be_retuned_keeps_the_digest_and_what_may_not_changes_it() {
         "[kafka]\nbrokers = \"elsewhere:9092\"",
         "[loss]\ntemperature = 0.2",
         "[checkpoint]\nkeep = 9",
+        "[timestamp]\nahead_max_s = 60",
     ] {
         assert_eq!(plain, digest(retuned), "{retuned}");
     }

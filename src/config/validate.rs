@@ -36,6 +36,11 @@ impl Config {
         at_least(faults, "kafka.rejected_window", kafka.rejected_window, 1);
         at_least(faults, "kafka.buffer_events", kafka.buffer_events as u64, 1);
         at_least(faults, "kafka.id_bytes_max", kafka.id_bytes_max as u64, 1);
+        if (1..MERGE_WAIT_MS_MIN).contains(&kafka.merge_wait_ms) {
+            let wait = kafka.merge_wait_ms;
+            let reason = format!("is {wait}; must be 0 or at least {MERGE_WAIT_MS_MIN}");
+            faults.add("kafka.merge_wait_ms", reason);
+        }
         for reserved in RESERVED_PROPERTIES {
             if kafka.properties.contains_key(reserved) {
                 let key = format!("kafka.properties.\"{reserved}\"");
@@ -211,6 +216,9 @@ const NEGATIVES_MAX: usize = 1 << 19;
 
 /// About 10 GB of events: beyond it the window would be the program's memory.
 const SHUFFLE_EVENTS_MAX: usize = 10_000_000;
+
+/// A partition that is well and has nothing says so within a tenth of this.
+const MERGE_WAIT_MS_MIN: u64 = 1000;
 
 /// librdkafka properties that promises rest on, or that have a key of their own.
 const RESERVED_PROPERTIES: [&str; 16] = [

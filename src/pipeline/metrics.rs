@@ -126,6 +126,7 @@ pub struct Metrics {
     registry: Registry,
     events_total: Counters,
     consumer_lag: IntGauges,
+    merge_waits_total: Counters,
     queue_batches: IntGauges,
     step_seconds: Histograms,
     recall: Gauges,
@@ -207,6 +208,11 @@ impl Metrics {
         Metrics {
             events_total: r.counters("events_total", "Events by result.", &["result"]),
             consumer_lag: r.int_gauges("consumer_lag", "Records not read.", &topic),
+            merge_waits_total: r.counters(
+                "merge_waits_total",
+                "Times the merge went on without a silent partition.",
+                &topic,
+            ),
             queue_batches: r.int_gauges("queue_batches", "Items waiting in a channel.", &["queue"]),
             step_seconds: r.histograms(
                 "step_seconds",
@@ -262,6 +268,11 @@ impl Metrics {
     /// Records in a partition that the trainer has not read.
     pub(super) fn lag(&self, topic: &str, partition: i32) -> IntGauge {
         self.consumer_lag.with_label_values(&[topic, &partition.to_string()])
+    }
+
+    /// Times that the merge went on without a partition that gave no word.
+    pub(super) fn merge_waits(&self, topic: &str, partition: i32) -> Counter {
+        self.merge_waits_total.with_label_values(&[topic, &partition.to_string()])
     }
 
     /// Items that wait in a channel.

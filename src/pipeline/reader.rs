@@ -9,7 +9,7 @@ use crossbeam_channel::{SendTimeoutError, Sender};
 
 use super::metrics::Beat;
 use super::passes::Passes;
-use super::{Site, TICK};
+use super::{Clocks, Site, TICK};
 use crate::stream::source::{Next, Source};
 use millrace_events::{Batch, Offsets};
 
@@ -75,17 +75,17 @@ pub(super) fn read(
         let message = match next {
             Ok(Next::Idle) => {
                 let waits_for = passes.source.waits_for();
-                outlook.set(show_lag(site, &passes.source), waits_for);
+                outlook.set(show_lag(site, &mut passes.source), waits_for);
                 continue;
             }
             Ok(Next::End) => break,
             Ok(Next::Batch(batch)) => {
-                site.clocks.decoded.fetch_max(batch.newest_ms(), Ordering::Relaxed);
+                Clocks::reach(&site.clocks.decoded, batch.newest_ms());
                 Ok(batch)
             }
             Err(error) => Err(error),
         };
-        outlook.set(show_lag(site, &passes.source), String::new());
+        outlook.set(show_lag(site, &mut passes.source), String::new());
         if let Some(offsets) = take(durable) {
             passes.source.commit(&offsets);
         }
@@ -108,11 +108,18 @@ fn show_rejected(site: &Site, passes: &Passes, shown: &mut BTreeMap<&'static str
     }
 }
 
-/// Sets the lag of each partition; their sum, once a partition's end is known.
-fn show_lag(site: &Site, source: &Source) -> Option<u64> {
+/// Sets the lag of each partition, and counts those that the merge went on without. Returns the
+/// lags' sum, once a partition's end is known.
+fn show_lag(site: &Site, source: &mut Source) -> Option<u64> {
+    let topic = &site.config.kafka.topic;
+    for partition in source.take_passed() {
+        site.metrics.merge_waits(topic, partition).inc();
+    }
     let mut total = None;
     for (partition, lag) in source.lag() {
-        site.metrics.lag(&site.config.kafka.topic, partition).set(lag);
+        site.metrics.lag(topic, partition).set(lag);
+        // There from the first scrape on, so that a rate has something to look at.
+        site.metrics.merge_waits(topic, partition);
         total = Some(total.unwrap_or(0) + u64::try_from(lag).unwrap_or(0));
     }
     total

@@ -40,6 +40,12 @@ impl Default for Clocks {
 }
 
 impl Clocks {
+    /// An event of `time_ms` has come as far as `clock` tells. A time ahead counts as the present,
+    /// so that the age grows in a stall.
+    pub(super) fn reach(clock: &AtomicI64, time_ms: i64) {
+        clock.fetch_max(time_ms.min(now_ms()), Ordering::Relaxed);
+    }
+
     /// Sets the gauges that are ages. Called before each scrape.
     #[expect(clippy::cast_precision_loss, reason = "ages in ms stay below 2^53")]
     pub fn set_ages(&self, metrics: &Metrics) {
@@ -150,7 +156,7 @@ impl RunStats {
         metrics.events(Fate::Trained).inc_by(batch.len() as u64);
         #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
         metrics.batch_events.observe(batch.len() as f64);
-        site.clocks.trained.fetch_max(batch.newest_ms(), Ordering::Relaxed);
+        Clocks::reach(&site.clocks.trained, batch.newest_ms());
         let size = site.config.batch.size;
         self.unusable += report.unusable.len() as u64;
         metrics.events(Fate::Rejected).inc_by(report.unusable.len() as u64);
@@ -230,4 +236,26 @@ impl RunStats {
 pub(super) fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn an_event_from_a_clock_that_is_ahead_is_as_old_as_its_arrival() {
+        let config = Config::from_toml(include_str!("../../config/demo.toml")).expect("valid");
+        let (metrics, clocks) = (Metrics::new(&config), Clocks::default());
+        let year = 365 * 86_400_000;
+        Clocks::reach(&clocks.trained, now_ms() + year);
+        Clocks::reach(&clocks.trained, now_ms() - year);
+        Clocks::reach(&clocks.published, now_ms() - year);
+        Clocks::reach(&clocks.decoded, 0);
+        clocks.set_ages(&metrics);
+        let age = |stage| metrics.event_age(stage).get();
+        assert!((0.0..60.0).contains(&age(Stage::Trained)), "{}", age(Stage::Trained));
+        assert!(age(Stage::Published) >= 365.0 * 86_400.0);
+        assert!(age(Stage::Decoded).is_nan(), "not yet");
+    }
 }

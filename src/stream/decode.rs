@@ -11,6 +11,7 @@ mod values;
 
 use crate::config::{
     Config, FeatureConfig, FeatureKind, MissingReward, Reject, RewardConfig, TimeUnit,
+    TimestampConfig,
 };
 
 pub use error::{DecodeError, REASONS};
@@ -18,7 +19,7 @@ use millrace_events::{Column, Events, id_key};
 
 pub(crate) use scan::{FieldPlace, FieldValues, Fields, Raw};
 pub(crate) use values::time_ms;
-use values::{Keep, id, key, number, pooled, vector, weighted};
+use values::{Keep, id, key, number, pooled, quoted, vector, weighted};
 
 /// A larger record is rejected unread: an interaction is a few hundred bytes, a 4096-float vector
 /// in JSON is under 64 KiB, and a record of megabytes would hold up everything behind it.
@@ -63,6 +64,8 @@ pub struct Mapping {
     time: Option<Field>,
     unit: TimeUnit,
     id_bytes_max: usize,
+    /// An event may be this far ahead of its Kafka record's time, in ms; none: any time will do.
+    ahead_max_ms: Option<i64>,
 }
 
 #[derive(Debug)]
@@ -116,11 +119,13 @@ impl Mapping {
             time,
             unit,
             id_bytes_max: config.kafka.id_bytes_max,
+            ahead_max_ms: ahead_max_ms(&config.timestamp),
         }
     }
 
     /// Appends the event of one record to `events`, whose features are those of the config.
-    /// `record_time_ms` is Kafka's own timestamp, used if the config names no field.
+    /// `record_time_ms` is Kafka's own timestamp, used if the config names no field, and otherwise
+    /// to tell a time that lies ahead.
     ///
     /// # Errors
     /// The first thing that makes the record unusable; `events` are then as they were.
@@ -184,7 +189,20 @@ impl Mapping {
             let field = "timestamp of the Kafka record".to_owned();
             return record_time_ms.ok_or(DecodeError::MissingField { field });
         };
-        time_ms(self.found.get(field.place), &self.found, &field.name, self.unit)
+        let raw = self.found.get(field.place);
+        let time = time_ms(raw, &self.found, &field.name, self.unit)?;
+        // 1970 is a record's time where nobody gave it one: in a file, or by an old client.
+        match (self.ahead_max_ms, record_time_ms.filter(|sent| *sent > 0)) {
+            (Some(limit), Some(sent)) if time.saturating_sub(sent) > limit => {
+                Err(DecodeError::Future {
+                    field: field.name.clone(),
+                    value: quoted(raw, &self.found),
+                    ahead_s: time.saturating_sub(sent) / 1000,
+                    limit_s: limit / 1000,
+                })
+            }
+            _ => Ok(time),
+        }
     }
 
     fn reward(&self) -> Result<f32, DecodeError> {
@@ -246,6 +264,11 @@ fn features(fields: &mut Fields, configs: &[FeatureConfig], id_bytes_max: usize)
         id_bytes_max,
     };
     configs.iter().map(compile).collect()
+}
+
+fn ahead_max_ms(config: &TimestampConfig) -> Option<i64> {
+    let limit = i64::try_from(config.ahead_max_s).unwrap_or(i64::MAX).saturating_mul(1000);
+    (limit > 0).then_some(limit)
 }
 
 /// The record's text, if it is one of a size worth reading.

@@ -7,14 +7,16 @@
 //!
 //! Must never know: the clock (`now` is an argument), the consumer.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
+mod key;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
 use crate::config::Order;
 
 use super::cut::Cut;
 use super::queue::{EventPlace, EventQueue};
+use key::Key;
 use millrace_events::{Batch, Events, Offsets};
 
 /// Consecutive records of one partition, after decoding.
@@ -46,18 +48,18 @@ struct MergedRecord {
     event: Option<(usize, EventPlace)>,
 }
 
-/// Merges partitions, each in its own order, by the event times of their heads.
+/// Merges partitions, each in its own order, by the [keys](Key) of their heads.
 ///
 /// A late record does not overtake within its partition, nor is it held back by the records
-/// before it: the smallest head goes next, and equal heads go in the order of their partitions.
+/// before it: the smallest key goes next, and equal keys go in the order of their partitions.
 #[derive(Debug)]
 pub struct Merge {
     order: Order,
     backlogs: Vec<Backlog>,
     index: BTreeMap<i32, usize>,
-    /// The time of each backlog's head, with the backlog's index, if it has one.
-    heads: BinaryHeap<Reverse<(i64, usize)>>,
-    /// Number of active backlogs without a head: while there is one, no record may leave.
+    /// The key of each backlog's head, with the backlog's index, if it has one.
+    heads: BTreeSet<(i64, usize)>,
+    /// Number of active backlogs without a sure head: while there is one, no record may leave.
     starved: usize,
     /// For `Order::Arrival`: the backlog of each record, in the order in which they came.
     arrivals: VecDeque<usize>,
@@ -71,14 +73,8 @@ struct Backlog {
     /// Events of those records that have one.
     events: EventQueue,
     supply: Supply,
-}
-
-impl Record {
-    /// Decides which partition's head goes next. A rejected record has no time: it goes at once, so
-    /// that it holds nothing back.
-    fn time(self) -> i64 {
-        self.time_ms.unwrap_or(i64::MIN)
-    }
+    /// The key of the first record.
+    head: Option<Key>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +89,7 @@ enum Supply {
 
 impl Backlog {
     fn starved(&self) -> bool {
-        self.supply == Supply::Active && self.records.is_empty()
+        self.supply == Supply::Active && !self.head.is_some_and(|head| head.sure)
     }
 }
 
@@ -103,18 +99,21 @@ impl Merge {
         // Sorted, so that backlogs compare as their partitions do.
         let sorted: BTreeSet<i32> = partitions.into_iter().collect();
         let index: BTreeMap<i32, usize> = sorted.into_iter().zip(0..).collect();
+        // One partition has its order already, so nothing needs to wait for a key.
+        let order = if index.len() > 1 { order } else { Order::Arrival };
         let backlog = |&partition: &i32| Backlog {
             partition,
             records: VecDeque::new(),
             events: EventQueue::default(),
             supply: Supply::Active,
+            head: None,
         };
         Merge {
             order,
             backlogs: index.keys().map(backlog).collect(),
             starved: index.len(),
             index,
-            heads: BinaryHeap::new(),
+            heads: BTreeSet::new(),
             arrivals: VecDeque::new(),
             buffered: 0,
         }
@@ -140,18 +139,32 @@ impl Merge {
         );
         let accepted = records.iter().filter(|record| record.time_ms.is_some()).count();
         assert!(accepted == events.len(), "a record that was not rejected has one event");
-        let Some(first) = records.first() else { return };
-        self.starved -= usize::from(backlog.starved());
-        match self.order {
-            Order::Arrival => self.arrivals.extend(std::iter::repeat_n(index, records.len())),
-            Order::EventTime if backlog.records.is_empty() => {
-                self.heads.push(Reverse((first.time(), index)));
-            }
-            Order::EventTime => {}
+        if self.order == Order::Arrival {
+            self.arrivals.extend(std::iter::repeat_n(index, records.len()));
         }
         self.buffered += records.len();
         backlog.records.extend(records);
         backlog.events.push(events);
+        if !backlog.head.is_some_and(|head| head.sure) {
+            self.appraise(index);
+        }
+    }
+
+    /// Finds the key of a backlog's first record: there is another one, or more behind it.
+    fn appraise(&mut self, index: usize) {
+        let backlog = &mut self.backlogs[index];
+        self.starved -= usize::from(backlog.starved());
+        let head = match self.order {
+            Order::EventTime => Key::of(&backlog.records),
+            // Its turn is known.
+            Order::Arrival => backlog.records.front().map(|_| Key { time: 0, sure: true }),
+        };
+        let before = std::mem::replace(&mut backlog.head, head);
+        self.starved += usize::from(backlog.starved());
+        if self.order == Order::EventTime {
+            before.map(|key| self.heads.remove(&(key.time, index)));
+            self.heads.extend(head.map(|key| (key.time, index)));
+        }
     }
 
     /// Says whether `partition` has caught up with the log's end: then it holds nothing back.
@@ -181,19 +194,15 @@ impl Merge {
         let index = match self.order {
             Order::Arrival => self.arrivals.pop_front()?,
             Order::EventTime if self.starved > 0 => return None,
-            Order::EventTime => self.heads.pop()?.0.1,
+            Order::EventTime => self.heads.first()?.1,
         };
         let backlog = &mut self.backlogs[index];
         let record = backlog.records.pop_front().expect("a backlog in order has a record");
-        self.buffered -= 1;
-        self.starved += usize::from(backlog.starved());
-        if self.order == Order::EventTime
-            && let Some(head) = backlog.records.front()
-        {
-            self.heads.push(Reverse((head.time(), index)));
-        }
         let event = record.time_ms.map(|_| (index, backlog.events.pop()));
-        Some(MergedRecord { partition: backlog.partition, offset: record.offset, event })
+        let partition = backlog.partition;
+        self.buffered -= 1;
+        self.appraise(index);
+        Some(MergedRecord { partition, offset: record.offset, event })
     }
 
     /// Frees the events that have left.
@@ -204,6 +213,12 @@ impl Merge {
     /// Records of `partition` that wait.
     pub fn buffered(&self, partition: i32) -> usize {
         self.backlogs[self.backlog(partition)].records.len()
+    }
+
+    /// True if `partition` has too few records to give its first one a key, and more may come. By
+    /// event time nothing goes on until then.
+    pub fn starved(&self, partition: i32) -> bool {
+        self.backlogs[self.backlog(partition)].starved()
     }
 
     /// Records that wait, over all partitions.
@@ -365,25 +380,57 @@ mod tests {
         places
     }
 
+    fn push_all(merge: &mut Merge, records: impl IntoIterator<Item = Logged>) {
+        records.into_iter().for_each(|record| push(merge, record));
+    }
+
     #[test]
     fn waits_for_every_partition_that_may_have_older_records() {
         let mut merge = Merge::new([0, 1, 2], Order::EventTime);
-        push(&mut merge, entry(0, 5, 100));
-        push(&mut merge, entry(1, 9, 50));
+        push_all(&mut merge, (0..9).map(|n| entry(0, 5 + n, 100 + n)));
+        push_all(&mut merge, (0..9).map(|n| entry(1, 9 + n, 50 + n)));
         assert_eq!(places(&mut merge), []);
+        assert!(merge.starved(2) && !merge.starved(0) && !merge.starved(1));
         merge.set_idle(2, true);
-        assert_eq!(places(&mut merge), [(1, 9)], "then partition 1 holds back partition 0");
+        assert_eq!(places(&mut merge), [(1, 9)], "then partition 1 may have more to say");
+        assert!(merge.starved(1) && !merge.starved(0));
         merge.finish(1);
-        assert_eq!(places(&mut merge), [(0, 5)]);
+        let rest = (10..18).map(|offset| (1, offset));
+        assert_eq!(places(&mut merge), rest.chain([(0, 5)]).collect::<Vec<_>>());
         assert!(!merge.finished() && merge.drained(1) && merge.drained(2) && !merge.drained(0));
         merge.set_idle(2, false);
-        push(&mut merge, entry(0, 6, 100));
+        push(&mut merge, entry(0, 14, 109));
         assert_eq!(places(&mut merge), []);
         merge.finish(2);
-        merge.finish(0);
-        assert_eq!((merge.buffered(0), merge.buffered_total()), (1, 1));
         assert_eq!(places(&mut merge), [(0, 6)]);
+        merge.finish(0);
+        assert_eq!((merge.buffered(0), merge.buffered_total()), (8, 8));
+        assert_eq!(places(&mut merge), (7..15).map(|offset| (0, offset)).collect::<Vec<_>>());
         assert!(merge.finished());
+    }
+
+    #[test]
+    fn one_partition_waits_for_nothing() {
+        let mut merge = Merge::new([4], Order::EventTime);
+        push_all(&mut merge, [entry(4, 0, 9), rejected(4, 1), entry(4, 2, 1)]);
+        assert_eq!(places(&mut merge), [(4, 0), (4, 1), (4, 2)]);
+        assert!(merge.starved(4) && !merge.finished());
+        merge.finish(4);
+        assert!(merge.finished());
+    }
+
+    #[test]
+    fn records_that_come_to_an_idle_partition_change_the_key_of_its_first() {
+        let mut merge = Merge::new([0, 1], Order::EventTime);
+        merge.set_idle(0, true);
+        push(&mut merge, entry(0, 0, 1_000_000));
+        push_all(&mut merge, (0..20).map(|n| entry(1, n, n)));
+        assert_eq!(places(&mut merge).len(), 12, "partition 0 is far ahead, as far as is known");
+        push_all(&mut merge, (1..4).map(|n| entry(0, n, 12 + n)));
+        merge.finish(1);
+        let order = places(&mut merge);
+        assert_eq!(order[..5], [(1, 12), (1, 13), (0, 0), (0, 1), (0, 2)]);
+        assert_eq!((order.len(), merge.heads.len()), (12, 0), "nothing is left of the old key");
     }
 
     #[test]
@@ -537,6 +584,28 @@ mod tests {
             let bad = log.iter().flatten().filter(|entry| entry.time_ms.is_none());
             let rejected = batches.iter().map(|batch| batch.rejected).sum::<u64>();
             prop_assert_eq!(rejected, bad.count() as u64);
+        }
+
+        /// Partitions whose times ascend merge by these times alone.
+        #[test]
+        fn ascending_partitions_merge_by_their_own_times(
+            mut log in log(),
+            choices in prop::collection::vec(any::<usize>(), 1..50),
+        ) {
+            for partition in &mut log {
+                let times = partition.iter().filter_map(|entry| entry.time_ms);
+                let mut times: Vec<_> = times.collect();
+                times.sort_unstable();
+                let accepted = partition.iter_mut().filter(|entry| entry.time_ms.is_some());
+                accepted.zip(times).for_each(|(entry, time)| entry.time_ms = Some(time));
+            }
+            let batches = run(&log, &choices, Cut::Full, &Offsets::new("t"));
+            let merged: Vec<_> = batches.iter().flat_map(|batch| batch.origins.clone()).collect();
+            let accepted = log.iter().flatten().filter(|entry| entry.time_ms.is_some());
+            let mut own: Vec<_> = accepted.collect();
+            own.sort_by_key(|entry| (entry.time_ms, entry.partition, entry.offset));
+            let own = own.iter().map(|entry| (entry.partition, entry.offset));
+            prop_assert_eq!(merged, own.collect::<Vec<_>>());
         }
 
         /// A run that stops after any batch and goes on from its offsets sees the same batches.

@@ -12,6 +12,8 @@ mod example;
 mod guard;
 mod intake;
 mod lanes;
+mod patience;
+mod trouble;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use rdkafka::consumer::{CommitMode, Consumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
 
@@ -61,6 +63,8 @@ pub struct Source {
     dead: DeadLetters,
     /// Offsets are committed to `kafka.group`.
     commits: bool,
+    /// Partitions that the merge went on without, since [`Source::take_passed`].
+    passed: Vec<i32>,
 }
 
 impl std::fmt::Debug for Source {
@@ -129,6 +133,7 @@ impl Source {
             pass,
             dead: DeadLetters::new(config, stop)?,
             commits: !kafka.group.is_empty(),
+            passed: Vec::new(),
             topic,
         })
     }
@@ -187,7 +192,9 @@ impl Source {
         let left = self.intake.merge.buffered_total();
         let assembled = left < before || !self.intake.ready.is_empty();
         if parts.is_empty() && stopped.is_none() && !assembled {
-            self.lanes.wait(wait);
+            if !self.pass_over() {
+                self.lanes.wait(wait);
+            }
             return Ok(());
         }
         if !parts.is_empty() || matches!(stopped, Some(KafkaError::PartitionEOF(_))) {
@@ -195,7 +202,11 @@ impl Source {
         }
         // Records that came before an end or an error are taken before it.
         for part in parts {
+            let (partition, next) = part.end();
             self.intake.take(part, &mut self.dead)?;
+            if self.topic.cached_end(partition) == Some(next) {
+                self.intake.caught_up(partition);
+            }
         }
         match stopped {
             None => {}
@@ -203,6 +214,27 @@ impl Source {
             Some(error) => self.trouble(&error)?,
         }
         self.lanes.close(&self.topic, &self.intake.finished)
+    }
+
+    /// Lets the merge go on without partitions that hold it back for too long. False: there are
+    /// none.
+    fn pass_over(&mut self) -> bool {
+        let lost = self.intake.pass_over(Instant::now());
+        let topic = &self.topic.name;
+        for partition in &lost {
+            tracing::warn!(
+                "{topic}/{partition} gives neither records nor word of its end; the other \
+                 partitions wait no longer (kafka.merge_wait_ms). Its records are read when they \
+                 come; see whether it has a leader (kafka-topics.sh --describe --topic {topic})"
+            );
+        }
+        self.passed.extend(&lost);
+        !lost.is_empty()
+    }
+
+    /// The partitions that the merge went on without, each time once, since the last call.
+    pub fn take_passed(&mut self) -> Vec<i32> {
+        std::mem::take(&mut self.passed)
     }
 
     /// Serves events that belong to no partition (errors, callbacks).
@@ -217,72 +249,15 @@ impl Source {
         }
     }
 
-    /// Tells errors that pass by themselves from those that do not. (The former are logged by
-    /// [`super::client::Watch`], and librdkafka retries.)
-    fn trouble(&self, error: &KafkaError) -> anyhow::Result<()> {
-        use RDKafkaErrorCode as Code;
-        let Topic { name: topic, brokers, .. } = &self.topic;
-        let last = || self.topic.last_error();
-        let fatal = matches!(error, KafkaError::MessageConsumptionFatal(_));
-        match error.rdkafka_error_code() {
-            Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => bail!(
-                "the log of `{topic}` no longer holds the offset to read next: {}; it was lost to \
-                 retention while we were behind, or the topic was created anew. Restart: \
-                 kafka.on_data_loss then decides",
-                last()
-            ),
-            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition) => {
-                let there = self.topic.partitions()?;
-                let missing: Vec<i32> = self
-                    .intake
-                    .batcher
-                    .offsets()
-                    .iter()
-                    .map(|(partition, _)| partition)
-                    .filter(|partition| !there.contains(partition))
-                    .collect();
-                if !missing.is_empty() {
-                    bail!(
-                        "topic `{topic}` has lost its partitions {missing:?}; was it created anew?"
-                    );
-                }
-                Ok(())
-            }
-            Some(
-                Code::Authentication
-                | Code::SaslAuthenticationFailed
-                | Code::TopicAuthorizationFailed
-                | Code::ClusterAuthorizationFailed
-                | Code::SSL,
-            ) => bail!(
-                "the brokers {brokers} refuse us: {}; check the credentials in kafka.properties \
-                 and the broker's ACLs for topic `{topic}`",
-                last()
-            ),
-            // The group only feeds dashboards: that is no reason to stop.
-            Some(Code::GroupAuthorizationFailed) => {
-                tracing::debug!("offsets are not committed: {}", last());
-                Ok(())
-            }
-            Some(Code::BadMessage | Code::InvalidMessage) => bail!(
-                "a record of `{topic}` arrived damaged: {}; check the broker's disks, and skip it \
-                 by hand if it stays so",
-                last()
-            ),
-            _ if fatal => {
-                bail!("kafka client failed: {}", last())
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// Records between the last batch that was made and the log's end, for partitions whose end is
     /// known.
     pub fn lag(&self) -> Vec<(i32, i64)> {
         let offsets = self.intake.batcher.offsets();
         let lag = |(partition, next): (i32, i64)| {
+            let Intake { merge, finished, patience, .. } = &self.intake;
+            let unheard = finished.contains(&partition) || patience.passed().contains(&partition);
             // Nobody waits for markers and compacted records at the end.
-            if self.intake.merge.drained(partition) && !self.intake.finished.contains(&partition) {
+            if merge.drained(partition) && !unheard {
                 return Some((partition, 0));
             }
             let high = self.topic.cached_end(partition)?;
@@ -299,11 +274,9 @@ impl Source {
     /// Says in words, for a person, why there is no next batch yet. If the brokers lately gave
     /// trouble, their last error is quoted.
     pub fn waits_for(&self) -> String {
-        let Intake { merge, batcher, .. } = &self.intake;
+        let Intake { merge, batcher, patience, .. } = &self.intake;
         let partitions = batcher.offsets().iter().map(|(partition, _)| partition);
-        let starved: Vec<i32> = partitions
-            .filter(|&partition| !merge.drained(partition) && merge.buffered(partition) == 0)
-            .collect();
+        let starved: Vec<i32> = partitions.filter(|&partition| merge.starved(partition)).collect();
         let topic = &self.topic.name;
         let what = if !starved.is_empty() {
             format!(
@@ -311,6 +284,9 @@ impl Source {
             )
         } else if batcher.since().is_some() {
             "the rest of a batch, for batch.linger_ms at most".to_owned()
+        } else if !patience.passed().is_empty() {
+            let passed = patience.passed();
+            format!("records of the partitions {passed:?} of `{topic}`, which are not heard of")
         } else {
             format!("new records: `{topic}` is read to its end")
         };

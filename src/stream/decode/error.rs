@@ -83,6 +83,21 @@ pub enum DecodeError {
         /// The unit it was read in.
         unit: &'static str,
     },
+    /// A time that lies too far ahead of the Kafka record's own.
+    #[error(
+        "field `{field}`: {value} is {ahead_s} s later than the time of its Kafka record, and \
+         timestamp.ahead_max_s allows {limit_s}; is the producer's clock right, and timestamp.unit?"
+    )]
+    Future {
+        /// The field's path.
+        field: String,
+        /// The value that was found.
+        value: String,
+        /// Seconds between the two.
+        ahead_s: i64,
+        /// Seconds that are allowed.
+        limit_s: i64,
+    },
     /// A vector, or a bag's weights, of another length.
     #[error("field `{field}` has {found} entries; expected {expected}")]
     WrongLength {
@@ -96,7 +111,7 @@ pub enum DecodeError {
 }
 
 /// Every [`DecodeError::reason`], so that each has a counter before the first such record.
-pub const REASONS: [&str; 13] = [
+pub const REASONS: [&str; 14] = [
     "tombstone",
     "empty",
     "too_large",
@@ -109,6 +124,7 @@ pub const REASONS: [&str; 13] = [
     "wrong_type",
     "bad_number",
     "bad_timestamp",
+    "future",
     "wrong_length",
 ];
 
@@ -121,6 +137,7 @@ impl DecodeError {
             | DecodeError::IdTooLong { field, .. }
             | DecodeError::BadNumber { field }
             | DecodeError::BadTimestamp { field, .. }
+            | DecodeError::Future { field, .. }
             | DecodeError::WrongLength { field, .. } => Some(field),
             DecodeError::Tombstone
             | DecodeError::Empty
@@ -147,6 +164,7 @@ impl DecodeError {
             DecodeError::WrongType { .. } => "wrong_type",
             DecodeError::BadNumber { .. } => "bad_number",
             DecodeError::BadTimestamp { .. } => "bad_timestamp",
+            DecodeError::Future { .. } => "future",
             DecodeError::WrongLength { .. } => "wrong_length",
         }
     }

@@ -284,7 +284,7 @@ fn a_reward_may_be_a_ratio_and_a_missing_one_is_what_the_config_says() {
 #[test]
 fn times_come_in_units() {
     let of = |unit: &str, t: serde_json::Value| {
-        let text = format!("{IDS}[timestamp]\nfield = \"t\"\nunit = \"{unit}\"");
+        let text = format!("{IDS}[timestamp]\nfield = \"t\"\nunit = \"{unit}\"\nahead_max_s = 0");
         decode(&mut mapping(&text), &json!({"u": 1, "i": 2, "t": t})).map(|event| event.time_ms)
     };
     assert_eq!(of("s", json!(956_704_519)), Ok(956_704_519_000));
@@ -303,6 +303,33 @@ fn times_come_in_units() {
     assert_eq!(reason(of("s", json!(null))), "missing_field");
 }
 
+#[test]
+fn a_time_far_ahead_of_its_record_is_no_time_of_an_event() {
+    let hour = format!("{IDS}[timestamp]\nfield = \"t\"\nunit = \"s\"\nahead_max_s = 3600");
+    let mut hour = mapping(&hour);
+    let mut of = |t: i64, sent_s: Option<i64>| {
+        let record = json!({"u": 1, "i": 2, "t": t}).to_string();
+        let sent_ms = sent_s.map(|sent| sent * 1000);
+        read(&mut hour, Some(record.as_bytes()), sent_ms).map(|event| event.time_ms)
+    };
+    assert_eq!(of(1_000_003_600, Some(1_000_000_000)), Ok(1_000_003_600_000));
+    let error = of(1_000_003_601, Some(1_000_000_000)).expect_err("ahead");
+    assert_eq!((error.reason(), error.field()), ("future", Some("t")));
+    let text = error.to_string();
+    for part in ["`t`: 1000003601 is 3601 s later", "timestamp.ahead_max_s allows 3600"] {
+        assert!(text.contains(part), "{text}");
+    }
+    assert_eq!(of(1, Some(1_000_000_000)), Ok(1000), "the past is no fault");
+    for nothing_to_compare_with in [None, Some(0), Some(-1)] {
+        assert_eq!(of(1_000_003_601, nothing_to_compare_with), Ok(1_000_003_601_000));
+    }
+    // By default a day; a record's own time is never ahead of itself.
+    let mut day = mapping(&format!("{IDS}[timestamp]\nfield = \"t\""));
+    assert!(decode(&mut day, &json!({"u": 1, "i": 2, "t": 86_400_007})).is_ok());
+    assert_eq!(reason(decode(&mut day, &json!({"u": 1, "i": 2, "t": 86_400_008}))), "future");
+    assert!(read(&mut mapping(IDS), Some(b"{\"u\":1,\"i\":2}"), Some(i64::MAX)).is_ok());
+}
+
 fn everything() -> Mapping {
     mapping(
         "query.id = \"u.id\"\nitem.id = \"i\"\n\
@@ -311,7 +338,7 @@ fn everything() -> Mapping {
          {name=\"h\",field=\"h\",kind=\"history\",length=3,optional=true}]\n\
          item.features = [{name=\"n\",field=\"n\",kind=\"number\",optional=true},\
          {name=\"v\",field=\"v\",kind=\"vector\",length=2,optional=true}]\n\
-         reward.field = \"r\"\ntimestamp.field = \"t\"",
+         reward.field = \"r\"\ntimestamp = {field=\"t\",ahead_max_s=0}",
     )
 }
 

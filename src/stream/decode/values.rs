@@ -196,7 +196,7 @@ pub(crate) fn time_ms(
 
 /// A scalar for a message, which quotes at most this much of a record: it travels in a header and
 /// a log line.
-fn quoted(raw: Raw, found: &FieldValues) -> String {
+pub(super) fn quoted(raw: Raw, found: &FieldValues) -> String {
     const CHARS_MAX: usize = 64;
     let whole = match raw {
         Raw::Signed(value) => value.to_string(),

@@ -30,6 +30,14 @@ pub(super) struct Part<'m> {
     pub(super) errors: Vec<DecodeError>,
 }
 
+impl Part<'_> {
+    /// Its partition, and the next offset to read there.
+    pub(super) fn end(&self) -> (i32, i64) {
+        let last = self.run.records.last().expect("a part has records");
+        (self.run.partition, last.offset + 1)
+    }
+}
+
 impl Decoders {
     pub(super) fn new(config: &Config) -> Decoders {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);

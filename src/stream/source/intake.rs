@@ -1,11 +1,11 @@
 //! From records to batches: everything about a record but where it comes from.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rdkafka::message::{BorrowedMessage, Message};
 
-use crate::config::Config;
+use crate::config::{Config, Order};
 use crate::stream::cut::Cut;
 use crate::stream::dead_letter::{DeadLetters, Letter};
 use crate::stream::decode::DecodeError;
@@ -18,6 +18,7 @@ use super::decoders::Part;
 use super::example;
 use super::guard::Guard;
 use super::lanes::ROUND;
+use super::patience::Patience;
 use millrace_events::{Batch, Offsets};
 
 /// Merges, shuffles and batches; all of it but the letters is pure.
@@ -29,6 +30,7 @@ pub(super) struct Intake {
     /// Batches to hand out, at most what [`Intake::assemble`] makes at a time.
     pub(super) ready: VecDeque<Batch>,
     pub(super) guard: Guard,
+    pub(super) patience: Patience,
     ends: Option<Offsets>,
     pub(super) finished: BTreeSet<i32>,
     /// An event whose time is far from its record's has been shown.
@@ -46,6 +48,7 @@ impl Intake {
         let mut intake = Intake {
             merge: Merge::new(partitions, config.kafka.order),
             guard: Guard::new(config.kafka.rejected_window, config.kafka.rejected_share_max),
+            patience: Patience::new(merge_wait(config).filter(|_| range.to.is_none())),
             ends: range.to,
             finished: BTreeSet::new(),
             odd_time_shown: false,
@@ -71,6 +74,7 @@ impl Intake {
     /// The partition has nothing more at present. In a bounded range this is its end, even if
     /// markers or compacted records lie before it.
     pub(super) fn reached_end(&mut self, partition: i32) {
+        self.patience.heard(partition);
         if self.ends.is_some() {
             self.finish_at(partition, i64::MAX);
         } else {
@@ -78,14 +82,33 @@ impl Intake {
         }
     }
 
+    /// The newest record of the partition, as far as the client knows, is taken. Live this is as
+    /// good as word from the broker, which comes a fetch later; a bounded range ends only where it
+    /// ends.
+    pub(super) fn caught_up(&mut self, partition: i32) {
+        if self.ends.is_none() {
+            self.merge.set_idle(partition, true);
+        }
+    }
+
+    /// Nothing can be read at present. Returns the partitions that held the others back for too
+    /// long; from now on they do not.
+    pub(super) fn pass_over(&mut self, now: Instant) -> Vec<i32> {
+        let partitions = self.batcher.offsets().iter().map(|(partition, _)| partition);
+        let lost = self.patience.lost(&self.merge, partitions, now);
+        lost.iter().for_each(|&partition| self.merge.set_idle(partition, true));
+        lost
+    }
+
     /// Takes records of the range.
     pub(super) fn take(&mut self, part: Part<'_>, dead: &mut DeadLetters) -> anyhow::Result<()> {
+        let (partition, next) = part.end();
         let Part { messages, run, errors } = part;
         self.judge(&run.records, &messages, errors, dead)?;
-        let (partition, last) = (run.partition, messages[messages.len() - 1].offset());
+        self.patience.heard(partition);
         self.merge.set_idle(partition, false);
         self.merge.push(run);
-        self.finish_at(partition, last + 1);
+        self.finish_at(partition, next);
         Ok(())
     }
 
@@ -175,6 +198,13 @@ const ODD_MS: u64 = 10 * 365 * 86_400_000;
 /// Whether an event's time is far from that of its record.
 fn is_odd(time_ms: i64, record_ms: Option<i64>) -> bool {
     record_ms.is_some_and(|record_ms| time_ms.abs_diff(record_ms) > ODD_MS)
+}
+
+/// How long the merge waits for a partition of a stream without an end; none: for ever.
+fn merge_wait(config: &Config) -> Option<Duration> {
+    let kafka = &config.kafka;
+    let waits = kafka.order == Order::EventTime && kafka.merge_wait_ms > 0;
+    waits.then(|| Duration::from_millis(kafka.merge_wait_ms))
 }
 
 #[cfg(test)]

@@ -85,6 +85,8 @@ impl Lanes {
         // Only whole parts: with many partitions, each would have room for no more than the last
         // batch took from it, and a part costs as much as decoding ten records.
         let room = |lane: &Lane| match self.share.saturating_sub(merge.buffered(lane.partition)) {
+            // Whatever it holds, it is not enough for the merge to go on.
+            room if merge.starved(lane.partition) => room.max(PART),
             room if room < PART => 0,
             room => room,
         };

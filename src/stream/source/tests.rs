@@ -199,7 +199,55 @@ fn a_partition_far_ahead_waits_and_loses_nothing() {
     }
     let expected: Vec<String> = (0..20_000).map(|item| item.to_string()).collect();
     assert_eq!(items(&batches), expected);
-    assert!(most > lanes::PART / 2 && most <= 2 * lanes::PART, "{most} buffered");
+    assert!(most > lanes::PART / 2 && most < 3 * lanes::PART, "{most} buffered");
+}
+
+#[test]
+fn a_record_a_day_ahead_does_not_hold_its_partition_back() {
+    let broker = Broker::new(2);
+    for item in 0..4000 {
+        let ahead = if item == 4 { 86_400_000 } else { 0 };
+        broker.event((item % 2) as i32, 1000 + item + ahead, item);
+    }
+    broker.flush();
+    let from = broker.offsets(Position::Earliest);
+    let mut source = broker.open(Range { from, to: None });
+    let batches = [next_batch(&mut source), next_batch(&mut source)];
+    // The record goes with the third one behind it, in its partition's order.
+    let expected = ["0", "1", "2", "3", "5", "7", "9", "4", "6", "8", "10", "11", "12", "13"];
+    assert_eq!(items(&batches)[..14], expected);
+    assert_eq!(batches[1].offsets.next(0), Some(10), "its offset moves on");
+}
+
+#[test]
+fn rejected_records_behind_a_head_do_not_fill_its_buffer_for_good() {
+    let mut broker = Broker::new(2);
+    broker.config.kafka.dead_letter_topic = String::new();
+    broker.config.kafka.buffer_events = 1;
+    broker.event(0, 1, 1);
+    (0..1000).for_each(|_| broker.send(0, Some(b"x")));
+    (0..1000).for_each(|item| broker.event(1, 2, item));
+    broker.flush();
+    let batches = until_end(&mut broker.open(broker.all()));
+    assert_eq!(batches.iter().map(|batch| batch.rejected).sum::<u64>(), 1000);
+    assert_eq!(items(&batches).len(), 1001);
+}
+
+#[test]
+fn a_caught_up_partition_needs_no_word_from_the_broker() {
+    let mut broker = Broker::new(2);
+    broker.config.batch.linger_ms = 1;
+    // A fetch that finds nothing is answered late, and with it the partition's end.
+    let wait = "fetch.wait.max.ms".to_owned();
+    broker.config.kafka.properties.insert(wait, "4000".to_owned());
+    (0..2).for_each(|partition| broker.event(partition, 1, 1));
+    broker.flush();
+    let from = broker.offsets(Position::Earliest);
+    let sent = Instant::now();
+    let mut source = broker.open(Range { from, to: None });
+    let first = next_batch(&mut source).len();
+    assert!(first == 2 || next_batch(&mut source).len() == 1);
+    assert!(sent.elapsed() < Duration::from_secs(2), "{:?}", sent.elapsed());
 }
 
 #[test]
@@ -285,13 +333,14 @@ fn a_window_that_lingers_is_dealt_out_as_it_is() {
 fn rejected_records_are_on_the_dead_letter_topic_before_their_offsets_are_handed_out() {
     let broker = Broker::new(2);
     let large = vec![b'x'; 2_000_000];
-    let bad: [(Option<&[u8]>, &str); 6] = [
+    let bad: [(Option<&[u8]>, &str); 7] = [
         (None, "tombstone"),
         (Some(b""), "empty"),
         (Some(b"{\"u\":\"\xff\"}"), "invalid_utf8"),
         (Some(b"not json"), "not_json"),
         (Some(b"{\"u\":1}"), "missing_field"),
         (Some(&large), "too_large"),
+        (Some(b"{\"u\":1,\"i\":1,\"t\":9000000000000}"), "future"),
     ];
     for (index, (payload, _)) in bad.iter().enumerate() {
         broker.event(1, index as i64, index as i64);
@@ -300,9 +349,9 @@ fn rejected_records_are_on_the_dead_letter_topic_before_their_offsets_are_handed
     broker.flush();
     let mut source = broker.open(broker.all());
     let batch = next_batch(&mut source);
-    assert_eq!((batch.len(), batch.rejected, batch.offsets.next(1)), (6, 6, Some(12)));
+    assert_eq!((batch.len(), batch.rejected, batch.offsets.next(1)), (7, 7, Some(14)));
     let letters = broker.read("dead");
-    assert_eq!(letters.len(), 6);
+    assert_eq!(letters.len(), 7);
     for (index, (letter, (payload, reason))) in letters.iter().zip(bad).enumerate() {
         assert_eq!(letter.payload(), payload, "{reason}");
         assert_eq!(letter.key(), Some(&b"k"[..]));
@@ -452,6 +501,39 @@ fn a_broker_that_goes_away_is_waited_for() {
     (10..20).for_each(|item| broker.event(0, item, item));
     broker.flush();
     assert_eq!(items(&[next_batch(&mut source)])[0], "10");
+}
+
+#[test]
+fn a_partition_without_a_leader_holds_the_others_back_for_a_while() {
+    let mut broker = Broker::new(2);
+    broker.config.kafka.merge_wait_ms = 2000;
+    (0..40).for_each(|item| broker.event((item % 2) as i32, 1000 + item, item));
+    broker.flush();
+    let from = broker.offsets(Position::Earliest);
+    let range = broker.all();
+    broker.cluster.partition_leader("clicks", 0, None).expect("no leader");
+    let mut source = broker.open(Range { from, to: None });
+    let opened = Instant::now();
+    let batch = next_batch(&mut source);
+    assert!(opened.elapsed() >= Duration::from_millis(2000), "{:?}", opened.elapsed());
+    assert_eq!((batch.offsets.next(0), batch.offsets.next(1)), (Some(0), Some(10)));
+    assert_eq!(items(&[batch])[0], "1");
+    assert_eq!((source.take_passed(), source.take_passed()), (vec![0], vec![]));
+    let (again, at_once) = (next_batch(&mut source), Instant::now());
+    assert_eq!(again.offsets.next(1), Some(20));
+    assert!(at_once.elapsed() < Duration::from_millis(1000));
+    assert!(source.lag().iter().all(|lag| *lag != (0, 0)), "nobody knows that it is at its end");
+    let waits = source.waits_for();
+    assert!(waits.contains("{0} of `clicks`, which are not heard of"), "{waits}");
+
+    // A replay waits.
+    let mut strict = broker.open(range);
+    assert!(matches!(strict.next(Duration::from_millis(3000)), Ok(Next::Idle)));
+
+    broker.cluster.partition_leader("clicks", 0, Some(1)).expect("a leader");
+    assert_eq!(items(&[next_batch(&mut source)])[0], "0", "its records are read when they come");
+    assert!(source.intake.patience.passed().is_empty() && source.take_passed().is_empty());
+    assert_eq!(items(&until_end(&mut strict)).len(), 40);
 }
 
 #[test]
