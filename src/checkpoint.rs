@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::Xxh3;
 
-use millrace_events::Offsets;
+use millrace_events::{Offsets, Witness};
 
 mod error;
 mod manifest;
@@ -40,6 +40,8 @@ const STEP_DIGITS: usize = 12;
 pub struct Snapshot {
     /// Names the run that began from nothing and led here: two runs may reach the same step.
     pub run: String,
+    /// Tells the log from others.
+    pub witness: Witness,
     /// Steps trained so far.
     pub step: u64,
     /// The next offset to read of each partition.

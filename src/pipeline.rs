@@ -48,7 +48,7 @@ pub use metrics::Metrics;
 pub use placement::placement;
 pub use plan::{Publication, RunPlan};
 pub use reader::Outlook;
-pub use start::restore;
+pub use start::{Stopped, restore};
 pub use stats::{Clocks, RunStats};
 
 /// How long a stage waits before it looks at the stop flag again.
@@ -119,7 +119,11 @@ pub fn run(
         |fresh| run_once(site, &store, &RunPlan { fresh, ..plan.clone() }, observe),
         plan.fresh,
     )
-    .inspect_err(|error| site.health.fail(format!("{error:#}")))
+    .inspect_err(|error| {
+        if !error.is::<Stopped>() {
+            site.health.fail(format!("{error:#}"));
+        }
+    })
 }
 
 /// Runs; if the state breaks, runs once more from the last good checkpoint. Training repeats to the
@@ -163,11 +167,11 @@ fn run_once(
     plan: &RunPlan,
     observe: &mut dyn FnMut(&Trainer, &RunStats),
 ) -> anyhow::Result<Summary> {
-    let RunStart { mut trainer, run, passes, total } = start::start(site, store, plan)?;
+    let RunStart { mut trainer, lineage, passes, total } = start::start(site, store, plan)?;
     if plan.to.is_none() && trainer.progress().records() == 0 {
         // A kill before the first checkpoint must not lose the place where reading began: the next
         // start would ask for the newest record once more, and skip what came meanwhile.
-        store.write(&durable::snapshot(&site.config, &run, trainer.capture()))?;
+        store.write(&durable::snapshot(&site.config, &lineage, trainer.capture()))?;
     }
     let publisher = publisher(site, plan.publication)?;
     let publisher = publisher.map(|publisher| (publisher, plan.publication));
@@ -175,7 +179,7 @@ fn run_once(
     site.health.set_ready(true);
     std::thread::scope(|scope| {
         let outlook = Arc::clone(&stats.outlook);
-        let line = Line::start(scope, site, (store, run), passes, publisher, outlook)?;
+        let line = Line::start(scope, site, (store, lineage), passes, publisher, outlook)?;
         let trained = train(site, &mut trainer, &mut stats, &line, observe);
         // A broken state must not take the place of a good checkpoint.
         let broken = trained.as_ref().is_err_and(|error| error.is::<Broken>());
@@ -236,6 +240,7 @@ fn train(
     let waiting_batches = site.metrics.queue(Queue::Batches);
     let waiting_snapshots = site.metrics.queue(Queue::Snapshots);
     let mut checkpoint_step = trainer.progress().step;
+    let mut checkpoint_place = trainer.progress().offsets.total();
     let mut checkpoint_at = Instant::now();
     let mut unusable = Unusable::default();
     while !stats.whole || !site.stop.load(Ordering::Relaxed) {
@@ -260,8 +265,11 @@ fn train(
             Err(RecvTimeoutError::Disconnected) => break,
         }
         observe(trainer, stats);
-        let stepped = trainer.progress().step - checkpoint_step;
-        let overdue = cadence.every_s > 0 && stepped > 0 && checkpoint_at.elapsed() >= every;
+        let progress = trainer.progress();
+        let stepped = progress.step - checkpoint_step;
+        // Offsets alone count, too: of rejected records, and of markers, which retention may pass.
+        let moved = progress.events > 0 && progress.offsets.total() > checkpoint_place;
+        let overdue = cadence.every_s > 0 && moved && checkpoint_at.elapsed() >= every;
         let due = stepped >= cadence.every_steps || overdue;
         // While the disk is still busy with the last snapshot there is nothing to gain from
         // another one in memory: the next step tries again.
@@ -269,6 +277,7 @@ fn train(
             stats.count_state(site, trainer);
             trainer.begin_capture();
             (checkpoint_step, checkpoint_at) = (trainer.progress().step, Instant::now());
+            checkpoint_place = trainer.progress().offsets.total();
         }
         if let Some(captured) = trainer.advance_capture() {
             if !captured.finite {

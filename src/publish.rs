@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
+use crate::stream::calendar::now_ms;
 use crate::stream::outbox::{Outbox, Outgoing, Patience, SendError};
 use crate::stream::topic::Topic;
 use millrace_train::evaluation::popularity::Popularity;
@@ -54,7 +55,7 @@ pub struct ItemVector {
     pub version: String,
     /// Its step.
     pub step: u64,
-    /// Time of the newest event it was trained on, ms since 1970.
+    /// Time of the newest event it was trained on, ms since 1970; one ahead counts as the present.
     pub event_time_ms: i64,
     /// Natural logarithm of the item's estimated frequency (expected occurrences a batch). Score of
     /// a query vector of the same version: `dot / temperature + popularity * log_q`, the constants
@@ -150,6 +151,8 @@ impl Publisher {
         let log_q = popularity.log_q(&ids); // [items]
         let manifest = &checkpoint.manifest;
         let dim = model.towers.dim();
+        // One event of a wrong clock must not date every version after it.
+        let event_time_ms = manifest.event_time_ms.min(now_ms());
         let topic = self.config.publish.topic.clone();
         for (((_, item), vector), log_q) in items.iter().zip(vectors.chunks_exact(dim)).zip(log_q) {
             if stop() {
@@ -158,7 +161,7 @@ impl Publisher {
             let value = serde_json::to_vec(&ItemVector {
                 version: manifest.version.clone(),
                 step: manifest.step,
-                event_time_ms: manifest.event_time_ms,
+                event_time_ms,
                 log_q,
                 vector: vector.to_vec(),
             })?;
@@ -172,7 +175,7 @@ impl Publisher {
         let marker = VersionMarker {
             version: manifest.version.clone(),
             step: manifest.step,
-            event_time_ms: manifest.event_time_ms,
+            event_time_ms,
             vectors: items.len() as u64,
             dim,
             temperature: popularity.temperature,

@@ -5,8 +5,7 @@
 //! Owns the order of events and what is compared. Every wait has a bound; the child processes, the
 //! topic and the checkpoints go when it ends, however it ends.
 
-mod process;
-mod topic;
+pub(crate) mod topic;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
@@ -24,7 +23,7 @@ use millrace_train::evaluation::KS;
 use millrace_train::evaluation::held_out::HeldOut;
 use millrace_train::evaluation::metrics::{Band, Interval, Quality};
 
-use process::Process;
+use crate::process::{Process, beside};
 use topic::Topic;
 
 /// Arguments of `live`.
@@ -51,20 +50,20 @@ pub(crate) struct LiveArgs {
 }
 
 /// The mapping and the model of both runs.
-const CONFIG: &str = "config/demo.toml";
+pub(crate) const CONFIG: &str = "config/demo.toml";
 /// Fresh events that both models are measured on.
 const CASES: usize = 5_000;
 /// The trainer has this long to be done with what it was sent: its linger, `batch.min_events` and
 /// a checkpoint are in.
 const CATCH_UP: Duration = Duration::from_secs(90);
 /// A process that was asked to end, or a replay, has this long.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 /// How often a file is looked at that a process will write.
 const LOOK: Duration = Duration::from_millis(200);
 
 pub(crate) fn run(args: &LiveArgs) -> anyhow::Result<()> {
     let scratch = tempfile::tempdir().context("no scratch directory")?;
-    let program = program(args.millrace.as_deref())?;
+    let program = beside(args.millrace.as_deref())?;
     let topic = Topic::create(&args.brokers)?;
     let sets = |name: &str| sets(args, topic.name(), &scratch.path().join(name));
     let start = |command: &str, name: &str, more: &[&str]| {
@@ -101,7 +100,7 @@ pub(crate) fn run(args: &LiveArgs) -> anyhow::Result<()> {
 }
 
 /// Small enough that a quarter of an hour's traffic of a small shop teaches more than popularity.
-fn world(seed: u64) -> World {
+pub(crate) fn world(seed: u64) -> World {
     World::new(WorldSettings {
         queries: 100,
         items: 200,
@@ -131,22 +130,6 @@ fn sets(args: &LiveArgs, topic: &str, directory: &Path) -> Vec<String> {
     own.into_iter().chain(args.overrides.iter().cloned()).collect()
 }
 
-/// `millrace`, as given or in the directory above that of this example.
-fn program(given: Option<&Path>) -> anyhow::Result<PathBuf> {
-    if let Some(given) = given {
-        return Ok(given.to_owned());
-    }
-    let own = std::env::current_exe().context("this program's own path")?;
-    let beside = own.ancestors().nth(2).map(|directory| directory.join("millrace"));
-    beside.filter(|path| path.exists()).with_context(|| {
-        format!(
-            "no millrace above {}: build it by `cargo build --release --bin millrace`, or name \
-             one with --millrace",
-            own.display()
-        )
-    })
-}
-
 /// Sends `events` events, each at its time, for as long as `train` runs.
 fn produce(
     topic: &Topic,
@@ -165,13 +148,17 @@ fn produce(
     topic.flush()
 }
 
-fn now_ms() -> u64 {
+pub(crate) fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     u64::try_from(since.expect("the clock is past 1970").as_millis()).expect("far below 2^64")
 }
 
 /// The checkpoint of a live run that has trained `events`.
-fn wait_for(directory: &Path, events: u64, train: &mut Process) -> anyhow::Result<Checkpoint> {
+pub(crate) fn wait_for(
+    directory: &Path,
+    events: u64,
+    train: &mut Process,
+) -> anyhow::Result<Checkpoint> {
     let deadline = Instant::now() + CATCH_UP;
     loop {
         train.must_run()?;
@@ -187,7 +174,7 @@ fn wait_for(directory: &Path, events: u64, train: &mut Process) -> anyhow::Resul
     }
 }
 
-fn newest(directory: &Path) -> anyhow::Result<Option<Checkpoint>> {
+pub(crate) fn newest(directory: &Path) -> anyhow::Result<Option<Checkpoint>> {
     match directory.exists() {
         true => Ok(checkpoint::latest(directory)?.0),
         false => Ok(None),
@@ -195,7 +182,7 @@ fn newest(directory: &Path) -> anyhow::Result<Option<Checkpoint>> {
 }
 
 /// What comes next in the same world.
-fn fresh(config: &Config, world: &mut World) -> anyhow::Result<Batch> {
+pub(crate) fn fresh(config: &Config, world: &mut World) -> anyhow::Result<Batch> {
     let (mut mapping, mut events) = (Mapping::new(config), events_of(config));
     for _ in 0..CASES {
         let drawn = world.draw();
@@ -204,7 +191,11 @@ fn fresh(config: &Config, world: &mut World) -> anyhow::Result<Batch> {
     Ok(Batch::new(events, Offsets::new("fresh")))
 }
 
-fn measure(config: &Config, checkpoint: &Checkpoint, fresh: &Batch) -> anyhow::Result<HeldOut> {
+pub(crate) fn measure(
+    config: &Config,
+    checkpoint: &Checkpoint,
+    fresh: &Batch,
+) -> anyhow::Result<HeldOut> {
     let mut trainer = restore(config, &placement(config.device)?, checkpoint)?;
     let mut held_out = HeldOut::new(trainer.state(), config.retrieval.popularity);
     let queries = trainer.embed_and_remember(fresh); // [events, dim]
@@ -212,7 +203,7 @@ fn measure(config: &Config, checkpoint: &Checkpoint, fresh: &Batch) -> anyhow::R
     Ok(held_out)
 }
 
-fn report(runs: &[(&str, &Checkpoint, &HeldOut); 2]) {
+pub(crate) fn report(runs: &[(&str, &Checkpoint, &HeldOut); 2]) {
     println!("\n         steps  events a step   recall@10 (95%)            @100");
     let line = |name: &str, [at_10, _, at_100, _]: [Interval; KS.len()]| {
         let text = |of: Interval| format!("{:>7.4} ({:.4} to {:.4})", of.value, of.low, of.high);

@@ -4,8 +4,11 @@ mod cut;
 mod datasets;
 mod estimator;
 mod events;
+mod faults;
 mod live;
+mod process;
 mod quality;
+mod soak;
 
 use clap::{Parser, Subcommand};
 
@@ -27,10 +30,14 @@ enum Experiment {
     Cut(cut::CutArgs),
     /// The frequency estimator: the paper's Figures 4 and 5, and real clicks beside its rivals.
     Estimator(estimator::EstimatorArgs),
+    /// A live trainer and its brokers, broken in every way that is known.
+    Faults(faults::FaultsArgs),
     /// A live run on a real broker beside a replay of the same topic.
     Live(live::LiveArgs),
     /// Recall of the loss modes and ways of ranking on wikispeedia, ml-1m and Globo's clicks.
     Quality(quality::QualityArgs),
+    /// A trainer at full speed and in a trickle, its memory watched.
+    Soak(soak::SoakArgs),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -39,7 +46,9 @@ fn main() -> anyhow::Result<()> {
     match cli.experiment {
         Experiment::Cut(args) => cut::run(&args),
         Experiment::Estimator(args) => estimator::run(&args),
+        Experiment::Faults(args) => faults::run(&args),
         Experiment::Live(args) => live::run(&args),
+        Experiment::Soak(args) => soak::run(&args),
         Experiment::Quality(args) => quality::run(&args),
     }
 }

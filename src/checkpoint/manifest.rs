@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use super::error::{CheckpointError, Result};
-use millrace_events::Offsets;
+use millrace_events::{Offsets, Witness};
 
 /// The layout this program writes and reads. It grows with every change that an older program
 /// would misread. Whatever the format, `format` and `checksum` of the manifest keep their meaning.
@@ -23,6 +23,9 @@ pub struct Manifest {
     pub version: String,
     /// Names the run that began from nothing and led here.
     pub run: String,
+    /// A few of the records that the state was trained on, to tell their log from another one.
+    #[serde(default)]
+    pub witness: Witness,
     /// Steps trained so far.
     pub step: u64,
     /// The next offset to read of each partition.

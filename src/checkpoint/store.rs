@@ -195,6 +195,7 @@ pub(super) fn stage(staging: &Path, snapshot: &Snapshot) -> Result<Manifest> {
         format: FORMAT,
         version: format!("{}-{:0STEP_DIGITS$}", snapshot.run, snapshot.step),
         run: snapshot.run.clone(),
+        witness: snapshot.witness.clone(),
         step: snapshot.step,
         offsets: snapshot.offsets.clone(),
         pass: snapshot.pass,

@@ -19,6 +19,7 @@ fn snapshot(step: u64) -> Snapshot {
     };
     Snapshot {
         run: "5eed0001".into(),
+        witness: Witness::default(),
         step,
         offsets,
         pass: 2,

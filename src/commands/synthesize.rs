@@ -2,11 +2,12 @@
 
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use clap::Args;
 
 use super::session::stop_on_signal;
+use crate::stream::calendar;
 use crate::stream::position::Position;
 use crate::synthetic::{World, WorldSettings};
 
@@ -104,10 +105,8 @@ fn write(args: &SynthesizeArgs, output: impl Write, stop: &AtomicBool) -> io::Re
     Ok(())
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "ms since 1970 fit for a while")]
 fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    since.as_millis() as u64
+    calendar::now_ms().unsigned_abs()
 }
 
 /// The stream: what it says, and when.

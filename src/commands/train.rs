@@ -3,7 +3,7 @@
 use super::live_lines::LiveLines;
 use super::session::{ConfigArgs, site};
 use crate::config::Start;
-use crate::pipeline::{self, RunPlan};
+use crate::pipeline::{self, RunPlan, Stopped};
 use crate::stream::position::Position;
 
 pub(super) fn run(args: &ConfigArgs) -> anyhow::Result<()> {
@@ -16,7 +16,14 @@ pub(super) fn run(args: &ConfigArgs) -> anyhow::Result<()> {
     };
     let mut lines = LiveLines::new(&site.config.batch);
     let plan = RunPlan::live(from);
-    let summary = pipeline::run(&site, &plan, &mut |trainer, stats| lines.show(trainer, stats))?;
+    let summary = pipeline::run(&site, &plan, &mut |trainer, stats| lines.show(trainer, stats));
+    let summary = match summary {
+        Err(error) if error.is::<Stopped>() => {
+            tracing::info!("{error}");
+            return Ok(());
+        }
+        summary => summary?,
+    };
     match summary.checkpoint {
         None => tracing::info!("stopped before the first event: there is no checkpoint"),
         Some(checkpoint) => {

@@ -104,12 +104,16 @@ pub struct KafkaConfig {
     pub start: Start,
     /// What to do where the log no longer holds the checkpoint's offset.
     pub on_data_loss: OnDataLoss,
+    /// What a record without a value is.
+    pub tombstone: Tombstone,
     /// Order between partitions.
     pub order: Order,
     /// Events held back for the merge by event time, over all partitions.
     pub buffer_events: usize,
     /// A live merge waits this long for a silent partition, in ms; 0: for ever.
     pub merge_wait_ms: u64,
+    /// Seconds between two looks for partitions that a live topic has got since; 0: nobody looks.
+    pub discover_s: u64,
     /// The run stops when more than this share of a window's records is rejected.
     pub rejected_share_max: f64,
     /// Records per window of that share.
@@ -142,6 +146,16 @@ pub enum OnDataLoss {
     Fail,
     /// Go on at the log's first record, with a warning.
     Earliest,
+}
+
+/// What a record without a value is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tombstone {
+    /// A broken one: a log of interactions has no use for it.
+    Reject,
+    /// Compaction's way to remove a key: passed over.
+    Skip,
 }
 
 /// Order of events between partitions.

@@ -1,18 +1,18 @@
 //! The end of the line: snapshots become checkpoints, checkpoints are published.
 
-use std::sync::Mutex;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
 use super::metrics::Beat;
-use super::stats::now_ms;
 use super::{Publication, Site};
 use crate::checkpoint::{Checkpoint, Section, Snapshot, Store};
 use crate::config::Config;
 use crate::publish::Published;
-use millrace_events::Offsets;
+use crate::stream::calendar::now_ms;
+use millrace_events::{Offsets, Witness};
 use millrace_train::captured::Captured;
 
 /// Tries to write a checkpoint before the run stops: a full disk is often cleaned within a minute.
@@ -24,11 +24,25 @@ pub(super) struct Outlet {
     pub(super) publication: Publication,
 }
 
+/// What a checkpoint says beside the state: the name of its run, and its log.
+pub(super) struct Lineage {
+    /// Names the run that began from nothing and led here.
+    pub(super) run: String,
+    /// Some records of the log that has been read, whether they are in the state yet or not.
+    pub(super) witness: Arc<Mutex<Witness>>,
+}
+
+impl Lineage {
+    pub(super) fn new(run: impl Into<String>, witness: Witness) -> Lineage {
+        Lineage { run: run.into(), witness: Arc::new(Mutex::new(witness)) }
+    }
+}
+
 /// The checkpoint thread. Returns the last checkpoint written.
 pub(super) fn write_checkpoints(
     site: &Site,
     store: &Store,
-    run: &str,
+    lineage: &Lineage,
     snapshots: Receiver<Captured>,
     outlet: Option<Outlet>,
     durable: &Mutex<Option<Offsets>>,
@@ -37,7 +51,7 @@ pub(super) fn write_checkpoints(
     let mut written = 0u64;
     for captured in snapshots {
         let began = Instant::now();
-        let snapshot = snapshot(&site.config, run, captured);
+        let snapshot = snapshot(&site.config, lineage, captured);
         let checkpoint = write_with_retries(site, store, &snapshot).inspect_err(|error| {
             tracing::error!("stopping: {error:#}");
             site.stop.store(true, Ordering::Relaxed);
@@ -70,11 +84,13 @@ pub(super) fn write_checkpoints(
 }
 
 /// The state as of one step, with a checkpoint's facts about it.
-pub(super) fn snapshot(config: &Config, run: &str, captured: Captured) -> Snapshot {
+pub(super) fn snapshot(config: &Config, lineage: &Lineage, captured: Captured) -> Snapshot {
     let progress = captured.progress.clone();
+    let witness = lineage.witness.lock().unwrap_or_else(PoisonError::into_inner);
     let section = |(name, bytes)| Section { name, bytes, digested: true };
     Snapshot {
-        run: run.to_owned(),
+        run: lineage.run.clone(),
+        witness: witness.before(&progress.offsets),
         step: progress.step,
         offsets: progress.offsets,
         pass: progress.pass,

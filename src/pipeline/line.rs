@@ -7,7 +7,7 @@ use std::thread::{Scope, ScopedJoinHandle};
 use anyhow::{Context, anyhow};
 use crossbeam_channel::{Receiver, Sender};
 
-use super::durable::{self, Outlet};
+use super::durable::{self, Lineage, Outlet};
 use super::passes::Passes;
 use super::reader::{self, Outlook};
 use super::{Publication, Site};
@@ -41,7 +41,7 @@ impl<'scope> Line<'scope> {
     pub(super) fn start<'env>(
         scope: &'scope Scope<'scope, 'env>,
         site: &'env Site,
-        (store, run): (&'env Store, String),
+        (store, lineage): (&'env Store, Lineage),
         passes: Passes,
         publisher: Option<(Publisher, Publication)>,
         outlook: Arc<Outlook>,
@@ -70,7 +70,7 @@ impl<'scope> Line<'scope> {
         };
         let writer = named("checkpoint").spawn_scoped(scope, move || {
             let _stop = StopOnPanic(&site.stop);
-            durable::write_checkpoints(site, store, &run, snapshots, outlet, &written)
+            durable::write_checkpoints(site, store, &lineage, snapshots, outlet, &written)
         })?;
         Ok(Self { batches, snapshots: snapshot_sender, source, writer, publisher })
     }

@@ -38,6 +38,8 @@ label! {
         Trained => "trained",
         /// Decoding or training could not use it.
         Rejected => "rejected",
+        /// It is none that counts.
+        Skipped => "skipped",
     }
 }
 
@@ -126,6 +128,7 @@ pub struct Metrics {
     registry: Registry,
     events_total: Counters,
     consumer_lag: IntGauges,
+    consumer_uncommitted: IntGauges,
     merge_waits_total: Counters,
     queue_batches: IntGauges,
     step_seconds: Histograms,
@@ -154,6 +157,8 @@ pub struct Metrics {
     pub(super) publish_failures_total: Counter,
     /// Step of the newest version whose end marker is on the versions topic.
     pub(super) published_version_step: IntGauge,
+    /// Values of optional features that count as absent.
+    pub(super) unread_values_total: Counter,
     /// Steps skipped because the loss or a gradient was not finite.
     pub(super) nonfinite_steps_total: Counter,
     /// Memory the training device holds, host tables excluded.
@@ -208,6 +213,11 @@ impl Metrics {
         Metrics {
             events_total: r.counters("events_total", "Events by result.", &["result"]),
             consumer_lag: r.int_gauges("consumer_lag", "Records not read.", &topic),
+            consumer_uncommitted: r.int_gauges(
+                "consumer_uncommitted",
+                "Records behind a transaction that has not ended.",
+                &topic,
+            ),
             merge_waits_total: r.counters(
                 "merge_waits_total",
                 "Times the merge went on without a silent partition.",
@@ -249,6 +259,8 @@ impl Metrics {
             publish_failures_total: r.counter("publish_failures_total", "Versions not published."),
             published_version_step: r
                 .int_gauge("published_version_step", "Step of the newest version."),
+            unread_values_total: r
+                .counter("unread_values_total", "Optional values that could not be read."),
             nonfinite_steps_total: r.counter("nonfinite_steps_total", "Steps skipped."),
             device_memory_bytes: r.int_gauge("device_memory_bytes", "Memory held on the device."),
             registry: r,
@@ -268,6 +280,11 @@ impl Metrics {
     /// Records in a partition that the trainer has not read.
     pub(super) fn lag(&self, topic: &str, partition: i32) -> IntGauge {
         self.consumer_lag.with_label_values(&[topic, &partition.to_string()])
+    }
+
+    /// Records that cannot be read before a transaction ends.
+    pub(super) fn uncommitted(&self, topic: &str, partition: i32) -> IntGauge {
+        self.consumer_uncommitted.with_label_values(&[topic, &partition.to_string()])
     }
 
     /// Times that the merge went on without a partition that gave no word.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{SendTimeoutError, Sender};
 
-use super::metrics::Beat;
+use super::metrics::{Beat, Fate};
 use super::passes::Passes;
 use super::{Clocks, Site, TICK};
 use crate::stream::source::{Next, Source};
@@ -100,12 +100,16 @@ pub(super) fn read(
     reasons.map(|(reason, count)| (reason.to_owned(), count)).collect()
 }
 
-/// Moves the counters of rejected records on to what the source has counted.
+/// Moves the counters of rejected and skipped records on to what the source has counted.
 fn show_rejected(site: &Site, passes: &Passes, shown: &mut BTreeMap<&'static str, u64>) {
     for (reason, count) in passes.rejected_by_reason() {
         let before = shown.insert(reason, count).unwrap_or(0);
         site.metrics.rejected(reason).inc_by(count - before);
     }
+    let skipped = site.metrics.events(Fate::Skipped);
+    skipped.inc_by(passes.skipped() - skipped.get());
+    let unread = &site.metrics.unread_values_total;
+    unread.inc_by(passes.unread() - unread.get());
 }
 
 /// Sets the lag of each partition, and counts those that the merge went on without. Returns the
@@ -118,6 +122,7 @@ fn show_lag(site: &Site, source: &mut Source) -> Option<u64> {
     let mut total = None;
     for (partition, lag) in source.lag() {
         site.metrics.lag(topic, partition).set(lag);
+        site.metrics.uncommitted(topic, partition).set(source.uncommitted(partition));
         // There from the first scrape on, so that a rate has something to look at.
         site.metrics.merge_waits(topic, partition);
         total = Some(total.unwrap_or(0) + u64::try_from(lag).unwrap_or(0));

@@ -3,18 +3,21 @@
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, anyhow, bail};
 
+use super::durable::Lineage;
 use super::passes::Passes;
-use super::{RunPlan, Site};
+use super::{Publication, RunPlan, Site, TICK};
 use crate::checkpoint::{self, Checkpoint, Manifest, Store};
 use crate::config::{Config, leaves};
+use crate::stream::identity;
 use crate::stream::position::Range;
-use crate::stream::topic::Topic;
+use crate::stream::topic::{NoAnswer, Topic};
 use crate::stream::verdict;
-use millrace_events::Offsets;
+use millrace_events::{Offsets, Witness};
 use millrace_train::placement::Placement;
 use millrace_train::progress::Progress;
 use millrace_train::trainer::Trainer;
@@ -22,8 +25,8 @@ use millrace_train::trainer::Trainer;
 /// A trainer and the passes that feed it.
 pub(super) struct RunStart {
     pub(super) trainer: Trainer,
-    /// The name of the run that the state began with.
-    pub(super) run: String,
+    /// The run that the state began with, and its log.
+    pub(super) lineage: Lineage,
     pub(super) passes: Passes,
     /// Records from the trainer's offsets to the end of the last pass; 0: there is no end.
     pub(super) total: u64,
@@ -45,32 +48,23 @@ pub(super) fn start(site: &Site, store: &Store, plan: &RunPlan) -> anyhow::Resul
     });
     site.health.set_phase("asking the brokers for offsets");
     let topic = Topic::of(config)?;
+    if newest.is_some() && plan.to.is_none() {
+        wait_for_brokers(site, &topic)?;
+    }
+    name_missing_outputs(config, &topic, plan);
     let to = plan.to.map(|to| topic.resolve(to)).transpose()?;
-    let from = topic.resolve(plan.from)?;
-    let (trainer, run) = match newest {
-        None => (Trainer::new(&config.train(), &site.placement, from.clone()), new_run()),
-        Some(checkpoint) => {
-            let stored = &checkpoint.manifest.offsets;
-            let name = &config.kafka.topic;
-            if stored.topic() != name {
-                bail!(
-                    "the checkpoints in {} were trained on topic `{}`, the config names `{name}`: \
-                     give each topic a checkpoint.directory of its own",
-                    config.checkpoint.directory,
-                    stored.topic(),
-                );
-            }
-            let log = topic.watermarks()?;
-            let verdict = verdict::judge(stored, &log, config.kafka.on_data_loss)?;
-            for warning in verdict.warnings {
-                tracing::warn!("{warning}");
-            }
-            let (trainer, run) = go_on(config, &site.placement, &checkpoint, verdict.offsets)?;
-            let Progress { step, pass, .. } = *trainer.progress();
-            let path = checkpoint.path.display().to_string();
-            tracing::info!(run, step, pass, path, "going on from a checkpoint");
-            (trainer, run)
+    let from = match &newest {
+        // Nobody asks where such a run would have begun.
+        Some(found) if to.is_none() => found.manifest.offsets.clone(),
+        _ => topic.resolve(plan.from)?,
+    };
+    let (trainer, lineage) = match newest {
+        None => {
+            let witness = Witness::of_cluster(topic.cluster());
+            let trainer = Trainer::new(&config.train(), &site.placement, from.clone());
+            (trainer, Lineage::new(new_run(), witness))
         }
+        Some(checkpoint) => resume(site, &topic, &checkpoint, to.is_some())?,
     };
     drop(topic);
     // A state with more passes behind it finishes the one it is in.
@@ -81,9 +75,105 @@ pub(super) fn start(site: &Site, store: &Store, plan: &RunPlan) -> anyhow::Resul
     let range = Range { from, to };
     let total = rest.records() + passes_left * range.records();
     site.health.set_phase("opening the source");
-    let passes = Passes::begin(config, rest, range, plan.cut, (*pass, last), &site.stop)?;
-    Ok(RunStart { passes, trainer, run, total })
+    let (pass, witness) = ((*pass, last), &lineage.witness);
+    let passes = Passes::begin(config, rest, range, plan.cut, pass, &site.stop, witness)?;
+    Ok(RunStart { passes, trainer, lineage, total })
 }
+
+/// The trainer of `checkpoint`, if its offsets fit what `topic` holds now; all of it, if the run is
+/// `bounded`.
+fn resume(
+    site: &Site,
+    topic: &Topic,
+    checkpoint: &Checkpoint,
+    bounded: bool,
+) -> anyhow::Result<(Trainer, Lineage)> {
+    let (config, manifest) = (&site.config, &checkpoint.manifest);
+    let (stored, name) = (&manifest.offsets, &config.kafka.topic);
+    if stored.topic() != name {
+        bail!(
+            "the checkpoints in {} were trained on topic `{}`, the config names `{name}`: give \
+             each topic a checkpoint.directory of its own",
+            config.checkpoint.directory,
+            stored.topic(),
+        );
+    }
+    let (log, silent) =
+        if bounded { (topic.watermarks()?, Vec::new()) } else { topic.bounds_known()? };
+    let verdict = verdict::judge(stored, &log, &silent, config.kafka.on_data_loss)?;
+    let mut witness = manifest.witness.clone();
+    let verified = identity::verify(topic, witness.cluster.as_ref(), witness.newest(&log))?;
+    for warning in verdict.warnings.iter().chain(&verified.warning) {
+        tracing::warn!("{warning}");
+    }
+    witness.cluster = topic.cluster().or(witness.cluster);
+    let (trainer, run) = go_on(config, &site.placement, checkpoint, verdict.offsets)?;
+    let Progress { step, pass, .. } = *trainer.progress();
+    let path = checkpoint.path.display().to_string();
+    tracing::info!(run, step, pass, path, "going on from a checkpoint");
+    Ok((trainer, Lineage::new(run, witness)))
+}
+
+/// Waits until the brokers answer: a trainer that has been here before, and is started in an
+/// outage, has nothing better to do. (The first start ends instead, and its message says what may
+/// be wrong with the config.)
+///
+/// # Errors
+/// An answer that no waiting cures, or a stop.
+fn wait_for_brokers(site: &Site, topic: &Topic) -> anyhow::Result<()> {
+    let mut pause = Duration::from_secs(1);
+    loop {
+        let error = match topic.partitions() {
+            Ok(_) => break,
+            Err(error) if error.is::<NoAnswer>() => error,
+            Err(error) => return Err(error),
+        };
+        tracing::warn!("waiting: {error:#}");
+        site.health.set_waits_for(Some(format!("the brokers: {error:#}")));
+        let until = Instant::now() + pause;
+        while Instant::now() < until {
+            if site.stop.load(Ordering::Relaxed) {
+                return Err(Stopped.into());
+            }
+            std::thread::sleep(TICK);
+        }
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+    site.health.set_waits_for(None);
+    Ok(())
+}
+
+/// Between two tries to reach the brokers.
+const PAUSE_MAX: Duration = Duration::from_secs(20);
+
+/// The run was stopped before it had begun; its checkpoints are as they were.
+#[derive(Debug, thiserror::Error)]
+#[error("stopped while it waited for the brokers")]
+pub struct Stopped;
+
+/// Says which topics that the run writes to are not there: nobody would look for them before the
+/// first bad record, months later.
+fn name_missing_outputs(config: &Config, topic: &Topic, plan: &RunPlan) {
+    let publish = &config.publish;
+    let publishes = plan.publication != Publication::Never && !publish.topic.is_empty();
+    let outputs = [
+        ("kafka.dead_letter_topic", config.kafka.dead_letter_topic.as_str(), ""),
+        ("publish.topic", if publishes { &publish.topic } else { "" }, COMPACTED),
+        ("publish.versions_topic", if publishes { &publish.versions_topic } else { "" }, COMPACTED),
+    ];
+    let outputs = outputs.into_iter().filter(|(_, name, _)| !name.is_empty());
+    for (key, name, settings) in outputs.filter(|(_, name, _)| topic.is_missing(name)) {
+        tracing::warn!(
+            "topic `{name}` ({key}) is not there. Unless the brokers make topics by themselves, \
+             create it: kafka-topics.sh --bootstrap-server {} --create --topic {name} \
+             --partitions 4{settings}",
+            config.kafka.brokers
+        );
+    }
+}
+
+/// Of topics whose newest record for each key is all that counts.
+const COMPACTED: &str = " --config cleanup.policy=compact";
 
 /// The newest checkpoint that verifies. If all are damaged, this is an error: starting from nothing
 /// would throw the model away without being asked.
@@ -218,11 +308,15 @@ mod tests {
     use super::*;
     use millrace_train::objective::Correction;
 
+    fn lineage() -> Lineage {
+        Lineage::new("5eed0001", Witness::default())
+    }
+
     /// A checkpoint of an untrained model, with this for its digest of the config.
     fn checkpoint(config: &Config, directory: &Path, digest: &str) -> Checkpoint {
         let placement = Placement::Cpu;
         let trainer = Trainer::new(&config.train(), &placement, Offsets::new("demo"));
-        let mut snapshot = super::super::durable::snapshot(config, "5eed0001", trainer.capture());
+        let mut snapshot = super::super::durable::snapshot(config, &lineage(), trainer.capture());
         snapshot.config_digest = digest.to_owned();
         let store = Store::open(directory, 1).expect("a directory of its own");
         store.write(&snapshot).expect("written")
@@ -276,7 +370,7 @@ mod tests {
         let write = |progress: &Progress| {
             let (settings, progress) = (config.train(), progress.clone());
             let captured = Trainer::with_progress(&settings, &placement, progress).capture();
-            let snapshot = super::super::durable::snapshot(&config, "5eed0001", captured);
+            let snapshot = super::super::durable::snapshot(&config, &lineage(), captured);
             store.write(&snapshot).expect("written")
         };
         let mut other = config.clone();

@@ -3,10 +3,11 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use super::metrics::{Beat, Fate, Metrics, RECALL_KS, Stage};
 use super::{Outlook, Site};
+use crate::stream::calendar::now_ms;
 use millrace_events::Batch;
 use millrace_train::evaluation::Recall;
 #[cfg(feature = "gpu")]
@@ -231,11 +232,6 @@ impl RunStats {
             metrics.device_memory_bytes.set(bytes);
         }
     }
-}
-
-pub(super) fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

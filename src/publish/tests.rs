@@ -11,7 +11,7 @@ use crate::checkpoint::{Section, Snapshot, Store};
 use crate::stream::decode::Mapping;
 use crate::stream::events_of;
 use crate::stream::source::tests::read;
-use millrace_events::{Batch, Offsets};
+use millrace_events::{Batch, Offsets, Witness};
 use millrace_train::trainer::Trainer;
 
 const PARTITIONS: i32 = 7;
@@ -67,6 +67,7 @@ impl Bench {
 fn snapshot(config: &Config, trainer: &Trainer) -> Snapshot {
     let section = |(name, bytes)| Section { name, bytes, digested: true };
     Snapshot {
+        witness: Witness::default(),
         run: "5eed0001".into(),
         step: trainer.progress().step,
         offsets: trainer.progress().offsets.clone(),

@@ -2,6 +2,14 @@
 //!
 //! The algorithms are Howard Hinnant's ("chrono-compatible low-level date algorithms").
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The wall clock, in ms since 1970. For people and gauges: no state may depend on it.
+pub fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
 /// `2017-10-01T03:00:00Z`, with or without a fraction; UTC only.
 pub(super) fn rfc3339_ms(text: &str) -> Option<i64> {
     let text = text.strip_suffix(['Z', 'z'])?;

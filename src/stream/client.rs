@@ -5,6 +5,7 @@
 //!
 //! Must never know: what is read or sent.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,7 +16,7 @@ use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, OwnedMessage};
 use rdkafka::producer::{BaseProducer, ProducerContext};
-use rdkafka::{ClientContext, TopicPartitionList};
+use rdkafka::{ClientContext, Statistics, TopicPartitionList};
 
 use crate::config::Config;
 
@@ -42,6 +43,10 @@ const AHEAD_BYTES_MIN: usize = 128 << 10;
 /// A fetch brings at most about this many bytes of one partition (a single larger record still
 /// comes, KIP-74).
 const FETCH_BYTES_MAX: usize = 1 << 20;
+
+/// How old the figures of [`Watch::uncommitted`] may be. Writing and reading them takes some 5 ms
+/// for a thousand partitions.
+const STATISTICS_MS: u32 = 10_000;
 
 /// As [`consumer`], to read `partitions` partitions, each from a queue of its own.
 pub(crate) fn consumer_of(
@@ -75,6 +80,7 @@ pub(crate) fn consumer_of(
     // A response must hold the largest record beside the fetches of many partitions.
     client.set("fetch.max.bytes", (5 * MESSAGE_BYTES_MAX).to_string());
     client.set("receive.message.max.bytes", (6 * MESSAGE_BYTES_MAX).to_string());
+    client.set("statistics.interval.ms", STATISTICS_MS.to_string());
     // A flipped bit on the way must not become a wrong event.
     client.set("check.crcs", "true");
     on_top(&mut client, config)
@@ -129,8 +135,6 @@ fn base(config: &Config) -> ClientConfig {
     let mut client = ClientConfig::new();
     client.set("bootstrap.servers", &config.kafka.brokers);
     client.set("client.id", &config.kafka.client_id);
-    // Its JSON costs more than what we want to know, which we ask for instead.
-    client.set("statistics.interval.ms", "0");
     client.set_log_level(RDKafkaLogLevel::Info);
     client
 }
@@ -161,9 +165,32 @@ fn refused(config: &Config, error: &KafkaError) -> anyhow::Error {
 #[derive(Debug, Default)]
 pub struct Watch {
     pub(crate) errors: Errors,
+    /// The newest statistics' last stable offset and high watermark, by topic and partition.
+    ends: Mutex<BTreeMap<(String, i32), (i64, i64)>>,
+}
+
+impl Watch {
+    /// Records from the beginning of a transaction that has not ended to the log's end.
+    pub(super) fn uncommitted(&self, topic: &str, partition: i32) -> i64 {
+        let ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        let end = ends.get(&(topic.to_owned(), partition));
+        end.map_or(0, |&(stable, high)| (high - stable).max(0))
+    }
 }
 
 impl ClientContext for Watch {
+    fn stats(&self, statistics: Statistics) {
+        let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        for (topic, seen) in statistics.topics {
+            for (id, partition) in seen.partitions {
+                // Before the first fetch there is neither.
+                if partition.ls_offset >= 0 && partition.hi_offset >= 0 {
+                    ends.insert((topic.clone(), id), (partition.ls_offset, partition.hi_offset));
+                }
+            }
+        }
+    }
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         log(level, facility, message);
     }

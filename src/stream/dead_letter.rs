@@ -6,6 +6,9 @@
 //!
 //! Must never know: why a record is bad.
 
+mod tail;
+
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -17,6 +20,7 @@ use crate::config::Config;
 
 use super::client::{self, Failure};
 use super::outbox::{Outbox, Outgoing, Patience, SendError};
+use tail::About;
 
 /// Letters that wait to be sent; beyond it the stream waits for them.
 const QUEUE_KBYTES: usize = 64 << 10;
@@ -50,8 +54,7 @@ pub struct Letter<'r> {
 
 /// Sends rejected records to the dead-letter topic, if there is one.
 pub struct DeadLetters {
-    /// The topic of the rejected records, for their headers.
-    source: String,
+    config: Config,
     mailbox: Option<Mailbox>,
 }
 
@@ -59,6 +62,8 @@ pub struct DeadLetters {
 struct Mailbox {
     topic: String,
     outbox: Outbox,
+    /// Letters that an earlier run has left; read back before the first one.
+    there: Option<BTreeSet<About>>,
 }
 
 impl std::fmt::Debug for DeadLetters {
@@ -82,18 +87,24 @@ impl DeadLetters {
             // Letters are rare and someone waits for the flush: nothing lingers.
             let patience = Patience::UntilStopped(Arc::clone(stop));
             let outbox = Outbox::new(config, 0, QUEUE_KBYTES, patience)?;
-            Some(Mailbox { topic, outbox })
+            Some(Mailbox { topic, outbox, there: None })
         };
-        Ok(DeadLetters { source: config.kafka.topic.clone(), mailbox })
+        Ok(DeadLetters { config: config.clone(), mailbox })
     }
 
-    /// Puts `letter` on its way.
+    /// Puts `letter` on its way, unless an earlier run has: one that ended over its rejected
+    /// records and is started again and again must not flood the topic.
     ///
     /// # Errors
     /// If an earlier letter could not be delivered, or the run stops while the queue is full.
     pub fn send(&mut self, letter: &Letter<'_>) -> anyhow::Result<()> {
         let Some(mailbox) = &mut self.mailbox else { return Ok(()) };
-        let mut headers = headers(&self.source, letter);
+        let there = mailbox.there.get_or_insert_with(|| tail::letters(&self.config));
+        let Letter { partition, offset, time_ms, reason, .. } = *letter;
+        if there.contains(&(partition, offset, time_ms, reason.to_owned())) {
+            return Ok(());
+        }
+        let mut headers = headers(&self.config.kafka.topic, letter);
         let mut payload = letter.payload;
         if let Some(whole) = payload.filter(|whole| whole.len() > PAYLOAD_BYTES_MAX) {
             payload = Some(&whole[..PAYLOAD_BYTES_MAX]);
@@ -277,6 +288,22 @@ mod tests {
         for part in ["`dead`", "allow this client", "kafka.dead_letter_topic = \"\""] {
             assert!(text.contains(part), "no {part} in: {text}");
         }
+    }
+
+    #[test]
+    fn a_letter_that_an_earlier_run_left_is_not_sent_again() {
+        let broker = Broker::new(1);
+        for _ in 0..3 {
+            let mut dead = open(&broker);
+            dead.send(&BAD).and_then(|()| dead.flush()).expect("delivered");
+        }
+        assert_eq!(broker.read("dead").len(), 1);
+        // The topic was made anew, or the config finds another fault.
+        for other in [Letter { time_ms: Some(6), ..BAD }, Letter { reason: "future", ..BAD }] {
+            let mut dead = open(&broker);
+            dead.send(&other).and_then(|()| dead.flush()).expect("delivered");
+        }
+        assert_eq!(broker.read("dead").len(), 3);
     }
 
     #[test]

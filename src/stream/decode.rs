@@ -66,6 +66,16 @@ pub struct Mapping {
     id_bytes_max: usize,
     /// An event may be this far ahead of its Kafka record's time, in ms; none: any time will do.
     ahead_max_ms: Option<i64>,
+    unread: Unread,
+}
+
+/// Values of optional features that could not be read, and count as absent.
+#[derive(Debug, Default)]
+pub struct Unread {
+    /// How many there were.
+    pub values: u64,
+    /// What was wrong with the first one.
+    pub first: Option<DecodeError>,
 }
 
 #[derive(Debug)]
@@ -120,6 +130,7 @@ impl Mapping {
             unit,
             id_bytes_max: config.kafka.id_bytes_max,
             ahead_max_ms: ahead_max_ms(&config.timestamp),
+            unread: Unread::default(),
         }
     }
 
@@ -138,15 +149,44 @@ impl Mapping {
         let before = events.len();
         let text = text(payload)?;
         if let Err(failure) = self.fields.scan(text, &mut self.found) {
-            let mended = foreign::mended(text).ok_or_else(|| self.explain(&failure, text))?;
-            let again = self.fields.scan(&mended, &mut self.found);
-            again.map_err(|failure| self.explain(&failure, text))?;
+            self.scan_mended(text)
+                .map_err(|again| self.explain(again.as_ref().unwrap_or(&failure), text))?;
         }
-        self.append(record_time_ms, events).inspect_err(|_| events.truncate(before))
+        let mut unread = std::mem::take(&mut self.unread);
+        let appended = self.append(record_time_ms, events, &mut unread);
+        self.unread = unread;
+        appended.inspect_err(|_| events.truncate(before))
+    }
+
+    /// Reads a text that is no JSON as what was meant; or the failure, if it is another one.
+    fn scan_mended(&mut self, text: &str) -> Result<(), Option<scan::ScanError>> {
+        // A number out of range, which nobody minds unless the field is mapped.
+        let mended = foreign::mended(text, "1e999").ok_or(None)?;
+        let Err(failure) = self.fields.scan(&mended, &mut self.found) else { return Ok(()) };
+        let features = self.query.features.iter().chain(&self.item.features);
+        let mut optional = features.filter(|feature| feature.optional);
+        if !optional.any(|feature| feature.field.as_ref().is_some_and(|f| failure.at(f.place))) {
+            return Err(Some(failure));
+        }
+        let error = self.explain(&failure, text);
+        self.unread.values += 1;
+        self.unread.first.get_or_insert(error);
+        let absent = foreign::mended(text, "null").ok_or(None)?;
+        self.fields.scan(&absent, &mut self.found).map_err(Some)
+    }
+
+    /// The values that could not be read since the last call.
+    pub fn take_unread(&mut self) -> Unread {
+        std::mem::take(&mut self.unread)
     }
 
     /// Appends the values that were found. If that fails, some of them may have been appended.
-    fn append(&self, record_time_ms: Option<i64>, events: &mut Events) -> Result<(), DecodeError> {
+    fn append(
+        &self,
+        record_time_ms: Option<i64>,
+        events: &mut Events,
+        unread: &mut Unread,
+    ) -> Result<(), DecodeError> {
         let (query, item) = (&self.query, &self.item);
         let found = &self.found;
         events.query_ids.push(key(found.get(query.id.place), found, &query.id, self.id_bytes_max)?);
@@ -159,7 +199,7 @@ impl Mapping {
         let query = query.features.iter().zip(&mut events.query);
         let item = item.features.iter().zip(&mut events.item);
         for (feature, column) in query.chain(item) {
-            value(feature, found, column)?;
+            value(feature, found, column, unread)?;
         }
         Ok(())
     }
@@ -288,13 +328,28 @@ fn text(payload: Option<&[u8]>) -> Result<&str, DecodeError> {
         .map_err(|error| DecodeError::InvalidUtf8 { at: error.valid_up_to() })
 }
 
-/// Appends one feature's value to its column.
-fn value(feature: &Feature, found: &FieldValues, column: &mut Column) -> Result<(), DecodeError> {
+/// Appends one feature's value to its column. One that is optional and cannot be read is absent: an
+/// event is worth more than a price.
+fn value(
+    feature: &Feature,
+    found: &FieldValues,
+    column: &mut Column,
+    unread: &mut Unread,
+) -> Result<(), DecodeError> {
     if let Some(field) = &feature.field {
         let raw = found.get(field.place);
         // An empty id names nothing. An empty array is a bag of nothing, which is something else.
         if raw.names_something() {
-            entries(feature, field, raw, found, column)?;
+            let before = (column.ids.len(), column.values.len());
+            match entries(feature, field, raw, found, column) {
+                Err(error) if feature.optional => {
+                    column.ids.truncate(before.0);
+                    column.values.truncate(before.1);
+                    unread.values += 1;
+                    unread.first.get_or_insert(error);
+                }
+                read => read?,
+            }
         } else if !feature.optional {
             return Err(field.missing());
         }

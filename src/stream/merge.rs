@@ -75,6 +75,8 @@ struct Backlog {
     supply: Supply,
     /// The key of the first record.
     head: Option<Key>,
+    /// Once the records have left, the next one is no earlier than this.
+    position: Option<i64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,6 +109,7 @@ impl Merge {
             events: EventQueue::default(),
             supply: Supply::Active,
             head: None,
+            position: None,
         };
         Merge {
             order,
@@ -176,6 +179,20 @@ impl Merge {
     /// Says that nothing more will ever come from `partition`.
     pub fn finish(&mut self, partition: i32) {
         self.set_supply(partition, Supply::Finished);
+    }
+
+    /// Says that what lies between the last record of `partition` and `position` is no record: the
+    /// marker of a transaction, or what it took back. Where nobody says so, retention that passes
+    /// a marker looks like a loss.
+    pub fn pass(&mut self, partition: i32, position: i64) {
+        let index = self.backlog(partition);
+        self.backlogs[index].position = Some(position);
+    }
+
+    /// The positions said of partitions of which no record waits, each once.
+    fn passed(&mut self) -> impl Iterator<Item = (i32, i64)> {
+        let drained = self.backlogs.iter_mut().filter(|backlog| backlog.records.is_empty());
+        drained.filter_map(|backlog| Some((backlog.partition, backlog.position.take()?)))
     }
 
     fn set_supply(&mut self, partition: i32, supply: Supply) {
@@ -282,6 +299,12 @@ impl Batcher {
         let events: Vec<_> = places.iter().map(event).collect();
         self.batch.events.gather(&events);
         merge.release();
+        for (partition, position) in merge.passed() {
+            if self.batch.offsets.next(partition).is_some_and(|next| next < position) {
+                self.since.get_or_insert(now);
+                self.batch.offsets.advance(partition, position);
+            }
+        }
     }
 
     /// True if it has all its events.
@@ -309,8 +332,8 @@ impl Batcher {
         &self.batch.offsets
     }
 
-    /// The batch in its present state, if anything went in. If all records were rejected, it has no
-    /// events.
+    /// The batch in its present state, if anything went in. If all records were rejected, or none
+    /// came and only the offsets moved, it has no events.
     pub fn take(&mut self) -> Option<Batch> {
         self.since.take()?;
         let mut next = Batch::new(Events::like(&self.batch.events), self.batch.offsets.clone());
@@ -546,6 +569,34 @@ mod tests {
         }
         batches.extend(batcher.take());
         batches
+    }
+
+    #[test]
+    fn what_lies_behind_the_last_record_counts_once_the_records_have_left() {
+        let mut merge = Merge::new([0, 1], Order::EventTime);
+        let mut from = Offsets::new("t");
+        from.advance(0, 0);
+        from.advance(1, 0);
+        let mut batcher = Batcher::new(4, Cut::Full, Events::new(1, 0), from);
+        push_all(&mut merge, [entry(0, 0, 1), entry(0, 1, 2)]);
+        merge.set_idle(0, true);
+        merge.pass(0, 5);
+        batcher.fill(&mut merge, Instant::now());
+        assert_eq!(batcher.offsets().next(0), Some(0), "partition 1 may have older ones");
+        merge.set_idle(1, true);
+        merge.pass(1, 3);
+        batcher.fill(&mut merge, Instant::now());
+        let batch = batcher.take().expect("two events");
+        assert_eq!(batch.len(), 2);
+        assert_eq!((batch.offsets.next(0), batch.offsets.next(1)), (Some(5), Some(3)));
+        // An old word says nothing new.
+        merge.pass(0, 5);
+        batcher.fill(&mut merge, Instant::now());
+        assert!(batcher.take().is_none());
+        merge.pass(0, 6);
+        batcher.fill(&mut merge, Instant::now());
+        let batch = batcher.take().expect("the offsets moved");
+        assert_eq!((batch.len(), batch.rejected, batch.offsets.next(0)), (0, 0, Some(6)));
     }
 
     proptest! {

@@ -12,6 +12,7 @@ pub mod cut;
 pub mod dead_letter;
 pub mod decode;
 pub mod form;
+pub mod identity;
 pub mod merge;
 pub(crate) mod outbox;
 pub mod position;

@@ -17,6 +17,7 @@ use anyhow::{Context as _, bail};
 
 use crate::config::{Config, TimeUnit};
 
+use super::calendar::now_ms;
 use super::client::MESSAGE_BYTES_MAX;
 use super::decode::{FieldPlace, FieldValues, Fields, Raw, time_ms};
 use super::outbox::{Outbox, Outgoing, Patience};
@@ -136,6 +137,9 @@ pub fn produce(
             continue;
         }
         let (key, time_ms) = envelope.of(&line);
+        // Nobody has sent a record in the future, whatever its event says: readers and brokers tell
+        // a wrong clock by it.
+        let time_ms = time_ms.map(|time_ms| time_ms.min(now_ms()));
         let key = key.as_deref().map(str::as_bytes);
         let record = Outgoing { topic, key, payload: Some(&line), time_ms, ..Outgoing::default() };
         outbox.send(record).with_context(|| format!("sending stopped at line {number}"))?;

@@ -7,8 +7,10 @@
 //! Must never know: what happens to a batch. It is told where to start, and hands out offsets
 //! with the data.
 
+mod census;
 mod decoders;
 mod example;
+mod growth;
 mod guard;
 mod intake;
 mod lanes;
@@ -16,27 +18,27 @@ mod patience;
 mod trouble;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use rdkafka::consumer::{CommitMode, Consumer};
-use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
 
-use crate::config::{BatchConfig, Config};
+use crate::config::{BatchConfig, Config, OnDataLoss};
 
 use super::cut::Cut;
 use super::dead_letter::DeadLetters;
 use super::merge::Batcher;
 use super::position::Range;
 use super::topic::Topic;
+use census::Census;
 use decoders::Decoders;
 use intake::Intake;
-use lanes::Lanes;
-use millrace_events::{Batch, Offsets};
+use lanes::{Lanes, Stop};
+use millrace_events::{Batch, Offsets, Witness};
 
 /// The answer of [`Source::next`].
 #[derive(Debug)]
@@ -65,6 +67,17 @@ pub struct Source {
     commits: bool,
     /// Partitions that the merge went on without, since [`Source::take_passed`].
     passed: Vec<i32>,
+    census: Census,
+    config: Config,
+    /// Counts the looks whether the log is still the same.
+    turn: usize,
+    /// Where partitions begin that the topic has got since.
+    new: Offsets,
+    on_data_loss: OnDataLoss,
+    /// Next offsets to read after the last batch that was handed out and has exact ones.
+    done: Offsets,
+    /// Batches that were handed out have exact offsets: none is part of a window.
+    whole: bool,
 }
 
 impl std::fmt::Debug for Source {
@@ -134,8 +147,20 @@ impl Source {
             dead: DeadLetters::new(config, stop)?,
             commits: !kafka.group.is_empty(),
             passed: Vec::new(),
+            census: Census::new(growth::discover(config).filter(|_| !bounded), Instant::now()),
+            config: config.clone(),
+            turn: 0,
+            new: Offsets::new(kafka.topic.as_str()),
+            on_data_loss: kafka.on_data_loss,
+            done: range.from,
+            whole: true,
             topic,
         })
+    }
+
+    /// Lets `witness` remember some of the records that are read from now on.
+    pub fn remember(&mut self, witness: &Arc<Mutex<Witness>>) {
+        self.intake.witness = Some(Arc::clone(witness));
     }
 
     /// Waits for the next batch, at most `wait`. Must be called often, also while the trainer is
@@ -177,6 +202,10 @@ impl Source {
         if batch.rejected > 0 {
             self.dead.flush()?;
         }
+        self.whole = batch.whole;
+        if batch.whole {
+            self.done = batch.offsets.clone();
+        }
         Ok(Next::Batch(batch))
     }
 
@@ -184,6 +213,7 @@ impl Source {
     /// there are neither, it waits for records.
     fn poll(&mut self, wait: Duration) -> anyhow::Result<()> {
         self.serve()?;
+        self.look()?;
         let before = self.intake.merge.buffered_total();
         let mut round = self.lanes.round(&self.intake.merge);
         let assemble = || self.intake.assemble(Instant::now());
@@ -197,12 +227,12 @@ impl Source {
             }
             return Ok(());
         }
-        if !parts.is_empty() || matches!(stopped, Some(KafkaError::PartitionEOF(_))) {
+        if !parts.is_empty() || matches!(stopped, Some(Stop::LogEnd(_))) {
             self.topic.consumer.context().errors.answered();
         }
         // Records that came before an end or an error are taken before it.
         for part in parts {
-            let (partition, next) = part.end();
+            let (partition, next) = (part.run.partition, part.next);
             self.intake.take(part, &mut self.dead)?;
             if self.topic.cached_end(partition) == Some(next) {
                 self.intake.caught_up(partition);
@@ -210,8 +240,13 @@ impl Source {
         }
         match stopped {
             None => {}
-            Some(KafkaError::PartitionEOF(partition)) => self.intake.reached_end(partition),
-            Some(error) => self.trouble(&error)?,
+            Some(Stop::RangeEnd(partition)) => self.intake.passed_end(partition),
+            Some(Stop::LogEnd(partition)) => {
+                let (position, end) =
+                    (self.topic.position(partition), self.topic.cached_end(partition));
+                self.intake.reached_end(partition, position, end);
+            }
+            Some(Stop::Trouble(error)) => self.trouble(&error)?,
         }
         self.lanes.close(&self.topic, &self.intake.finished)
     }
@@ -238,7 +273,7 @@ impl Source {
     }
 
     /// Serves events that belong to no partition (errors, callbacks).
-    fn serve(&self) -> anyhow::Result<()> {
+    fn serve(&mut self) -> anyhow::Result<()> {
         match self.topic.consumer.poll(Duration::ZERO) {
             None => Ok(()),
             Some(Err(error)) => self.trouble(&error),
@@ -256,14 +291,21 @@ impl Source {
         let lag = |(partition, next): (i32, i64)| {
             let Intake { merge, finished, patience, .. } = &self.intake;
             let unheard = finished.contains(&partition) || patience.passed().contains(&partition);
-            // Nobody waits for markers and compacted records at the end.
+            // Nobody waits for markers and compacted records at the end, but for the end of a
+            // transaction.
             if merge.drained(partition) && !unheard {
-                return Some((partition, 0));
+                return Some((partition, self.uncommitted(partition)));
             }
             let high = self.topic.cached_end(partition)?;
             Some((partition, (high - next).max(0)))
         };
         offsets.iter().filter_map(lag).collect()
+    }
+
+    /// Records of `partition` behind the beginning of a transaction that has not ended, as of a few
+    /// seconds ago. They cannot be read, however long that lasts.
+    pub fn uncommitted(&self, partition: i32) -> i64 {
+        self.topic.consumer.context().uncommitted(&self.topic.name, partition)
     }
 
     /// Why no broker can be reached, if none can.
@@ -306,6 +348,16 @@ impl Source {
     /// Rejected records since the start, by [`super::decode::DecodeError::reason`].
     pub fn rejected_by_reason(&self) -> &BTreeMap<&'static str, u64> {
         self.intake.guard.by_reason()
+    }
+
+    /// Records passed over since the start (`kafka.tombstone`).
+    pub fn skipped(&self) -> u64 {
+        self.intake.guard.skipped()
+    }
+
+    /// Values of optional features that could not be read since the start.
+    pub fn unread(&self) -> u64 {
+        self.intake.guard.unread()
     }
 
     /// Tells the group's offsets to Kafka, for dashboards; nothing is ever read back, so a

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
@@ -97,9 +97,27 @@ impl Topic {
                 Err(error) => error.rdkafka_error_code(),
             };
             if started.elapsed() >= WAIT_MAX || failure.is_some_and(refused) {
-                bail!(explain_missing(&self.name, &self.brokers, failure));
+                let said = explain_missing(&self.name, &self.brokers, failure);
+                let silent = failure.is_some_and(|code| !MISSING.contains(&code) && !refused(code));
+                return Err(if silent { NoAnswer(said).into() } else { anyhow!(said) });
             }
             std::thread::sleep(RETRY_PAUSE);
+        }
+    }
+
+    /// Its partitions as of now, in one request; without any it is not there. None: no answer
+    /// within `wait`, or one that tells nothing.
+    pub(super) fn look(&self, wait: Duration) -> Option<Vec<i32>> {
+        self.look_at(&self.name, wait)
+    }
+
+    fn look_at(&self, name: &str, wait: Duration) -> Option<Vec<i32>> {
+        let metadata = self.consumer.fetch_metadata(Some(name), wait).ok()?;
+        let found = metadata.topics().first()?;
+        match found.error().map(RDKafkaErrorCode::from) {
+            None => Some(found.partitions().iter().map(|partition| partition.id()).collect()),
+            Some(code) if MISSING.contains(&code) => Some(Vec::new()),
+            Some(_) => None,
         }
     }
 
@@ -108,8 +126,33 @@ impl Topic {
     /// # Errors
     /// As [`Topic::partitions`].
     pub fn watermarks(&self) -> anyhow::Result<Watermarks> {
+        self.bounds(&self.partitions()?)
+    }
+
+    /// First and next offsets of the partitions that have a leader, and those that have none.
+    ///
+    /// # Errors
+    /// As [`Topic::partitions`].
+    pub fn bounds_known(&self) -> anyhow::Result<(Watermarks, Vec<i32>)> {
+        self.partitions()?; // Its errors say what to do.
+        let metadata =
+            patiently(|| self.consumer.fetch_metadata(Some(&self.name), REQUEST_TIMEOUT));
+        let metadata = metadata.with_context(|| format!("cannot ask {}", self.brokers))?;
+        let (mut led, mut silent) = (Vec::new(), Vec::new());
+        for partition in metadata.topics().iter().flat_map(|topic| topic.partitions()) {
+            let list = if partition.leader() < 0 { &mut silent } else { &mut led };
+            list.push(partition.id());
+        }
+        Ok((self.bounds(&led)?, silent))
+    }
+
+    /// First and next offsets of these partitions.
+    ///
+    /// # Errors
+    /// One that has no leader, or brokers that do not answer.
+    pub(super) fn bounds(&self, partitions: &[i32]) -> anyhow::Result<Watermarks> {
         let mut watermarks = Watermarks::new();
-        for partition in self.partitions()? {
+        for &partition in partitions {
             let bounds = patiently(|| {
                 self.consumer.fetch_watermarks(&self.name, partition, REQUEST_TIMEOUT)
             });
@@ -182,6 +225,16 @@ impl Topic {
         Ok(found)
     }
 
+    /// The id of its cluster; none: the brokers do not say.
+    pub fn cluster(&self) -> Option<String> {
+        self.consumer.client().fetch_cluster_id(REQUEST_TIMEOUT)
+    }
+
+    /// Whether the brokers say that another topic is not there.
+    pub fn is_missing(&self, other: &str) -> bool {
+        self.look_at(other, REQUEST_TIMEOUT).is_some_and(|partitions| partitions.is_empty())
+    }
+
     /// The end of a partition as of the last fetch; none before the first one.
     pub(super) fn cached_end(&self, partition: i32) -> Option<i64> {
         let name = std::ffi::CString::new(self.name.as_str()).ok()?;
@@ -202,11 +255,39 @@ impl Topic {
         known.then_some(high)
     }
 
+    /// The place of the next record of a partition, given those that were taken: past the markers
+    /// of transactions, and past what these took back. None before the first one.
+    pub(super) fn position(&self, partition: i32) -> Option<i64> {
+        let mut list = TopicPartitionList::with_capacity(1);
+        list.add_partition(&self.name, partition);
+        // rdkafka wraps only the variant that asks for the whole assignment.
+        // SAFETY: the client and the list outlive the call.
+        unsafe {
+            rdkafka::bindings::rd_kafka_position(self.consumer.client().native_ptr(), list.ptr());
+        }
+        match list.find_partition(&self.name, partition)?.offset() {
+            Offset::Offset(next) => Some(next),
+            _ => None,
+        }
+    }
+
     /// The last error of the connection, for a message.
     pub(super) fn last_error(&self) -> String {
         self.consumer.context().errors.last()
     }
 }
+
+/// The brokers gave no answer, or none that tells: this may pass by itself.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct NoAnswer(String);
+
+/// What brokers say of a topic that is not there.
+const MISSING: [RDKafkaErrorCode; 3] = [
+    RDKafkaErrorCode::UnknownTopicOrPartition,
+    RDKafkaErrorCode::UnknownTopic,
+    RDKafkaErrorCode::UnknownPartition,
+];
 
 /// Errors that no waiting cures.
 fn refused(code: RDKafkaErrorCode) -> bool {
@@ -222,10 +303,8 @@ fn refused(code: RDKafkaErrorCode) -> bool {
 }
 
 fn explain_missing(topic: &str, brokers: &str, failure: Option<RDKafkaErrorCode>) -> String {
-    use RDKafkaErrorCode as Code;
-    let missing = [Code::UnknownTopicOrPartition, Code::UnknownTopic, Code::UnknownPartition];
     match failure {
-        Some(code) if !missing.contains(&code) && !refused(code) => format!(
+        Some(code) if !MISSING.contains(&code) && !refused(code) => format!(
             "no answer from the brokers {brokers} about topic `{topic}`: {code}; check that they \
              run and that kafka.brokers is right"
         ),

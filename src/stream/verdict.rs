@@ -18,7 +18,9 @@ pub struct Verdict {
 }
 
 /// Compares a checkpoint's offsets with what the log holds. Partitions that the checkpoint does
-/// not know are new, and are read from their beginning.
+/// not know are new, and are read from their beginning: what retention took of them before is lost
+/// as well. `silent` ones have no leader: nobody can say what they hold, and they are read on where
+/// the checkpoint ends.
 ///
 /// # Errors
 /// A message that says what to do, if the log no longer (or never) held an offset and
@@ -26,6 +28,7 @@ pub struct Verdict {
 pub fn judge(
     stored: &Offsets,
     watermarks: &Watermarks,
+    silent: &[i32],
     on_data_loss: OnDataLoss,
 ) -> anyhow::Result<Verdict> {
     let topic = stored.topic();
@@ -33,7 +36,7 @@ pub fn judge(
     let gone: Vec<i32> = stored
         .iter()
         .map(|(partition, _)| partition)
-        .filter(|partition| !watermarks.contains_key(partition))
+        .filter(|partition| !watermarks.contains_key(partition) && !silent.contains(partition))
         .collect();
     if !gone.is_empty() {
         bail!(
@@ -44,7 +47,8 @@ pub fn judge(
     }
     let mut lost = Vec::new();
     for (&partition, &(low, high)) in watermarks {
-        let next = stored.next(partition).unwrap_or(low);
+        let known = stored.next(partition);
+        let next = known.unwrap_or(0);
         if next > high {
             bail!(
                 "the checkpoint has read partition {partition} of `{topic}` up to offset {next}, \
@@ -52,7 +56,12 @@ pub fn judge(
                  restore it, or start over in an empty checkpoint.directory"
             );
         }
-        if next < low {
+        if known.is_none() && low > 0 {
+            lost.push(format!(
+                "partition {partition} of `{topic}` is new to the checkpoint, but its log begins \
+                 at {low}; {low} records are lost"
+            ));
+        } else if next < low {
             lost.push(format!(
                 "partition {partition} of `{topic}`: the checkpoint reads on at offset {next}, but \
                  the log begins at {low}; {} records are lost",
@@ -69,6 +78,13 @@ pub fn judge(
         );
     }
     verdict.warnings = lost;
+    for (partition, next) in stored.iter().filter(|(partition, _)| silent.contains(partition)) {
+        verdict.offsets.advance(partition, next);
+        verdict.warnings.push(format!(
+            "partition {partition} of `{topic}` has no leader; it is read on at offset {next} when \
+             it has one"
+        ));
+    }
     Ok(verdict)
 }
 
@@ -84,22 +100,38 @@ mod tests {
 
     #[test]
     fn stored_offsets_within_the_log_are_taken_and_new_partitions_begin_at_the_beginning() {
-        let bounds = Watermarks::from([(0, (5, 50)), (1, (0, 7)), (2, (3, 9))]);
+        let bounds = Watermarks::from([(0, (5, 50)), (1, (0, 7)), (2, (0, 9))]);
         let verdict =
-            judge(&stored(&[(0, 50), (1, 0)]), &bounds, OnDataLoss::Fail).expect("within");
-        assert_eq!(verdict.offsets, stored(&[(0, 50), (1, 0), (2, 3)]));
+            judge(&stored(&[(0, 50), (1, 0)]), &bounds, &[], OnDataLoss::Fail).expect("within");
+        assert_eq!(verdict.offsets, stored(&[(0, 50), (1, 0), (2, 0)]));
         assert!(verdict.warnings.is_empty());
+    }
+
+    #[test]
+    fn a_new_partition_that_lost_its_beginning_is_a_loss_like_any_other() {
+        let bounds = Watermarks::from([(0, (0, 50)), (1, (3, 7))]);
+        let error =
+            judge(&stored(&[(0, 50)]), &bounds, &[], OnDataLoss::Fail).expect_err("3 are lost");
+        let text = error.to_string();
+        assert!(
+            text.contains("partition 1 of `clicks` is new") && text.contains("3 rec"),
+            "{text}"
+        );
+        let verdict =
+            judge(&stored(&[(0, 50)]), &bounds, &[], OnDataLoss::Earliest).expect("allowed");
+        assert_eq!(verdict.offsets, stored(&[(0, 50), (1, 3)]));
+        assert_eq!(verdict.warnings.len(), 1);
     }
 
     #[test]
     fn lost_records_stop_the_run_unless_it_may_go_on() {
         let bounds = Watermarks::from([(0, (5, 50)), (1, (2, 7))]);
         let offsets = stored(&[(0, 3), (1, 7)]);
-        let error = judge(&offsets, &bounds, OnDataLoss::Fail).expect_err("2 are lost");
+        let error = judge(&offsets, &bounds, &[], OnDataLoss::Fail).expect_err("2 are lost");
         let text = error.to_string();
         assert!(text.contains("partition 0 of `clicks`") && text.contains("2 records"), "{text}");
         assert!(text.contains("kafka.on_data_loss = \"earliest\""), "{text}");
-        let verdict = judge(&offsets, &bounds, OnDataLoss::Earliest).expect("allowed");
+        let verdict = judge(&offsets, &bounds, &[], OnDataLoss::Earliest).expect("allowed");
         assert_eq!(verdict.offsets, stored(&[(0, 5), (1, 7)]));
         assert_eq!(verdict.warnings.len(), 1);
     }
@@ -108,10 +140,20 @@ mod tests {
     fn another_topic_of_the_same_name_is_refused() {
         for policy in [OnDataLoss::Fail, OnDataLoss::Earliest] {
             let bounds = Watermarks::from([(0, (0, 10))]);
-            let error = judge(&stored(&[(0, 11)]), &bounds, policy).expect_err("beyond");
+            let error = judge(&stored(&[(0, 11)]), &bounds, &[], policy).expect_err("beyond");
             assert!(error.to_string().contains("ends at 10"), "{error}");
-            let error = judge(&stored(&[(0, 1), (1, 1)]), &bounds, policy).expect_err("gone");
+            let error = judge(&stored(&[(0, 1), (1, 1)]), &bounds, &[], policy).expect_err("gone");
             assert!(error.to_string().contains("no partition [1]"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_partition_without_a_leader_is_read_on_where_it_was() {
+        let bounds = Watermarks::from([(0, (0, 50))]);
+        let offsets = stored(&[(0, 50), (1, 7)]);
+        let verdict =
+            judge(&offsets, &bounds, &[1, 2], OnDataLoss::Fail).expect("no loss is known");
+        assert_eq!(verdict.offsets, offsets, "what the checkpoint does not know is found later");
+        assert!(verdict.warnings[0].contains("partition 1 of `clicks` has no leader"));
     }
 }

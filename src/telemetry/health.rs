@@ -71,6 +71,9 @@ impl Health {
         }
         let phase = *self.phase.lock().unwrap_or_else(PoisonError::into_inner);
         let phase = if phase.is_empty() { "the process" } else { phase };
-        (StatusCode::SERVICE_UNAVAILABLE, format!("starting: {phase}\n"))
+        let waits_for = self.waits_for.lock().unwrap_or_else(PoisonError::into_inner);
+        let waits_for =
+            waits_for.as_ref().map_or(String::new(), |what| format!("; waits for {what}"));
+        (StatusCode::SERVICE_UNAVAILABLE, format!("starting: {phase}{waits_for}\n"))
     }
 }

@@ -6,6 +6,7 @@
 
 mod bad_records;
 mod by_day;
+mod cases;
 mod cut;
 #[cfg(feature = "gpu")]
 mod device;
@@ -13,6 +14,7 @@ mod estimate;
 mod evaluate;
 mod examples;
 mod learning;
+mod log;
 mod publishing;
 mod quiet;
 mod recovery;

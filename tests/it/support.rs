@@ -1,6 +1,7 @@
 //! A broker, topics of one's own, the binary, and synthetic events.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -75,8 +76,19 @@ impl Bench {
 
     /// `millrace COMMAND --config .. --set ..`, its checkpoints under `name`.
     pub(crate) fn command(&self, command: &str, name: &str, sets: &[&str]) -> Command {
+        self.command_of(&self.config, command, name, sets)
+    }
+
+    /// The same with another config.
+    pub(crate) fn command_of(
+        &self,
+        config: &Path,
+        command: &str,
+        name: &str,
+        sets: &[&str],
+    ) -> Command {
         let mut process = Command::new(env!("CARGO_BIN_EXE_millrace"));
-        process.arg(command).arg("--config").arg(&self.config);
+        process.arg(command).arg("--config").arg(config);
         let own = [
             format!("kafka.brokers={}", brokers()),
             format!("kafka.topic={}", self.topic),
@@ -201,6 +213,23 @@ pub(crate) fn json(command: &mut Command) -> Value {
     let log = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?} failed:\n{log}");
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}\n{log}"))
+}
+
+/// Runs to the end; exit status and log.
+pub(crate) fn run_to_end(command: &mut Command) -> (Option<i32>, String) {
+    let output = command.output().expect("millrace can be run");
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+/// Status line and body of a GET.
+pub(crate) fn get(address: &str, path: &str) -> (String, String) {
+    let mut stream = TcpStream::connect(address).expect("the port is open");
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: millrace\r\nConnection: close\r\n\r\n")
+        .expect("sent");
+    let mut response = String::new();
+    stream.read_to_string(&mut response).expect("an answer");
+    let (head, body) = response.split_once("\r\n\r\n").expect("a head and a body");
+    (head.lines().next().unwrap_or_default().to_owned(), body.to_owned())
 }
 
 /// `inspect --json` of a checkpoint.

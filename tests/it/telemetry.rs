@@ -1,28 +1,15 @@
 //! What Prometheus, Grafana and compose see.
 
 use std::collections::BTreeSet;
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::path::Path;
 
 use serde_json::Value;
 
-use crate::support::{Bench, Running};
+use crate::support::{Bench, Running, get};
 
 fn repository(path: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
-
-/// Status line and body of a GET.
-fn get(address: &str, path: &str) -> (String, String) {
-    let mut stream = TcpStream::connect(address).expect("the port is open");
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: millrace\r\nConnection: close\r\n\r\n")
-        .expect("sent");
-    let mut response = String::new();
-    stream.read_to_string(&mut response).expect("an answer");
-    let (head, body) = response.split_once("\r\n\r\n").expect("a head and a body");
-    (head.lines().next().unwrap_or_default().to_owned(), body.to_owned())
 }
 
 /// Every `millrace_...` name in a text.

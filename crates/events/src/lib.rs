@@ -2,7 +2,8 @@
 //!
 //! An [`Event`] is one interaction. [`Events`] holds many of them in columns, a [`Column`] for each
 //! feature. A [`Batch`] is what one training step takes: events, and the [`Offsets`] that reading
-//! them leads to. [`SplitMix`] is the generator of all that must be a pure function of a seed.
+//! them leads to. A [`Witness`] tells one log from another. [`SplitMix`] is the generator of all
+//! that must be a pure function of a seed.
 //!
 //! Plain data: it knows no log, no model, no file, no clock and no configuration.
 
@@ -12,6 +13,7 @@ mod event;
 mod events;
 mod offsets;
 mod random;
+mod witness;
 
 pub use batch::Batch;
 pub use column::Column;
@@ -19,3 +21,4 @@ pub use event::{Event, FeatureValue, id_key};
 pub use events::{Events, Names};
 pub use offsets::Offsets;
 pub use random::{SplitMix, mix};
+pub use witness::{Sample, Witness};

@@ -2,10 +2,11 @@
 
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, ensure};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 
 const PARTITIONS: i32 = 2;
@@ -13,7 +14,7 @@ const PARTITIONS: i32 = 2;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Deleted when this is dropped.
-pub(super) struct Topic {
+pub(crate) struct Topic {
     name: String,
     admin: AdminClient<DefaultClientContext>,
     producer: ThreadedProducer<DefaultProducerContext>,
@@ -22,7 +23,7 @@ pub(super) struct Topic {
 
 impl Topic {
     /// A new topic with a name that no other run has.
-    pub(super) fn create(brokers: &str) -> anyhow::Result<Self> {
+    pub(crate) fn create(brokers: &str) -> anyhow::Result<Self> {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_millis();
         let name = format!("millrace-live-{}-{now}", std::process::id());
         let mut client = ClientConfig::new();
@@ -37,19 +38,30 @@ impl Topic {
         Ok(Self { name, admin, producer: client.create()?, runtime })
     }
 
-    pub(super) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
     /// Sends an event of `query`, all of which go to one partition.
-    pub(super) fn send(&self, query: usize, line: &str) -> anyhow::Result<()> {
+    pub(crate) fn send(&self, query: usize, line: &str) -> anyhow::Result<()> {
         let partition = i32::try_from(query % PARTITIONS as usize)?;
         let record = BaseRecord::<str, str>::to(&self.name).partition(partition).payload(line);
-        self.producer.send(record).map_err(|(error, _)| error).context("an event is not sent")
+        let mut record = record;
+        loop {
+            match self.producer.send(record) {
+                Ok(()) => return Ok(()),
+                Err((error, back)) => {
+                    let full = error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull);
+                    ensure!(full, "an event is not sent: {error}");
+                    record = back;
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+            }
+        }
     }
 
     /// Waits until all that was sent is on the broker.
-    pub(super) fn flush(&self) -> anyhow::Result<()> {
+    pub(crate) fn flush(&self) -> anyhow::Result<()> {
         self.producer.flush(PATIENCE).context("the broker does not take the events")
     }
 }

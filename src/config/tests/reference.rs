@@ -71,6 +71,7 @@ fn changed(config: &Config, path: &str) -> Option<Config> {
         Value::String("gpu".into()),
         Value::String("latest".into()),
         Value::String("arrival".into()),
+        Value::String("skip".into()),
         Value::String("s".into()),
         Value::String("plain".into()),
         Value::String("adam".into()),

@@ -50,7 +50,7 @@ fn line(
             });
             let writer = scope.spawn(|| {
                 let outlet = Some(Outlet { sender, publication });
-                write_checkpoints(&site, &store, "5eed0001", snapshots, outlet, &durable)
+                write_checkpoints(&site, &store, &lineage(), snapshots, outlet, &durable)
             });
             for step in 1..=CHECKPOINTS {
                 let progress = Progress { step, ..Progress::begin(Offsets::new("demo")) };
@@ -69,6 +69,10 @@ fn line(
         done.send(outcome).expect("the test waits");
     });
     outcome.recv_timeout(PATIENCE).expect("the line ends")
+}
+
+fn lineage() -> Lineage {
+    Lineage::new("5eed0001", Witness::default())
 }
 
 #[test]
@@ -125,7 +129,7 @@ fn no_file_of_a_checkpoint_holds_a_password() {
     let site = site(&directory);
     let trainer = Trainer::new(&site.config.train(), &site.placement, Offsets::new("demo"));
     let store = Store::open(directory.path(), 1).expect("the directory is ours");
-    let snapshot = snapshot(&site.config, "5eed0001", trainer.capture());
+    let snapshot = snapshot(&site.config, &lineage(), trainer.capture());
     let checkpoint = store.write(&snapshot).expect("the disk has room");
     let mut files = 0;
     for entry in std::fs::read_dir(&checkpoint.path).expect("it was just written") {
@@ -146,7 +150,7 @@ fn a_checkpoint_that_cannot_be_written_is_counted() {
     let site = site(&directory);
     let store = Store::open(directory.path(), 1).expect("the directory is ours");
     let trainer = Trainer::new(&site.config.train(), &site.placement, Offsets::new("demo"));
-    let mut snapshot = snapshot(&site.config, "5eed0001", trainer.capture());
+    let mut snapshot = snapshot(&site.config, &lineage(), trainer.capture());
     // A name that the store refuses, so that every try fails at once.
     snapshot.sections[0].name = "../x".into();
     let error = write_with_retries(&site, &store, &snapshot).expect_err("refused");

@@ -79,6 +79,7 @@ fn buckets_reach_from_a_gather_to_a_slow_step() {
 fn the_dashboard_shows_every_metric_and_no_other() {
     let metrics = metrics();
     metrics.lag("interactions", 3).set(7);
+    metrics.uncommitted("interactions", 3).set(0);
     metrics.merge_waits("interactions", 3).inc();
     let text = metrics.render();
     assert!(text.contains("millrace_consumer_lag{partition=\"3\",topic=\"interactions\"} 7"));
@@ -115,6 +116,7 @@ fn series(page: &str) -> BTreeMap<String, (String, BTreeSet<String>)> {
 fn the_reference_of_metrics_is_the_registry() {
     let metrics = metrics();
     metrics.lag("clicks", 0).set(0);
+    metrics.uncommitted("clicks", 0).set(0);
     metrics.merge_waits("clicks", 0).inc();
     let page = include_str!("../../../docs/reference/metrics.md");
     let mut listed = BTreeMap::new();

@@ -43,9 +43,8 @@ pub(super) fn name_text(text: &str) -> &'static str {
 }
 
 /// The text as strict JSON, if it differs from it by what languages in use write: `NaN` and
-/// `Infinity` (Python) become numbers out of range, which nobody minds unless the field is mapped;
-/// half an emoji (JavaScript cut a string) becomes U+FFFD.
-pub(super) fn mended(text: &str) -> Option<String> {
+/// `Infinity` (Python) become `number`; half an emoji (JavaScript cut a string) becomes U+FFFD.
+pub(super) fn mended(text: &str, number: &str) -> Option<String> {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     let mut mends = 0;
@@ -61,7 +60,7 @@ pub(super) fn mended(text: &str) -> Option<String> {
             continue;
         }
         let word = ["NaN", "Infinity"].into_iter().find(|word| found.starts_with(word))?;
-        out.push_str("1e999");
+        out.push_str(number);
         mends += 1;
         rest = &found[word.len()..];
     }
@@ -130,17 +129,17 @@ mod tests {
             "",
             "{\"a\": 1",
         ] {
-            assert_eq!(mended(text), None, "{text}");
+            assert_eq!(mended(text, "1e999"), None, "{text}");
         }
-        assert_eq!(mended(r#"{"a": Nil}"#), None, "some other word");
+        assert_eq!(mended(r#"{"a": Nil}"#, "1e999"), None, "some other word");
     }
 
     #[test]
     fn words_of_python_and_halves_of_emoji_are_mended() {
         let text = r#"{"a":NaN,"b":[-Infinity,1],"c":"NaN \" NaN","d":"x\ud83d","e":"\ude00y"}"#;
         let want = r#"{"a":1e999,"b":[-1e999,1],"c":"NaN \" NaN","d":"x\ufffd","e":"\ufffdy"}"#;
-        assert_eq!(mended(text).as_deref(), Some(want));
+        assert_eq!(mended(text, "1e999").as_deref(), Some(want));
         let twice = r#"{"a":"\ud83d\ud83d\ude00"}"#;
-        assert_eq!(mended(twice).as_deref(), Some(r#"{"a":"\ufffd\ud83d\ude00"}"#));
+        assert_eq!(mended(twice, "1e999").as_deref(), Some(r#"{"a":"\ufffd\ud83d\ude00"}"#));
     }
 }

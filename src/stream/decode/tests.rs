@@ -151,7 +151,8 @@ fn one_field_may_feed_several_features() {
          {{name=\"d\",field=\"x\",kind=\"id\",optional=true}}]"
     ));
     let event = decode(&mut mapping, &json!({"u": 9, "i": 1, "x": {"y": 4}}));
-    assert_eq!(reason(event), "wrong_type", "x itself is an object");
+    assert_eq!(event.expect("good").item[1], column(&FeatureValue::Absent), "x is an object");
+    assert_eq!(mapping.take_unread().values, 1);
     let event = decode(&mut mapping, &json!({"u": 9, "i": 1, "x.y": 4})).expect("good");
     assert_eq!(
         event.query,
@@ -238,6 +239,31 @@ fn optional_features_may_be_absent() {
         );
         let mut required = one_feature(&format!("kind = \"{kind}\", length = 2"));
         assert_eq!(reason(feature(&mut required, json!(null))), "missing_field", "{kind}");
+    }
+}
+
+#[test]
+fn an_optional_value_that_cannot_be_read_is_absent_and_counted() {
+    let long = "x".repeat(1025);
+    for (kind, bad, reason) in [
+        ("id", json!(long), "id_too_long"),
+        ("id", json!({"a": 1}), "wrong_type"),
+        ("number", json!("dear"), "wrong_type"),
+        ("vector", json!([1, "x"]), "wrong_type"),
+        ("vector", json!([1]), "wrong_length"),
+        ("bag", json!(["a", [1]]), "wrong_type"),
+        ("history", json!(["a", 1.5]), "wrong_type"),
+    ] {
+        let mut optional = one_feature(&format!("kind = \"{kind}\", optional = true, length = 2"));
+        let absent = Ok(column(&FeatureValue::Absent));
+        assert_eq!(feature(&mut optional, bad.clone()), absent, "{kind} {bad}");
+        assert_eq!(feature(&mut optional, bad.clone()), absent, "{kind} {bad}");
+        let unread = optional.take_unread();
+        assert_eq!(unread.values, 2, "{kind} {bad}");
+        assert_eq!(unread.first.map(|error| error.reason()), Some(reason));
+        assert_eq!(optional.take_unread().values, 0, "they are taken once");
+        let mut required = one_feature(&format!("kind = \"{kind}\", length = 2"));
+        assert_eq!(self::reason(feature(&mut required, bad)), reason);
     }
 }
 

@@ -7,8 +7,8 @@ use std::sync::{Mutex, mpsc};
 
 use rdkafka::message::{BorrowedMessage, Message};
 
-use crate::config::Config;
-use crate::stream::decode::{DecodeError, Mapping};
+use crate::config::{Config, Tombstone};
+use crate::stream::decode::{DecodeError, Mapping, Unread};
 use crate::stream::events_of;
 use crate::stream::merge::{Record, Run};
 use millrace_events::Events;
@@ -20,6 +20,8 @@ const THREADS_MAX: usize = 4;
 pub(super) struct Decoders {
     mappings: Vec<Mapping>,
     empty: Events,
+    /// Records without a value are passed over.
+    skips: bool,
 }
 
 /// Consecutive records of one partition, decoded.
@@ -28,21 +30,20 @@ pub(super) struct Part<'m> {
     pub(super) run: Run,
     /// The reasons of the rejected ones, in their order.
     pub(super) errors: Vec<DecodeError>,
-}
-
-impl Part<'_> {
-    /// Its partition, and the next offset to read there.
-    pub(super) fn end(&self) -> (i32, i64) {
-        let last = self.run.records.last().expect("a part has records");
-        (self.run.partition, last.offset + 1)
-    }
+    /// The next offset to read.
+    pub(super) next: i64,
+    /// Records that were passed over; they are in neither of the lists.
+    pub(super) skipped: u64,
+    /// Values of optional features that could not be read.
+    pub(super) unread: Unread,
 }
 
 impl Decoders {
     pub(super) fn new(config: &Config) -> Decoders {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let mappings = (0..cores.min(THREADS_MAX)).map(|_| Mapping::new(config)).collect();
-        Decoders { mappings, empty: events_of(config) }
+        let skips = config.kafka.tombstone == Tombstone::Skip;
+        Decoders { mappings, empty: events_of(config), skips }
     }
 
     /// Takes parts until `next` has no more, runs `meanwhile` while other threads decode, and
@@ -54,10 +55,11 @@ impl Decoders {
     ) -> Vec<Part<'m>> {
         let (own, others) = self.mappings.split_first_mut().expect("there is one");
         let (sender, receiver) = mpsc::channel();
-        let (receiver, empty) = (Mutex::new(receiver), &self.empty);
+        let (receiver, empty, skips) = (Mutex::new(receiver), &self.empty, self.skips);
         let receive = || receiver.lock().expect("nobody panics with it").recv().ok();
         let work = |mapping: &mut Mapping| -> Vec<(usize, Part<'m>)> {
-            let decode = |(number, messages)| (number, part(mapping, empty.clone(), messages));
+            let decode =
+                |(number, messages)| (number, part(mapping, empty.clone(), messages, skips));
             std::iter::from_fn(receive).map(decode).collect()
         };
         let mut parts = std::thread::scope(|scope| {
@@ -87,8 +89,14 @@ impl Decoders {
 fn part<'m>(
     mapping: &mut Mapping,
     mut events: Events,
-    messages: Vec<BorrowedMessage<'m>>,
+    mut messages: Vec<BorrowedMessage<'m>>,
+    skips: bool,
 ) -> Part<'m> {
+    let last = messages.last().expect("a part has records");
+    let (partition, next) = (last.partition(), last.offset() + 1);
+    let taken = messages.len();
+    messages.retain(|message| !skips || message.payload().is_some());
+    let skipped = (taken - messages.len()) as u64;
     let mut errors = Vec::new();
     let record = |message: &BorrowedMessage<'_>| {
         let time_ms = message.timestamp().to_millis();
@@ -103,6 +111,6 @@ fn part<'m>(
         Record { offset: message.offset(), time_ms }
     };
     let records = messages.iter().map(record).collect();
-    let run = Run { partition: messages[0].partition(), records, events };
-    Part { messages, run, errors }
+    let run = Run { partition, records, events };
+    Part { messages, run, errors, next, skipped, unread: mapping.take_unread() }
 }

@@ -27,7 +27,7 @@ pub(super) fn show(message: &BorrowedMessage<'_>, error: &DecodeError) {
     );
 }
 
-/// Logs an event whose time lies more than ten years from its record's.
+/// Logs an event whose time lies more than ten years from its record's, or the event's before.
 pub(super) fn show_odd_time(message: &BorrowedMessage<'_>, time_ms: i64) {
     tracing::warn!(
         topic = message.topic(),
@@ -35,8 +35,9 @@ pub(super) fn show_odd_time(message: &BorrowedMessage<'_>, time_ms: i64) {
         offset = message.offset(),
         event_time_ms = time_ms,
         record_time_ms = message.timestamp().to_millis(),
-        "an event's time lies more than ten years from that of its record: is timestamp.unit \
-         right, for every producer? The event is trained on; others like it are without a line"
+        "an event's time lies more than ten years from that of its record, or of the event before: \
+         is timestamp.unit right, for every producer? The event is trained on; others like it are \
+         without a line"
     );
 }
 

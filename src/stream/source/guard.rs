@@ -13,6 +13,8 @@ pub(crate) struct Guard {
     rejected: u64,
     reasons: BTreeMap<&'static str, u64>,
     total: BTreeMap<&'static str, u64>,
+    skipped: u64,
+    unread: u64,
     /// Reasons whose first record is known to the log already.
     shown: BTreeSet<&'static str>,
 }
@@ -26,6 +28,8 @@ impl Guard {
             rejected: 0,
             reasons: BTreeMap::new(),
             total: BTreeMap::new(),
+            skipped: 0,
+            unread: 0,
             shown: BTreeSet::new(),
         }
     }
@@ -34,6 +38,22 @@ impl Guard {
     pub(crate) fn accept(&mut self) {
         self.seen += 1;
         self.roll();
+    }
+
+    /// Records were passed over, and values of good ones not read: neither good nor bad.
+    pub(crate) fn skip(&mut self, records: u64, values: u64) {
+        self.skipped += records;
+        self.unread += values;
+    }
+
+    /// Values of optional features that could not be read since the start.
+    pub(crate) fn unread(&self) -> u64 {
+        self.unread
+    }
+
+    /// Records passed over since the start.
+    pub(crate) fn skipped(&self) -> u64 {
+        self.skipped
     }
 
     /// Whether this is the first record that is rejected for `reason`: a person wants to see it.

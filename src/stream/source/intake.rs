@@ -1,6 +1,7 @@
 //! From records to batches: everything about a record but where it comes from.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::message::{BorrowedMessage, Message};
@@ -10,6 +11,7 @@ use crate::stream::cut::Cut;
 use crate::stream::dead_letter::{DeadLetters, Letter};
 use crate::stream::decode::DecodeError;
 use crate::stream::events_of;
+use crate::stream::identity;
 use crate::stream::merge::{Batcher, Merge, Record};
 use crate::stream::position::Range;
 use crate::stream::shuffle::Shuffle;
@@ -19,7 +21,7 @@ use super::example;
 use super::guard::Guard;
 use super::lanes::ROUND;
 use super::patience::Patience;
-use millrace_events::{Batch, Offsets};
+use millrace_events::{Batch, Offsets, Witness};
 
 /// Merges, shuffles and batches; all of it but the letters is pure.
 pub(super) struct Intake {
@@ -35,6 +37,10 @@ pub(super) struct Intake {
     pub(super) finished: BTreeSet<i32>,
     /// An event whose time is far from its record's has been shown.
     odd_time_shown: bool,
+    /// The time of the last event that was taken.
+    time_before: Option<i64>,
+    /// Remembers the last record of each part.
+    pub(super) witness: Option<Arc<Mutex<Witness>>>,
 }
 
 impl Intake {
@@ -52,6 +58,8 @@ impl Intake {
             ends: range.to,
             finished: BTreeSet::new(),
             odd_time_shown: false,
+            time_before: None,
+            witness: None,
             batcher: Batcher::new(full, cut, events_of(config), range.from.clone()),
             shuffle,
             ready: VecDeque::new(),
@@ -71,14 +79,27 @@ impl Intake {
         }
     }
 
-    /// The partition has nothing more at present. In a bounded range this is its end, even if
-    /// markers or compacted records lie before it.
-    pub(super) fn reached_end(&mut self, partition: i32) {
+    /// A record past the range's end came: the last ones before it were compacted away.
+    pub(super) fn passed_end(&mut self, partition: i32) {
+        self.finish_at(partition, i64::MAX);
+    }
+
+    /// The partition has nothing more at present, up to the log's `end`. `position`: where its next
+    /// record will be, past the markers of transactions.
+    ///
+    /// A bounded range ends only where it ends: a leader that was elected a moment ago may say for
+    /// a while that the log is shorter.
+    pub(super) fn reached_end(&mut self, partition: i32, position: Option<i64>, end: Option<i64>) {
         self.patience.heard(partition);
-        if self.ends.is_some() {
-            self.finish_at(partition, i64::MAX);
-        } else {
-            self.merge.set_idle(partition, true);
+        match &self.ends {
+            None => {
+                self.merge.set_idle(partition, true);
+                if let Some(position) = position {
+                    self.merge.pass(partition, position);
+                }
+            }
+            Some(ends) if ends.next(partition) <= end => self.passed_end(partition),
+            Some(_) => {}
         }
     }
 
@@ -102,8 +123,22 @@ impl Intake {
 
     /// Takes records of the range.
     pub(super) fn take(&mut self, part: Part<'_>, dead: &mut DeadLetters) -> anyhow::Result<()> {
-        let (partition, next) = part.end();
-        let Part { messages, run, errors } = part;
+        let Part { messages, run, errors, next, skipped, unread } = part;
+        let partition = run.partition;
+        self.guard.skip(skipped, unread.values);
+        if let Some(error) = unread.first
+            && self.guard.is_first("unread")
+        {
+            tracing::warn!(
+                "a value of an optional feature counts as absent: {error}. It is the first one, in \
+                 partition {partition} at or after offset {}; the others are counted",
+                messages.first().map_or(next, Message::offset)
+            );
+        }
+        if let (Some(witness), Some(last)) = (&self.witness, messages.last()) {
+            let mut witness = witness.lock().unwrap_or_else(PoisonError::into_inner);
+            witness.note(partition, identity::sample(last));
+        }
         self.judge(&run.records, &messages, errors, dead)?;
         self.patience.heard(partition);
         self.merge.set_idle(partition, false);
@@ -124,7 +159,9 @@ impl Intake {
         for (record, message) in records.iter().zip(messages) {
             if let Some(time_ms) = record.time_ms {
                 self.guard.accept();
-                if !self.odd_time_shown && is_odd(time_ms, message.timestamp().to_millis()) {
+                let before = self.time_before.replace(time_ms);
+                let odd = |other| is_odd(time_ms, other);
+                if !self.odd_time_shown && (odd(message.timestamp().to_millis()) || odd(before)) {
                     self.odd_time_shown = true;
                     example::show_odd_time(message, time_ms);
                 }
@@ -191,13 +228,13 @@ impl Intake {
     }
 }
 
-/// Event times that lie this far from their record's are in another unit, or a clock is wrong: a
-/// backfill of old events is rarely older.
+/// Event times that lie this far from their record's, or from that of the event before, are in
+/// another unit, or a clock is wrong: a backfill of old events is rarely older.
 const ODD_MS: u64 = 10 * 365 * 86_400_000;
 
-/// Whether an event's time is far from that of its record.
-fn is_odd(time_ms: i64, record_ms: Option<i64>) -> bool {
-    record_ms.is_some_and(|record_ms| time_ms.abs_diff(record_ms) > ODD_MS)
+/// Whether an event's time is far from another one.
+fn is_odd(time_ms: i64, other_ms: Option<i64>) -> bool {
+    other_ms.is_some_and(|other_ms| time_ms.abs_diff(other_ms) > ODD_MS)
 }
 
 /// How long the merge waits for a partition of a stream without an end; none: for ever.

@@ -118,14 +118,32 @@ impl Lanes {
     }
 }
 
+/// What ends a round early.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// A record past the end of the range came from this partition.
+    RangeEnd(i32),
+    /// This partition has nothing more at present.
+    LogEnd(i32),
+    Trouble(KafkaError),
+}
+
+impl From<KafkaError> for Stop {
+    fn from(error: KafkaError) -> Stop {
+        match error {
+            KafkaError::PartitionEOF(partition) => Stop::LogEnd(partition),
+            error => Stop::Trouble(error),
+        }
+    }
+}
+
 /// Records taken in one go, part by part, each partition in its turn.
 pub(super) struct Round<'l> {
     lanes: &'l [Lane],
     turn: &'l mut usize,
     rooms: Vec<usize>,
     left: usize,
-    /// The end of a partition or the error that ended the round.
-    pub(super) stopped: Option<KafkaError>,
+    pub(super) stopped: Option<Stop>,
 }
 
 impl<'l> Round<'l> {
@@ -160,10 +178,10 @@ impl<'l> Round<'l> {
                 // Compaction may have removed the last records before the end: then the next one
                 // lies past it.
                 Some(Ok(message)) if lane.end.is_some_and(|end| message.offset() >= end) => {
-                    self.stopped = Some(KafkaError::PartitionEOF(lane.partition));
+                    self.stopped = Some(Stop::RangeEnd(lane.partition));
                 }
                 Some(Ok(message)) => part.push(message),
-                Some(Err(error)) => self.stopped = Some(error),
+                Some(Err(error)) => self.stopped = Some(error.into()),
             }
         }
         // It was not seen empty, so it need not ring.

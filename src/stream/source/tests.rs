@@ -11,7 +11,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Produc
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::*;
-use crate::config::Order;
+use crate::config::{Order, Tombstone};
 use crate::stream::position::Position;
 use crate::stream::topic::Watermarks;
 
@@ -374,6 +374,62 @@ fn a_range_of_rejected_records_ends_with_an_empty_batch_that_moves_the_offsets()
     let batches = until_end(&mut broker.open(broker.all()));
     let [batch] = batches.as_slice() else { panic!("{batches:?}") };
     assert_eq!((batch.len(), batch.rejected, batch.offsets.next(0)), (0, 1, Some(1)));
+}
+
+/// The topic itself grows on a real broker only; here the source is told of the rest of it.
+#[test]
+fn partitions_that_are_there_and_not_read_are_found_and_begin_at_their_beginning() {
+    let mut broker = Broker::new(3);
+    broker.config.kafka.discover_s = 1;
+    for item in 0..30 {
+        broker.event((item % 3) as i32, item, item);
+    }
+    broker.flush();
+    let mut from = Offsets::new("clicks");
+    from.advance(0, 0);
+    let mut source = broker.open(Range { from, to: None });
+    let batch = next_batch(&mut source);
+    assert_eq!((batch.len(), batch.offsets.next(0)), (10, Some(10)));
+    let deadline = Instant::now() + PATIENCE;
+    let grown = loop {
+        assert!(Instant::now() < deadline, "nobody looked");
+        match source.grown() {
+            Some(grown) => break grown,
+            None => drop(source.next(Duration::from_millis(50)).expect("no trouble")),
+        }
+    };
+    let next: Vec<_> = grown.iter().collect();
+    assert_eq!(next, [(0, 10), (1, 0), (2, 0)]);
+    let mut source = broker.open(Range { from: grown, to: None });
+    assert_eq!(next_batch(&mut source).len() + next_batch(&mut source).len(), 20);
+}
+
+#[test]
+fn partitions_without_a_leader_are_told_from_those_with_one() {
+    let broker = Broker::new(3);
+    broker.event(0, 1, 1);
+    broker.flush();
+    broker.cluster.partition_leader("clicks", 1, None).expect("a mock partition");
+    let topic = Topic::of(&broker.config).expect("a consumer");
+    let (bounds, silent) = topic.bounds_known().expect("an answer");
+    assert_eq!((bounds, silent), (Watermarks::from([(0, (0, 1)), (2, (0, 0))]), vec![1]));
+}
+
+#[test]
+fn tombstones_are_passed_over_where_they_only_remove_a_key() {
+    let mut broker = Broker::new(1);
+    broker.config.kafka.tombstone = Tombstone::Skip;
+    broker.config.kafka.rejected_share_max = 0.0;
+    for item in 0..5 {
+        broker.event(0, item, item);
+        broker.send(0, None);
+    }
+    broker.flush();
+    let mut source = broker.open(broker.all());
+    let batches = until_end(&mut source);
+    let [batch] = batches.as_slice() else { panic!("{batches:?}") };
+    assert_eq!((batch.len(), batch.rejected, source.skipped()), (5, 0, 5));
+    assert!(broker.read("dead").is_empty());
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Which of the brokers' errors pass by themselves.
 
+use std::time::Instant;
+
 use anyhow::bail;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
@@ -9,7 +11,7 @@ use crate::stream::topic::Topic;
 impl Source {
     /// Tells errors that pass by themselves from those that do not. (The former are logged by
     /// [`crate::stream::client::Watch`], and librdkafka retries.)
-    pub(super) fn trouble(&self, error: &KafkaError) -> anyhow::Result<()> {
+    pub(super) fn trouble(&mut self, error: &KafkaError) -> anyhow::Result<()> {
         use RDKafkaErrorCode as Code;
         let Topic { name: topic, brokers, .. } = &self.topic;
         let last = || self.topic.last_error();
@@ -21,21 +23,9 @@ impl Source {
                  kafka.on_data_loss then decides",
                 last()
             ),
+            // A new controller does not know the topic for a moment.
             Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition) => {
-                let there = self.topic.partitions()?;
-                let missing: Vec<i32> = self
-                    .intake
-                    .batcher
-                    .offsets()
-                    .iter()
-                    .map(|(partition, _)| partition)
-                    .filter(|partition| !there.contains(partition))
-                    .collect();
-                if !missing.is_empty() {
-                    bail!(
-                        "topic `{topic}` has lost its partitions {missing:?}; was it created anew?"
-                    );
-                }
+                self.census.suspect(Instant::now());
                 Ok(())
             }
             Some(

@@ -1,0 +1,387 @@
+//! Does it survive what happens to a trainer in a year? Three real brokers, a trainer, clients
+//! that never stop, and one fault after the other; then the log itself is read back, and what the
+//! trainer has learned and rejected must be what is there, each record once.
+//!
+//! Owns the order of faults and what is held against the trainer. Every wait has a bound, and a
+//! wait that reaches it is a hang, which counts as a failure. A run that was judged is in a file:
+//! the same command goes on after it.
+
+mod cluster;
+mod disk;
+mod kind;
+mod ledger;
+mod report;
+mod traffic;
+mod trainer;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use clap::Args;
+use millrace_events::SplitMix;
+use rdkafka::admin::{AdminClient, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use serde_json::Value;
+
+use crate::process::{Process, beside};
+use cluster::Cluster;
+use disk::Disk;
+use kind::{After, Kind, Scene, admin, block_on, options};
+use ledger::{Ledger, letters};
+use report::{Outcome, Record, Report};
+use traffic::Traffic;
+use trainer::{Setup, Trainer, checkpoints};
+
+/// Arguments of `faults`.
+#[derive(Args)]
+pub(crate) struct FaultsArgs {
+    /// Faults, several of them in each run.
+    #[arg(long, default_value_t = 200)]
+    faults: usize,
+    /// Seed of everything that is drawn.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Where results and logs go; results that are there are not repeated.
+    #[arg(long, value_name = "DIR", default_value = "target/faults")]
+    out: PathBuf,
+    /// First port of the brokers.
+    #[arg(long, default_value_t = 29092)]
+    port: u16,
+    /// The program [default: the one built beside this one].
+    #[arg(long, value_name = "FILE")]
+    millrace: Option<PathBuf>,
+}
+
+const CONFIG: &str = include_str!("faults/faults.toml");
+/// Faults of a run: few enough that a failed oracle points to its cause.
+const FAULTS_A_RUN: usize = 9;
+/// Every so many runs, a replay is broken instead, and must end in the same bits.
+const REPLAY_EVERY: usize = 6;
+/// Events that a trainer must have learned from since a fault before it has recovered.
+const RECOVERED_EVENTS: f64 = 200.0;
+/// And no more than this is still waiting: four seconds of traffic.
+const RECOVERED_LAG: f64 = 1200.0;
+/// Past this it is a hang.
+const HANG: Duration = Duration::from_secs(120);
+const LOOK: Duration = Duration::from_millis(100);
+/// Events of a replay.
+const REPLAY_EVENTS: u64 = 150_000;
+
+pub(crate) fn run(args: &FaultsArgs) -> anyhow::Result<()> {
+    std::fs::create_dir_all(&args.out)?;
+    let out = args.out.canonicalize()?;
+    let mut report = Report::open(&out, args.seed)?;
+    let scratch = tempfile::tempdir().context("no scratch directory")?;
+    let program = beside(args.millrace.as_deref())?;
+    println!("seed {}; logs in {}; brokers from port {}", args.seed, out.display(), args.port);
+    let mut cluster = Cluster::start(scratch.path(), args.port)?;
+    let mut number = 0;
+    while report.faults() < args.faults {
+        if !report.has(number) {
+            let mut random = SplitMix::new(millrace_events::mix(args.seed ^ (number as u64) << 20));
+            let left = args.faults - report.faults();
+            let one = One { out: &out, program: &program, number, faults: left.min(FAULTS_A_RUN) };
+            let records = if number % REPLAY_EVERY == REPLAY_EVERY - 1 {
+                one.replay(&mut cluster, &mut random)
+            } else {
+                one.live(&mut cluster, &mut random)
+            };
+            report.add(number, records?)?;
+        }
+        number += 1;
+    }
+    report.finish()
+}
+
+/// One run.
+struct One<'r> {
+    out: &'r Path,
+    program: &'r Path,
+    number: usize,
+    faults: usize,
+}
+
+impl One<'_> {
+    fn name(&self, of: &str) -> String {
+        format!("faults-{}-{}-{of}", std::process::id(), self.number)
+    }
+
+    /// The settings of a trainer.
+    fn setup(&self, brokers: &str, checkpoints: &Path, more: &[&str]) -> anyhow::Result<Setup> {
+        let logs = self.out.join(format!("run-{}", self.number));
+        std::fs::create_dir_all(&logs)?;
+        let config = logs.join("faults.toml");
+        std::fs::write(&config, CONFIG)?;
+        let own = [
+            format!("kafka.brokers={brokers}"),
+            format!("kafka.topic={}", self.name("in")),
+            format!("kafka.dead_letter_topic={}", self.name("dead")),
+            format!("publish.topic={}", self.name("out")),
+            format!("publish.versions_topic={}", self.name("versions")),
+            format!("checkpoint.directory={}", checkpoints.display()),
+            "http.listen=127.0.0.1:0".to_owned(),
+            "device=cpu".to_owned(),
+        ];
+        let sets = own.into_iter().chain(more.iter().map(|&set| set.to_owned())).collect();
+        Ok(Setup { program: self.program.to_owned(), config, sets, logs })
+    }
+
+    fn topics(&self, admin: &AdminClient<DefaultClientContext>) -> anyhow::Result<()> {
+        create(admin, &self.name("in"), 3, &[])?;
+        create(admin, &self.name("dead"), 1, &[("max.message.bytes", "1048588")])?;
+        for output in ["out", "versions"] {
+            create(admin, &self.name(output), 1, &[("cleanup.policy", "compact")])?;
+        }
+        Ok(())
+    }
+
+    /// Breaks one thing after the other under a live trainer.
+    fn live(&self, cluster: &mut Cluster, random: &mut SplitMix) -> anyhow::Result<Vec<Record>> {
+        let brokers = cluster.brokers();
+        let admin = admin(&brokers)?;
+        self.topics(&admin)?;
+        let disk = Disk::mount(tempfile::tempdir()?)?;
+        let topic = self.name("in");
+        let setup = self.setup(&brokers, &disk.path().join("checkpoints"), &[])?;
+        let traffic = Traffic::start(&brokers, &topic, random.next_u64())?;
+        let mut scene = Scene {
+            admin,
+            traffic,
+            trainer: Trainer::start(setup)?,
+            ledger: Ledger::new(&brokers, &topic)?,
+            random: SplitMix::new(random.next_u64()),
+            output: self.name("out"),
+            topic,
+            partitions: 3,
+            disk: disk.path().to_owned(),
+            cluster,
+        };
+        recovers(&mut scene, &After::Training)?;
+        let mut records = Vec::new();
+        let mut refused = false;
+        for (index, kind) in self.kinds(random).into_iter().enumerate() {
+            println!("run {} fault {index}: {}", self.number, kind.words());
+            let outcome = break_it(&mut scene, kind);
+            println!("    {}", outcome.words());
+            let failed = matches!(outcome, Outcome::Failed(_));
+            records.push(Record { run: self.number, kind, outcome });
+            refused = kind == Kind::TopicAnew;
+            if failed && !refused {
+                // What comes after it would be its fault.
+                scene.trainer.kill();
+                scene.trainer.launch()?;
+            }
+        }
+        let Scene { traffic, trainer, ledger, .. } = scene;
+        traffic.end()?;
+        if !refused && let Err(error) = self.judge(&brokers, trainer, ledger, disk.path()) {
+            println!("    the log and the state differ: {error:#}");
+            let last = records.last_mut().context("a run has faults")?;
+            last.outcome = Outcome::Failed(format!("the run's end: {error:#}"));
+        }
+        Ok(records)
+    }
+
+    /// The faults of this run: each kind as often as any other, over all runs.
+    fn kinds(&self, random: &mut SplitMix) -> Vec<Kind> {
+        let first = self.number * FAULTS_A_RUN;
+        let mut kinds: Vec<Kind> =
+            (first..first + self.faults).map(|n| Kind::ALL[n % Kind::ALL.len()]).collect();
+        for at in (1..kinds.len()).rev() {
+            kinds.swap(at, (random.next_u64() % (at as u64 + 1)) as usize);
+        }
+        // Nothing can go on after this one.
+        kinds.sort_by_key(|&kind| kind == Kind::TopicAnew);
+        kinds
+    }
+
+    /// Holds a trainer that has read everything to what the log holds.
+    fn judge(
+        &self,
+        brokers: &str,
+        mut trainer: Trainer,
+        mut ledger: Ledger,
+        disk: &Path,
+    ) -> anyhow::Result<()> {
+        ledger.read()?;
+        let directory = disk.join("checkpoints");
+        let deadline = Instant::now() + HANG;
+        let counts = || -> Option<(u64, u64)> {
+            let (newest, _) = checkpoints(&directory)?;
+            let manifest = std::fs::read(newest.join("manifest.json")).ok()?;
+            let manifest: Value = serde_json::from_slice(&manifest).ok()?;
+            Some((manifest["events_trained"].as_u64()?, manifest["events_rejected"].as_u64()?))
+        };
+        loop {
+            trainer.must_run()?;
+            let (trained, rejected) = counts().unwrap_or_default();
+            ensure!(trained + rejected <= ledger.records(), "records count more than once");
+            if trained + rejected == ledger.records() {
+                break;
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "{} of {} records are in a checkpoint",
+                trained + rejected,
+                ledger.records()
+            );
+            std::thread::sleep(LOOK);
+        }
+        trainer.terminate(Duration::from_secs(15))?;
+        let (trained, rejected) = counts().context("a checkpoint")?;
+        ensure!(
+            (trained, rejected) == (ledger.good, ledger.bad.len() as u64),
+            "{trained} trained and {rejected} rejected, {} and {} in the log",
+            ledger.good,
+            ledger.bad.len()
+        );
+        let letters = letters(brokers, &self.name("dead"))?;
+        let missing: Vec<_> = ledger.bad.difference(&letters).take(5).collect();
+        ensure!(missing.is_empty(), "rejected records without a letter, the first: {missing:?}");
+        println!("    {trained} events and {rejected} rejected records, each once; all letters");
+        Ok(())
+    }
+
+    /// Breaks a replay again and again; it must end in the bits of one that nothing disturbed.
+    fn replay(&self, cluster: &mut Cluster, random: &mut SplitMix) -> anyhow::Result<Vec<Record>> {
+        let brokers = cluster.brokers();
+        self.topics(&admin(&brokers)?)?;
+        fill(&brokers, &self.name("in"), random.next_u64())?;
+        let scratch = tempfile::tempdir()?;
+        let more =
+            ["publish.topic=", "http.listen=", "checkpoint.every_steps=40", "checkpoint.every_s=0"];
+        let start = |name: &str, number: usize| -> anyhow::Result<Process> {
+            let setup = self.setup(&brokers, &scratch.path().join(name), &more)?;
+            let log = setup.logs.join(format!("replay-{name}-{number}.log"));
+            let config = setup.config.to_str().context("text")?.to_owned();
+            Process::start(&setup.program, "replay", &config, &setup.sets, &[], log)
+        };
+        let whole = Instant::now();
+        start("whole", 0)?.finish(HANG)?;
+        let whole = whole.elapsed();
+        let mut records = Vec::new();
+        let mut process = start("broken", 0)?;
+        for number in 1..=self.faults {
+            let kind = [Kind::TrainerKilled, Kind::BrokerKilled, Kind::TrainerFrozen]
+                [(random.next_u64() % 3) as usize];
+            std::thread::sleep(whole.mul_f64(f64::from(random.unit()) / 2.0));
+            println!("run {} fault {number}, in a replay: {}", self.number, kind.words());
+            match kind {
+                Kind::BrokerKilled => {
+                    let broker = (random.next_u64() % cluster.len() as u64) as usize;
+                    cluster.end(broker, false)?;
+                    cluster.restart(broker)?;
+                }
+                Kind::TrainerFrozen => {
+                    process.signal(libc::SIGSTOP).ok(); // It may have ended.
+                    std::thread::sleep(Duration::from_secs(1));
+                    process.signal(libc::SIGCONT).ok();
+                }
+                _ => {
+                    drop(process);
+                    process = start("broken", number)?;
+                }
+            }
+            records.push(Record { run: self.number, kind, outcome: Outcome::Recovered(0.0) });
+        }
+        let began = Instant::now();
+        let ended = process.finish(HANG).and_then(|()| {
+            let digest = |name: &str| digest(&scratch.path().join(name));
+            let (whole, broken) = (digest("whole")?, digest("broken")?);
+            ensure!(whole == broken, "digest {broken}, not {whole}");
+            println!("    the same bits: {whole}");
+            Ok(())
+        });
+        for record in &mut records {
+            record.outcome = match &ended {
+                Ok(()) => Outcome::Recovered(began.elapsed().as_secs_f64()),
+                Err(error) => Outcome::Failed(format!("a replay: {error:#}")),
+            };
+        }
+        Ok(records)
+    }
+}
+
+/// Breaks something, and waits until the trainer has recovered.
+fn break_it(scene: &mut Scene<'_>, kind: Kind) -> Outcome {
+    let outcome = scene.inject(kind).and_then(|after| {
+        let took = if after == After::Refused { Duration::ZERO } else { recovers(scene, &after)? };
+        Ok((after, took))
+    });
+    match outcome {
+        Ok((After::Refused, _)) => Outcome::Refused,
+        Ok((_, took)) => Outcome::Recovered(took.as_secs_f64()),
+        Err(error) => Outcome::Failed(format!("{error:#}")),
+    }
+}
+
+/// Waits until the trainer is as it should be; how long that took.
+fn recovers(scene: &mut Scene<'_>, after: &After) -> anyhow::Result<Duration> {
+    const TRAINED: &str = "millrace_events_total{result=\"trained\"} ";
+    let goal = match after {
+        After::Checkpoint => Some("millrace_checkpoint_seconds_count "),
+        After::Publication => Some("millrace_published_total "),
+        After::Training | After::Refused => None,
+    };
+    let began = Instant::now();
+    let zero = |value: f64| if value.is_nan() { 0.0 } else { value };
+    let trained = zero(scene.trainer.metric(TRAINED));
+    let reached = goal.map(|goal| scene.trainer.metric(goal));
+    loop {
+        scene.trainer.must_run()?;
+        let since = scene.trainer.metric(TRAINED) - trained;
+        let lag = scene.trainer.sum("millrace_consumer_lag");
+        let more = goal
+            .zip(reached)
+            .is_none_or(|(goal, reached)| scene.trainer.metric(goal) > zero(reached));
+        if since >= RECOVERED_EVENTS && lag <= RECOVERED_LAG && more {
+            return Ok(began.elapsed());
+        }
+        if began.elapsed() >= HANG {
+            let tail = scene.trainer.process()?.tail();
+            bail!("a hang: {since} events since, lag {lag}, {goal:?} moved: {more}\n{tail}");
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// A topic with three copies of everything.
+fn create(
+    admin: &AdminClient<DefaultClientContext>,
+    name: &str,
+    partitions: usize,
+    settings: &[(&str, &str)],
+) -> anyhow::Result<()> {
+    let partitions = i32::try_from(partitions)?;
+    let deadline = Instant::now() + HANG;
+    loop {
+        let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(3));
+        topic = settings.iter().fold(topic, |topic, (key, value)| topic.set(key, value));
+        let results = block_on(admin.create_topics([&topic], &options()))?;
+        match results.into_iter().next().context("an answer")? {
+            Ok(_) => return Ok(()),
+            // One of that name is still being deleted, or a broker is not back yet.
+            Err(error) if Instant::now() >= deadline => bail!("topic {name}: {error:?}"),
+            Err(_) => std::thread::sleep(LOOK),
+        }
+    }
+}
+
+/// Sends the events of a replay.
+fn fill(brokers: &str, topic: &str, seed: u64) -> anyhow::Result<()> {
+    let sender = traffic::sender(brokers)?;
+    let mut world = traffic::world(seed);
+    for event in 0..REPLAY_EVENTS {
+        let time_ms = 1_700_000_000_000 + i64::try_from(event)?;
+        let (key, value) = traffic::line(&mut world, time_ms, "1");
+        traffic::send(&sender, topic, Some(&key), Some(value.as_bytes()), false)?;
+    }
+    rdkafka::producer::Producer::flush(&*sender, HANG).context("the brokers take the events")
+}
+
+fn digest(directory: &Path) -> anyhow::Result<String> {
+    let (newest, _) = checkpoints(directory).context("a checkpoint")?;
+    let manifest: Value = serde_json::from_slice(&std::fs::read(newest.join("manifest.json"))?)?;
+    Ok(manifest["digest"].as_str().context("a digest")?.to_owned())
+}

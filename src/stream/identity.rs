@@ -1,0 +1,123 @@
+//! Whether a log is the one that a state was trained on.
+//!
+//! A topic that was made anew and has grown past the offset, another cluster with a topic of the
+//! same name, a log whose end an unclean election threw away: in each of them the offset fits, and
+//! the records are others. Kafka's client tells none of them apart across a restart.
+//!
+//! Must never know: a checkpoint's files.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+use millrace_events::Sample;
+use rdkafka::consumer::Consumer;
+use rdkafka::error::KafkaError;
+use rdkafka::message::Message;
+use rdkafka::{Offset, TopicPartitionList};
+use xxhash_rust::xxh3::Xxh3;
+
+use super::topic::Topic;
+
+/// How long the records to compare are waited for. One that does not come in time proves nothing.
+const READ_MAX: Duration = Duration::from_secs(10);
+/// Partitions that are looked at: another log differs in each of them.
+const PARTITIONS_MAX: usize = 64;
+
+/// A record as a [`Witness`](millrace_events::Witness) keeps it.
+pub fn sample(message: &impl Message) -> Sample {
+    let mut hasher = Xxh3::new();
+    for part in [message.key(), message.payload()] {
+        // No key and an empty one are not the same.
+        hasher.update(&part.map_or(u64::MAX, |bytes| bytes.len() as u64).to_le_bytes());
+        hasher.update(part.unwrap_or_default());
+    }
+    Sample { offset: message.offset(), hash: hasher.digest() }
+}
+
+/// The answer of [`verify`] for a log that is, or may be, the one it was.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Verified {
+    /// Records that are the ones that were read.
+    pub equal: usize,
+    /// What a person should know.
+    pub warning: Option<String>,
+}
+
+/// Compares records of the log of `topic` with those that are `wanted`, by partition, and its
+/// cluster with the one that it was read from.
+///
+/// # Errors
+/// A record that is another one, or another cluster whose log cannot be shown to be the same.
+pub fn verify(
+    topic: &Topic,
+    cluster: Option<&String>,
+    wanted: BTreeMap<i32, Sample>,
+) -> anyhow::Result<Verified> {
+    let name = &topic.name;
+    let (equal, other) = compare(topic, wanted)?;
+    if let Some((partition, offset)) = other {
+        bail!(
+            "record {offset} of partition {partition} of `{name}` is not the one that the \
+             checkpoint was trained on: the topic was made anew, its end was lost in an unclean \
+             election, or kafka.brokers names another cluster. Point it to the right log, restore \
+             the topic, or start over with `replay --fresh` or in an empty checkpoint.directory"
+        );
+    }
+    let now = topic.cluster();
+    let (Some(was), Some(is)) = (cluster, &now) else {
+        return Ok(Verified { equal, warning: None });
+    };
+    if was == is {
+        return Ok(Verified { equal, warning: None });
+    }
+    if equal == 0 {
+        bail!(
+            "the checkpoint was trained on cluster `{was}`, kafka.brokers names cluster `{is}`, \
+             and no record of `{name}` shows that it is the same log. Point kafka.brokers to the \
+             right cluster, or start over with `replay --fresh` or in an empty \
+             checkpoint.directory"
+        );
+    }
+    let warning = format!(
+        "kafka.brokers names cluster `{is}`, the checkpoint was trained on `{was}`; {equal} \
+         records that were compared are the same, so this log is taken for a copy"
+    );
+    Ok(Verified { equal, warning: Some(warning) })
+}
+
+/// How many of the records are the same, and one that is another.
+fn compare(
+    topic: &Topic,
+    wanted: BTreeMap<i32, Sample>,
+) -> anyhow::Result<(usize, Option<(i32, i64)>)> {
+    let mut wanted: BTreeMap<i32, Sample> = wanted.into_iter().take(PARTITIONS_MAX).collect();
+    let mut list = TopicPartitionList::with_capacity(wanted.len());
+    for (&partition, sample) in &wanted {
+        list.add_partition_offset(&topic.name, partition, Offset::Offset(sample.offset))?;
+    }
+    topic.consumer.assign(&list)?;
+    let (mut equal, mut other) = (0, None);
+    let deadline = Instant::now() + READ_MAX;
+    while !wanted.is_empty() && other.is_none() && Instant::now() < deadline {
+        match topic.consumer.poll(Duration::from_millis(100)) {
+            Some(Ok(message)) => {
+                let Some(was) = wanted.remove(&message.partition()) else { continue };
+                match sample(&message) {
+                    is if is == was => equal += 1,
+                    is if is.offset == was.offset => {
+                        other = Some((message.partition(), is.offset));
+                    }
+                    // Compaction has taken it.
+                    _ => {}
+                }
+            }
+            Some(Err(KafkaError::PartitionEOF(partition))) => {
+                wanted.remove(&partition);
+            }
+            Some(Err(_)) | None => {}
+        }
+    }
+    topic.consumer.assign(&TopicPartitionList::new())?;
+    Ok((equal, other))
+}

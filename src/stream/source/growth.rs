@@ -1,0 +1,87 @@
+//! A topic that gets partitions while it is read, or loses them.
+
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+use millrace_events::Offsets;
+
+use super::Source;
+use super::census::Finding;
+use crate::config::Config;
+use crate::stream::topic::Topic;
+use crate::stream::{identity, verdict};
+
+/// How long an answer about the topic is waited for while it is read.
+const LOOK_MAX: Duration = Duration::from_secs(2);
+
+/// The time between two looks for new partitions; none: nobody looks.
+pub(super) fn discover(config: &Config) -> Option<Duration> {
+    let every = config.kafka.discover_s;
+    (every > 0).then(|| Duration::from_secs(every))
+}
+
+impl Source {
+    /// Where to read on, as a source of its own, if the topic has got partitions since: from the
+    /// last batch with exact offsets on, and the new ones from their beginning. What this source
+    /// has read ahead is then read again.
+    pub fn grown(&self) -> Option<Offsets> {
+        // A window in progress has no offsets to go on from.
+        if !self.whole || self.new.iter().len() == 0 {
+            return None;
+        }
+        let mut offsets = self.done.clone();
+        self.new.iter().for_each(|(partition, next)| offsets.advance(partition, next));
+        Some(offsets)
+    }
+
+    /// Looks at the topic's partitions, if it is time to.
+    ///
+    /// # Errors
+    /// A topic that has lost partitions for good; new ones that have lost records already, if
+    /// `kafka.on_data_loss` does not allow it.
+    pub(super) fn look(&mut self) -> anyhow::Result<()> {
+        let now = Instant::now();
+        if !self.census.is_due(now) {
+            return Ok(());
+        }
+        let name = &self.topic.name;
+        let there = self.topic.look(LOOK_MAX);
+        match self.census.compare(&self.done, there.as_deref(), now) {
+            Finding::Same if there.is_some() => self.verify()?,
+            Finding::Same => {}
+            Finding::Missing(partitions) => tracing::warn!(
+                "the brokers do not know the partitions {partitions:?} of `{name}`; waiting for \
+                 them"
+            ),
+            Finding::Gone(partitions) => {
+                bail!("topic `{name}` has lost its partitions {partitions:?}; was it created anew?")
+            }
+            Finding::New(partitions) => {
+                let Ok(bounds) = self.topic.bounds(&partitions) else {
+                    self.census.retry(now); // They have no leaders yet.
+                    return Ok(());
+                };
+                let begun = verdict::judge(&Offsets::new(name), &bounds, &[], self.on_data_loss)?;
+                begun.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+                tracing::info!("`{name}` has grown: the partitions {partitions:?} are read, too");
+                self.new = begun.offsets;
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks whether the log is still the one that was read, by a record of one partition, each
+    /// time of another one: a topic that is made anew while it is read may grow past our offsets
+    /// before anybody asks for them.
+    fn verify(&mut self) -> anyhow::Result<()> {
+        let Some(witness) = &self.intake.witness else { return Ok(()) };
+        self.turn += 1;
+        let one = witness.lock().unwrap_or_else(PoisonError::into_inner).of_turn(self.turn);
+        // What is read there must not come out of the queues here.
+        let topic = Topic::of(&self.config)?;
+        let partitions: Vec<i32> = one.partitions().collect();
+        let Ok(bounds) = topic.bounds(&partitions) else { return Ok(()) };
+        identity::verify(&topic, one.cluster.as_ref(), one.oldest(&bounds)).map(drop)
+    }
+}
