@@ -5,7 +5,7 @@
 //!
 //! Must never know: what is read or sent.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ use rdkafka::message::{DeliveryResult, OwnedMessage};
 use rdkafka::producer::{BaseProducer, ProducerContext};
 use rdkafka::{ClientContext, TopicPartitionList};
 
+use super::refusal::{REFUSED_AT_START_MAX, REFUSED_MAX, Refusal, Remedies};
 use crate::config::Config;
 
 /// A record of 2 MB must pass, in and out, whatever its headers add.
@@ -135,6 +136,13 @@ fn base(config: &Config) -> ClientConfig {
     client
 }
 
+/// What to say when the brokers refuse a client of `config`.
+pub(crate) fn remedies(config: &Config) -> Remedies {
+    let mut client = base(config);
+    on_top(&mut client, config);
+    Remedies::new(&config.kafka.brokers, client)
+}
+
 fn on_top<'c>(client: &'c mut ClientConfig, config: &Config) -> &'c ClientConfig {
     for (key, value) in &config.kafka.properties {
         client.set(key, value);
@@ -161,6 +169,8 @@ fn refused(config: &Config, error: &KafkaError) -> anyhow::Error {
 #[derive(Debug, Default)]
 pub struct Watch {
     pub(crate) errors: Errors,
+    /// The brokers do not allow the consumer group, which only feeds dashboards.
+    pub(crate) no_group: AtomicBool,
 }
 
 impl ClientContext for Watch {
@@ -170,7 +180,12 @@ impl ClientContext for Watch {
 
     fn error(&self, error: KafkaError, reason: &str) {
         // Reaching the end of a partition is no error, only librdkafka's way to say it.
-        if !matches!(error, KafkaError::Global(RDKafkaErrorCode::PartitionEOF)) {
+        if matches!(error, KafkaError::Global(RDKafkaErrorCode::PartitionEOF)) {
+            return;
+        }
+        if Refusal::of(&error) == Some(Refusal::Group) {
+            self.no_group.store(true, Ordering::Relaxed);
+        } else {
             self.errors.note(&error, reason);
         }
     }
@@ -178,7 +193,8 @@ impl ClientContext for Watch {
 
 impl ConsumerContext for Watch {
     fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
-        if let Err(error) = result {
+        let Err(error) = result else { return };
+        if Refusal::of(&error) != Some(Refusal::Group) {
             self.errors.note(&error, "offsets for dashboards were not committed");
         }
     }
@@ -203,7 +219,13 @@ pub(crate) struct Errors {
 struct ErrorState {
     /// librdkafka said that no broker can be reached, and nothing has come since.
     all_down: bool,
+    /// The brokers refuse us, and nothing has come since.
+    refused: Option<(Refusal, Instant)>,
+    /// Something has come at all.
+    answered: bool,
     last: String,
+    /// The last one that was a refusal: broken connections follow it.
+    refusal: String,
     noted: Option<Instant>,
     warned: Option<Instant>,
     unwarned: u64,
@@ -212,8 +234,17 @@ struct ErrorState {
 impl Errors {
     fn note(&self, error: &KafkaError, reason: &str) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.last = format!("{error}: {reason}");
-        state.all_down |= error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown);
+        let all_down = error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown);
+        state.all_down |= all_down;
+        // What brought the last one down says more than that all are.
+        if !all_down || state.last.is_empty() {
+            state.last = format!("{error}: {reason}");
+        }
+        if let Some(refusal) = Refusal::of(error) {
+            // When it began, librdkafka says once, and then every 30 s at most.
+            state.refused.get_or_insert((refusal, Instant::now()));
+            reason.clone_into(&mut state.refusal);
+        }
         state.noted = Some(Instant::now());
         if state.warned.is_some_and(|at| at.elapsed() < WARN_EVERY) {
             state.unwarned += 1;
@@ -233,7 +264,29 @@ impl Errors {
 
     /// Notes that a broker has answered.
     pub(crate) fn answered(&self) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).all_down = false;
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.all_down = false;
+        state.refused = None;
+        state.answered = true;
+    }
+
+    /// The refusal in force, with librdkafka's words, if the brokers refuse us.
+    pub(crate) fn refusing(&self) -> Option<(Refusal, String)> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.refused.map(|(refusal, _)| (refusal, state.refusal.clone()))
+    }
+
+    /// As [`Errors::refusing`], once it has lasted so long that a person must act.
+    pub(crate) fn refused(&self) -> Option<(Refusal, String)> {
+        let answered = self.state.lock().unwrap_or_else(PoisonError::into_inner).answered;
+        self.refused_for(if answered { REFUSED_MAX } else { REFUSED_AT_START_MAX })
+    }
+
+    /// As [`Errors::refusing`], once it has lasted for `borne`.
+    pub(crate) fn refused_for(&self, borne: Duration) -> Option<(Refusal, String)> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (refusal, since) = state.refused?;
+        (since.elapsed() >= borne).then(|| (refusal, state.refusal.clone()))
     }
 
     /// The last error, if no broker can be reached. librdkafka says so once, and from then on at
@@ -277,9 +330,9 @@ impl Deliveries {
         std::mem::take(&mut *self.failed.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The last error of the connection, for a message.
-    pub(crate) fn last_error(&self) -> String {
-        self.errors.last()
+    /// The errors of the connection.
+    pub(crate) fn errors(&self) -> &Errors {
+        &self.errors
     }
 }
 
@@ -297,10 +350,49 @@ impl ProducerContext for Deliveries {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        if let Err((error, message)) = result {
-            let failure = Failure { error: error.clone(), message: message.detach() };
-            self.failed.lock().unwrap_or_else(PoisonError::into_inner).push(failure);
+        match result {
+            Ok(_) => self.errors.answered(),
+            Err((error, message)) => {
+                let failure = Failure { error: error.clone(), message: message.detach() };
+                self.failed.lock().unwrap_or_else(PoisonError::into_inner).push(failure);
+            }
         }
         self.done.fetch_add(1, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As if what has been noted had been noted `earlier`.
+    fn age(errors: &Errors, earlier: Duration) {
+        let mut state = errors.state.lock().expect("nobody panics with it");
+        state.refused.as_mut().expect("refused").1 -= earlier;
+    }
+
+    #[test]
+    fn a_refusal_is_borne_for_a_while_and_forgotten_with_the_first_answer() {
+        let errors = Errors::default();
+        let refused = KafkaError::Global(RDKafkaErrorCode::Authentication);
+        errors.note(&refused, "wrong password");
+        // The connection that breaks after it is not the reason.
+        errors.note(&KafkaError::Global(RDKafkaErrorCode::BrokerTransportFailure), "gone");
+        errors.note(&KafkaError::Global(RDKafkaErrorCode::AllBrokersDown), "1/1 brokers are down");
+        assert!(errors.all_down().expect("all are").contains("gone"), "with the reason");
+        let said = Some((Refusal::Credentials, "wrong password".to_owned()));
+        assert_eq!((errors.refusing(), errors.refused()), (said.clone(), None));
+        age(&errors, REFUSED_AT_START_MAX);
+        assert_eq!(errors.refused(), said, "nothing has ever come");
+        errors.answered();
+        assert_eq!((errors.refusing(), errors.refused()), (None, None));
+
+        errors.note(&refused, "wrong password");
+        age(&errors, REFUSED_MAX - Duration::from_secs(5));
+        // Said again: it is the same one, and as old.
+        errors.note(&refused, "wrong password");
+        assert_eq!(errors.refused(), None, "a broker may be restarting");
+        age(&errors, Duration::from_secs(5));
+        assert_eq!(errors.refused(), said);
     }
 }

@@ -7,18 +7,22 @@
 //! Must never know: burn, metrics, what a batch is for.
 
 pub mod calendar;
+mod certificate;
 pub mod client;
 pub mod cut;
 pub mod dead_letter;
 pub mod decode;
+mod describe;
 pub mod form;
 pub mod merge;
 pub(crate) mod outbox;
 pub mod position;
 pub mod produce;
 mod queue;
+mod refusal;
 pub mod shuffle;
 pub mod source;
+pub mod survey;
 pub mod topic;
 pub mod verdict;
 

@@ -12,10 +12,11 @@ mod example;
 mod guard;
 mod intake;
 mod lanes;
+mod sample;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
@@ -30,11 +31,14 @@ use super::cut::Cut;
 use super::dead_letter::DeadLetters;
 use super::merge::Batcher;
 use super::position::Range;
+use super::refusal::{Refusal, Wish};
 use super::topic::Topic;
 use decoders::Decoders;
 use intake::Intake;
 use lanes::Lanes;
 use millrace_events::{Batch, Offsets};
+pub(in crate::stream) use sample::sample;
+pub use sample::{Reason, Sample};
 
 /// The answer of [`Source::next`].
 #[derive(Debug)]
@@ -59,8 +63,8 @@ pub struct Source {
     decoders: Decoders,
     intake: Intake,
     dead: DeadLetters,
-    /// Offsets are committed to `kafka.group`.
-    commits: bool,
+    /// Offsets are committed to this group; empty: they are not.
+    group: String,
 }
 
 impl std::fmt::Debug for Source {
@@ -128,7 +132,7 @@ impl Source {
             linger: if bounded { None } else { Linger::new(&config.batch) },
             pass,
             dead: DeadLetters::new(config, stop)?,
-            commits: !kafka.group.is_empty(),
+            group: kafka.group.clone(),
             topic,
         })
     }
@@ -138,7 +142,7 @@ impl Source {
     ///
     /// # Errors
     /// Faults that no retry cures: too many rejected records, offsets that left the log, a topic
-    /// that no longer exists, refused credentials, dead letters that cannot be delivered.
+    /// that no longer exists, a refusal that lasts, dead letters that cannot be delivered.
     pub fn next(&mut self, wait: Duration) -> anyhow::Result<Next> {
         let deadline = Instant::now() + wait;
         let mut polled = false;
@@ -207,6 +211,9 @@ impl Source {
 
     /// Serves events that belong to no partition (errors, callbacks).
     fn serve(&self) -> anyhow::Result<()> {
+        if let Some((refusal, said)) = self.topic.consumer.context().errors.refused() {
+            bail!(self.topic.remedies.explain(refusal, Wish::Read(&self.topic.name), &said));
+        }
         match self.topic.consumer.poll(Duration::ZERO) {
             None => Ok(()),
             Some(Err(error)) => self.trouble(&error),
@@ -221,7 +228,7 @@ impl Source {
     /// [`super::client::Watch`], and librdkafka retries.)
     fn trouble(&self, error: &KafkaError) -> anyhow::Result<()> {
         use RDKafkaErrorCode as Code;
-        let Topic { name: topic, brokers, .. } = &self.topic;
+        let Topic { name: topic, remedies, .. } = &self.topic;
         let last = || self.topic.last_error();
         let fatal = matches!(error, KafkaError::MessageConsumptionFatal(_));
         match error.rdkafka_error_code() {
@@ -248,20 +255,14 @@ impl Source {
                 }
                 Ok(())
             }
-            Some(
-                Code::Authentication
-                | Code::SaslAuthenticationFailed
-                | Code::TopicAuthorizationFailed
-                | Code::ClusterAuthorizationFailed
-                | Code::SSL,
-            ) => bail!(
-                "the brokers {brokers} refuse us: {}; check the credentials in kafka.properties \
-                 and the broker's ACLs for topic `{topic}`",
-                last()
-            ),
-            // The group only feeds dashboards: that is no reason to stop.
+            // The group only feeds dashboards: that is no reason to stop. It is said once.
+            Some(Code::GroupAuthorizationFailed) if self.group.is_empty() => Ok(()),
             Some(Code::GroupAuthorizationFailed) => {
-                tracing::debug!("offsets are not committed: {}", last());
+                let why = remedies.explain(Refusal::Group, Wish::Commit(&self.group), &last());
+                tracing::warn!(
+                    "offsets are not committed, which dashboards will miss: {why}, or set \
+                     kafka.group = \"\"; a restart tries again"
+                );
                 Ok(())
             }
             Some(Code::BadMessage | Code::InvalidMessage) => bail!(
@@ -291,9 +292,10 @@ impl Source {
         offsets.iter().filter_map(lag).collect()
     }
 
-    /// Why no broker can be reached, if none can.
+    /// Why the brokers give us nothing: none can be reached, or they refuse us.
     pub fn brokers_away(&self) -> Option<String> {
-        self.topic.consumer.context().errors.all_down()
+        let errors = &self.topic.consumer.context().errors;
+        errors.refusing().map(|(_, said)| said).or_else(|| errors.all_down())
     }
 
     /// Says in words, for a person, why there is no next batch yet. If the brokers lately gave
@@ -335,7 +337,9 @@ impl Source {
     /// Tells the group's offsets to Kafka, for dashboards; nothing is ever read back, so a
     /// failure is only logged.
     pub fn commit(&self, offsets: &Offsets) {
-        if !self.commits {
+        // A commit to a group that is refused would hold up the end of the client.
+        let refused = self.topic.consumer.context().no_group.load(Ordering::Relaxed);
+        if self.group.is_empty() || refused {
             return;
         }
         let mut list = TopicPartitionList::new();

@@ -173,7 +173,7 @@ impl Intake {
 const ODD_MS: u64 = 10 * 365 * 86_400_000;
 
 /// Whether an event's time is far from that of its record.
-fn is_odd(time_ms: i64, record_ms: Option<i64>) -> bool {
+pub(super) fn is_odd(time_ms: i64, record_ms: Option<i64>) -> bool {
     record_ms.is_some_and(|record_ms| time_ms.abs_diff(record_ms) > ODD_MS)
 }
 
