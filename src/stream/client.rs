@@ -175,6 +175,7 @@ pub struct Watch {
 
 impl ClientContext for Watch {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.errors.hint(facility, message);
         log(level, facility, message);
     }
 
@@ -253,6 +254,15 @@ impl Errors {
         let since_last = std::mem::take(&mut state.unwarned);
         state.warned = Some(Instant::now());
         tracing::warn!(%error, reason, since_last, "trouble with kafka, retrying");
+    }
+
+    /// Keeps a log line about a connection that broke: where the other side closed it, as a
+    /// listener with TLS does that is spoken to without, no error tells of it.
+    fn hint(&self, facility: &str, message: &str) {
+        if facility == "FAIL" {
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            message.clone_into(&mut state.last);
+        }
     }
 
     /// The last error with its reason and its age, unless it is older than `within`.
@@ -338,6 +348,7 @@ impl Deliveries {
 
 impl ClientContext for Deliveries {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.errors.hint(facility, message);
         log(level, facility, message);
     }
 
@@ -378,8 +389,9 @@ mod tests {
         errors.note(&refused, "wrong password");
         // The connection that breaks after it is not the reason.
         errors.note(&KafkaError::Global(RDKafkaErrorCode::BrokerTransportFailure), "gone");
+        errors.hint("FAIL", "closed by peer");
         errors.note(&KafkaError::Global(RDKafkaErrorCode::AllBrokersDown), "1/1 brokers are down");
-        assert!(errors.all_down().expect("all are").contains("gone"), "with the reason");
+        assert!(errors.all_down().expect("all are").contains("closed by peer"), "and how");
         let said = Some((Refusal::Credentials, "wrong password".to_owned()));
         assert_eq!((errors.refusing(), errors.refused()), (said.clone(), None));
         age(&errors, REFUSED_AT_START_MAX);

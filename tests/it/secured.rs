@@ -203,7 +203,7 @@ fn who_is_not_let_in_is_told_why() {
             "no-tls-on-a-tls-port",
             "trainer",
             to(TLS, &[("security.protocol", "PLAINTEXT")]),
-            &["connecting to a SSL listener?", "\"security.protocol\""],
+            &["closed by peer", "\"security.protocol\""],
         ),
         (
             "tls-on-a-port-without",
