@@ -3,20 +3,20 @@
 FROM rust:1.95-bookworm AS builder
 WORKDIR /src
 COPY . .
-# For TLS and SASL to the brokers: --build-arg FEATURES=tls
-ARG FEATURES=""
+# The rust image has the headers of OpenSSL and of libcurl: TLS, SASL and OIDC link the libraries that
+# the image below installs.
 # The dependencies take most of the time (burn, wgpu, librdkafka): both caches outlive a change of
 # our own sources. A cache mount is not part of the image, so the binary is copied out of it.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
-    cargo build --release --locked --bin millrace --features "$FEATURES" \
+    cargo build --release --locked --bin millrace \
     && install -D target/release/millrace /out/millrace
 
 FROM debian:bookworm-slim
 # libvulkan1 is the loader only. A GPU's driver comes from the host with the GPU; without one the
 # trainer uses the CPU, which is faster than Mesa's software Vulkan, so Mesa is left out.
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends ca-certificates libvulkan1 \
+    && apt-get install -y --no-install-recommends ca-certificates libcurl4 libssl3 libvulkan1 \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --system --uid 10001 --home-dir /var/lib/millrace millrace \
     && install -d -o millrace -g millrace /var/lib/millrace /var/lib/millrace/checkpoints

@@ -48,10 +48,7 @@ impl Edge {
                 tokio::spawn(watch_signals(stop));
                 let closed = async move { closed.await.unwrap_or_default() };
                 let Some(listener) = listener else { return closed.await };
-                let served = crate::telemetry::serve(listener, health, scrape, closed);
-                if let Err(error) = served.await {
-                    tracing::error!("the HTTP server stopped: {error:#}");
-                }
+                crate::telemetry::serve(listener, health, scrape, closed).await;
             });
         })?;
         Ok(Self { shutdown: Some(shutdown), thread: Some(thread), address })

@@ -11,6 +11,7 @@ mod health;
 mod http;
 mod logging;
 mod metrics;
+mod server;
 
 pub use health::Health;
 pub use http::serve;

@@ -221,11 +221,13 @@ const SHUFFLE_EVENTS_MAX: usize = 10_000_000;
 const MERGE_WAIT_MS_MIN: u64 = 1000;
 
 /// librdkafka properties that promises rest on, or that have a key of their own.
-const RESERVED_PROPERTIES: [&str; 16] = [
+const RESERVED_PROPERTIES: [&str; 17] = [
     "bootstrap.servers",
     "client.id",
     "group.id",
     "enable.idempotence",
+    // No transaction is ever begun; a producer with an id and without one sends nothing.
+    "transactional.id",
     "acks",
     "request.required.acks",
     "partitioner",

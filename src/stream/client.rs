@@ -6,7 +6,7 @@
 //! Must never know: what is read or sent.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,7 @@ use rdkafka::message::{DeliveryResult, OwnedMessage};
 use rdkafka::producer::{BaseProducer, ProducerContext};
 use rdkafka::{ClientContext, Statistics, TopicPartitionList};
 
+use super::refusal::{REFUSED_AT_START_MAX, REFUSED_MAX, Refusal, Remedies};
 use crate::config::Config;
 
 /// A record of 2 MB must pass, in and out, whatever its headers add.
@@ -139,6 +140,13 @@ fn base(config: &Config) -> ClientConfig {
     client
 }
 
+/// What to say when the brokers refuse a client of `config`.
+pub(crate) fn remedies(config: &Config) -> Remedies {
+    let mut client = base(config);
+    on_top(&mut client, config);
+    Remedies::new(&config.kafka.brokers, client)
+}
+
 fn on_top<'c>(client: &'c mut ClientConfig, config: &Config) -> &'c ClientConfig {
     for (key, value) in &config.kafka.properties {
         client.set(key, value);
@@ -165,6 +173,8 @@ fn refused(config: &Config, error: &KafkaError) -> anyhow::Error {
 #[derive(Debug, Default)]
 pub struct Watch {
     pub(crate) errors: Errors,
+    /// The brokers do not allow the consumer group, which only feeds dashboards.
+    pub(crate) no_group: AtomicBool,
     /// The newest statistics' last stable offset and high watermark, by topic and partition.
     ends: Mutex<BTreeMap<(String, i32), (i64, i64)>>,
 }
@@ -192,12 +202,18 @@ impl ClientContext for Watch {
     }
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.errors.hint(facility, message);
         log(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
         // Reaching the end of a partition is no error, only librdkafka's way to say it.
-        if !matches!(error, KafkaError::Global(RDKafkaErrorCode::PartitionEOF)) {
+        if matches!(error, KafkaError::Global(RDKafkaErrorCode::PartitionEOF)) {
+            return;
+        }
+        if Refusal::of(&error) == Some(Refusal::Group) {
+            self.no_group.store(true, Ordering::Relaxed);
+        } else {
             self.errors.note(&error, reason);
         }
     }
@@ -205,7 +221,8 @@ impl ClientContext for Watch {
 
 impl ConsumerContext for Watch {
     fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
-        if let Err(error) = result {
+        let Err(error) = result else { return };
+        if Refusal::of(&error) != Some(Refusal::Group) {
             self.errors.note(&error, "offsets for dashboards were not committed");
         }
     }
@@ -230,7 +247,13 @@ pub(crate) struct Errors {
 struct ErrorState {
     /// librdkafka said that no broker can be reached, and nothing has come since.
     all_down: bool,
+    /// The brokers refuse us, and nothing has come since.
+    refused: Option<(Refusal, Instant)>,
+    /// Something has come at all.
+    answered: bool,
     last: String,
+    /// The last one that was a refusal: broken connections follow it.
+    refusal: String,
     noted: Option<Instant>,
     warned: Option<Instant>,
     unwarned: u64,
@@ -239,8 +262,17 @@ struct ErrorState {
 impl Errors {
     fn note(&self, error: &KafkaError, reason: &str) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.last = format!("{error}: {reason}");
-        state.all_down |= error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown);
+        let all_down = error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown);
+        state.all_down |= all_down;
+        // What brought the last one down says more than that all are.
+        if !all_down || state.last.is_empty() {
+            state.last = format!("{error}: {reason}");
+        }
+        if let Some(refusal) = Refusal::of(error) {
+            // When it began, librdkafka says once, and then every 30 s at most.
+            state.refused.get_or_insert((refusal, Instant::now()));
+            reason.clone_into(&mut state.refusal);
+        }
         state.noted = Some(Instant::now());
         if state.warned.is_some_and(|at| at.elapsed() < WARN_EVERY) {
             state.unwarned += 1;
@@ -249,6 +281,15 @@ impl Errors {
         let since_last = std::mem::take(&mut state.unwarned);
         state.warned = Some(Instant::now());
         tracing::warn!(%error, reason, since_last, "trouble with kafka, retrying");
+    }
+
+    /// Keeps a log line about a connection that broke: where the other side closed it, as a
+    /// listener with TLS does that is spoken to without, no error tells of it.
+    fn hint(&self, facility: &str, message: &str) {
+        if facility == "FAIL" {
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            message.clone_into(&mut state.last);
+        }
     }
 
     /// The last error with its reason and its age, unless it is older than `within`.
@@ -260,7 +301,29 @@ impl Errors {
 
     /// Notes that a broker has answered.
     pub(crate) fn answered(&self) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).all_down = false;
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.all_down = false;
+        state.refused = None;
+        state.answered = true;
+    }
+
+    /// The refusal in force, with librdkafka's words, if the brokers refuse us.
+    pub(crate) fn refusing(&self) -> Option<(Refusal, String)> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.refused.map(|(refusal, _)| (refusal, state.refusal.clone()))
+    }
+
+    /// As [`Errors::refusing`], once it has lasted so long that a person must act.
+    pub(crate) fn refused(&self) -> Option<(Refusal, String)> {
+        let answered = self.state.lock().unwrap_or_else(PoisonError::into_inner).answered;
+        self.refused_for(if answered { REFUSED_MAX } else { REFUSED_AT_START_MAX })
+    }
+
+    /// As [`Errors::refusing`], once it has lasted for `borne`.
+    pub(crate) fn refused_for(&self, borne: Duration) -> Option<(Refusal, String)> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (refusal, since) = state.refused?;
+        (since.elapsed() >= borne).then(|| (refusal, state.refusal.clone()))
     }
 
     /// The last error, if no broker can be reached. librdkafka says so once, and from then on at
@@ -304,14 +367,15 @@ impl Deliveries {
         std::mem::take(&mut *self.failed.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The last error of the connection, for a message.
-    pub(crate) fn last_error(&self) -> String {
-        self.errors.last()
+    /// The errors of the connection.
+    pub(crate) fn errors(&self) -> &Errors {
+        &self.errors
     }
 }
 
 impl ClientContext for Deliveries {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.errors.hint(facility, message);
         log(level, facility, message);
     }
 
@@ -324,10 +388,50 @@ impl ProducerContext for Deliveries {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        if let Err((error, message)) = result {
-            let failure = Failure { error: error.clone(), message: message.detach() };
-            self.failed.lock().unwrap_or_else(PoisonError::into_inner).push(failure);
+        match result {
+            Ok(_) => self.errors.answered(),
+            Err((error, message)) => {
+                let failure = Failure { error: error.clone(), message: message.detach() };
+                self.failed.lock().unwrap_or_else(PoisonError::into_inner).push(failure);
+            }
         }
         self.done.fetch_add(1, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As if what has been noted had been noted `earlier`.
+    fn age(errors: &Errors, earlier: Duration) {
+        let mut state = errors.state.lock().expect("nobody panics with it");
+        state.refused.as_mut().expect("refused").1 -= earlier;
+    }
+
+    #[test]
+    fn a_refusal_is_borne_for_a_while_and_forgotten_with_the_first_answer() {
+        let errors = Errors::default();
+        let refused = KafkaError::Global(RDKafkaErrorCode::Authentication);
+        errors.note(&refused, "wrong password");
+        // The connection that breaks after it is not the reason.
+        errors.note(&KafkaError::Global(RDKafkaErrorCode::BrokerTransportFailure), "gone");
+        errors.hint("FAIL", "closed by peer");
+        errors.note(&KafkaError::Global(RDKafkaErrorCode::AllBrokersDown), "1/1 brokers are down");
+        assert!(errors.all_down().expect("all are").contains("closed by peer"), "and how");
+        let said = Some((Refusal::Credentials, "wrong password".to_owned()));
+        assert_eq!((errors.refusing(), errors.refused()), (said.clone(), None));
+        age(&errors, REFUSED_AT_START_MAX);
+        assert_eq!(errors.refused(), said, "nothing has ever come");
+        errors.answered();
+        assert_eq!((errors.refusing(), errors.refused()), (None, None));
+
+        errors.note(&refused, "wrong password");
+        age(&errors, REFUSED_MAX - Duration::from_secs(5));
+        // Said again: it is the same one, and as old.
+        errors.note(&refused, "wrong password");
+        assert_eq!(errors.refused(), None, "a broker may be restarting");
+        age(&errors, Duration::from_secs(5));
+        assert_eq!(errors.refused(), said);
     }
 }

@@ -285,7 +285,7 @@ mod tests {
         let mut dead = open(&broker);
         let result = dead.send(&BAD).and_then(|()| dead.flush());
         let text = format!("{:#}", result.expect_err("refused"));
-        for part in ["`dead`", "allow this client", "kafka.dead_letter_topic = \"\""] {
+        for part in ["`dead`", "--operation Write", "kafka.dead_letter_topic = \"\""] {
             assert!(text.contains(part), "no {part} in: {text}");
         }
     }

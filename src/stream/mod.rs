@@ -7,10 +7,12 @@
 //! Must never know: burn, metrics, what a batch is for.
 
 pub mod calendar;
+mod certificate;
 pub mod client;
 pub mod cut;
 pub mod dead_letter;
 pub mod decode;
+mod describe;
 pub mod form;
 pub mod identity;
 pub mod merge;
@@ -18,8 +20,10 @@ pub(crate) mod outbox;
 pub mod position;
 pub mod produce;
 mod queue;
+mod refusal;
 pub mod shuffle;
 pub mod source;
+pub mod survey;
 pub mod topic;
 pub mod verdict;
 

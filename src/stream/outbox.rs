@@ -16,6 +16,7 @@ use rdkafka::message::{Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use super::client::{self, DELIVERY_WAIT_MAX, Deliveries, Failure};
+use super::refusal::{REFUSED_MAX, Refusal, Remedies, Wish};
 use crate::config::Config;
 
 /// A wait for the brokers looks at its deadline this often.
@@ -89,6 +90,14 @@ pub(crate) enum SendError {
         /// The last error of the connection.
         last: String,
     },
+    /// The brokers refuse this client, while records wait.
+    #[error("{waiting} records wait: {reason}")]
+    Barred {
+        /// Records in the queue.
+        waiting: u64,
+        /// The refusal, and what to do.
+        reason: String,
+    },
     /// The brokers did not take records that were sent earlier.
     #[error(
         "{} records of `{topic}` were not delivered, the first with key {key:?}: {reason}",
@@ -110,8 +119,11 @@ pub(crate) enum SendError {
 pub(crate) struct Outbox {
     producer: BaseProducer<Deliveries>,
     brokers: String,
+    remedies: Remedies,
     patience: Patience,
     sent: u64,
+    /// The topic of the last record, for messages.
+    topic: String,
 }
 
 impl Outbox {
@@ -131,7 +143,8 @@ impl Outbox {
             Patience::UntilStopped(_) => None,
         };
         let producer = client::producer(config, linger_ms, queue_kbytes, delivery_wait)?;
-        Ok(Outbox { producer, brokers: config.kafka.brokers.clone(), patience, sent: 0 })
+        let (brokers, remedies) = (config.kafka.brokers.clone(), client::remedies(config));
+        Ok(Outbox { producer, brokers, remedies, patience, sent: 0, topic: String::new() })
     }
 
     /// Queues `record`, and waits for room if need be.
@@ -147,6 +160,9 @@ impl Outbox {
         record.payload = payload;
         record.timestamp = time_ms;
         record.headers = headers;
+        if self.topic != topic {
+            topic.clone_into(&mut self.topic);
+        }
         let mut wait = Standstill::new(self.producer.context());
         loop {
             match self.producer.send(record) {
@@ -190,6 +206,16 @@ impl Outbox {
     fn wait(&self, wait: &mut Standstill) -> Result<(), SendError> {
         self.producer.poll(POLL);
         let deliveries = self.producer.context();
+        let waiting = self.sent - deliveries.done();
+        let refused = match &self.patience {
+            Patience::Bounded => deliveries.errors().refused(),
+            // It has waited, unused, since the start.
+            Patience::UntilStopped(_) => deliveries.errors().refused_for(REFUSED_MAX),
+        };
+        if let Some((refusal, said)) = refused {
+            let reason = self.remedies.explain(refusal, Wish::Write(&self.topic), &said);
+            return Err(SendError::Barred { waiting, reason });
+        }
         let over = match &self.patience {
             Patience::Bounded => wait.is_over(deliveries),
             Patience::UntilStopped(stop) => stop.load(Ordering::Relaxed),
@@ -197,8 +223,7 @@ impl Outbox {
         if !over {
             return Ok(());
         }
-        let (brokers, last) = (self.brokers.clone(), deliveries.last_error());
-        let waiting = self.sent - deliveries.done();
+        let (brokers, last) = (self.brokers.clone(), deliveries.errors().last());
         Err(match self.patience {
             Patience::Bounded => SendError::Stuck { waiting, brokers, last },
             Patience::UntilStopped(_) => SendError::Stopped { waiting, brokers, last },
@@ -220,16 +245,22 @@ impl Outbox {
     fn explain(&self, topic: &str, error: &KafkaError, bytes: usize) -> String {
         use RDKafkaErrorCode as Code;
         let brokers = &self.brokers;
-        let last = self.producer.context().last_error();
+        let errors = self.producer.context().errors();
+        // An idempotent producer that is refused its number fails for good, and says why here
+        // alone.
+        let fatal = self.producer.client().fatal_error();
+        let answered = fatal.and_then(|(code, said)| Some((Refusal::of_code(code)?, said)));
+        let answered = answered.or_else(|| Some((Refusal::of(error)?, error.to_string())));
+        if let Some((refusal, said)) = answered.or_else(|| errors.refusing()) {
+            return self.remedies.explain(refusal, Wish::Write(topic), &said);
+        }
+        let last = errors.last();
         match error.rdkafka_error_code() {
             Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition) => {
                 format!(
                     "{error}; create topic `{topic}` (kafka-topics.sh --bootstrap-server \
                      {brokers} --create --topic {topic} --partitions 4)"
                 )
-            }
-            Some(Code::TopicAuthorizationFailed) => {
-                format!("{error}; allow this client to write to topic `{topic}`")
             }
             Some(Code::MessageSizeTooLarge) => format!(
                 "{error}: it has {bytes} bytes; raise max.message.bytes of topic `{topic}`, or \
@@ -319,7 +350,7 @@ mod tests {
         let error = outbox.flush().expect_err("refused");
         let text = error.to_string();
         assert!(text.starts_with("1 records of `clicks` were not delivered"), "{text}");
-        assert!(text.contains("key \"k\"") && text.contains("allow this client"), "{text}");
+        assert!(text.contains("key \"k\"") && text.contains("allow it: "), "{text}");
         let SendError::Undelivered { failed, .. } = error else { panic!("{text}") };
         assert_eq!(failed[0].message.payload(), Some(&b"v"[..]));
         outbox.flush().expect("the failure was handed out: nothing is left to wait for");

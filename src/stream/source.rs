@@ -15,10 +15,11 @@ mod guard;
 mod intake;
 mod lanes;
 mod patience;
+mod sample;
 mod trouble;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -33,12 +34,15 @@ use super::cut::Cut;
 use super::dead_letter::DeadLetters;
 use super::merge::Batcher;
 use super::position::Range;
+use super::refusal::Wish;
 use super::topic::Topic;
 use census::Census;
 use decoders::Decoders;
 use intake::Intake;
 use lanes::{Lanes, Stop};
 use millrace_events::{Batch, Offsets, Witness};
+pub(in crate::stream) use sample::sample;
+pub use sample::{Reason, Sample};
 
 /// The answer of [`Source::next`].
 #[derive(Debug)]
@@ -63,8 +67,8 @@ pub struct Source {
     decoders: Decoders,
     intake: Intake,
     dead: DeadLetters,
-    /// Offsets are committed to `kafka.group`.
-    commits: bool,
+    /// Offsets are committed to this group; empty: they are not.
+    group: String,
     /// Partitions that the merge went on without, since [`Source::take_passed`].
     passed: Vec<i32>,
     census: Census,
@@ -145,7 +149,7 @@ impl Source {
             linger: if bounded { None } else { Linger::new(&config.batch) },
             pass,
             dead: DeadLetters::new(config, stop)?,
-            commits: !kafka.group.is_empty(),
+            group: kafka.group.clone(),
             passed: Vec::new(),
             census: Census::new(growth::discover(config).filter(|_| !bounded), Instant::now()),
             config: config.clone(),
@@ -168,7 +172,7 @@ impl Source {
     ///
     /// # Errors
     /// Faults that no retry cures: too many rejected records, offsets that left the log, a topic
-    /// that no longer exists, refused credentials, dead letters that cannot be delivered.
+    /// that no longer exists, a refusal that lasts, dead letters that cannot be delivered.
     pub fn next(&mut self, wait: Duration) -> anyhow::Result<Next> {
         let deadline = Instant::now() + wait;
         let mut polled = false;
@@ -274,6 +278,9 @@ impl Source {
 
     /// Serves events that belong to no partition (errors, callbacks).
     fn serve(&mut self) -> anyhow::Result<()> {
+        if let Some((refusal, said)) = self.topic.consumer.context().errors.refused() {
+            bail!(self.topic.remedies.explain(refusal, Wish::Read(&self.topic.name), &said));
+        }
         match self.topic.consumer.poll(Duration::ZERO) {
             None => Ok(()),
             Some(Err(error)) => self.trouble(&error),
@@ -308,9 +315,10 @@ impl Source {
         self.topic.consumer.context().uncommitted(&self.topic.name, partition)
     }
 
-    /// Why no broker can be reached, if none can.
+    /// Why the brokers give us nothing: none can be reached, or they refuse us.
     pub fn brokers_away(&self) -> Option<String> {
-        self.topic.consumer.context().errors.all_down()
+        let errors = &self.topic.consumer.context().errors;
+        errors.refusing().map(|(_, said)| said).or_else(|| errors.all_down())
     }
 
     /// Says in words, for a person, why there is no next batch yet. If the brokers lately gave
@@ -363,7 +371,9 @@ impl Source {
     /// Tells the group's offsets to Kafka, for dashboards; nothing is ever read back, so a
     /// failure is only logged.
     pub fn commit(&self, offsets: &Offsets) {
-        if !self.commits {
+        // A commit to a group that is refused would hold up the end of the client.
+        let refused = self.topic.consumer.context().no_group.load(Ordering::Relaxed);
+        if self.group.is_empty() || refused {
             return;
         }
         let mut list = TopicPartitionList::new();

@@ -16,6 +16,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::client::{self, Watch};
 use super::position::{Position, Range};
+use super::refusal::{REFUSED_AT_START_MAX, Refusal, Remedies, Wish};
 use crate::config::Config;
 use millrace_events::Offsets;
 
@@ -24,6 +25,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a missing topic or an unreachable broker is waited for: long enough for an
 /// auto-created topic or a restart, short enough to tell the person who just started us.
 const WAIT_MAX: Duration = Duration::from_secs(10);
+/// For log lines, which come first, to be passed on.
+const LISTEN: Duration = Duration::from_millis(50);
 /// Between two tries.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
@@ -36,6 +39,7 @@ pub struct Topic {
     pub(crate) consumer: Arc<BaseConsumer<Watch>>,
     pub(crate) name: String,
     pub(super) brokers: String,
+    pub(super) remedies: Remedies,
 }
 
 impl std::fmt::Debug for Topic {
@@ -72,7 +76,7 @@ impl Topic {
 
     fn on(consumer: BaseConsumer<Watch>, name: &str, config: &Config) -> Topic {
         let (name, brokers) = (name.to_owned(), config.kafka.brokers.clone());
-        Topic { consumer: Arc::new(consumer), name, brokers }
+        Topic { consumer: Arc::new(consumer), name, brokers, remedies: client::remedies(config) }
     }
 
     /// Its partitions. A topic that is not there yet, and brokers that do not answer, are waited
@@ -96,9 +100,13 @@ impl Topic {
                 },
                 Err(error) => error.rdkafka_error_code(),
             };
-            if started.elapsed() >= WAIT_MAX || failure.is_some_and(refused) {
-                let said = explain_missing(&self.name, &self.brokers, failure);
-                let silent = failure.is_some_and(|code| !MISSING.contains(&code) && !refused(code));
+            let refusal = self.refusal(failure);
+            let wait = if refusal.is_some() { REFUSED_AT_START_MAX } else { WAIT_MAX };
+            if started.elapsed() >= wait || failure == Some(RDKafkaErrorCode::InvalidTopic) {
+                let silent = refusal.is_none()
+                    && failure != Some(RDKafkaErrorCode::InvalidTopic)
+                    && failure.is_some_and(|code| !MISSING.contains(&code));
+                let said = self.explain_missing(failure, refusal);
                 return Err(if silent { NoAnswer(said).into() } else { anyhow!(said) });
             }
             std::thread::sleep(RETRY_PAUSE);
@@ -118,6 +126,55 @@ impl Topic {
             None => Some(found.partitions().iter().map(|partition| partition.id()).collect()),
             Some(code) if MISSING.contains(&code) => Some(Vec::new()),
             Some(_) => None,
+        }
+    }
+
+    /// Hears what waits to be polled. A request that found no broker knows nothing of the reason,
+    /// which comes in this way. Not for a consumer that reads.
+    pub(super) fn listen(&self) {
+        while let Some(Err(_)) = self.consumer.poll(LISTEN) {}
+    }
+
+    /// Whether the brokers refuse us, given the failure of a request.
+    fn refusal(&self, failure: Option<RDKafkaErrorCode>) -> Option<(Refusal, String)> {
+        self.listen();
+        let answered = failure.and_then(|code| Some((Refusal::of_code(code)?, code.to_string())));
+        answered.or_else(|| self.consumer.context().errors.refusing())
+    }
+
+    fn explain_missing(
+        &self,
+        failure: Option<RDKafkaErrorCode>,
+        refusal: Option<(Refusal, String)>,
+    ) -> String {
+        use RDKafkaErrorCode as Code;
+        let Topic { name, brokers, .. } = self;
+        if let Some((refusal, said)) = refusal {
+            return self.remedies.explain(refusal, Wish::Read(name), &said);
+        }
+        match failure {
+            None
+            | Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition) => {
+                format!(
+                    "topic `{name}` does not exist on {brokers}; create it (kafka-topics.sh \
+                     --bootstrap-server {brokers} --create --topic {name} --partitions 4) or \
+                     correct kafka.topic"
+                )
+            }
+            Some(Code::InvalidTopic) => {
+                format!("the brokers {brokers} say that `{name}` is no name of a topic; correct it")
+            }
+            Some(code) => {
+                let last = match self.last_error() {
+                    last if last.is_empty() => code.to_string(),
+                    last => last,
+                };
+                format!(
+                    "no answer from the brokers {brokers} about topic `{name}` ({last}); check \
+                     that they run, that kafka.brokers is right, and that \"security.protocol\" in \
+                     kafka.properties is the one of their listener"
+                )
+            }
         }
     }
 
@@ -288,37 +345,6 @@ const MISSING: [RDKafkaErrorCode; 3] = [
     RDKafkaErrorCode::UnknownTopic,
     RDKafkaErrorCode::UnknownPartition,
 ];
-
-/// Errors that no waiting cures.
-fn refused(code: RDKafkaErrorCode) -> bool {
-    use RDKafkaErrorCode as Code;
-    matches!(
-        code,
-        Code::TopicAuthorizationFailed
-            | Code::ClusterAuthorizationFailed
-            | Code::Authentication
-            | Code::SaslAuthenticationFailed
-            | Code::InvalidTopic
-    )
-}
-
-fn explain_missing(topic: &str, brokers: &str, failure: Option<RDKafkaErrorCode>) -> String {
-    match failure {
-        Some(code) if !MISSING.contains(&code) && !refused(code) => format!(
-            "no answer from the brokers {brokers} about topic `{topic}`: {code}; check that they \
-             run and that kafka.brokers is right"
-        ),
-        Some(code) if refused(code) => format!(
-            "the brokers {brokers} refuse topic `{topic}`: {code}; check kafka.topic, the \
-             credentials in kafka.properties and the broker's ACLs"
-        ),
-        _ => format!(
-            "topic `{topic}` does not exist on {brokers}; create it (kafka-topics.sh \
-             --bootstrap-server {brokers} --create --topic {topic} --partitions 4) or correct \
-             kafka.topic"
-        ),
-    }
-}
 
 /// Asks until there is an answer or [`WAIT_MAX`] is over.
 fn patiently<T>(mut ask: impl FnMut() -> Result<T, KafkaError>) -> Result<T, KafkaError> {

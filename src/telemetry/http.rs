@@ -4,18 +4,29 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
 use axum::Router;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
 
 use super::Health;
+use super::server::{self, Bounds};
 
 /// How long open connections may hold up the end of [`serve`]. Longer eats into the ten seconds
 /// that a stopping trainer has for its last checkpoint; shorter cuts off a scrape under load.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
+
+/// For a few Prometheus servers, probes and people: 64 connections of 16 KiB and a scrape's text
+/// each are some 10 MB. A header comes in one packet, so 5 s are patience; a connection that is
+/// kept for the next scrape, 15 s later, is made anew. No route takes a body.
+const BOUNDS: Bounds = Bounds {
+    connections: 64,
+    header: Duration::from_secs(5),
+    header_bytes: 16 << 10,
+    body_bytes: 0,
+    lifetime: Duration::from_secs(60),
+    grace: SHUTDOWN_GRACE,
+};
 
 /// Content type of the Prometheus text format, as Prometheus asks for it.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4";
@@ -29,33 +40,13 @@ const INDEX: &str = "millrace
 /// Serves `/metrics`, `/healthz`, `/readyz` and a text index until `shutdown` resolves, then waits
 /// at most `SHUTDOWN_GRACE` for open requests. `scrape` renders the metrics, ages as of now; it
 /// runs on the HTTP thread, so it must not block.
-///
-/// # Errors
-/// When the listener fails for good.
 pub async fn serve(
     listener: TcpListener,
     health: Arc<Health>,
     scrape: impl Fn() -> String + Send + Sync + 'static,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) -> anyhow::Result<()> {
-    let app = routes(health, scrape);
-    // Dropping the sender is the signal, so it also fires if the server ends by itself.
-    let (stopping, stopped) = oneshot::channel::<()>();
-    let server = axum::serve(listener, app).with_graceful_shutdown(async move {
-        shutdown.await;
-        drop(stopping);
-    });
-    let deadline = async move {
-        stopped.await.unwrap_or_default();
-        tokio::time::sleep(SHUTDOWN_GRACE).await;
-    };
-    tokio::select! {
-        served = server.into_future() => served.context("serve metrics and health"),
-        () = deadline => {
-            tracing::debug!("closed the metrics port on connections that were still open");
-            Ok(())
-        }
-    }
+    shutdown: impl Future<Output = ()> + Send,
+) {
+    server::serve(listener, routes(health, scrape), BOUNDS, shutdown).await;
 }
 
 fn routes(health: Arc<Health>, scrape: impl Fn() -> String + Send + Sync + 'static) -> Router {
@@ -79,13 +70,15 @@ mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
     use std::time::Instant;
 
+    use tokio::sync::oneshot;
+
     use super::*;
 
     /// A server on a free port, in a thread of its own, as the trainer runs it.
     struct Server {
         address: SocketAddr,
         stop: oneshot::Sender<()>,
-        thread: std::thread::JoinHandle<anyhow::Result<()>>,
+        thread: std::thread::JoinHandle<()>,
     }
 
     impl Server {
@@ -96,16 +89,15 @@ mod tests {
             let address = socket.local_addr().expect("bound");
             let (stop, stopped) = oneshot::channel::<()>();
             let thread = std::thread::spawn(move || {
-                tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(
-                    async move {
-                        let listener = TcpListener::from_std(socket)?;
-                        let scrapes = AtomicU64::new(0);
-                        let scrape =
-                            move || format!("scrape {}", scrapes.fetch_add(1, Ordering::Relaxed));
-                        let shutdown = async { stopped.await.unwrap_or_default() };
-                        serve(listener, health, scrape, shutdown).await
-                    },
-                )
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                runtime.expect("a runtime").block_on(async move {
+                    let listener = TcpListener::from_std(socket).expect("a socket");
+                    let scrapes = AtomicU64::new(0);
+                    let scrape =
+                        move || format!("scrape {}", scrapes.fetch_add(1, Ordering::Relaxed));
+                    let shutdown = async { stopped.await.unwrap_or_default() };
+                    serve(listener, health, scrape, shutdown).await;
+                });
             });
             Server { address, stop, thread }
         }
@@ -122,7 +114,7 @@ mod tests {
 
         fn stop(self) {
             self.stop.send(()).expect("the server still runs");
-            self.thread.join().expect("no panic").expect("a clean end");
+            self.thread.join().expect("no panic");
         }
     }
 

@@ -1,8 +1,9 @@
 //! The program as its users meet it: the binary, a real Apache Kafka, real data.
 //!
 //! The broker is started by the tests themselves (`scripts/kafka`, port 19092) unless
-//! MILLRACE_TEST_BROKERS names one; `scripts/test` stops it. Tests on real data skip with a
-//! printed reason where `../shared/data` (or MILLRACE_DATA) is absent.
+//! MILLRACE_TEST_BROKERS names one, and a second one with users and certificates (port 19192)
+//! unless MILLRACE_TEST_SECURED_BROKERS names it; `scripts/test` stops them. Tests on real data
+//! skip with a printed reason where `../shared/data` (or MILLRACE_DATA) is absent.
 
 mod bad_records;
 mod by_day;
@@ -18,6 +19,10 @@ mod log;
 mod publishing;
 mod quiet;
 mod recovery;
+#[cfg(feature = "tls")]
+mod rights;
+#[cfg(feature = "tls")]
+mod secured;
 mod support;
 mod synthesize;
 mod telemetry;

@@ -24,24 +24,36 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 /// Bootstrap servers of a real Kafka, started if need be.
 pub(crate) fn brokers() -> &'static str {
     static BROKERS: OnceLock<String> = OnceLock::new();
-    BROKERS.get_or_init(|| {
-        if let Ok(brokers) = std::env::var("MILLRACE_TEST_BROKERS") {
-            return brokers;
-        }
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/kafka");
-        let output = Command::new(script)
-            .args(["start", "--port", "19092"])
-            .stderr(Stdio::inherit())
-            .output()
-            .expect("scripts/kafka can be run");
-        assert!(output.status.success(), "scripts/kafka start failed; see its message above");
-        let text = String::from_utf8(output.stdout).expect("an address");
-        text.lines().last().expect("an address").to_owned()
-    })
+    BROKERS.get_or_init(|| started("MILLRACE_TEST_BROKERS", &["start", "--port", "19092"]))
+}
+
+/// Bootstrap servers of a Kafka that asks who a client is, as `scripts/kafka` explains; started if
+/// need be. The listeners with TLS and SASL are on the ports that follow.
+pub(crate) fn secured_brokers() -> &'static str {
+    static BROKERS: OnceLock<String> = OnceLock::new();
+    let start = ["start", "--secured", "--port", "19192"];
+    BROKERS.get_or_init(|| started("MILLRACE_TEST_SECURED_BROKERS", &start))
+}
+
+/// The brokers that `variable` names, else those that scripts/kafka starts.
+fn started(variable: &str, start: &[&str]) -> String {
+    if let Ok(brokers) = std::env::var(variable) {
+        return brokers;
+    }
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/kafka");
+    let output = Command::new(script)
+        .args(start)
+        .stderr(Stdio::inherit())
+        .output()
+        .expect("scripts/kafka can be run");
+    assert!(output.status.success(), "scripts/kafka start failed; see its message above");
+    let text = String::from_utf8(output.stdout).expect("an address");
+    text.lines().last().expect("an address").to_owned()
 }
 
 /// Topics with a name of their own, and a directory, for one test.
 pub(crate) struct Bench {
+    brokers: &'static str,
     pub(crate) topic: String,
     pub(crate) directory: tempfile::TempDir,
     config: PathBuf,
@@ -50,18 +62,24 @@ pub(crate) struct Bench {
 impl Bench {
     /// A bench for `config` (a file in config/), its topics created with `partitions`.
     pub(crate) fn new(config: &str, partitions: i32) -> Self {
+        Self::on(brokers(), config, partitions)
+    }
+
+    /// As [`Bench::new`], on other brokers.
+    pub(crate) fn on(brokers: &'static str, config: &str, partitions: i32) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let topic = format!("it-{}-{number}", std::process::id());
         let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(config);
-        let bench = Self { topic, directory: tempfile::tempdir().expect("a directory"), config };
+        let directory = tempfile::tempdir().expect("a directory");
+        let bench = Self { brokers, topic, directory, config };
         for (name, partitions) in [
             (bench.topic.clone(), partitions),
             (bench.dead(), 1),
             (format!("{}-out", bench.topic), 1),
             (format!("{}-versions", bench.topic), 1),
         ] {
-            create_topic(&name, partitions, None);
+            create_topic_on(brokers, &name, partitions, None);
         }
         bench
     }
@@ -90,7 +108,7 @@ impl Bench {
         let mut process = Command::new(env!("CARGO_BIN_EXE_millrace"));
         process.arg(command).arg("--config").arg(config);
         let own = [
-            format!("kafka.brokers={}", brokers()),
+            format!("kafka.brokers={}", self.brokers),
             format!("kafka.topic={}", self.topic),
             format!("kafka.dead_letter_topic={}", self.dead()),
             format!("publish.topic={}-out", self.topic),
@@ -128,7 +146,12 @@ impl Bench {
 
 /// Creates a topic, with one setting of its own if given.
 pub(crate) fn create_topic(name: &str, partitions: i32, setting: Option<(&str, &str)>) {
-    let admin: AdminClient<DefaultClientContext> = client().create().expect("an admin client");
+    create_topic_on(brokers(), name, partitions, setting);
+}
+
+fn create_topic_on(brokers: &str, name: &str, partitions: i32, setting: Option<(&str, &str)>) {
+    let admin: AdminClient<DefaultClientContext> =
+        client_of(brokers).create().expect("an admin client");
     let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
     if let Some((key, value)) = setting {
         topic = topic.set(key, value);
@@ -162,9 +185,14 @@ pub(crate) fn synthetic(events: usize, seed: u64) -> impl Iterator<Item = String
 
 /// The client settings every test client shares.
 pub(crate) fn client() -> ClientConfig {
+    client_of(brokers())
+}
+
+/// As [`client`], of other brokers.
+pub(crate) fn client_of(brokers: &str) -> ClientConfig {
     let mut config = ClientConfig::new();
     config
-        .set("bootstrap.servers", brokers())
+        .set("bootstrap.servers", brokers)
         .set("group.id", "millrace-it")
         .set("message.max.bytes", "10485760");
     config
@@ -292,6 +320,24 @@ impl Running {
                 Err(_) => panic!("no line with {text:?} in:\n{}", self.seen.join("\n")),
             }
         }
+    }
+
+    /// Waits for a checkpoint of this step, or of a later one, and returns its step.
+    pub(crate) fn wait_for_step(&mut self, step: u64) -> u64 {
+        loop {
+            let line = self.wait_for("checkpoint step=");
+            let (_, at) = line.split_once("step=").expect("it is there");
+            let digits: String = at.chars().take_while(char::is_ascii_digit).collect();
+            let reached = digits.parse().expect("a number");
+            if reached >= step {
+                return reached;
+            }
+        }
+    }
+
+    /// The lines that nobody waited for, once the process has ended.
+    pub(crate) fn rest(&self) -> Vec<String> {
+        self.lines.iter().collect()
     }
 
     pub(crate) fn signal(&self, signal: &str) {

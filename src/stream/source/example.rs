@@ -42,7 +42,7 @@ pub(super) fn show_odd_time(message: &BorrowedMessage<'_>, time_ms: i64) {
 }
 
 /// The record's value at `field`; if there is no telling, the record's first characters.
-fn value(payload: Option<&[u8]>, field: Option<&str>) -> String {
+pub(super) fn value(payload: Option<&[u8]>, field: Option<&str>) -> String {
     let Some(payload) = payload else { return "none".to_owned() };
     if let Some(field) = field
         && let Ok(record) = serde_json::from_slice::<Value>(payload)

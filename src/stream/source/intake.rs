@@ -233,7 +233,7 @@ impl Intake {
 const ODD_MS: u64 = 10 * 365 * 86_400_000;
 
 /// Whether an event's time is far from another one.
-fn is_odd(time_ms: i64, other_ms: Option<i64>) -> bool {
+pub(super) fn is_odd(time_ms: i64, other_ms: Option<i64>) -> bool {
     other_ms.is_some_and(|other_ms| time_ms.abs_diff(other_ms) > ODD_MS)
 }
 

@@ -6,6 +6,7 @@ use anyhow::bail;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::Source;
+use crate::stream::refusal::{Refusal, Wish};
 use crate::stream::topic::Topic;
 
 impl Source {
@@ -13,7 +14,7 @@ impl Source {
     /// [`crate::stream::client::Watch`], and librdkafka retries.)
     pub(super) fn trouble(&mut self, error: &KafkaError) -> anyhow::Result<()> {
         use RDKafkaErrorCode as Code;
-        let Topic { name: topic, brokers, .. } = &self.topic;
+        let Topic { name: topic, remedies, .. } = &self.topic;
         let last = || self.topic.last_error();
         let fatal = matches!(error, KafkaError::MessageConsumptionFatal(_));
         match error.rdkafka_error_code() {
@@ -28,20 +29,14 @@ impl Source {
                 self.census.suspect(Instant::now());
                 Ok(())
             }
-            Some(
-                Code::Authentication
-                | Code::SaslAuthenticationFailed
-                | Code::TopicAuthorizationFailed
-                | Code::ClusterAuthorizationFailed
-                | Code::SSL,
-            ) => bail!(
-                "the brokers {brokers} refuse us: {}; check the credentials in kafka.properties \
-                 and the broker's ACLs for topic `{topic}`",
-                last()
-            ),
-            // The group only feeds dashboards: that is no reason to stop.
+            // The group only feeds dashboards: that is no reason to stop. It is said once.
+            Some(Code::GroupAuthorizationFailed) if self.group.is_empty() => Ok(()),
             Some(Code::GroupAuthorizationFailed) => {
-                tracing::debug!("offsets are not committed: {}", last());
+                let why = remedies.explain(Refusal::Group, Wish::Commit(&self.group), &last());
+                tracing::warn!(
+                    "offsets are not committed, which dashboards will miss: {why}, or set \
+                     kafka.group = \"\"; a restart tries again"
+                );
                 Ok(())
             }
             Some(Code::BadMessage | Code::InvalidMessage) => bail!(

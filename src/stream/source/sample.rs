@@ -1,0 +1,129 @@
+//! The newest records of a topic, read once through the mapping: would a run take them?
+//!
+//! Nothing is assigned for good, committed or dead-lettered.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+use rdkafka::consumer::Consumer as _;
+use rdkafka::error::KafkaError;
+use rdkafka::message::{BorrowedMessage, Message as _, Timestamp};
+use rdkafka::{Offset, TopicPartitionList};
+
+use crate::config::Config;
+use crate::stream::decode::Mapping;
+use crate::stream::events_of;
+use crate::stream::refusal::Wish;
+use crate::stream::topic::{Topic, Watermarks};
+
+use super::{example, intake};
+
+/// Brokers that answered a moment ago send records within this.
+const WAIT_MAX: Duration = Duration::from_secs(10);
+const POLL: Duration = Duration::from_millis(100);
+
+/// What became of some records.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
+pub struct Sample {
+    /// Records that became events.
+    pub accepted: u64,
+    /// The others, by reason.
+    pub rejected: BTreeMap<&'static str, Reason>,
+    /// Events whose time lies more than ten years from their record's.
+    pub odd_times: u64,
+    /// Time of the newest record, ms since 1970.
+    pub newest_record_ms: Option<i64>,
+    /// That time is one of the broker's clock.
+    pub by_broker: bool,
+    /// Times of the oldest and of the newest event, ms since 1970.
+    pub event_times_ms: Option<(i64, i64)>,
+}
+
+/// Records that were rejected for one reason.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
+pub struct Reason {
+    /// How many.
+    pub count: u64,
+    /// The first one: where it is, what is wrong, and its value there.
+    pub example: String,
+}
+
+impl Sample {
+    /// Records that were read.
+    pub fn records(&self) -> u64 {
+        self.accepted + self.rejected.values().map(|rejected| rejected.count).sum::<u64>()
+    }
+
+    fn take(&mut self, mapping: &mut Mapping, config: &Config, message: &BorrowedMessage<'_>) {
+        let time = message.timestamp();
+        let record_ms = time.to_millis();
+        if record_ms > self.newest_record_ms {
+            self.newest_record_ms = record_ms;
+            self.by_broker = matches!(time, Timestamp::LogAppendTime(_));
+        }
+        let mut events = events_of(config);
+        match mapping.decode(message.payload(), record_ms, &mut events) {
+            Ok(()) => {
+                let time_ms = events.times_ms[0];
+                let (oldest, newest) = self.event_times_ms.unwrap_or((time_ms, time_ms));
+                self.event_times_ms = Some((oldest.min(time_ms), newest.max(time_ms)));
+                self.odd_times += u64::from(intake::is_odd(time_ms, record_ms));
+                self.accepted += 1;
+            }
+            Err(error) => {
+                let rejected = self.rejected.entry(error.reason()).or_default();
+                rejected.count += 1;
+                if rejected.count == 1 {
+                    let (partition, offset) = (message.partition(), message.offset());
+                    let value = example::value(message.payload(), error.field());
+                    rejected.example =
+                        format!("partition {partition} offset {offset}: {error}; there is {value}");
+                }
+            }
+        }
+    }
+}
+
+/// Reads about `records` of the newest records of `topic`, from all partitions alike.
+///
+/// # Errors
+/// If the brokers do not send them.
+pub(in crate::stream) fn sample(
+    topic: &Topic,
+    watermarks: &Watermarks,
+    config: &Config,
+    records: usize,
+) -> anyhow::Result<Sample> {
+    let Topic { consumer, name, .. } = topic;
+    let share = i64::try_from(records.div_ceil(watermarks.len().max(1))).unwrap_or(i64::MAX);
+    let mut list = TopicPartitionList::new();
+    for (&partition, &(low, high)) in watermarks.iter().filter(|(_, (low, high))| low < high) {
+        list.add_partition_offset(name, partition, Offset::Offset((high - share).max(low)))?;
+    }
+    consumer.assign(&list)?;
+    let (mut sample, mut mapping) = (Sample::default(), Mapping::new(config));
+    let mut open = list.count();
+    let deadline = Instant::now() + WAIT_MAX;
+    while open > 0 && sample.records() < records as u64 {
+        match consumer.poll(POLL) {
+            Some(Ok(message)) => sample.take(&mut mapping, config, &message),
+            Some(Err(KafkaError::PartitionEOF(_))) => open -= 1,
+            _ => {}
+        }
+        if let Some((refusal, said)) = consumer.context().errors.refusing() {
+            bail!(topic.remedies.explain(refusal, Wish::Read(name), &said));
+        }
+        if Instant::now() > deadline {
+            bail!(
+                "the brokers sent no more than {} of the newest records of `{name}` within {} s \
+                 ({})",
+                sample.records(),
+                WAIT_MAX.as_secs(),
+                topic.last_error()
+            );
+        }
+    }
+    consumer.unassign()?;
+    Ok(sample)
+}

@@ -1,0 +1,3 @@
+//! Links libcurl, and binds nothing: librdkafka calls it from C.
+
+#![no_std]
