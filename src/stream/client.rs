@@ -66,8 +66,7 @@ pub(crate) fn consumer_of(
     client.set("enable.auto.offset.store", "false");
     // An offset that is not in the log is data loss: someone must decide, not a default.
     client.set("auto.offset.reset", "error");
-    // The only sure sign of a partition's end: the last offset may be a transaction's marker, or
-    // compacted away.
+    // The only sure sign of an end: the last offset may be a marker, or compacted away.
     client.set("enable.partition.eof", "true");
     // Aborted events never happened.
     client.set("isolation.level", "read_committed");

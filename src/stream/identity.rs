@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
-use millrace_events::Sample;
+use millrace_events::Trace;
 use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
@@ -25,14 +25,14 @@ const READ_MAX: Duration = Duration::from_secs(10);
 const PARTITIONS_MAX: usize = 64;
 
 /// A record as a [`Witness`](millrace_events::Witness) keeps it.
-pub fn sample(message: &impl Message) -> Sample {
+pub fn trace(message: &impl Message) -> Trace {
     let mut hasher = Xxh3::new();
     for part in [message.key(), message.payload()] {
         // No key and an empty one are not the same.
         hasher.update(&part.map_or(u64::MAX, |bytes| bytes.len() as u64).to_le_bytes());
         hasher.update(part.unwrap_or_default());
     }
-    Sample { offset: message.offset(), hash: hasher.digest() }
+    Trace { offset: message.offset(), hash: hasher.digest() }
 }
 
 /// The answer of [`verify`] for a log that is, or may be, the one it was.
@@ -52,7 +52,7 @@ pub struct Verified {
 pub fn verify(
     topic: &Topic,
     cluster: Option<&String>,
-    wanted: BTreeMap<i32, Sample>,
+    wanted: BTreeMap<i32, Trace>,
 ) -> anyhow::Result<Verified> {
     let name = &topic.name;
     let (equal, other) = compare(topic, wanted)?;
@@ -89,12 +89,12 @@ pub fn verify(
 /// How many of the records are the same, and one that is another.
 fn compare(
     topic: &Topic,
-    wanted: BTreeMap<i32, Sample>,
+    wanted: BTreeMap<i32, Trace>,
 ) -> anyhow::Result<(usize, Option<(i32, i64)>)> {
-    let mut wanted: BTreeMap<i32, Sample> = wanted.into_iter().take(PARTITIONS_MAX).collect();
+    let mut wanted: BTreeMap<i32, Trace> = wanted.into_iter().take(PARTITIONS_MAX).collect();
     let mut list = TopicPartitionList::with_capacity(wanted.len());
-    for (&partition, sample) in &wanted {
-        list.add_partition_offset(&topic.name, partition, Offset::Offset(sample.offset))?;
+    for (&partition, trace) in &wanted {
+        list.add_partition_offset(&topic.name, partition, Offset::Offset(trace.offset))?;
     }
     topic.consumer.assign(&list)?;
     let (mut equal, mut other) = (0, None);
@@ -103,7 +103,7 @@ fn compare(
         match topic.consumer.poll(Duration::from_millis(100)) {
             Some(Ok(message)) => {
                 let Some(was) = wanted.remove(&message.partition()) else { continue };
-                match sample(&message) {
+                match trace(&message) {
                     is if is == was => equal += 1,
                     is if is.offset == was.offset => {
                         other = Some((message.partition(), is.offset));

@@ -21,4 +21,4 @@ pub use event::{Event, FeatureValue, id_key};
 pub use events::{Events, Names};
 pub use offsets::Offsets;
 pub use random::{SplitMix, mix};
-pub use witness::{Sample, Witness};
+pub use witness::{Trace, Witness};

@@ -137,7 +137,7 @@ impl Intake {
         }
         if let (Some(witness), Some(last)) = (&self.witness, messages.last()) {
             let mut witness = witness.lock().unwrap_or_else(PoisonError::into_inner);
-            witness.note(partition, identity::sample(last));
+            witness.note(partition, identity::trace(last));
         }
         self.judge(&run.records, &messages, errors, dead)?;
         self.patience.heard(partition);
