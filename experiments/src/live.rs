@@ -8,13 +8,14 @@
 pub(crate) mod topic;
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use millrace::checkpoint::{self, Checkpoint};
 use millrace::config::{BatchConfig, Config};
 use millrace::pipeline::{placement, restore};
+use millrace::stream::calendar;
 use millrace::stream::decode::Mapping;
 use millrace::stream::events_of;
 use millrace::synthetic::{World, WorldSettings};
@@ -142,15 +143,13 @@ fn produce(
         let due = began + Duration::from_secs_f64(event as f64 / rate as f64);
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
         train.must_run()?;
-        let drawn = world.draw();
-        topic.send(drawn.query, &world.line(drawn, now_ms()))?;
+        topic.send_next(world)?;
     }
     topic.flush()
 }
 
 pub(crate) fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    u64::try_from(since.expect("the clock is past 1970").as_millis()).expect("far below 2^64")
+    calendar::now_ms().unsigned_abs()
 }
 
 /// The checkpoint of a live run that has trained `events`.

@@ -12,7 +12,7 @@ use millrace::synthetic::World;
 use millrace_train::evaluation::metrics::Band;
 
 use crate::live::topic::Topic;
-use crate::live::{CONFIG, PATIENCE, fresh, measure, newest, now_ms, report, wait_for, world};
+use crate::live::{CONFIG, PATIENCE, fresh, measure, newest, report, wait_for, world};
 use crate::process::{Page, Process, beside};
 
 /// Arguments of `soak`.
@@ -41,13 +41,28 @@ const BURST_EVERY: Duration = Duration::from_secs(30);
 const AHEAD: f64 = 200_000.0;
 
 /// Memory and descriptors of a process, look by look.
-#[derive(Default)]
 struct Watch {
+    looked: Instant,
     bytes: Vec<f64>,
     descriptors: Vec<f64>,
 }
 
 impl Watch {
+    fn new() -> Watch {
+        Watch { looked: Instant::now(), bytes: Vec::new(), descriptors: Vec::new() }
+    }
+
+    /// Looks if it is time to; whether it was.
+    fn turn(&mut self, page: &Page, train: &mut Process) -> anyhow::Result<bool> {
+        let due = self.looked.elapsed() >= EVERY;
+        if due {
+            self.looked = Instant::now();
+            train.must_run()?;
+            self.look(page);
+        }
+        Ok(due)
+    }
+
     fn look(&mut self, page: &Page) {
         let bytes = page.value("process_resident_memory_bytes ");
         let descriptors = page.value("process_open_fds ");
@@ -92,13 +107,13 @@ pub(crate) fn run(args: &SoakArgs) -> anyhow::Result<()> {
     let mut train = start("train", "live")?;
     let page = train.page(PATIENCE)?;
 
-    let mut fast = Watch::default();
+    let mut fast = Watch::new();
     let first = full_speed(&topic, &mut world, half, &mut train, (&page, &mut fast))?;
     wait_for(&scratch.path().join("live"), first, &mut train)?;
     println!("{first} events at full speed: {:.0} a second", first as f64 / half.as_secs_f64());
     copy(&scratch.path().join("live"), &scratch.path().join("replay"))?;
 
-    let mut slow = Watch::default();
+    let mut slow = Watch::new();
     let more = trickle(&topic, &mut world, half, &mut train, (&page, &mut slow))?;
     let live = wait_for(&scratch.path().join("live"), first + more, &mut train)?;
     train.terminate(PATIENCE)?;
@@ -149,17 +164,13 @@ fn full_speed(
     train: &mut Process,
     (page, watch): (&Page, &mut Watch),
 ) -> anyhow::Result<u64> {
-    let (began, mut looked, mut sent) = (Instant::now(), Instant::now(), 0);
+    let (began, mut sent) = (Instant::now(), 0);
     while began.elapsed() < time {
         for _ in 0..1_000 {
-            let drawn = world.draw();
-            topic.send(drawn.query, &world.line(drawn, now_ms()))?;
+            topic.send_next(world)?;
             sent += 1;
         }
-        if looked.elapsed() >= EVERY {
-            looked = Instant::now();
-            train.must_run()?;
-            watch.look(page);
+        if watch.turn(page, train)? {
             while page.sum("millrace_consumer_lag") > AHEAD {
                 std::thread::sleep(Duration::from_millis(100));
             }
@@ -177,8 +188,7 @@ fn trickle(
     train: &mut Process,
     (page, watch): (&Page, &mut Watch),
 ) -> anyhow::Result<u64> {
-    let (began, mut looked, mut burst, mut sent) =
-        (Instant::now(), Instant::now(), Instant::now(), 0);
+    let (began, mut burst, mut sent) = (Instant::now(), Instant::now(), 0);
     while began.elapsed() < time {
         let events = if burst.elapsed() >= BURST_EVERY {
             burst = Instant::now();
@@ -187,16 +197,11 @@ fn trickle(
             1
         };
         for _ in 0..events {
-            let drawn = world.draw();
-            topic.send(drawn.query, &world.line(drawn, now_ms()))?;
+            topic.send_next(world)?;
         }
         sent += events;
         std::thread::sleep(Duration::from_millis(1_000 / TRICKLE));
-        if looked.elapsed() >= EVERY {
-            looked = Instant::now();
-            train.must_run()?;
-            watch.look(page);
-        }
+        watch.turn(page, train)?;
     }
     topic.flush()?;
     Ok(sent)

@@ -42,8 +42,7 @@ impl Passes {
         stop: &Arc<AtomicBool>,
         witness: &Arc<Mutex<Witness>>,
     ) -> anyhow::Result<Passes> {
-        let mut source = Source::open(config, rest, pass, cut, stop)?;
-        source.remember(witness);
+        let source = open(config, rest, pass, cut, stop, witness)?;
         let (rejected, skipped, unread) = (BTreeMap::new(), 0, 0);
         let (config, stop, witness) = (config.clone(), Arc::clone(stop), Arc::clone(witness));
         Ok(Passes {
@@ -79,8 +78,8 @@ impl Passes {
     fn reopen(&mut self, range: Range) -> anyhow::Result<()> {
         self.rejected = self.rejected_by_reason();
         (self.skipped, self.unread) = (self.skipped(), self.unread());
-        self.source = Source::open(&self.config, range, self.pass, self.cut, &self.stop)?;
-        self.source.remember(&self.witness);
+        let Passes { config, pass, cut, stop, witness, .. } = &*self;
+        self.source = open(config, range, *pass, *cut, stop, witness)?;
         self.source.have_shown(self.rejected.keys().copied());
         Ok(())
     }
@@ -103,4 +102,18 @@ impl Passes {
         }
         rejected
     }
+}
+
+/// A source that lets `witness` remember some of its records.
+fn open(
+    config: &Config,
+    range: Range,
+    pass: u32,
+    cut: Cut,
+    stop: &Arc<AtomicBool>,
+    witness: &Arc<Mutex<Witness>>,
+) -> anyhow::Result<Source> {
+    let mut source = Source::open(config, range, pass, cut, stop)?;
+    source.remember(witness);
+    Ok(source)
 }

@@ -16,7 +16,7 @@ use crate::config::{Config, leaves};
 use crate::stream::identity;
 use crate::stream::position::Range;
 use crate::stream::topic::{NoAnswer, Topic};
-use crate::stream::verdict;
+use crate::stream::{survey, verdict};
 use millrace_events::{Offsets, Witness};
 use millrace_train::placement::Placement;
 use millrace_train::progress::Progress;
@@ -106,7 +106,7 @@ fn resume(
     for warning in verdict.warnings.iter().chain(&verified.warning) {
         tracing::warn!("{warning}");
     }
-    witness.cluster = topic.cluster().or(witness.cluster);
+    witness.cluster = verified.cluster.or(witness.cluster);
     let (trainer, run) = go_on(config, &site.placement, checkpoint, verdict.offsets)?;
     let Progress { step, pass, .. } = *trainer.progress();
     let path = checkpoint.path.display().to_string();
@@ -154,26 +154,11 @@ pub struct Stopped;
 /// Says which topics that the run writes to are not there: nobody would look for them before the
 /// first bad record, months later.
 fn name_missing_outputs(config: &Config, topic: &Topic, plan: &RunPlan) {
-    let publish = &config.publish;
-    let publishes = plan.publication != Publication::Never && !publish.topic.is_empty();
-    let outputs = [
-        ("kafka.dead_letter_topic", config.kafka.dead_letter_topic.as_str(), ""),
-        ("publish.topic", if publishes { &publish.topic } else { "" }, COMPACTED),
-        ("publish.versions_topic", if publishes { &publish.versions_topic } else { "" }, COMPACTED),
-    ];
-    let outputs = outputs.into_iter().filter(|(_, name, _)| !name.is_empty());
-    for (key, name, settings) in outputs.filter(|(_, name, _)| topic.is_missing(name)) {
-        tracing::warn!(
-            "topic `{name}` ({key}) is not there. Unless the brokers make topics by themselves, \
-             create it: kafka-topics.sh --bootstrap-server {} --create --topic {name} \
-             --partitions 4{settings}",
-            config.kafka.brokers
-        );
+    let publishes = plan.publication != Publication::Never;
+    for missing in survey::missing_outputs(config, topic, publishes) {
+        tracing::warn!("{missing}");
     }
 }
-
-/// Of topics whose newest record for each key is all that counts.
-const COMPACTED: &str = " --config cleanup.policy=compact";
 
 /// The newest checkpoint that verifies. If all are damaged, this is an error: starting from nothing
 /// would throw the model away without being asked.

@@ -38,8 +38,8 @@ pub fn trace(message: &impl Message) -> Trace {
 /// The answer of [`verify`] for a log that is, or may be, the one it was.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Verified {
-    /// Records that are the ones that were read.
-    pub equal: usize,
+    /// Its cluster's id; none: the brokers do not say.
+    pub cluster: Option<String>,
     /// What a person should know.
     pub warning: Option<String>,
 }
@@ -66,10 +66,10 @@ pub fn verify(
     }
     let now = topic.cluster();
     let (Some(was), Some(is)) = (cluster, &now) else {
-        return Ok(Verified { equal, warning: None });
+        return Ok(Verified { cluster: now, warning: None });
     };
     if was == is {
-        return Ok(Verified { equal, warning: None });
+        return Ok(Verified { cluster: now, warning: None });
     }
     if equal == 0 {
         bail!(
@@ -83,7 +83,7 @@ pub fn verify(
         "kafka.brokers names cluster `{is}`, the checkpoint was trained on `{was}`; {equal} \
          records that were compared are the same, so this log is taken for a copy"
     );
-    Ok(Verified { equal, warning: Some(warning) })
+    Ok(Verified { cluster: now, warning: Some(warning) })
 }
 
 /// How many of the records are the same, and one that is another.

@@ -29,7 +29,7 @@ use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
 
-use crate::config::{BatchConfig, Config, OnDataLoss};
+use crate::config::{BatchConfig, Config};
 
 use super::cut::Cut;
 use super::dead_letter::DeadLetters;
@@ -68,8 +68,6 @@ pub struct Source {
     decoders: Decoders,
     intake: Intake,
     dead: DeadLetters,
-    /// Offsets are committed to this group; empty: they are not.
-    group: String,
     /// Partitions that the merge went on without, since [`Source::take_passed`].
     passed: Vec<i32>,
     census: Census,
@@ -78,7 +76,6 @@ pub struct Source {
     turn: usize,
     /// Where partitions begin that the topic has got since.
     new: Offsets,
-    on_data_loss: OnDataLoss,
     /// Next offsets to read after the last batch that was handed out and has exact ones.
     done: Offsets,
     /// Batches that were handed out have exact offsets: none is part of a window.
@@ -147,13 +144,11 @@ impl Source {
             linger: if bounded { None } else { Linger::new(&config.batch) },
             pass,
             dead: DeadLetters::new(config, stop)?,
-            group: kafka.group.clone(),
             passed: Vec::new(),
             census: Census::new(growth::discover(config).filter(|_| !bounded), Instant::now()),
             config: config.clone(),
             turn: 0,
             new: Offsets::new(kafka.topic.as_str()),
-            on_data_loss: kafka.on_data_loss,
             done: range.from,
             whole: true,
             topic,
@@ -316,7 +311,7 @@ impl Source {
     pub fn commit(&self, offsets: &Offsets) {
         // A commit to a group that is refused would hold up the end of the client.
         let refused = self.topic.consumer.context().no_group.load(Ordering::Relaxed);
-        if self.group.is_empty() || refused {
+        if self.config.kafka.group.is_empty() || refused {
             return;
         }
         let mut list = TopicPartitionList::new();

@@ -6,14 +6,14 @@
 //!
 //! Must never know: how findings are shown.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::RDKafkaErrorCode;
 use serde::Serialize;
 
-use super::calendar::date_of;
+use super::calendar::{date_of, now_ms};
 use super::describe::{self, Description, Settings};
 use super::refusal::{Refusal, Wish};
 use super::source::{Sample, sample};
@@ -121,15 +121,8 @@ impl Survey {
         use RDKafkaErrorCode as Code;
         match found.error {
             Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => {
-                self.fault(
-                    &subject,
-                    format!(
-                        "does not exist; create it: kafka-topics.sh --bootstrap-server {} --create \
-                         --topic {name}{}",
-                        topic.brokers,
-                        role.creation()
-                    ),
-                );
+                let creation = role.creation(&topic.brokers, name);
+                self.fault(&subject, format!("does not exist; create it: {creation}"));
                 return;
             }
             Some(code) => {
@@ -301,18 +294,49 @@ fn roles(config: &Config) -> Vec<(&str, Role)> {
     roles
 }
 
+/// The topics that a run writes to and that are not there, each with what to do; those of a
+/// publication only if the run `publishes`.
+pub fn missing_outputs(config: &Config, topic: &Topic, publishes: bool) -> Vec<String> {
+    let written = |role: &Role| match role {
+        Role::Input => false,
+        Role::Letters => true,
+        Role::Vectors | Role::Versions => publishes,
+    };
+    let roles = roles(config).into_iter().filter(|(_, role)| written(role));
+    let missing = roles.filter(|(name, _)| topic.is_missing(name));
+    let line = |(name, role): (&str, Role)| {
+        let (key, creation) = (role.key(), role.creation(&topic.brokers, name));
+        format!(
+            "topic `{name}` ({key}) is not there. Unless the brokers make topics by themselves, \
+             create it: {creation}"
+        )
+    };
+    missing.map(line).collect()
+}
+
 impl Role {
+    /// The key of the config that names it.
+    fn key(self) -> &'static str {
+        match self {
+            Role::Input => "kafka.topic",
+            Role::Letters => "kafka.dead_letter_topic",
+            Role::Vectors => "publish.topic",
+            Role::Versions => "publish.versions_topic",
+        }
+    }
+
     fn wish(self, name: &str) -> Wish<'_> {
         if self == Role::Input { Wish::Read(name) } else { Wish::Write(name) }
     }
 
-    /// Arguments that create such a topic.
-    fn creation(self) -> &'static str {
-        match self {
-            Role::Input => " --partitions 4",
-            Role::Letters | Role::Versions => " --partitions 1",
-            Role::Vectors => " --partitions 4 --config cleanup.policy=compact",
-        }
+    /// The command that creates such a topic.
+    fn creation(self, brokers: &str, name: &str) -> String {
+        let settings = match self {
+            Role::Input => "--partitions 4",
+            Role::Letters | Role::Versions => "--partitions 1",
+            Role::Vectors => "--partitions 4 --config cleanup.policy=compact",
+        };
+        format!("kafka-topics.sh --bootstrap-server {brokers} --create --topic {name} {settings}")
     }
 
     /// What somebody may not expect of a topic with these settings.
@@ -358,11 +382,6 @@ fn kept(retention_ms: i64) -> String {
         ms if ms % 86_400_000 == 0 => format!("{} days", ms / 86_400_000),
         ms => format!("{:.1} hours", ms as f64 / 3_600_000.0),
     }
-}
-
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 impl Topic {

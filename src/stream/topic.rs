@@ -87,18 +87,10 @@ impl Topic {
     pub fn partitions(&self) -> anyhow::Result<Vec<i32>> {
         let started = Instant::now();
         loop {
-            let failure = match self.consumer.fetch_metadata(Some(&self.name), REQUEST_TIMEOUT) {
-                Ok(metadata) => match metadata.topics().first() {
-                    Some(found) if found.error().is_none() && !found.partitions().is_empty() => {
-                        let mut ids: Vec<i32> =
-                            found.partitions().iter().map(|partition| partition.id()).collect();
-                        ids.sort_unstable();
-                        return Ok(ids);
-                    }
-                    Some(found) => found.error().map(RDKafkaErrorCode::from),
-                    None => None,
-                },
-                Err(error) => error.rdkafka_error_code(),
+            let failure = match self.ask(&self.name, REQUEST_TIMEOUT) {
+                Ok(ids) if !ids.is_empty() => return Ok(ids),
+                Ok(_) => None,
+                Err(failure) => failure,
             };
             let refusal = self.refusal(failure);
             let wait = if refusal.is_some() { REFUSED_AT_START_MAX } else { WAIT_MAX };
@@ -120,13 +112,24 @@ impl Topic {
     }
 
     fn look_at(&self, name: &str, wait: Duration) -> Option<Vec<i32>> {
-        let metadata = self.consumer.fetch_metadata(Some(name), wait).ok()?;
-        let found = metadata.topics().first()?;
-        match found.error().map(RDKafkaErrorCode::from) {
-            None => Some(found.partitions().iter().map(|partition| partition.id()).collect()),
-            Some(code) if MISSING.contains(&code) => Some(Vec::new()),
-            Some(_) => None,
+        match self.ask(name, wait) {
+            Ok(ids) => Some(ids),
+            Err(failure) => failure.filter(|code| MISSING.contains(code)).map(|_| Vec::new()),
         }
+    }
+
+    /// The partitions of a topic, by number, in one request; or the brokers' or the client's reason
+    /// that there is no answer.
+    fn ask(&self, name: &str, wait: Duration) -> Result<Vec<i32>, Option<RDKafkaErrorCode>> {
+        let metadata = self.consumer.fetch_metadata(Some(name), wait);
+        let metadata = metadata.map_err(|error| error.rdkafka_error_code())?;
+        let found = metadata.topics().first().ok_or(None)?;
+        if let Some(error) = found.error() {
+            return Err(Some(error.into()));
+        }
+        let mut ids: Vec<i32> = found.partitions().iter().map(|partition| partition.id()).collect();
+        ids.sort_unstable();
+        Ok(ids)
     }
 
     /// Hears what waits to be polled. A request that found no broker knows nothing of the reason,
@@ -280,6 +283,20 @@ impl Topic {
             }
         }
         Ok(found)
+    }
+
+    /// Assigns the newest `share` records of each partition that holds any. Returns how many do.
+    ///
+    /// # Errors
+    /// If librdkafka refuses the assignment.
+    pub(super) fn assign_newest(&self, bounds: &Watermarks, share: i64) -> anyhow::Result<usize> {
+        let mut list = TopicPartitionList::new();
+        for (&partition, &(low, high)) in bounds.iter().filter(|(_, (low, high))| low < high) {
+            let from = Offset::Offset((high - share).max(low));
+            list.add_partition_offset(&self.name, partition, from)?;
+        }
+        self.consumer.assign(&list)?;
+        Ok(list.count())
     }
 
     /// The id of its cluster; none: the brokers do not say.

@@ -42,6 +42,11 @@ fn block_on<T>(future: impl Future<Output = rdkafka::error::KafkaResult<T>>) -> 
     runtime.expect("a runtime").block_on(future).expect("the broker answers")
 }
 
+fn delete_topic(name: &str) {
+    let results = block_on(admin().delete_topics(&[name], &AdminOptions::new()));
+    assert!(results.iter().all(Result::is_ok), "{results:?}");
+}
+
 /// A trainer on the bench, and its address.
 fn train(bench: &Bench, sets: &[&str]) -> (Running, String) {
     let sets = [&SETS[..], sets].concat();
@@ -138,8 +143,7 @@ fn a_topic_that_was_made_anew_and_grew_past_the_offset_is_refused() {
     let bench = Bench::new("demo.toml", 1);
     bench.produce_synthetic(2_000, 74);
     json(&mut bench.command("replay", "train", &SETS));
-    let results = block_on(admin().delete_topics(&[&bench.topic], &AdminOptions::new()));
-    assert!(results.iter().all(Result::is_ok), "{results:?}");
+    delete_topic(&bench.topic);
     create_topic(&bench.topic, 1, None);
     bench.produce_synthetic(5_000, 75);
     let (status, log) = run_to_end(&mut bench.command("train", "train", &SETS));
@@ -154,8 +158,7 @@ fn a_topic_that_is_made_anew_while_it_is_read_is_noticed() {
     bench.produce_synthetic(2_000, 77);
     let (mut run, address) = train(&bench, &[]);
     wait_for(&address, TRAINED, 2_000.0);
-    let results = block_on(admin().delete_topics(&[&bench.topic], &AdminOptions::new()));
-    assert!(results.iter().all(Result::is_ok), "{results:?}");
+    delete_topic(&bench.topic);
     let began = Instant::now();
     create_topic(&bench.topic, 1, None);
     bench.produce_synthetic(5_000, 78);

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use millrace::stream::calendar::now_ms;
 use millrace_events::SplitMix;
 use rdkafka::TopicPartitionList;
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewPartitions, ResourceSpecifier};
@@ -14,7 +15,7 @@ use serde_json::Value;
 use super::cluster::Cluster;
 use super::disk::{fill_for_a_while, remount};
 use super::ledger::Ledger;
-use super::traffic::{Traffic, now_ms};
+use super::traffic::Traffic;
 use super::trainer::{Trainer, checkpoints, refuses};
 
 /// A fault.

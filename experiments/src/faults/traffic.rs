@@ -4,9 +4,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use millrace::stream::calendar::now_ms;
 use millrace::synthetic::{World, WorldSettings};
 use millrace_events::SplitMix;
 use rdkafka::ClientConfig;
@@ -52,11 +53,6 @@ pub(super) fn sender(brokers: &str) -> anyhow::Result<Sender> {
     client.set("message.timeout.ms", "0").set("message.max.bytes", "11000000");
     client.set("topic.metadata.refresh.interval.ms", "2000");
     Ok(Arc::new(client.create().context("no producer")?))
-}
-
-pub(super) fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    i64::try_from(since.expect("the clock is past 1970").as_millis()).expect("far below 2^63")
 }
 
 /// A good event as a JSON line.

@@ -3,11 +3,14 @@
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, anyhow, ensure};
+use millrace::synthetic::World;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
+
+use super::now_ms;
 
 const PARTITIONS: i32 = 2;
 /// The broker answers and takes records within this, or it is not there.
@@ -42,8 +45,14 @@ impl Topic {
         &self.name
     }
 
+    /// Sends the next event of `world`, of the present time.
+    pub(crate) fn send_next(&self, world: &mut World) -> anyhow::Result<()> {
+        let drawn = world.draw();
+        self.send(drawn.query, &world.line(drawn, now_ms()))
+    }
+
     /// Sends an event of `query`, all of which go to one partition.
-    pub(crate) fn send(&self, query: usize, line: &str) -> anyhow::Result<()> {
+    fn send(&self, query: usize, line: &str) -> anyhow::Result<()> {
         let partition = i32::try_from(query % PARTITIONS as usize)?;
         let record = BaseRecord::<str, str>::to(&self.name).partition(partition).payload(line);
         let mut record = record;

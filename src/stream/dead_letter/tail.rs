@@ -4,10 +4,8 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers as _, Message};
-use rdkafka::{Offset, TopicPartitionList};
 
 use crate::config::Config;
 use crate::stream::topic::Topic;
@@ -36,13 +34,7 @@ fn read(config: &Config) -> anyhow::Result<BTreeSet<About>> {
     let there = topic.look(READ_MAX).context("no answer")?;
     let bounds = topic.bounds(&there)?;
     let share = LETTERS_MAX / i64::try_from(bounds.len().max(1))?;
-    let mut list = TopicPartitionList::new();
-    for (&partition, &(low, high)) in bounds.iter().filter(|(_, (low, high))| low < high) {
-        let from = Offset::Offset(low.max(high - share));
-        list.add_partition_offset(&topic.name, partition, from)?;
-    }
-    topic.consumer.assign(&list)?;
-    let (mut found, mut left) = (BTreeSet::new(), list.count());
+    let (mut found, mut left) = (BTreeSet::new(), topic.assign_newest(&bounds, share)?);
     let deadline = Instant::now() + READ_MAX;
     while left > 0 && Instant::now() < deadline {
         match topic.consumer.poll(Duration::from_millis(100)) {

@@ -62,7 +62,8 @@ impl Source {
                     self.census.retry(now); // They have no leaders yet.
                     return Ok(());
                 };
-                let begun = verdict::judge(&Offsets::new(name), &bounds, &[], self.on_data_loss)?;
+                let on_data_loss = self.config.kafka.on_data_loss;
+                let begun = verdict::judge(&Offsets::new(name), &bounds, &[], on_data_loss)?;
                 begun.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
                 tracing::info!("`{name}` has grown: the partitions {partitions:?} are read, too");
                 self.new = begun.offsets;

@@ -9,7 +9,6 @@ use anyhow::bail;
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message as _, Timestamp};
-use rdkafka::{Offset, TopicPartitionList};
 
 use crate::config::Config;
 use crate::stream::decode::Mapping;
@@ -97,13 +96,8 @@ pub(in crate::stream) fn sample(
 ) -> anyhow::Result<Sample> {
     let Topic { consumer, name, .. } = topic;
     let share = i64::try_from(records.div_ceil(watermarks.len().max(1))).unwrap_or(i64::MAX);
-    let mut list = TopicPartitionList::new();
-    for (&partition, &(low, high)) in watermarks.iter().filter(|(_, (low, high))| low < high) {
-        list.add_partition_offset(name, partition, Offset::Offset((high - share).max(low)))?;
-    }
-    consumer.assign(&list)?;
     let (mut sample, mut mapping) = (Sample::default(), Mapping::new(config));
-    let mut open = list.count();
+    let mut open = topic.assign_newest(watermarks, share)?;
     let deadline = Instant::now() + WAIT_MAX;
     while open > 0 && sample.records() < records as u64 {
         match consumer.poll(POLL) {

@@ -30,9 +30,13 @@ impl Source {
                 Ok(())
             }
             // The group only feeds dashboards: that is no reason to stop. It is said once.
-            Some(Code::GroupAuthorizationFailed) if self.group.is_empty() => Ok(()),
+            Some(Code::GroupAuthorizationFailed) if self.config.kafka.group.is_empty() => Ok(()),
             Some(Code::GroupAuthorizationFailed) => {
-                let why = remedies.explain(Refusal::Group, Wish::Commit(&self.group), &last());
+                let why = remedies.explain(
+                    Refusal::Group,
+                    Wish::Commit(&self.config.kafka.group),
+                    &last(),
+                );
                 tracing::warn!(
                     "offsets are not committed, which dashboards will miss: {why}, or set \
                      kafka.group = \"\"; a restart tries again"
