@@ -12,6 +12,7 @@ use gemm::{Parallelism, gemm};
 use millrace::config::Config;
 use millrace::pipeline;
 use millrace_events::{Batch, Event, Events, FeatureValue, Offsets, SplitMix};
+use millrace_train::capture::Extent;
 use millrace_train::table::{Table, TouchedRows};
 use millrace_train::trainer::{Phase, Trainer};
 
@@ -70,7 +71,7 @@ fn vocabulary(rows: u64) {
     let step = |trainer: &mut Trainer, number: usize| {
         let began = Instant::now();
         trainer.step(&batches[number % batches.len()]);
-        let captured = trainer.advance_capture();
+        let captured = trainer.advance_capture(usize::MAX);
         let time = began.elapsed().as_secs_f64() * 1e3;
         // In a run another thread gets it, and frees it.
         drop(captured);
@@ -78,7 +79,7 @@ fn vocabulary(rows: u64) {
     };
     let quiet: Vec<f64> = (0..320).map(|number| step(&mut trainer, number)).skip(64).collect();
     let began = Instant::now();
-    trainer.begin_capture();
+    trainer.begin_capture(Extent::Whole);
     let mut busy = vec![began.elapsed().as_secs_f64() * 1e3];
     while trainer.is_capturing() {
         busy.push(step(&mut trainer, busy.len()));

@@ -4,6 +4,8 @@
 //! trained with, and `manifest.json`, which holds the offsets and every file's length and checksum.
 //! It is written under another name, fsynced and renamed, so a directory with a step's name is
 //! complete unless the disk damaged it later; a damaged one is passed over for the one before it.
+//! The file of a section holds all of it, or what has changed since another checkpoint, which then
+//! stays as long as this one does.
 //!
 //! Owns that layout, the lock (one trainer per directory) and retention. Must never know burn,
 //! rdkafka, or what is inside a section.
@@ -12,32 +14,37 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use xxhash_rust::xxh3::Xxh3;
-
 use millrace_events::{Offsets, Witness};
 
+mod chain;
+mod directory;
 mod error;
 mod manifest;
+mod staging;
 mod store;
+mod tally;
 
+pub use self::chain::{Chain, Link};
 pub use self::error::CheckpointError;
-pub use self::manifest::{Manifest, SectionEntry, digest};
-pub use self::store::Store;
+pub use self::manifest::{FileSum, Manifest, SectionEntry, digest};
+pub use self::store::{Draft, Store};
+pub use self::tally::Tally;
 
 use self::error::{Result, disk};
-use self::manifest::{hex, unseal};
+use self::manifest::unseal;
+use self::tally::Sum;
 
 const MANIFEST: &str = "manifest.json";
 const CONFIG: &str = "config.toml";
-/// Bytes hashed and written (or read and hashed) at a time: large enough to make system calls
-/// cheap, small enough to be in the cache still when the second of the two passes over it.
+/// Bytes read and hashed at a time: large enough to make system calls cheap, small enough to be in
+/// the cache still when the second of the two passes over it.
 const CHUNK: usize = 1 << 20;
 /// Digits of a step in a name, so that names sort like steps.
 const STEP_DIGITS: usize = 12;
 
-/// The whole state between two steps, in memory, with the offsets that produced it.
-#[derive(Clone)]
-pub struct Snapshot {
+/// The facts about a state between two steps, with the offsets that produced it.
+#[derive(Clone, Debug)]
+pub struct Facts {
     /// Names the run that began from nothing and led here: two runs may reach the same step.
     pub run: String,
     /// Tells the log from others.
@@ -58,19 +65,8 @@ pub struct Snapshot {
     pub config_digest: String,
     /// The text of the configuration, stored so that a checkpoint explains itself.
     pub config_toml: String,
-    /// The parts of the state, in a fixed order.
-    pub sections: Vec<Section>,
-}
-
-/// One named part of a snapshot.
-#[derive(Clone)]
-pub struct Section {
-    /// Unique in its snapshot, and a file name: ASCII letters, digits, `-`, `_` and inner `.`.
-    pub name: String,
-    /// The content, opaque to this room.
-    pub bytes: Vec<u8>,
-    /// Whether the content is part of the state digest, that is, the same in every correct run.
-    pub digested: bool,
+    /// The version of the program.
+    pub program: String,
 }
 
 /// A checkpoint that [`latest`] passed over.
@@ -90,8 +86,22 @@ pub struct Rejected {
 /// If the directory or a checkpoint may not be read, or a checkpoint has a format of another
 /// program version: these are not damage, and passing them over would silently lose progress.
 pub fn latest(directory: &Path) -> Result<(Option<Checkpoint>, Vec<Rejected>)> {
+    latest_before(directory, None)
+}
+
+/// [`latest`] of those before step `end`.
+///
+/// # Errors
+/// As [`latest`].
+pub fn latest_before(
+    directory: &Path,
+    end: Option<u64>,
+) -> Result<(Option<Checkpoint>, Vec<Rejected>)> {
     let mut rejected = Vec::new();
     for (step, path) in list(directory)?.into_iter().rev() {
+        if end.is_some_and(|end| step >= end) {
+            continue;
+        }
         let verified = Checkpoint::open(&path).and_then(|checkpoint| {
             let found = checkpoint.manifest.step;
             if found != step {
@@ -161,15 +171,15 @@ impl Checkpoint {
         )))
     }
 
-    /// Reads every file and compares it with the manifest.
+    /// Reads every file that the state is in and compares it with its manifest, those of the
+    /// checkpoints that this one builds upon, too.
     ///
     /// # Errors
     /// Names the first file that is missing or differs.
     pub fn verify(&self) -> Result<()> {
         // Lengths first: truncation shows without reading gigabytes.
-        self.measure()?;
-        for entry in &self.manifest.sections {
-            self.read(entry, |_| ())?;
+        for file in self.measured()? {
+            file.read(|_| ())?;
         }
         let Manifest { step, offsets, sections, .. } = &self.manifest;
         let (found, expected) = (digest(*step, offsets, sections), &self.manifest.digest);
@@ -180,24 +190,28 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// The content of section `name`, checked.
+    /// The files that section `name` is in: all of it as it was once, then each increment since,
+    /// oldest first.
     ///
     /// # Errors
-    /// If there is no such section, or it is missing on disk or differs from the manifest.
+    /// If there is no such section, or a checkpoint that this one builds upon is missing or is
+    /// another one than it was.
+    pub fn files(&self, name: &str) -> Result<Vec<SectionFile>> {
+        self.files_in(&self.lineage()?, name)
+    }
+
+    /// What section `name` holds, checked, if its file holds all of it.
+    ///
+    /// # Errors
+    /// As [`Self::files`], or if it is in increments, or differs from the manifest.
     pub fn section(&self, name: &str) -> Result<Vec<u8>> {
-        let entries = &self.manifest.sections;
-        let entry = entries.iter().find(|entry| entry.name == name).ok_or_else(|| {
-            let names: Vec<_> = entries.iter().map(|entry| entry.name.as_str()).collect();
-            let path = self.path.display();
-            let names = names.join(", ");
-            CheckpointError::Missing(format!(
-                "checkpoint {path} has no section {name}; it has {names}"
-            ))
-        })?;
-        // A length that does not fit this machine is one that no file has here.
-        let mut bytes = Vec::with_capacity(usize::try_from(entry.length).unwrap_or(0));
-        self.read(entry, |chunk| bytes.extend_from_slice(chunk))?;
-        Ok(bytes)
+        match &self.files(name)?[..] {
+            [file] => file.content(),
+            _ => {
+                let path = self.path.display();
+                Err(CheckpointError::Missing(format!("{path} holds increments of {name} alone")))
+            }
+        }
     }
 
     /// The text of the configuration that the checkpoint was trained with.
@@ -210,48 +224,140 @@ impl Checkpoint {
         })
     }
 
-    /// Compares the length of every file with the manifest.
-    fn measure(&self) -> Result<()> {
-        self.manifest.sections.iter().try_for_each(|entry| self.open_section(entry).map(drop))
+    /// The checkpoints that it builds upon, the base first, and itself.
+    fn lineage(&self) -> Result<Vec<Self>> {
+        let beside = self.path.parent().unwrap_or(Path::new(""));
+        let open = |link: &Link| {
+            let path = beside.join(directory_name(link.step));
+            let parent = Self::open(&path).map_err(|error| {
+                error.during(format!("{} builds upon {}", self.path.display(), path.display()))
+            })?;
+            if parent.manifest.checksum == link.checksum {
+                return Ok(parent);
+            }
+            Err(CheckpointError::Damaged(format!(
+                "{} builds upon another checkpoint than {} is",
+                self.path.display(),
+                path.display()
+            )))
+        };
+        let parents = self.manifest.parents.iter().map(open);
+        parents.chain([Ok(self.clone())]).collect()
     }
 
-    fn open_section(&self, entry: &SectionEntry) -> Result<File> {
-        let file = File::open(self.path.join(&entry.name));
+    /// The files of section `name` in a lineage.
+    fn files_in(&self, lineage: &[Self], name: &str) -> Result<Vec<SectionFile>> {
+        let mut files = Vec::new();
+        for link in lineage.iter().rev() {
+            let found = link.manifest.sections.iter().find(|entry| entry.name == name);
+            let entry = found.ok_or_else(|| {
+                let names: Vec<_> =
+                    link.manifest.sections.iter().map(|entry| entry.name.as_str()).collect();
+                let (path, names) = (link.path.display(), names.join(", "));
+                CheckpointError::Missing(format!(
+                    "checkpoint {path} has no section {name}; it has {names}"
+                ))
+            })?;
+            files.push(SectionFile::new(&link.path, entry));
+            if entry.increment.is_none() {
+                files.reverse();
+                return Ok(files);
+            }
+        }
+        Err(CheckpointError::Damaged(format!("section {name} has increments and no base")))
+    }
+
+    /// All files that the state is in, their lengths compared with the manifests.
+    fn measured(&self) -> Result<Vec<SectionFile>> {
+        let lineage = self.lineage()?;
+        let mut all = Vec::new();
+        for entry in &self.manifest.sections {
+            let missing = |error| match error {
+                CheckpointError::Missing(reason) => CheckpointError::Damaged(reason),
+                error => error,
+            };
+            all.extend(self.files_in(&lineage, &entry.name).map_err(missing)?);
+        }
+        all.iter().try_for_each(|file| file.open().map(drop))?;
+        Ok(all)
+    }
+
+    /// Compares the length of every file with the manifest.
+    fn measure(&self) -> Result<()> {
+        self.measured().map(drop)
+    }
+}
+
+/// A file that a section is in.
+#[derive(Clone, Debug)]
+pub struct SectionFile {
+    path: PathBuf,
+    length: u64,
+    checksum: String,
+    /// It holds what has changed since the file before, not all of the section.
+    pub is_increment: bool,
+}
+
+impl SectionFile {
+    fn new(directory: &Path, entry: &SectionEntry) -> Self {
+        let (length, checksum) = entry.file();
+        Self {
+            path: directory.join(&entry.name),
+            length,
+            checksum: checksum.to_owned(),
+            is_increment: entry.increment.is_some(),
+        }
+    }
+
+    /// What it holds, checked.
+    ///
+    /// # Errors
+    /// If it is missing on disk or differs from the manifest.
+    pub fn content(&self) -> Result<Vec<u8>> {
+        // Opened first: a length that no file has here must not be asked of memory.
+        drop(self.open()?);
+        let mut bytes = Vec::with_capacity(usize::try_from(self.length).unwrap_or(0));
+        self.read(|chunk| bytes.extend_from_slice(chunk))?;
+        Ok(bytes)
+    }
+
+    fn open(&self) -> Result<File> {
+        let file = fs::metadata(&self.path).and_then(|found| match found.is_file() {
+            true => File::open(&self.path),
+            // A pipe would wait for its writer.
+            false => Err(io::Error::other("not a file")),
+        });
         let opened = file.and_then(|file| Ok((file.metadata()?.len(), file)));
-        let (length, file) = opened.map_err(disk(|| self.unreadable(entry)))?;
-        if length != entry.length {
+        let (length, file) = opened.map_err(disk(|| unreadable(&self.path)))?;
+        if length != self.length {
             return Err(CheckpointError::Damaged(format!(
                 "{} has {length} bytes, the manifest says {}: it was damaged after it was written",
-                self.path.join(&entry.name).display(),
-                entry.length
+                self.path.display(),
+                self.length
             )));
         }
         Ok(file)
     }
 
-    /// Reads the file of `entry` through `take`, and compares it with the manifest at the end.
-    fn read(&self, entry: &SectionEntry, mut take: impl FnMut(&[u8])) -> Result<()> {
-        let (file, mut hasher) = (self.open_section(entry)?, Xxh3::new());
+    /// Reads it through `take`, and compares it with the manifest at the end.
+    fn read(&self, mut take: impl FnMut(&[u8])) -> Result<()> {
+        let (file, mut sum) = (self.open()?, Sum::default());
         let mut chunk = Vec::with_capacity(CHUNK);
         while {
             chunk.clear();
             let read = (&file).take(CHUNK as u64).read_to_end(&mut chunk);
-            read.map_err(disk(|| self.unreadable(entry)))? > 0
+            read.map_err(disk(|| unreadable(&self.path)))? > 0
         } {
-            hasher.update(&chunk);
+            sum.add(&chunk);
             take(&chunk);
         }
-        if hex(hasher.digest128()) != entry.checksum {
+        if sum.finish().1 != self.checksum {
             return Err(CheckpointError::Damaged(format!(
                 "{} differs from its checksum in the manifest: it was damaged after it was written",
-                self.path.join(&entry.name).display()
+                self.path.display()
             )));
         }
         Ok(())
-    }
-
-    fn unreadable(&self, entry: &SectionEntry) -> String {
-        unreadable(&self.path.join(&entry.name))
     }
 }
 

@@ -1,7 +1,7 @@
 //! The program: threads, channels, cadences, stop order. No maths.
 //!
 //! ```text
-//! source -> batches (bounded) -> trainer -> snapshots (1) -> checkpoint thread -> (1) -> publisher
+//! source -> batches (bounded) -> trainer -> parts (8) -> checkpoint thread -> (1) -> publisher
 //! ```
 //!
 //! Each stage ends because the channel before it closes: the source ends (end of a bounded range,
@@ -11,6 +11,7 @@
 //! snapshots are taken there, and a stop trains the window to its end first. A thread that fails or
 //! panics sets the stop flag, so that no run continues without one of its stages.
 
+mod captures;
 mod durable;
 mod line;
 mod metrics;
@@ -28,17 +29,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use crossbeam_channel::{RecvTimeoutError, TrySendError};
+use crossbeam_channel::RecvTimeoutError;
 
-use crate::checkpoint::{Checkpoint, Store};
+use crate::checkpoint::{Chain, Checkpoint, Store};
 use crate::config::Config;
 use crate::publish::{Published, Publisher};
+use crate::stream::calendar::now_ms;
 use crate::telemetry::Health;
 use millrace_events::Batch;
 use millrace_train::evaluation::Recall;
 use millrace_train::placement::Placement;
 use millrace_train::trainer::{Phase, StepReport, Trainer};
 
+use captures::RunState;
 use line::Line;
 use metrics::{Queue, StepPhase};
 use start::RunStart;
@@ -53,6 +56,10 @@ pub use stats::{Clocks, RunStats};
 
 /// How long a stage waits before it looks at the stop flag again.
 const TICK: Duration = Duration::from_millis(100);
+
+/// How long the trainer waits for a batch while a copy of the state goes on: nothing else makes it
+/// go on.
+const COPYING_TICK: Duration = Duration::from_millis(1);
 
 /// The surroundings of a run: its config, its device, and its ways to the outside.
 pub struct Site {
@@ -167,11 +174,14 @@ fn run_once(
     plan: &RunPlan,
     observe: &mut dyn FnMut(&Trainer, &RunStats),
 ) -> anyhow::Result<Summary> {
-    let RunStart { mut trainer, lineage, passes, total } = start::start(site, store, plan)?;
+    let RunStart { mut trainer, lineage, mut chain, passes, total } =
+        start::start(site, store, plan)?;
     if plan.to.is_none() && trainer.progress().records() == 0 {
         // A kill before the first checkpoint must not lose the place where reading began: the next
         // start would ask for the newest record once more, and skip what came meanwhile.
-        store.write(&durable::snapshot(&site.config, &lineage, trainer.capture()))?;
+        let facts = durable::facts(&site.config, &lineage, trainer.progress().clone());
+        let first = store.write(facts, trainer.capture().into_sections(), now_ms())?;
+        chain = Some(Chain::of(&first.manifest));
     }
     let publisher = publisher(site, plan.publication)?;
     let publisher = publisher.map(|publisher| (publisher, plan.publication));
@@ -179,8 +189,9 @@ fn run_once(
     site.health.set_ready(true);
     std::thread::scope(|scope| {
         let outlook = Arc::clone(&stats.outlook);
-        let line = Line::start(scope, site, (store, lineage), passes, publisher, outlook)?;
-        let trained = train(site, &mut trainer, &mut stats, &line, observe);
+        let state = RunState { lineage, progress: trainer.progress().clone(), chain };
+        let mut line = Line::start(scope, site, store, state, passes, publisher, outlook)?;
+        let trained = train(site, &mut trainer, &mut stats, &mut line, observe);
         // A broken state must not take the place of a good checkpoint.
         let broken = trained.as_ref().is_err_and(|error| error.is::<Broken>());
         let ended = line.finish(&mut trainer, stats.whole && !broken);
@@ -232,20 +243,15 @@ fn train(
     site: &Site,
     trainer: &mut Trainer,
     stats: &mut RunStats,
-    Line { batches, snapshots, .. }: &Line<'_>,
+    Line { batches, captures, .. }: &mut Line<'_>,
     observe: &mut dyn FnMut(&Trainer, &RunStats),
 ) -> anyhow::Result<()> {
-    let cadence = &site.config.checkpoint;
-    let every = Duration::from_secs(cadence.every_s);
     let waiting_batches = site.metrics.queue(Queue::Batches);
-    let waiting_snapshots = site.metrics.queue(Queue::Snapshots);
-    let mut checkpoint_step = trainer.progress().step;
-    let mut checkpoint_place = trainer.progress().offsets.total();
-    let mut checkpoint_at = Instant::now();
     let mut unusable = Unusable::default();
     while !stats.whole || !site.stop.load(Ordering::Relaxed) {
         let waiting = Instant::now();
-        match batches.recv_timeout(TICK) {
+        captures.catch_up(trainer)?;
+        match batches.recv_timeout(if captures.is_copying() { COPYING_TICK } else { TICK }) {
             Ok(batch) => {
                 let came = Instant::now();
                 waiting_batches.set(i64::try_from(batches.len()).unwrap_or(i64::MAX));
@@ -265,31 +271,7 @@ fn train(
             Err(RecvTimeoutError::Disconnected) => break,
         }
         observe(trainer, stats);
-        let progress = trainer.progress();
-        let stepped = progress.step - checkpoint_step;
-        // Offsets alone count, too: of rejected records, and of markers, which retention may pass.
-        let moved = progress.events > 0 && progress.offsets.total() > checkpoint_place;
-        let overdue = cadence.every_s > 0 && moved && checkpoint_at.elapsed() >= every;
-        let due = stepped >= cadence.every_steps || overdue;
-        // While the disk is still busy with the last snapshot there is nothing to gain from
-        // another one in memory: the next step tries again.
-        if due && stats.whole && !trainer.is_capturing() && !snapshots.is_full() {
-            stats.count_state(site, trainer);
-            trainer.begin_capture();
-            (checkpoint_step, checkpoint_at) = (trainer.progress().step, Instant::now());
-            checkpoint_place = trainer.progress().offsets.total();
-        }
-        if let Some(captured) = trainer.advance_capture() {
-            if !captured.finite {
-                site.metrics.checkpoint_failures_total.inc();
-                return Err(Broken { step: trainer.progress().step }.into());
-            }
-            match snapshots.try_send(captured) {
-                Ok(()) | Err(TrySendError::Full(_)) => {}
-                Err(TrySendError::Disconnected(_)) => break,
-            }
-        }
-        waiting_snapshots.set(i64::try_from(snapshots.len()).unwrap_or(i64::MAX));
+        captures.turn(trainer, stats)?;
     }
     stats.count_state(site, trainer);
     Ok(())

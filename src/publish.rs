@@ -26,6 +26,7 @@ use millrace_train::evaluation::popularity::Popularity;
 use millrace_train::memory::corpus::Corpus;
 use millrace_train::model::Model;
 use millrace_train::placement::Placement;
+use millrace_train::saved::{Damaged, SavedPart, TakePart};
 
 /// Larger requests are worth a delay that nobody notices beside a sweep over the corpus.
 const LINGER_MS: u32 = 20;
@@ -132,11 +133,10 @@ impl Publisher {
         checkpoint: &Checkpoint,
         stop: &dyn Fn() -> bool,
     ) -> anyhow::Result<Option<Published>> {
-        let read =
-            |name: &str| checkpoint.section(name).map_err(|error| format!("{error:#}").into());
+        let read = |name: &str, take: TakePart<'_>| read_section(checkpoint, name, take);
         let settings = self.config.train();
         let mut corpus = Corpus::new(settings.items_max, settings.tombstone_events);
-        corpus.load(&checkpoint.section("corpus")?)?;
+        corpus.restore(&read)?;
         let items = corpus.sorted();
         ensure!(
             !items.is_empty(),
@@ -198,6 +198,26 @@ impl Publisher {
         let key = Some(key.as_bytes());
         self.outbox.send(Outgoing { topic, key, payload, ..Outgoing::default() })
     }
+}
+
+/// Gives the parts of a checkpoint's section, one file in memory at a time.
+///
+/// # Errors
+/// A section that is missing or damaged, and what `take` finds.
+pub fn read_section(
+    checkpoint: &Checkpoint,
+    name: &str,
+    take: TakePart<'_>,
+) -> Result<(), Damaged> {
+    let unreadable = |error| Damaged(format!("{error:#}"));
+    for file in checkpoint.files(name).map_err(unreadable)? {
+        let bytes = file.content().map_err(unreadable)?;
+        take(match file.is_increment {
+            true => SavedPart::Increment(&bytes),
+            false => SavedPart::Whole(&bytes),
+        })?;
+    }
+    Ok(())
 }
 
 /// Reads the output topic from its beginning and returns the newest vector of each item of

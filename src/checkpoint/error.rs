@@ -11,13 +11,13 @@ pub enum CheckpointError {
     Damaged(String),
     /// A checkpoint of another program version.
     #[error(
-        "format version {found} is unknown to this program, which reads {known}; use the version \
-         that wrote it, or another checkpoint directory"
+        "format version {found} is unknown to this program, which reads up to {known}; use the \
+         version that wrote it, or another checkpoint directory"
     )]
     UnknownFormat {
         /// Its layout.
         found: u32,
-        /// The layout that this program reads.
+        /// The newest layout that this program reads.
         known: u32,
     },
     /// A file or directory does not do what it should.

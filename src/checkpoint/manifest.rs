@@ -5,12 +5,16 @@
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
+use super::chain::Link;
 use super::error::{CheckpointError, Result};
+use super::{MANIFEST, STEP_DIGITS};
 use millrace_events::{Offsets, Witness};
 
-/// The layout this program writes and reads. It grows with every change that an older program
-/// would misread. Whatever the format, `format` and `checksum` of the manifest keep their meaning.
-pub(super) const FORMAT: u32 = 2;
+/// The layout this program writes. It grows with every change that an older program would misread.
+/// Whatever the format, `format` and `checksum` of the manifest keep their meaning.
+pub(super) const FORMAT: u32 = 3;
+/// The oldest layout this program reads: every section whole.
+pub(super) const FORMAT_OLDEST: u32 = 2;
 /// Stands for the checksum of the manifest while that checksum is computed.
 const NO_CHECKSUM: &str = "00000000000000000000000000000000";
 
@@ -40,7 +44,16 @@ pub struct Manifest {
     pub events_rejected: u64,
     /// Identifies the configuration.
     pub config_digest: String,
-    /// The sections in the snapshot's order, then `config.toml`.
+    /// When it was written, ms since 1970; unknown before format 3.
+    #[serde(default)]
+    pub written_ms: Option<i64>,
+    /// The version of the program that wrote it; empty before format 3.
+    #[serde(default)]
+    pub program: String,
+    /// The checkpoints beside it that hold what has not changed since, the base first.
+    #[serde(default)]
+    pub parents: Vec<Link>,
+    /// The sections in the state's order, then `config.toml`.
     pub sections: Vec<SectionEntry>,
     /// [`digest`] of the state: equal states have equal digests, whenever they were written.
     pub digest: String,
@@ -48,17 +61,86 @@ pub struct Manifest {
     pub checksum: String,
 }
 
-/// The manifest's entry for one file.
+/// The manifest's entry for one section, and for its file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SectionEntry {
     /// The section's name, which is its file's.
     pub name: String,
-    /// Length in bytes.
+    /// Length of what it holds in bytes, wherever it is stored.
     pub length: u64,
-    /// xxh3-128 of the content, in hex.
+    /// xxh3-128 of what it holds, in hex.
     pub checksum: String,
     /// Whether it is part of the state digest.
     pub digested: bool,
+    /// The file holds only what has changed since the last of `parents`; none: it holds all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub increment: Option<FileSum>,
+}
+
+/// Length and checksum of a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileSum {
+    /// In bytes.
+    pub length: u64,
+    /// xxh3-128, in hex.
+    pub checksum: String,
+}
+
+impl SectionEntry {
+    /// Length and checksum of its file.
+    pub(super) fn file(&self) -> (u64, &str) {
+        match &self.increment {
+            Some(FileSum { length, checksum }) => (*length, checksum),
+            None => (self.length, &self.checksum),
+        }
+    }
+}
+
+impl Manifest {
+    /// Whether both are of the same state of the same run, whenever and however they were written.
+    pub(super) fn same_state(&self, other: &Self) -> bool {
+        let facts = |manifest: &Self| {
+            let Self { version, digest, config_digest, pass, event_time_ms, .. } = manifest;
+            let events = (manifest.events_trained, manifest.events_rejected);
+            (version.clone(), digest.clone(), config_digest.clone(), *pass, *event_time_ms, events)
+        };
+        facts(self) == facts(other)
+    }
+
+    /// The first thing in it that no program of ours writes.
+    fn fault(&self) -> Option<String> {
+        let Self { run, step, version: name, parents, sections, .. } = self;
+        let mut names: Vec<&str> = sections.iter().map(|section| section.name.as_str()).collect();
+        names.sort_unstable();
+        let steps: Vec<u64> = parents.iter().map(|link| link.step).chain([*step]).collect();
+        if *name != version(run, *step) {
+            Some(format!("version {name} is not that of run {run} and step {step}"))
+        } else if let Some(name) = names.iter().find(|name| !file_name(name) || **name == MANIFEST)
+        {
+            Some(format!("{name:?} cannot name a section"))
+        } else if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            Some(format!("section {} is in it twice", pair[0]))
+        } else if !steps.is_sorted_by(|a, b| a < b) {
+            Some(format!("it builds upon steps {steps:?}, which do not ascend"))
+        } else if parents.is_empty() && sections.iter().any(|entry| entry.increment.is_some()) {
+            Some("it has increments of nothing".to_owned())
+        } else if self.offsets.iter().any(|(partition, next)| partition < 0 || next < 0) {
+            Some("it has an offset below 0".to_owned())
+        } else {
+            None
+        }
+    }
+}
+
+/// A checkpoint's id.
+pub(super) fn version(run: &str, step: u64) -> String {
+    format!("{run}-{step:0STEP_DIGITS$}")
+}
+
+/// Whether `name` is one plain component of a path on every system.
+pub(super) fn file_name(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    !name.is_empty() && !name.starts_with('.') && name.bytes().all(plain)
 }
 
 /// Digest of a state, in hex: xxh3-128 over the step, the offsets, and name, length and checksum of
@@ -112,10 +194,14 @@ pub(super) fn unseal(text: &str) -> Result<Manifest> {
             "the manifest differs from its checksum: it was damaged or edited after it was written";
         return Err(CheckpointError::Damaged(reason.to_owned()));
     }
-    if format != FORMAT {
+    if !(FORMAT_OLDEST..=FORMAT).contains(&format) {
         return Err(CheckpointError::UnknownFormat { found: format, known: FORMAT });
     }
-    serde_json::from_str(text).map_err(damaged)
+    let manifest: Manifest = serde_json::from_str(text).map_err(damaged)?;
+    match manifest.fault() {
+        None => Ok(manifest),
+        Some(fault) => Err(CheckpointError::Damaged(format!("damaged manifest: {fault}"))),
+    }
 }
 
 fn damaged(error: serde_json::Error) -> CheckpointError {

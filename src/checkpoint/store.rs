@@ -3,26 +3,23 @@
 //! Owns the lock, the order of write, sync and rename, and retention. Must never know what is
 //! inside a section.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use xxhash_rust::xxh3::Xxh3;
-
+use super::chain::Chain;
+use super::directory::{FILE_MODE, create_directory, create_root, remove, rename, sync_directory};
 use super::error::{CheckpointError, Result, disk};
-use super::manifest::{FORMAT, hex, seal};
-use super::{CHUNK, CONFIG, Checkpoint, MANIFEST, Manifest, SectionEntry, Snapshot};
-use super::{STEP_DIGITS, digest, directory_name, list};
+use super::staging::Staging;
+use super::{Checkpoint, Facts, Manifest, directory_name, list};
 
 const LOCK: &str = ".lock";
 /// Prefix of what is not a checkpoint yet, or no longer: free to delete for the lock's holder.
 const STAGING: &str = ".tmp-";
 /// Prefix of a checkpoint that makes way for another one of the same step.
 const REPLACED: &str = ".old-";
-/// A checkpoint holds what people did: it is for the user who trains, as a key file is.
-const FILE_MODE: u32 = 0o600;
-const DIRECTORY_MODE: u32 = 0o700;
 
 /// The directory that holds checkpoints, locked for the one trainer that writes them.
 ///
@@ -58,37 +55,47 @@ impl Store {
         Ok(Self { directory: directory.to_owned(), keep, _lock: lock })
     }
 
-    /// Makes `snapshot` durable, then deletes the checkpoints before the newest `keep`.
+    /// Begins a checkpoint of the state that has these `facts`; [`Draft`] takes its sections and
+    /// makes it durable, then deletes what lies before the newest `keep`. With `chain` it may build
+    /// upon the checkpoints in there.
     ///
-    /// Writing a step again is fine: an identical, undamaged checkpoint stays, any other one is
-    /// replaced. Takes as long as the disk needs for every byte; not for the trainer's thread.
+    /// Writing a step again is fine: an undamaged checkpoint of the same state stays, any other one
+    /// is replaced. Takes as long as the disk needs for every byte; not for the trainer's thread.
     ///
     /// # Errors
-    /// If a file cannot be written or synced (no space, permissions); the earlier checkpoints are
-    /// then untouched. Or if old ones could not be deleted; the new one is then durable.
-    pub fn write(&self, snapshot: &Snapshot) -> Result<Checkpoint> {
-        let name = directory_name(snapshot.step);
-        let staging = self.directory.join(format!("{STAGING}{name}"));
-        let written = stage(&staging, snapshot).and_then(|manifest| self.admit(&staging, manifest));
-        let checkpoint = written.map_err(|error| {
-            // A full disk is the likely cause: half a checkpoint must not keep it full.
-            let error = match remove(&staging) {
-                Ok(()) => error,
-                Err(kept) => error.during(format!("{} stays behind: {kept}", staging.display())),
-            };
-            error.during(format!(
-                "checkpoint {name} was not written to {}, earlier ones are untouched; \
-                 check its free space and permissions",
-                self.directory.display()
-            ))
-        })?;
-        self.retain(snapshot.step).map_err(|error| {
-            error.during(format!(
-                "checkpoint {name} is durable, but older ones in {} could not be deleted",
-                self.directory.display()
-            ))
-        })?;
-        Ok(checkpoint)
+    /// If the directory cannot be written; the earlier checkpoints are then untouched.
+    pub fn begin(&self, facts: Facts, chain: Option<&Chain>) -> Result<Draft<'_>> {
+        let step = facts.step;
+        let staging = self.directory.join(format!("{STAGING}{}", directory_name(step)));
+        let staging = Staging::new(staging, facts, chain);
+        let staging = staging.map_err(|error| self.not_written(step, error))?;
+        Ok(Draft { store: self, staging })
+    }
+
+    /// Makes a state with these `facts` and whole `sections` durable.
+    ///
+    /// # Errors
+    /// As [`Draft::append`] and [`Draft::finish`].
+    pub fn write(
+        &self,
+        facts: Facts,
+        sections: impl IntoIterator<Item = (String, Vec<u8>)>,
+        written_ms: i64,
+    ) -> Result<Checkpoint> {
+        let mut draft = self.begin(facts, None)?;
+        for (name, bytes) in sections {
+            draft.append(&name, &bytes, None)?;
+        }
+        draft.finish(written_ms)
+    }
+
+    fn not_written(&self, step: u64, error: CheckpointError) -> CheckpointError {
+        error.during(format!(
+            "checkpoint {} was not written to {}, earlier ones are untouched; check its free space \
+             and permissions",
+            directory_name(step),
+            self.directory.display()
+        ))
     }
 
     /// Moves every checkpoint out of the way, to `set-aside-N/` in the same directory, so that a
@@ -130,7 +137,7 @@ impl Store {
         if occupied {
             let present = Checkpoint::open(&path);
             if let Ok(present) = present
-                && present.manifest == manifest
+                && present.manifest.same_state(&manifest)
                 && present.verify().is_ok()
             {
                 remove(staging).map_err(disk(|| format!("delete {}", staging.display())))?;
@@ -149,83 +156,87 @@ impl Store {
         Ok(Checkpoint { path, manifest })
     }
 
-    /// Deletes what lies before the newest `keep` checkpoints up to the one just `written`.
+    /// Deletes what lies before the newest `keep` checkpoints up to the one just `written`, unless
+    /// one that stays builds upon it.
     ///
-    /// One that is visibly damaged does not count as kept, or damage would push out the good ones.
-    /// Nor do those after `written`: the trainer started before them, because they are damaged or
-    /// somebody wanted it so; what becomes of them is not for retention to decide.
+    /// One that is visibly damaged, or builds upon one that is, does not count as kept, or damage
+    /// would push out the good ones. Nor do those after `written`: the trainer started before them,
+    /// because they are damaged or somebody wanted it so; what becomes of them is not for retention
+    /// to decide.
     fn retain(&self, written: u64) -> Result<()> {
+        self.delete_old(written).map_err(|error| {
+            error.during(format!(
+                "checkpoint {} is durable, but older ones in {} could not be deleted",
+                directory_name(written),
+                self.directory.display()
+            ))
+        })
+    }
+
+    fn delete_old(&self, written: u64) -> Result<()> {
         let mut kept = 0;
+        let mut needed = BTreeSet::new();
         for (step, path) in list(&self.directory)?.into_iter().rev() {
-            if step > written {
+            if step <= written && kept >= self.keep && !needed.contains(&step) {
+                // Renamed first: a crash in the middle must not leave half a checkpoint to be
+                // found. Newest first: none is ever without those it builds upon.
+                let name = directory_name(step);
+                let expired = self.directory.join(format!("{STAGING}expired-{name}"));
+                rename(&path, &expired)?;
+                remove(&expired).map_err(disk(|| format!("delete {}", expired.display())))?;
                 continue;
             }
-            if kept < self.keep {
-                let whole = Checkpoint::open(&path).and_then(|checkpoint| checkpoint.measure());
+            let opened = Checkpoint::open(&path);
+            if let Ok(checkpoint) = &opened {
+                needed.extend(checkpoint.manifest.parents.iter().map(|parent| parent.step));
+            }
+            if step <= written && kept < self.keep {
+                let whole = opened.and_then(|checkpoint| checkpoint.measure());
                 kept += usize::from(step == written || whole.is_ok());
-                continue;
             }
-            // Renamed first: a crash in the middle must not leave half a checkpoint to be found.
-            let expired = self.directory.join(format!("{STAGING}expired-{}", directory_name(step)));
-            rename(&path, &expired)?;
-            remove(&expired).map_err(disk(|| format!("delete {}", expired.display())))?;
         }
         Ok(())
     }
 }
 
-/// Writes all of `snapshot` into the new directory `staging`, and syncs it.
-pub(super) fn stage(staging: &Path, snapshot: &Snapshot) -> Result<Manifest> {
-    remove(staging).map_err(disk(|| format!("delete {}", staging.display())))?;
-    create_directory(staging).map_err(disk(|| format!("create {}", staging.display())))?;
-    let state = snapshot.sections.iter().map(|s| (s.name.as_str(), s.bytes.as_slice(), s.digested));
-    let config = (CONFIG, snapshot.config_toml.as_bytes(), false);
-    let mut sections: Vec<SectionEntry> = Vec::with_capacity(snapshot.sections.len() + 1);
-    for (name, bytes, digested) in state.chain([config]) {
-        let taken = name == MANIFEST || sections.iter().any(|entry| entry.name == name);
-        if !file_name(name) || taken {
-            let reason = format!("{name:?} cannot name a section, or does so already");
-            return Err(CheckpointError::Impossible(reason));
-        }
-        let checksum = write_file(&staging.join(name), bytes)?;
-        let (name, length) = (name.to_owned(), bytes.len() as u64);
-        sections.push(SectionEntry { name, length, checksum, digested });
-    }
-    let mut manifest = Manifest {
-        format: FORMAT,
-        version: format!("{}-{:0STEP_DIGITS$}", snapshot.run, snapshot.step),
-        run: snapshot.run.clone(),
-        witness: snapshot.witness.clone(),
-        step: snapshot.step,
-        offsets: snapshot.offsets.clone(),
-        pass: snapshot.pass,
-        event_time_ms: snapshot.event_time_ms,
-        events_trained: snapshot.events_trained,
-        events_rejected: snapshot.events_rejected,
-        config_digest: snapshot.config_digest.clone(),
-        digest: digest(snapshot.step, &snapshot.offsets, &sections),
-        sections,
-        checksum: String::new(),
-    };
-    write_file(&staging.join(MANIFEST), seal(&mut manifest).as_bytes())?;
-    sync_directory(staging)?;
-    Ok(manifest)
+/// A checkpoint while it is written, beside its place. One that is dropped leaves nothing behind.
+/// Sections come one after the other, in their order, each in pieces.
+pub struct Draft<'a> {
+    store: &'a Store,
+    staging: Staging,
 }
 
-/// Writes and syncs a new file; returns its checksum. Copies nothing in memory.
-fn write_file(path: &Path, bytes: &[u8]) -> Result<String> {
-    let mut hasher = Xxh3::new();
-    let mut write = || {
-        let mut options = OpenOptions::new();
-        let mut file = options.write(true).create_new(true).mode(FILE_MODE).open(path)?;
-        for chunk in bytes.chunks(CHUNK) {
-            hasher.update(chunk);
-            file.write_all(chunk)?;
-        }
-        file.sync_all()
-    };
-    write().map_err(disk(|| format!("write {} bytes to {}", bytes.len(), path.display())))?;
-    Ok(hex(hasher.digest128()))
+impl Draft<'_> {
+    /// The next bytes of what section `name` holds. With `increment` those are written in their
+    /// place: what has changed since the checkpoint that this one builds upon.
+    ///
+    /// # Errors
+    /// If a file cannot be written or synced (no space, permissions): the earlier checkpoints are
+    /// then untouched.
+    pub fn append(&mut self, name: &str, content: &[u8], increment: Option<&[u8]>) -> Result<()> {
+        self.staging.append(name, content, increment).map_err(|error| self.failed(error))
+    }
+
+    /// Ends the checkpoint, and gives it its place, as [`Store::begin`] says. `written_ms` is the
+    /// time, ms since 1970.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append). Or if old checkpoints could not be deleted; the new one is then
+    /// durable.
+    pub fn finish(mut self, written_ms: i64) -> Result<Checkpoint> {
+        let manifest = self.staging.seal(written_ms);
+        let admitted = manifest.and_then(|manifest| {
+            let step = manifest.step;
+            Ok((step, self.store.admit(self.staging.path(), manifest)?))
+        });
+        let (step, checkpoint) = admitted.map_err(|error| self.failed(error))?;
+        self.store.retain(step)?;
+        Ok(checkpoint)
+    }
+
+    fn failed(&self, error: CheckpointError) -> CheckpointError {
+        self.store.not_written(self.staging.step(), self.staging.clear(error))
+    }
 }
 
 /// The lock file of `directory`, locked, and with our name in it. The kernel releases the lock
@@ -275,44 +286,4 @@ fn clear_leftovers(directory: &Path) -> Result<()> {
         }
     }
     sync_directory(directory)
-}
-
-/// Creates the directory of checkpoints. Its parents get the mode that the user's umask gives them,
-/// and one that is there keeps its own: it may be somebody's mount.
-fn create_root(directory: &Path) -> io::Result<()> {
-    if let Some(parent) = directory.parent() {
-        fs::create_dir_all(parent)?;
-    }
-    match create_directory(directory) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && directory.is_dir() => Ok(()),
-        created => created,
-    }
-}
-
-fn create_directory(path: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().mode(DIRECTORY_MODE).create(path)
-}
-
-/// Whether `name` is one plain component of a path on every system.
-fn file_name(name: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    !name.is_empty() && !name.starts_with('.') && name.bytes().all(plain)
-}
-
-fn rename(from: &Path, to: &Path) -> Result<()> {
-    fs::rename(from, to).map_err(disk(|| format!("rename {} to {}", from.display(), to.display())))
-}
-
-/// Deletes a directory with all it holds, if it exists.
-fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        removed => removed,
-    }
-}
-
-/// Makes the names in `directory` durable: a rename that was not synced may be undone by a crash.
-fn sync_directory(directory: &Path) -> Result<()> {
-    let synced = File::open(directory).and_then(|directory| directory.sync_all());
-    synced.map_err(disk(|| format!("sync directory {}", directory.display())))
 }

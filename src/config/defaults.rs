@@ -135,7 +135,13 @@ impl Default for CorpusConfig {
 
 impl Default for CheckpointConfig {
     fn default() -> Self {
-        Self { directory: "checkpoints".into(), every_steps: 1000, every_s: 300, keep: 3 }
+        Self {
+            directory: "checkpoints".into(),
+            every_steps: 1000,
+            every_s: 300,
+            keep: 3,
+            base_every: 16,
+        }
     }
 }
 

@@ -282,6 +282,8 @@ pub struct CheckpointConfig {
     pub every_s: u64,
     /// Newest checkpoints kept.
     pub keep: usize,
+    /// Every this-many-th checkpoint at least is whole, the others hold what has changed; 1: all.
+    pub base_every: u64,
 }
 
 /// `[publish]`

@@ -186,6 +186,7 @@ impl Config {
         }
         at_least(faults, "checkpoint.every_steps", self.checkpoint.every_steps, 1);
         at_least(faults, "checkpoint.keep", self.checkpoint.keep as u64, 1);
+        at_least(faults, "checkpoint.base_every", self.checkpoint.base_every, 1);
         at_least(faults, "publish.every_checkpoints", self.publish.every_checkpoints, 1);
         let publish = &self.publish;
         if !publish.topic.is_empty() {

@@ -1,21 +1,24 @@
-//! The end of the line: snapshots become checkpoints, checkpoints are published.
+//! The end of the line: snapshots become checkpoints as their parts come, and are published.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
 use super::metrics::Beat;
 use super::{Publication, Site};
-use crate::checkpoint::{Checkpoint, Section, Snapshot, Store};
+use crate::checkpoint::{Chain, Checkpoint, CheckpointError, Facts, Manifest, Store};
 use crate::config::Config;
 use crate::publish::Published;
 use crate::stream::calendar::now_ms;
 use millrace_events::{Offsets, Witness};
-use millrace_train::captured::Captured;
+use millrace_train::Progress;
+use millrace_train::capture::Piece;
+use millrace_train::captured::CapturedPart;
 
-/// Tries to write a checkpoint before the run stops: a full disk is often cleaned within a minute.
+/// Tries to write a checkpoint, a few seconds apart, before the run stops. Each is of the state as
+/// it is by then: nothing is held for the next one.
 const WRITE_TRIES: u32 = 4;
 
 /// The way of written checkpoints to the publisher.
@@ -38,30 +41,66 @@ impl Lineage {
     }
 }
 
+/// A state on its way to the disk.
+pub(super) struct Snapshot {
+    /// Tells it from others in its [`Outcome`].
+    pub(super) number: u64,
+    pub(super) facts: Facts,
+    /// The checkpoints that this one builds upon; none: all of it is written.
+    pub(super) chain: Option<Chain>,
+    /// Ends with [`Message::Complete`], or early if the snapshot is given up.
+    pub(super) parts: Receiver<Message>,
+}
+
+/// What a [`Snapshot`] consists of.
+pub(super) enum Message {
+    /// The next of the state.
+    Part(CapturedPart),
+    /// That was all.
+    Complete,
+}
+
+/// The end of a snapshot that was not given up.
+pub(super) struct Outcome {
+    /// That of the snapshot.
+    pub(super) number: u64,
+    /// It is durable, and the next one may build upon these; none: it could not be written.
+    pub(super) chain: Option<Chain>,
+}
+
 /// The checkpoint thread. Returns the last checkpoint written.
 pub(super) fn write_checkpoints(
     site: &Site,
     store: &Store,
-    lineage: &Lineage,
-    snapshots: Receiver<Captured>,
+    (snapshots, outcomes): (Receiver<Snapshot>, Sender<Outcome>),
     outlet: Option<Outlet>,
     durable: &Mutex<Option<Offsets>>,
 ) -> anyhow::Result<Option<Checkpoint>> {
     let mut last = None;
-    let mut written = 0u64;
-    for captured in snapshots {
-        let began = Instant::now();
-        let snapshot = snapshot(&site.config, lineage, captured);
-        let checkpoint = write_with_retries(site, store, &snapshot).inspect_err(|error| {
-            tracing::error!("stopping: {error:#}");
-            site.stop.store(true, Ordering::Relaxed);
-        })?;
+    let (mut written, mut failures) = (0u64, 0);
+    for snapshot in snapshots {
+        let (began, number) = (Instant::now(), snapshot.number);
+        // The trainer may have ended; then nobody asks.
+        let tell = |chain| drop(outcomes.send(Outcome { number, chain }));
+        let checkpoint = match write(store, snapshot) {
+            Ok(Some(checkpoint)) => checkpoint,
+            Ok(None) => continue,
+            Err(error) => {
+                failures += 1;
+                not_written(site, error, failures)?;
+                tell(None);
+                continue;
+            }
+        };
+        failures = 0;
         site.metrics.checkpoint_seconds.observe(began.elapsed().as_secs_f64());
         site.clocks.checkpoint.store(now_ms(), Ordering::Relaxed);
         site.clocks.beat(Beat::Durable);
-        let path = checkpoint.path.display().to_string();
-        tracing::info!(step = snapshot.step, path, "checkpoint");
-        *durable.lock().expect("no holder of this lock can panic") = Some(snapshot.offsets);
+        let Manifest { step, offsets, parents, .. } = &checkpoint.manifest;
+        let (path, builds_upon) = (checkpoint.path.display().to_string(), parents.len());
+        tracing::info!(step, path, builds_upon, "checkpoint");
+        *durable.lock().expect("no holder of this lock can panic") = Some(offsets.clone());
+        tell(Some(Chain::of(&checkpoint.manifest)));
         written += 1;
         if let Some(outlet) = &outlet
             && written.is_multiple_of(site.config.publish.every_checkpoints)
@@ -83,12 +122,42 @@ pub(super) fn write_checkpoints(
     Ok(last)
 }
 
-/// The state as of one step, with a checkpoint's facts about it.
-pub(super) fn snapshot(config: &Config, lineage: &Lineage, captured: Captured) -> Snapshot {
-    let progress = captured.progress.clone();
+/// Writes a snapshot as its parts come; none if it was given up.
+fn write(store: &Store, snapshot: Snapshot) -> Result<Option<Checkpoint>, CheckpointError> {
+    let Snapshot { facts, chain, parts, .. } = snapshot;
+    let mut draft = store.begin(facts, chain.as_ref())?;
+    for message in parts {
+        match message {
+            Message::Complete => return draft.finish(now_ms()).map(Some),
+            Message::Part(part) => part.pieces(&mut |piece| {
+                let Piece { section, content, increment } = piece;
+                draft.append(&section, &content, increment.as_deref())
+            })?,
+        }
+    }
+    Ok(None)
+}
+
+/// A checkpoint was not written, for the so manieth time in a row.
+///
+/// # Errors
+/// Once too often: the run ends.
+fn not_written(site: &Site, error: CheckpointError, failures: u32) -> anyhow::Result<()> {
+    site.metrics.checkpoint_failures_total.inc();
+    if failures < WRITE_TRIES {
+        tracing::warn!(failures, "a checkpoint was not written, trying again: {error}");
+        return Ok(());
+    }
+    let error = anyhow::Error::new(error).context("no checkpoint can be written");
+    tracing::error!("stopping: {error:#}");
+    site.stop.store(true, Ordering::Relaxed);
+    Err(error)
+}
+
+/// A checkpoint's facts about a state.
+pub(super) fn facts(config: &Config, lineage: &Lineage, progress: Progress) -> Facts {
     let witness = lineage.witness.lock().unwrap_or_else(PoisonError::into_inner);
-    let section = |(name, bytes)| Section { name, bytes, digested: true };
-    Snapshot {
+    Facts {
         run: lineage.run.clone(),
         witness: witness.before(&progress.offsets),
         step: progress.step,
@@ -99,28 +168,7 @@ pub(super) fn snapshot(config: &Config, lineage: &Lineage, captured: Captured) -
         events_rejected: progress.rejected,
         config_digest: config.digest(),
         config_toml: config.without_credentials().to_toml(),
-        sections: captured.into_sections().into_iter().map(section).collect(),
-    }
-}
-
-fn write_with_retries(
-    site: &Site,
-    store: &Store,
-    snapshot: &Snapshot,
-) -> anyhow::Result<Checkpoint> {
-    let mut tries = 1;
-    loop {
-        let error = match store.write(snapshot) {
-            Ok(checkpoint) => return Ok(checkpoint),
-            Err(error) => error,
-        };
-        site.metrics.checkpoint_failures_total.inc();
-        if tries == WRITE_TRIES {
-            return Err(anyhow::Error::new(error).context("no checkpoint can be written"));
-        }
-        tracing::warn!(tries, "a checkpoint was not written, trying again: {error}");
-        std::thread::sleep(Duration::from_secs(1 << tries));
-        tries += 1;
+        program: env!("CARGO_PKG_VERSION").to_owned(),
     }
 }
 

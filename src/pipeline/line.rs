@@ -4,17 +4,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{Scope, ScopedJoinHandle};
 
-use anyhow::{Context, anyhow};
-use crossbeam_channel::{Receiver, Sender};
+use anyhow::anyhow;
+use crossbeam_channel::Receiver;
 
-use super::durable::{self, Lineage, Outlet};
+use super::captures::{Captures, RunState};
+use super::durable::{self, Outlet};
 use super::passes::Passes;
 use super::reader::{self, Outlook};
 use super::{Publication, Site};
 use crate::checkpoint::{Checkpoint, Store};
 use crate::publish::{Published, Publisher};
 use millrace_events::Batch;
-use millrace_train::captured::Captured;
 use millrace_train::trainer::Trainer;
 
 type Thread<'scope, T> = ScopedJoinHandle<'scope, T>;
@@ -22,7 +22,7 @@ type Thread<'scope, T> = ScopedJoinHandle<'scope, T>;
 /// The running threads, and the trainer's ends of their channels.
 pub(super) struct Line<'scope> {
     pub(super) batches: Receiver<anyhow::Result<Batch>>,
-    pub(super) snapshots: Sender<Captured>,
+    pub(super) captures: Captures<'scope>,
     source: Thread<'scope, Vec<(String, u64)>>,
     writer: Thread<'scope, anyhow::Result<Option<Checkpoint>>>,
     publisher: Option<Thread<'scope, anyhow::Result<Option<Published>>>>,
@@ -41,7 +41,8 @@ impl<'scope> Line<'scope> {
     pub(super) fn start<'env>(
         scope: &'scope Scope<'scope, 'env>,
         site: &'env Site,
-        (store, lineage): (&'env Store, Lineage),
+        store: &'env Store,
+        state: RunState,
         passes: Passes,
         publisher: Option<(Publisher, Publication)>,
         outlook: Arc<Outlook>,
@@ -49,6 +50,7 @@ impl<'scope> Line<'scope> {
         let named = |name: &str| std::thread::Builder::new().name(name.into());
         let (batch_sender, batches) = crossbeam_channel::bounded(site.config.batch.queue);
         let (snapshot_sender, snapshots) = crossbeam_channel::bounded(1);
+        let (outcome_sender, outcomes) = crossbeam_channel::bounded(1);
         let durable = Arc::new(Mutex::new(None));
         let written = Arc::clone(&durable);
         let source = named("source").spawn_scoped(scope, move || {
@@ -70,9 +72,11 @@ impl<'scope> Line<'scope> {
         };
         let writer = named("checkpoint").spawn_scoped(scope, move || {
             let _stop = StopOnPanic(&site.stop);
-            durable::write_checkpoints(site, store, &lineage, snapshots, outlet, &written)
+            let ends = (snapshots, outcome_sender);
+            durable::write_checkpoints(site, store, ends, outlet, &written)
         })?;
-        Ok(Self { batches, snapshots: snapshot_sender, source, writer, publisher })
+        let captures = Captures::new(site, (snapshot_sender, outcomes), state);
+        Ok(Self { batches, captures, source, writer, publisher })
     }
 
     /// Ends the threads one after the other, after a last snapshot of the `trainer`. `whole`: its
@@ -82,23 +86,19 @@ impl<'scope> Line<'scope> {
         // the rest of the line. The source is waited for last, since it may wait for brokers that
         // are away, and the last checkpoint must not.
         drop(self.batches);
-        trainer.cancel_capture();
         // Within a window (a fault, or a checkpoint thread that ended) the state has no offsets. A
         // state that saw no event is worth nothing, and its config would bind the directory.
-        let last = (whole && trainer.progress().events > 0).then(|| trainer.capture());
-        let sent = match last {
-            Some(last) if last.finite => self.snapshots.send(last),
-            Some(_) => {
-                tracing::error!("the last state is not finite and was not written");
+        let sent = match whole && trainer.progress().events > 0 {
+            true => self.captures.last(trainer),
+            false => {
+                drop(self.captures);
                 Ok(())
             }
-            None => Ok(()),
         };
-        drop(self.snapshots);
         let written = self.writer.join().map_err(|_| panicked("checkpoint"));
         let rejected_by_reason = self.source.join().map_err(|_| panicked("source"))?;
         let checkpoint = written??;
-        sent.context("the checkpoint thread ended early")?;
+        sent?;
         let published = match self.publisher.map(Thread::join) {
             None => Ok(None),
             Some(ended) => ended.map_err(|_| panicked("publisher"))?,

@@ -1,6 +1,7 @@
 //! How a run begins: the newest good checkpoint, and the offsets to resume at.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -11,15 +12,18 @@ use anyhow::{Context, anyhow, bail};
 use super::durable::Lineage;
 use super::passes::Passes;
 use super::{Publication, RunPlan, Site, TICK};
-use crate::checkpoint::{self, Checkpoint, Manifest, Store};
+use crate::checkpoint::{self, Chain, Checkpoint, Manifest, SectionEntry, Store, Tally};
 use crate::config::{Config, leaves};
+use crate::publish::read_section;
 use crate::stream::identity;
 use crate::stream::position::Range;
 use crate::stream::topic::{NoAnswer, Topic};
 use crate::stream::{survey, verdict};
 use millrace_events::{Offsets, Witness};
+use millrace_train::capture::Extent;
 use millrace_train::placement::Placement;
 use millrace_train::progress::Progress;
+use millrace_train::saved::TakePart;
 use millrace_train::trainer::Trainer;
 
 /// A trainer and the passes that feed it.
@@ -27,6 +31,8 @@ pub(super) struct RunStart {
     pub(super) trainer: Trainer,
     /// The run that the state began with, and its log.
     pub(super) lineage: Lineage,
+    /// The checkpoints that it comes from.
+    pub(super) chain: Option<Chain>,
     pub(super) passes: Passes,
     /// Records from the trainer's offsets to the end of the last pass; 0: there is no end.
     pub(super) total: u64,
@@ -40,31 +46,24 @@ pub(super) fn start(site: &Site, store: &Store, plan: &RunPlan) -> anyhow::Resul
             tracing::info!(path = %path.display(), "set an earlier checkpoint aside");
         }
     }
-    let newest = newest(Path::new(&config.checkpoint.directory))?;
-    // A state that saw no event may be of any topic.
-    let newest = newest.filter(|found| {
-        let Manifest { events_trained, offsets, .. } = &found.manifest;
-        *events_trained > 0 || offsets.topic() == config.kafka.topic
-    });
     site.health.set_phase("asking the brokers for offsets");
     let topic = Topic::of(config)?;
-    if newest.is_some() && plan.to.is_none() {
-        wait_for_brokers(site, &topic)?;
-    }
+    let bounded = plan.to.is_some();
+    let resumed = resume(site, &topic, bounded)?;
     name_missing_outputs(config, &topic, plan);
     let to = plan.to.map(|to| topic.resolve(to)).transpose()?;
-    let from = match &newest {
+    let from = match &resumed {
         // Nobody asks where such a run would have begun.
-        Some(found) if to.is_none() => found.manifest.offsets.clone(),
+        Some((trainer, ..)) if !bounded => trainer.progress().offsets.clone(),
         _ => topic.resolve(plan.from)?,
     };
-    let (trainer, lineage) = match newest {
+    let (trainer, lineage, chain) = match resumed {
         None => {
             let witness = Witness::of_cluster(topic.cluster());
             let trainer = Trainer::new(&config.train(), &site.placement, from.clone());
-            (trainer, Lineage::new(new_run(), witness))
+            (trainer, Lineage::new(new_run(), witness), None)
         }
-        Some(checkpoint) => resume(site, &topic, &checkpoint, to.is_some())?,
+        Some(resumed) => resumed,
     };
     drop(topic);
     // A state with more passes behind it finishes the one it is in.
@@ -77,17 +76,46 @@ pub(super) fn start(site: &Site, store: &Store, plan: &RunPlan) -> anyhow::Resul
     site.health.set_phase("opening the source");
     let (pass, witness) = ((*pass, last), &lineage.witness);
     let passes = Passes::begin(config, rest, range, plan.cut, pass, &site.stop, witness)?;
-    Ok(RunStart { passes, trainer, lineage, total })
+    Ok(RunStart { passes, trainer, lineage, chain, total })
+}
+
+/// A trainer that goes on, its run and log, and the checkpoints that it comes from.
+type Resumed = (Trainer, Lineage, Option<Chain>);
+
+/// The trainer of the newest good checkpoint, if there is one for this topic.
+fn resume(site: &Site, topic: &Topic, bounded: bool) -> anyhow::Result<Option<Resumed>> {
+    let config = &site.config;
+    let mut end = None;
+    loop {
+        let newest = newest(Path::new(&config.checkpoint.directory), end)?;
+        // A state that saw no event may be of any topic.
+        let newest = newest.filter(|found| {
+            let Manifest { events_trained, offsets, .. } = &found.manifest;
+            *events_trained > 0 || offsets.topic() == config.kafka.topic
+        });
+        let Some(checkpoint) = newest else { return Ok(None) };
+        if !bounded {
+            wait_for_brokers(site, topic)?;
+        }
+        match resume_from(site, topic, &checkpoint, bounded) {
+            Err(error) if error.is::<AnotherState>() => {
+                let path = checkpoint.path.display();
+                tracing::warn!(%path, "skipped: {error:#}");
+                end = Some(checkpoint.manifest.step);
+            }
+            resumed => return resumed.map(Some),
+        }
+    }
 }
 
 /// The trainer of `checkpoint`, if its offsets fit what `topic` holds now; all of it, if the run is
 /// `bounded`.
-fn resume(
+fn resume_from(
     site: &Site,
     topic: &Topic,
     checkpoint: &Checkpoint,
     bounded: bool,
-) -> anyhow::Result<(Trainer, Lineage)> {
+) -> anyhow::Result<Resumed> {
     let (config, manifest) = (&site.config, &checkpoint.manifest);
     let (stored, name) = (&manifest.offsets, &config.kafka.topic);
     if stored.topic() != name {
@@ -107,11 +135,14 @@ fn resume(
         tracing::warn!("{warning}");
     }
     witness.cluster = verified.cluster.or(witness.cluster);
-    let (trainer, run) = go_on(config, &site.placement, checkpoint, verdict.offsets)?;
+    let (trainer, run, chain) = go_on(config, &site.placement, checkpoint, verdict.offsets)?;
     let Progress { step, pass, .. } = *trainer.progress();
     let path = checkpoint.path.display().to_string();
     tracing::info!(run, step, pass, path, "going on from a checkpoint");
-    Ok((trainer, Lineage::new(run, witness)))
+    if let Some(written) = manifest.written_ms {
+        site.clocks.checkpoint.store(written, Ordering::Relaxed);
+    }
+    Ok((trainer, Lineage::new(run, witness), chain))
 }
 
 /// Waits until the brokers answer: a trainer that has been here before, and is started in an
@@ -161,13 +192,13 @@ fn name_missing_outputs(config: &Config, topic: &Topic, plan: &RunPlan) {
 }
 
 /// The newest checkpoint that verifies. If all are damaged, this is an error: starting from nothing
-/// would throw the model away without being asked.
-fn newest(directory: &Path) -> anyhow::Result<Option<Checkpoint>> {
-    let (newest, rejected) = checkpoint::latest(directory)?;
+/// would throw the model away without being asked. With `end` those from this step on are none.
+fn newest(directory: &Path, end: Option<u64>) -> anyhow::Result<Option<Checkpoint>> {
+    let (newest, rejected) = checkpoint::latest_before(directory, end)?;
     for damaged in &rejected {
         tracing::warn!(path = %damaged.path.display(), "skipped: {}", damaged.reason);
     }
-    if newest.is_none() && !rejected.is_empty() {
+    if newest.is_none() && (end.is_some() || !rejected.is_empty()) {
         bail!(
             "no checkpoint in {} verifies (see the warnings); restore one from a backup, or start \
              over with `replay --fresh` or an empty checkpoint.directory",
@@ -177,24 +208,24 @@ fn newest(directory: &Path) -> anyhow::Result<Option<Checkpoint>> {
     Ok(newest)
 }
 
-/// The trainer that resumes from `checkpoint` at `offsets`, and the name of its run. A state that
-/// saw no event binds nobody to its config.
+/// The trainer that resumes from `checkpoint` at `offsets`, the name of its run, and the checkpoints
+/// that it comes from. A state that saw no event binds nobody to its config.
 fn go_on(
     config: &Config,
     placement: &Placement,
     checkpoint: &Checkpoint,
     offsets: Offsets,
-) -> anyhow::Result<(Trainer, String)> {
+) -> anyhow::Result<(Trainer, String, Option<Chain>)> {
     let manifest = &checkpoint.manifest;
     if manifest.events_trained > 0 {
         let trainer = restore_at(config, placement, checkpoint, offsets)?;
-        return Ok((trainer, manifest.run.clone()));
+        return Ok((trainer, manifest.run.clone(), Some(Chain::of(manifest))));
     }
     let path = checkpoint.path.display().to_string();
     tracing::info!(path, "the newest checkpoint saw no event: starting anew at its offsets");
     let begun = Progress::begin(offsets);
     let progress = Progress { rejected: manifest.events_rejected, pass: manifest.pass, ..begun };
-    Ok((Trainer::with_progress(&config.train(), placement, progress), new_run()))
+    Ok((Trainer::with_progress(&config.train(), placement, progress), new_run(), None))
 }
 
 /// A name for a run that begins from nothing, 8 hex digits: two runs in one directory reach the
@@ -233,6 +264,7 @@ fn restore_at(
     if let Some(warning) = saved.as_ref().ok().and_then(|saved| moved_objective(saved, config)) {
         tracing::warn!("{path} {warning}");
     }
+    let same_rate = saved.as_ref().is_ok_and(|saved| saved.frequency == config.frequency);
     if manifest.config_digest != config.digest() {
         let saved = saved?;
         // A key that came with a later version has its default in both, and only the digest
@@ -255,9 +287,54 @@ fn restore_at(
         offsets,
         pass: manifest.pass,
     };
-    let read = |name: &str| checkpoint.section(name).map_err(|error| format!("{error:#}").into());
-    Trainer::restore(&config.train(), placement, progress, &read)
-        .with_context(|| format!("cannot restore {path}"))
+    let read = |name: &str, take: TakePart<'_>| read_section(checkpoint, name, take);
+    let mut trainer = Trainer::restore(&config.train(), placement, progress, &read)
+        .with_context(|| format!("cannot restore {path}"))?;
+    check_increments(&mut trainer, manifest, same_rate)?;
+    Ok(trainer)
+}
+
+/// A chain of checkpoints that verify does not add up to the state that was there.
+#[derive(Debug, thiserror::Error)]
+#[error("its increments do not add up to the state that it was written from (section {section})")]
+struct AnotherState {
+    section: String,
+}
+
+/// Compares what increments led to with what was there: files may be whole, each of them, and a
+/// fault of this program may have left a row out of one.
+fn check_increments(
+    trainer: &mut Trainer,
+    manifest: &Manifest,
+    same_rate: bool,
+) -> anyhow::Result<()> {
+    let increments: Vec<&SectionEntry> =
+        manifest.sections.iter().filter(|section| section.increment.is_some()).collect();
+    if increments.is_empty() {
+        return Ok(());
+    }
+    let mut tally = Tally::default();
+    trainer.begin_capture(Extent::Whole);
+    while trainer.is_capturing() {
+        for part in trainer.advance_capture(usize::MAX) {
+            let Ok(()) = part.pieces::<Infallible>(&mut |piece| {
+                tally.add(&piece.section, &piece.content);
+                Ok(())
+            });
+        }
+    }
+    trainer.settle_capture(false);
+    let restored = tally.finish();
+    let differs = |wanted: &&&SectionEntry| {
+        let found = restored.iter().find(|section| section.name == wanted.name);
+        // The estimator goes on under another rate, and its section then ends in another way.
+        (same_rate || wanted.name != "frequency")
+            && found.is_none_or(|found| found.checksum != wanted.checksum)
+    };
+    match increments.iter().find(differs) {
+        None => Ok(()),
+        Some(section) => Err(AnotherState { section: section.name.clone() }.into()),
+    }
 }
 
 /// What to say if a state goes on with another objective than it was `saved` with.
@@ -301,10 +378,11 @@ mod tests {
     fn checkpoint(config: &Config, directory: &Path, digest: &str) -> Checkpoint {
         let placement = Placement::Cpu;
         let trainer = Trainer::new(&config.train(), &placement, Offsets::new("demo"));
-        let mut snapshot = super::super::durable::snapshot(config, &lineage(), trainer.capture());
-        snapshot.config_digest = digest.to_owned();
+        let progress = trainer.progress().clone();
+        let mut facts = super::super::durable::facts(config, &lineage(), progress);
+        facts.config_digest = digest.to_owned();
         let store = Store::open(directory, 1).expect("a directory of its own");
-        store.write(&snapshot).expect("written")
+        store.write(facts, trainer.capture().into_sections(), 1).expect("written")
     }
 
     #[test]
@@ -354,23 +432,23 @@ mod tests {
         let store = Store::open(directory.path(), 1).expect("a directory of its own");
         let write = |progress: &Progress| {
             let (settings, progress) = (config.train(), progress.clone());
+            let facts = super::super::durable::facts(&config, &lineage(), progress.clone());
             let captured = Trainer::with_progress(&settings, &placement, progress).capture();
-            let snapshot = super::super::durable::snapshot(&config, &lineage(), captured);
-            store.write(&snapshot).expect("written")
+            store.write(facts, captured.into_sections(), 1).expect("written")
         };
         let mut other = config.clone();
         other.model.dim += 1;
         let go_on = |config: &Config, checkpoint: &Checkpoint| {
             super::go_on(config, &placement, checkpoint, checkpoint.manifest.offsets.clone())
         };
-        let (fresh, run) = go_on(&other, &write(&empty)).expect("not bound");
-        assert_eq!(*fresh.progress(), empty);
+        let (fresh, run, chain) = go_on(&other, &write(&empty)).expect("not bound");
+        assert_eq!((fresh.progress(), chain), (&empty, None));
         assert!(run != "5eed0001" && run != new_run() && run.len() == 8, "{run}");
 
         let checkpoint = write(&Progress { step: 1, events: 1, ..empty });
         let error = go_on(&other, &checkpoint).err().expect("another shape");
         assert!(error.to_string().contains("model.dim"), "{error}");
-        let (_, run) = go_on(&config, &checkpoint).expect("the same config");
+        let (_, run, _) = go_on(&config, &checkpoint).expect("the same config");
         assert_eq!(run, "5eed0001", "a state keeps its run");
     }
 }

@@ -7,7 +7,7 @@ use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
 use super::*;
-use crate::checkpoint::{Section, Snapshot, Store};
+use crate::checkpoint::{Facts, Store};
 use crate::stream::decode::Mapping;
 use crate::stream::events_of;
 use crate::stream::source::tests::read;
@@ -51,7 +51,9 @@ impl Bench {
         trainer.step(&Batch::new(events, Offsets::new("demo")));
         let directory = tempfile::tempdir().expect("a directory");
         let store = Store::open(directory.path(), 1).expect("the directory is ours");
-        let checkpoint = store.write(&snapshot(&config, &trainer)).expect("the disk has room");
+        let sections = trainer.capture().into_sections();
+        let written = store.write(facts(&config, &trainer), sections, 1);
+        let checkpoint = written.expect("the disk has room");
         Bench { cluster, config, checkpoint, placement, _directory: directory }
     }
 
@@ -64,11 +66,10 @@ impl Bench {
     }
 }
 
-fn snapshot(config: &Config, trainer: &Trainer) -> Snapshot {
-    let section = |(name, bytes)| Section { name, bytes, digested: true };
-    Snapshot {
-        witness: Witness::default(),
+fn facts(config: &Config, trainer: &Trainer) -> Facts {
+    Facts {
         run: "5eed0001".into(),
+        witness: Witness::default(),
         step: trainer.progress().step,
         offsets: trainer.progress().offsets.clone(),
         pass: 1,
@@ -77,7 +78,7 @@ fn snapshot(config: &Config, trainer: &Trainer) -> Snapshot {
         events_rejected: 0,
         config_digest: config.digest(),
         config_toml: config.without_credentials().to_toml(),
-        sections: trainer.capture().into_sections().into_iter().map(section).collect(),
+        program: String::new(),
     }
 }
 

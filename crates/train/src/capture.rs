@@ -1,20 +1,49 @@
 //! The protocol by which a part of the state is copied while training goes on.
+//!
+//! A capture begins between two steps. Over the steps that follow the copy is handed out a piece at
+//! a time, as the part was at the beginning; what changes before its turn is kept. The capture ends
+//! when its receiver says whether the copy is durable: if not, what has changed since the last
+//! durable one still counts as changed.
+
+/// How much of a part a capture hands out to be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// All of it.
+    Whole,
+    /// What has changed since the last durable capture.
+    Changed,
+}
+
+/// The next bytes of a section.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// The section's name.
+    pub section: String,
+    /// What the section holds, changed or not: its checksum is that of all pieces.
+    pub content: Vec<u8>,
+    /// The bytes to write in place of the content, where the section is an increment: all of its
+    /// pieces have them, or none.
+    pub increment: Option<Vec<u8>>,
+}
 
 /// A part of the state that is copied as it is at one step, while training goes on.
-pub trait Capture {
-    /// A whole copy.
+pub(crate) trait Capture {
+    /// What a turn hands out.
     type Copy;
 
     /// Begins to copy what there is now.
     ///
     /// # Panics
-    /// If a copy is under way.
-    fn begin_capture(&mut self);
+    /// If a capture is under way.
+    fn begin_capture(&mut self, extent: Extent);
 
-    /// Copies at most `share` more, in the part's own unit, and takes that off `share`. The part as
-    /// it was at the beginning, once its copy is complete.
+    /// The next of the copy, as the part was at the beginning. Takes what it costs off `share`, in
+    /// the part's own unit; `None` if the share does not suffice or if all is copied.
     fn advance_capture(&mut self, share: &mut usize) -> Option<Self::Copy>;
 
-    /// Gives up a copy that is under way.
-    fn cancel_capture(&mut self);
+    /// Whether nothing is left to copy.
+    fn is_copied(&self) -> bool;
+
+    /// Ends the capture, complete or not. `durable`: the next one may build upon it.
+    fn settle_capture(&mut self, durable: bool);
 }

@@ -1,10 +1,12 @@
-//! The state as of one step, at once or copied over the steps that follow.
+//! The state as of one step, at once or handed out over the steps that follow.
 //!
-//! Owns who encodes what, and the order of the sections. Tables, estimator, histories and corpus,
-//! which are nearly all of it, are copied in shares; all else at once. Histories and corpus are
-//! shared by pointer and encoded by whoever writes the checkpoint.
+//! Owns who encodes what, and the order of the sections. Tables and estimator are handed out in
+//! blocks, so that no copy of them is ever whole; histories and corpus are shared by pointer and
+//! encoded by whoever takes them; all else is small and copied at once.
 
-use crate::capture::Capture;
+use std::collections::VecDeque;
+
+use crate::capture::{Capture, Extent, Piece};
 use crate::memory::copying::CAPTURE_POINTERS_A_STEP;
 use crate::memory::corpus::CapturedCorpus;
 use crate::memory::history::CapturedHistories;
@@ -75,78 +77,191 @@ fn in_order<'a>(
     sections
 }
 
-/// A copy of the state under way: each part is `None` until it is complete.
+/// Part of the state as of one step. They come in the order of the sections.
+#[derive(Debug)]
+pub struct CapturedPart(Part);
+
+#[derive(Debug)]
+enum Part {
+    Piece(Piece),
+    Histories(CapturedHistories),
+    Corpus(CapturedCorpus),
+}
+
+impl CapturedPart {
+    /// Hands its pieces to `take`. Work for another thread than the trainer's: a million histories
+    /// take a second.
+    ///
+    /// # Errors
+    /// The first of `take`.
+    pub fn pieces<E>(self, take: &mut dyn FnMut(Piece) -> Result<(), E>) -> Result<(), E> {
+        match self.0 {
+            Part::Piece(piece) => take(piece),
+            Part::Histories(histories) => histories.pieces(take),
+            Part::Corpus(corpus) => corpus.pieces(take),
+        }
+    }
+}
+
+/// What has changed in the rows and slots of a state since its last durable capture, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    /// Bytes of an increment.
+    pub changed: u64,
+    /// Bytes of all rows and slots.
+    pub whole: u64,
+}
+
+impl Change {
+    pub(crate) fn of(state: &State) -> Self {
+        let tables = state.model.tables.iter().map(Table::changed_bytes);
+        tables.chain([state.frequency.changed_bytes()]).fold(
+            Self::default(),
+            |sum, (changed, whole)| Self {
+                changed: sum.changed + changed as u64,
+                whole: sum.whole + whole as u64,
+            },
+        )
+    }
+}
+
+/// A section that is not handed out yet.
+enum Source {
+    Small(String, Vec<u8>),
+    Frequency,
+    Table(usize),
+    Histories,
+    Corpus,
+}
+
+/// A copy of the state under way.
 pub(crate) struct Capturing {
-    progress: Progress,
+    /// In the order of the sections.
+    sources: VecDeque<Source>,
     /// All that is known of it so far.
     finite: bool,
-    small: Small,
-    frequency: Option<Vec<u8>>,
-    /// By table.
-    tables: Vec<Option<Vec<u8>>>,
     histories: Option<CapturedHistories>,
     corpus: Option<CapturedCorpus>,
 }
 
 impl Capturing {
     /// Begins to copy `state` as it is now.
-    pub(crate) fn begin(state: &mut State) -> Self {
-        state.frequency.begin_capture();
-        state.model.tables.iter_mut().for_each(Capture::begin_capture);
-        state.histories.begin_capture();
-        state.corpus.begin_capture();
-        Self {
-            progress: state.progress.clone(),
-            finite: state.model.towers.is_finite(),
-            small: Small::of(state),
-            frequency: None,
-            tables: vec![None; state.model.tables.len()],
-            histories: None,
-            corpus: None,
-        }
+    pub(crate) fn begin(state: &mut State, extent: Extent) -> Self {
+        state.frequency.begin_capture(extent);
+        state.model.tables.iter_mut().for_each(|table| table.begin_capture(extent));
+        state.histories.begin_capture(extent);
+        state.corpus.begin_capture(extent);
+        let Small { model, columns } = Small::of(state);
+        let small = |(name, bytes)| Source::Small(name, bytes);
+        let mut sources: VecDeque<Source> = model.into_iter().map(small).collect();
+        sources.push_back(Source::Frequency);
+        sources.extend(columns.into_iter().map(small));
+        sources.extend((0..state.model.tables.len()).map(Source::Table));
+        sources.extend([Source::Histories, Source::Corpus]);
+        let finite = state.model.towers.is_finite();
+        Self { sources, finite, histories: None, corpus: None }
     }
 
-    /// Copies a step's share of `state`. Whether the copy is complete.
-    pub(crate) fn advance(&mut self, state: &mut State) -> bool {
+    /// Copies a step's share of `state`, and hands out at most `room` parts.
+    pub(crate) fn advance(&mut self, state: &mut State, room: usize) -> Vec<CapturedPart> {
         let mut blocks = CAPTURE_BLOCKS_A_STEP;
         let mut pointers = CAPTURE_POINTERS_A_STEP;
-        advance(&mut state.frequency, &mut self.frequency, &mut blocks);
-        for (table, copy) in state.model.tables.iter_mut().zip(&mut self.tables) {
-            advance(table, copy, &mut blocks);
-            self.finite &= table.captured_finite();
+        if !state.histories.is_copied() {
+            self.histories = state.histories.advance_capture(&mut pointers);
         }
-        advance(&mut state.histories, &mut self.histories, &mut pointers);
-        advance(&mut state.corpus, &mut self.corpus, &mut pointers);
-        self.frequency.is_some()
-            && self.tables.iter().all(Option::is_some)
-            && self.histories.is_some()
-            && self.corpus.is_some()
+        if !state.corpus.is_copied() {
+            self.corpus = state.corpus.advance_capture(&mut pointers);
+        }
+        let mut parts = Vec::new();
+        while parts.len() < room {
+            match self.next(state, &mut blocks) {
+                Turn::Part(part) => parts.push(CapturedPart(part)),
+                Turn::Section => drop(self.sources.pop_front()),
+                Turn::Later => break,
+            }
+        }
+        parts
     }
 
-    /// The copy, if it is complete; `tables` are the tables' names.
-    pub(crate) fn finish(self, tables: &[String]) -> Option<Captured> {
-        let bytes: Option<Vec<Vec<u8>>> = self.tables.into_iter().collect();
-        Some(Captured {
-            progress: self.progress,
-            finite: self.finite,
-            sections: in_order(self.small, self.frequency?, tables.iter().zip(bytes?)),
-            histories: self.histories?,
-            corpus: self.corpus?,
-        })
+    fn next(&mut self, state: &mut State, blocks: &mut usize) -> Turn {
+        let Some(source) = self.sources.front_mut() else { return Turn::Later };
+        match source {
+            Source::Small(name, bytes) => {
+                let (section, content) = (std::mem::take(name), std::mem::take(bytes));
+                self.sources.pop_front();
+                Turn::Part(Part::Piece(Piece { section, content, increment: None }))
+            }
+            Source::Frequency => {
+                next_block(&mut state.frequency, blocks, || "frequency".to_owned())
+            }
+            Source::Table(at) => {
+                let name = &state.model.encoder.tables[*at];
+                let table = &mut state.model.tables[*at];
+                let turn = next_block(table, blocks, || section_of_table(name));
+                self.finite &= table.captured_finite();
+                turn
+            }
+            Source::Histories => match self.histories.take() {
+                Some(histories) => {
+                    self.sources.pop_front();
+                    Turn::Part(Part::Histories(histories))
+                }
+                None => Turn::Later,
+            },
+            Source::Corpus => match self.corpus.take() {
+                Some(corpus) => {
+                    self.sources.pop_front();
+                    Turn::Part(Part::Corpus(corpus))
+                }
+                None => Turn::Later,
+            },
+        }
     }
 
-    /// Gives the copy up.
-    pub(crate) fn cancel(self, state: &mut State) {
-        state.frequency.cancel_capture();
-        state.model.tables.iter_mut().for_each(Capture::cancel_capture);
-        state.histories.cancel_capture();
-        state.corpus.cancel_capture();
+    /// Whether all is handed out.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.sources.is_empty()
+    }
+
+    /// Whether every weight and row handed out so far is a number.
+    pub(crate) fn finite(&self) -> bool {
+        self.finite
     }
 }
 
-/// Goes on with the copy of `part` unless it is complete.
-fn advance<Part: Capture>(part: &mut Part, copy: &mut Option<Part::Copy>, share: &mut usize) {
-    if copy.is_none() {
-        *copy = part.advance_capture(share);
+/// What a turn came to.
+enum Turn {
+    Part(Part),
+    /// The section has ended.
+    Section,
+    /// The share is used up.
+    Later,
+}
+
+/// The next piece of a part that is copied in blocks.
+fn next_block<P>(part: &mut P, blocks: &mut usize, section: impl Fn() -> String) -> Turn
+where
+    P: Capture<Copy = (Vec<u8>, Option<Vec<u8>>)>,
+{
+    match part.advance_capture(blocks) {
+        Some((content, increment)) => {
+            Turn::Part(Part::Piece(Piece { section: section(), content, increment }))
+        }
+        None if part.is_copied() => Turn::Section,
+        None => Turn::Later,
     }
+}
+
+/// Ends the capture of `state`.
+pub(crate) fn settle(state: &mut State, durable: bool) {
+    state.frequency.settle_capture(durable);
+    state.model.tables.iter_mut().for_each(|table| table.settle_capture(durable));
+    state.histories.settle_capture(durable);
+    state.corpus.settle_capture(durable);
+}
+
+/// Bytes that are kept because they changed while a copy is under way.
+pub(crate) fn kept_bytes(state: &State) -> usize {
+    let tables = state.model.tables.iter().map(Table::kept_bytes);
+    tables.sum::<usize>() + state.frequency.kept_bytes()
 }

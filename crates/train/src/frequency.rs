@@ -47,6 +47,7 @@ mod tests;
 
 use rayon::prelude::*;
 
+use crate::kernel::marks::Marks;
 use capture::FrequencyCopy;
 use first::FirstGaps;
 use lane::Lane;
@@ -213,6 +214,8 @@ pub struct Frequency {
     collided: u64,
     /// A copy of the state that is under way.
     capture: Option<FrequencyCopy>,
+    /// Slots that had changed when a capture began that is not durable yet.
+    unsettled: Marks,
 }
 
 impl Frequency {
@@ -233,6 +236,7 @@ impl Frequency {
             occurrences: 0,
             collided: 0,
             capture: None,
+            unsettled: Marks::default(),
         }
     }
 
@@ -311,6 +315,11 @@ impl Frequency {
             Rate::Fixed(alpha) => alpha,
             Rate::Auto => self.scores.best(),
         }
+    }
+
+    /// Events of the stream up to the last update.
+    pub(crate) fn events(&self) -> u64 {
+        self.table.events
     }
 
     /// Memory of the slots and the rates' samples, in bytes: exactly 16 a slot, about 40 an id in

@@ -4,5 +4,7 @@
 
 pub(crate) mod copying;
 pub mod corpus;
+mod gone;
 pub(crate) mod history;
+mod pieces;
 pub(crate) mod window;

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use crate::memory::corpus::Item;
 use crate::placement::Placement;
-use crate::saved::{Damaged, ReadSection};
+use crate::saved::{Damaged, ReadSection, whole};
 use crate::table::{Table, TableSettings};
 use encoder::Encoder;
 use feature::Feature;
@@ -139,13 +139,20 @@ impl Model {
 
     /// Takes over what a checkpoint's sections hold.
     pub(crate) fn load(&mut self, read: ReadSection<'_>) -> Result<(), Damaged> {
-        self.towers.load(&read("towers")?)?;
-        self.statistics = postcard::from_bytes(&read("statistics")?)
-            .map_err(|error| Damaged::undecodable("the statistics", error))?;
+        whole(read, "towers", |bytes| self.towers.load(bytes))?;
+        self.statistics = whole(read, "statistics", |bytes| {
+            postcard::from_bytes(bytes)
+                .map_err(|error| Damaged::undecodable("the statistics", error))
+        })?;
         for (name, table) in self.encoder.tables.iter().zip(&mut self.tables) {
-            table.load(&read(&section_of_table(name))?)?;
+            table.restore(read, &section_of_table(name))?;
         }
         Ok(())
+    }
+
+    /// Events of the stream at the last touch of any row; 0 without one.
+    pub(crate) fn newest_touch(&self) -> u64 {
+        self.tables.iter().map(Table::newest_touch).max().unwrap_or(0)
     }
 
     /// Whether every weight and every row is a number.

@@ -15,7 +15,7 @@ use crate::frequency::{Frequency, Meaning};
 use crate::kernel::matrix::{Matrix, PerTower};
 use crate::memory::window::Traffic;
 use crate::placement::Placement;
-use crate::saved::{Damaged, ReadSection};
+use crate::saved::{Damaged, ReadSection, whole};
 use distinct::Distinct;
 use millrace_events::Batch;
 use negatives::{Bank, DrawnItems};
@@ -251,7 +251,7 @@ impl Objective {
 
     /// Takes over what [`sections`](Self::sections) gave.
     pub(crate) fn load(&mut self, read: ReadSection<'_>) -> Result<(), Damaged> {
-        self.bank.load(&read("negatives")?)?;
-        self.temperature.load(&read("temperature")?)
+        whole(read, "negatives", |bytes| self.bank.load(bytes))?;
+        whole(read, "temperature", |bytes| self.temperature.load(bytes))
     }
 }

@@ -1,7 +1,53 @@
-//! A saved state, as its reader sees it: sections by name, and the one error of the trainer.
+//! A saved state, as its reader sees it: sections by name, in parts, and the one error of the
+//! trainer.
 
-/// Bytes of a part of the state, by section name.
-pub type ReadSection<'a> = &'a dyn Fn(&str) -> Result<Vec<u8>, Damaged>;
+/// A part of a section, as a checkpoint holds it.
+#[derive(Clone, Copy, Debug)]
+pub enum SavedPart<'a> {
+    /// All of the section.
+    Whole(&'a [u8]),
+    /// What has changed of it since the part before.
+    Increment(&'a [u8]),
+}
+
+/// Takes the parts of a section, one after the other.
+pub type TakePart<'a> = &'a mut dyn FnMut(SavedPart<'_>) -> Result<(), Damaged>;
+
+/// Gives the parts of a section by its name: all of it first, then each increment, oldest first.
+pub type ReadSection<'a> = &'a dyn Fn(&str, TakePart<'_>) -> Result<(), Damaged>;
+
+/// What a section that is always saved whole holds, as `load` reads it.
+pub(crate) fn whole<T>(
+    read: ReadSection<'_>,
+    name: &str,
+    load: impl FnMut(&[u8]) -> Result<T, Damaged>,
+) -> Result<T, Damaged> {
+    let refuse = |_: &mut T, _: &[u8]| {
+        Err(Damaged(format!("section {name} does not come in increments: damaged")))
+    };
+    grown(read, name, load, refuse)
+}
+
+/// What a section holds: `load` reads all of it, `apply` takes in an increment.
+pub(crate) fn grown<T>(
+    read: ReadSection<'_>,
+    name: &str,
+    mut load: impl FnMut(&[u8]) -> Result<T, Damaged>,
+    mut apply: impl FnMut(&mut T, &[u8]) -> Result<(), Damaged>,
+) -> Result<T, Damaged> {
+    let mut loaded = None;
+    read(name, &mut |part| match part {
+        SavedPart::Whole(bytes) => {
+            loaded = Some(load(bytes)?);
+            Ok(())
+        }
+        SavedPart::Increment(bytes) => match &mut loaded {
+            Some(loaded) => apply(loaded, bytes),
+            None => Err(Damaged(format!("section {name} begins with an increment: damaged"))),
+        },
+    })?;
+    loaded.ok_or_else(|| Damaged(format!("section {name} has no content: damaged")))
+}
 
 /// A saved state that is missing, damaged or of another shape; the text says what and where.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

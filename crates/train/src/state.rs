@@ -11,7 +11,7 @@ use crate::model::Model;
 use crate::objective::Objective;
 use crate::placement::Placement;
 use crate::progress::Progress;
-use crate::saved::{Damaged, ReadSection};
+use crate::saved::{Damaged, ReadSection, whole};
 use crate::settings::TrainSettings;
 use millrace_events::Batch;
 
@@ -60,12 +60,27 @@ impl State {
     ) -> Result<Self, Damaged> {
         let mut state = Self::new(settings, placement, progress);
         state.model.load(read)?;
-        state.frequency.load(&read("frequency")?)?;
-        state.histories.load(&read("histories")?)?;
-        state.corpus.load(&read("corpus")?)?;
+        state.frequency.restore(read)?;
+        state.histories.restore(read)?;
+        state.corpus.restore(read)?;
         state.objective.load(read)?;
-        state.window.load(&read("window")?, settings.model.item.len())?;
+        let features = settings.model.item.len();
+        whole(read, "window", |bytes| state.window.load(bytes, features))?;
+        state.check_clocks()?;
         Ok(state)
+    }
+
+    /// Nothing is ahead of the events that there have been: a step would take it for damage in its
+    /// own work.
+    fn check_clocks(&self) -> Result<(), Damaged> {
+        let clocks = [self.model.newest_touch(), self.frequency.events(), self.corpus.clock()];
+        match clocks.into_iter().max().filter(|&newest| newest > self.progress.events) {
+            None => Ok(()),
+            Some(newest) => Err(Damaged(format!(
+                "a section is of event {newest}, the manifest of event {}: damaged",
+                self.progress.events
+            ))),
+        }
     }
 
     /// Name and bytes of the sections that say what the next step's columns are.

@@ -19,6 +19,7 @@ mod touch;
 
 use rayon::prelude::*;
 
+use crate::kernel::marks::Marks;
 use adagrad::{Decay, descend};
 pub use capture::CAPTURE_BLOCKS_A_STEP;
 use capture::TableCopy;
@@ -122,7 +123,7 @@ impl Page {
 /// never evicted, so the slots of one step stay valid through it. Time is counted in events: `now`
 /// is how many there have been, those of the step included.
 ///
-/// Memory per row: `4 * dim + 24` bytes, and 21 to 43 more in the index.
+/// Memory per row: `4 * dim + 24` bytes, 21 to 43 more in the index, and a bit or two.
 pub struct Table {
     settings: TableSettings,
     /// Slot of every live id.
@@ -133,6 +134,10 @@ pub struct Table {
     /// Slots whose row is gone; the last is reused first.
     free: Vec<u32>,
     evictions: u64,
+    /// Slots that have changed since the last capture began.
+    changed: Marks,
+    /// Slots that had changed when a capture began that is not durable yet.
+    unsettled: Marks,
     capture: Option<TableCopy>,
     /// See [`Table::captured_finite`].
     captured_finite: bool,
@@ -155,6 +160,8 @@ impl Table {
             allocated: 0,
             free: Vec::new(),
             evictions: 0,
+            changed: Marks::default(),
+            unsettled: Marks::default(),
             capture: None,
             captured_finite: true,
         }
@@ -178,6 +185,12 @@ impl Table {
     /// Rows dropped since the table was made, by eviction or expiry; survives a restore.
     pub fn evictions(&self) -> u64 {
         self.evictions
+    }
+
+    /// Events of the stream at the last touch of any row; 0 without one.
+    pub(crate) fn newest_touch(&self) -> u64 {
+        let states = self.pages.iter().flat_map(|page| &page.states[..]).take(self.allocated);
+        states.map(|state| state.touched).filter(|&touched| touched != FREE).max().unwrap_or(0)
     }
 
     /// Whether every value is a number.
@@ -280,6 +293,7 @@ impl Table {
     /// of a step begins here.
     fn state_mut(&mut self, slot: u32) -> &mut RowState {
         let (page, row) = place(slot);
+        self.changed.insert(slot as usize);
         if let Some(capture) = &mut self.capture {
             capture.keep(slot, &self.pages, self.settings.dim);
         }

@@ -1,5 +1,6 @@
 //! The trainer as a whole, in every mode of the loss; evaluations on worlds small enough to count.
 
+use crate::capture::Extent::{Changed, Whole};
 use crate::evaluation::held_out::{HeldOut, Seen};
 use crate::evaluation::metrics::Band;
 use crate::evaluation::progressive::{Progressive, ProgressiveSettings};
@@ -7,6 +8,7 @@ use crate::frequency::Meaning;
 use crate::model::feature::{Feature, FeatureInput};
 use crate::model::towers::DenseRule;
 use crate::objective::Correction;
+use crate::saved::{Damaged, SavedPart, TakePart};
 use crate::{Placement, TrainSettings, Trainer};
 use millrace_events::{Batch, Event, Events, FeatureValue, Offsets, SplitMix, id_key};
 
@@ -72,12 +74,113 @@ fn world(seed: u64, events: usize) -> Batch {
 fn copy(trainer: &Trainer, settings: &TrainSettings) -> Trainer {
     let progress = trainer.progress().clone();
     let sections = trainer.capture().into_sections();
-    let read = |name: &str| {
-        let found = sections.iter().find(|(own, _)| own == name);
-        found.map(|(_, bytes)| bytes.clone()).ok_or_else(|| format!("no {name}").into())
+    let read = |name: &str, take: TakePart<'_>| {
+        let (_, bytes) = sections.iter().find(|(own, _)| own == name).ok_or("no such section")?;
+        take(SavedPart::Whole(bytes))
     };
     let placement = Placement::Cpu;
     Trainer::restore(settings, &placement, progress, &read).expect("just captured")
+}
+
+type Sections = Vec<(String, Vec<u8>)>;
+
+/// All that a capture hands out, four parts a turn, with `between` called after each: contents, and
+/// increments, by section.
+fn handed_out(
+    trainer: &mut Trainer,
+    mut between: impl FnMut(&mut Trainer, u64),
+) -> (Sections, Sections) {
+    let (mut contents, mut increments) = (Sections::new(), Sections::new());
+    let add = |sections: &mut Sections, name: &str, bytes: &[u8]| match sections.last_mut() {
+        Some((last, all)) if last == name => all.extend(bytes),
+        _ => sections.push((name.to_owned(), bytes.to_vec())),
+    };
+    for turn in 0.. {
+        for part in trainer.advance_capture(4) {
+            let taken: Result<(), ()> = part.pieces(&mut |piece| {
+                add(&mut contents, &piece.section, &piece.content);
+                if let Some(increment) = piece.increment {
+                    add(&mut increments, &piece.section, &increment);
+                }
+                Ok(())
+            });
+            taken.expect("nothing to fail");
+        }
+        if !trainer.is_capturing() {
+            break;
+        }
+        between(trainer, turn);
+    }
+    (contents, increments)
+}
+
+/// A state is the last whole capture and the increments since, in every section, to the bit;
+/// whatever becomes of a capture in between, and though the state changes while it is copied.
+#[test]
+fn increments_add_up_to_the_state() {
+    for mode in MODES {
+        let mut settings = settings(mode);
+        // Rows, items and histories go, and some come back.
+        settings.items_max = 28;
+        settings.queries_max = 38;
+        let mut trainer = trainer(&settings);
+        let mut seed = 0;
+        let mut step = |trainer: &mut Trainer| {
+            seed += 1;
+            trainer.step(&world(seed, 1 + seed as usize % 40)).expect("there are events");
+        };
+        let mut chain: Vec<Sections> = Vec::new();
+        for (turn, extent) in
+            [Whole, Changed, Changed, Changed, Whole, Changed, Changed].into_iter().enumerate()
+        {
+            (0..5).for_each(|_| step(&mut trainer));
+            let (want, progress) = (trainer.capture().into_sections(), trainer.progress().clone());
+            trainer.begin_capture(extent);
+            let (contents, increments) = handed_out(&mut trainer, |trainer, _| step(trainer));
+            assert!(contents == want, "{mode:?}, turn {turn}");
+            // A capture that is not written must lose nothing.
+            let durable = turn != 2;
+            trainer.settle_capture(durable);
+            if !durable {
+                continue;
+            }
+            if extent == Whole {
+                chain.clear();
+                assert!(increments.is_empty());
+            }
+            let written = contents.into_iter().map(|(name, content)| {
+                let increment = increments.iter().find(|(own, _)| *own == name);
+                match increment {
+                    Some((_, bytes)) => (format!("+{name}"), bytes.clone()),
+                    None => (name, content),
+                }
+            });
+            chain.push(written.collect());
+            let read = |name: &str, take: TakePart<'_>| read_chain(&chain, name, take);
+            let restored = Trainer::restore(&settings, &Placement::Cpu, progress, &read);
+            let restored = restored.expect("just captured");
+            for ((name, got), (_, want)) in restored.capture().into_sections().iter().zip(&want) {
+                assert!(got == want, "{mode:?}, turn {turn}: {name}");
+            }
+        }
+        assert!(chain[2].iter().any(|(name, _)| name == "+histories"), "an increment of each");
+        assert!(chain[2].iter().any(|(name, _)| name == "+corpus"), "an increment of each");
+        assert!(chain[2].iter().any(|(name, _)| name == "+table.item"), "an increment of each");
+        assert!(chain[2].iter().any(|(name, _)| name == "+frequency"), "an increment of each");
+    }
+}
+
+/// Section `name` of a chain of captures; a `+` marks an increment.
+fn read_chain(chain: &[Sections], name: &str, take: TakePart<'_>) -> Result<(), Damaged> {
+    let find = |sections: &'_ Sections, name: &str| {
+        sections.iter().find(|(own, _)| own == name).map(|(_, bytes)| bytes.clone())
+    };
+    let whole = chain.iter().rposition(|link| find(link, name).is_some()).ok_or("no section")?;
+    take(SavedPart::Whole(&find(&chain[whole], name).expect("just found")))?;
+    for link in &chain[whole + 1..] {
+        take(SavedPart::Increment(&find(link, &format!("+{name}")).ok_or("no increment")?))?;
+    }
+    Ok(())
 }
 
 /// Mean reciprocal rank on 400 events that nobody trains on.
@@ -139,18 +242,14 @@ fn a_capture_over_steps_is_the_state_as_it_was() {
         };
         (0..10).for_each(|seed| step(&mut trainer, seed));
         let want = trainer.capture();
-        trainer.begin_capture();
+        assert_eq!(want.progress.step, 10);
+        trainer.begin_capture(Whole);
         assert!(trainer.is_capturing());
         // Everything changes before the first share is copied.
         (10..13).for_each(|seed| step(&mut trainer, seed));
-        let got = (13..80).find_map(|seed| {
-            step(&mut trainer, seed);
-            trainer.advance_capture()
-        });
-        let got = got.expect("it is copied in 67 steps");
-        assert!(!trainer.is_capturing());
-        assert_eq!((got.progress.step, want.progress.step), (10, 10));
-        let (got, want) = (got.into_sections(), want.into_sections());
+        let (got, increments) = handed_out(&mut trainer, |trainer, turn| step(trainer, 13 + turn));
+        assert!(increments.is_empty() && trainer.captured_finite());
+        let want = want.into_sections();
         assert_eq!(got.len(), want.len());
         for ((name, got), (wanted, want)) in got.iter().zip(&want) {
             assert!(name == wanted && got == want, "{mode:?}: {name}, {wanted}");
@@ -389,12 +488,11 @@ fn histories_begin_anew_with_each_pass() {
     let mut trainer = trainer(&settings(&[]));
     let first = batch(&[(0, 7, "a"), (1, 7, "b"), (2, 7, "c")]);
     trainer.step(&first);
-    trainer.begin_capture();
+    trainer.begin_capture(Whole);
     trainer.step(&Batch { pass: 2, ..first.part(&[0]) });
     assert_eq!(trainer.state().histories.of(7), [id_key(b"a")]);
     // A snapshot that was begun before the pass still has what was there then.
-    let captured = (0..9).find_map(|_| trainer.advance_capture()).expect("it is small");
-    let sections = captured.into_sections();
+    let (sections, _) = handed_out(&mut trainer, |_, _| ());
     let (_, bytes) = sections.iter().find(|(name, _)| name == "histories").expect("a section");
     let mut histories = crate::memory::history::Histories::new(10, 3);
     histories.load(bytes).expect("just captured");

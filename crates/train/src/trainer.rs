@@ -7,7 +7,8 @@
 
 mod report;
 
-use crate::captured::{Captured, Capturing};
+use crate::capture::Extent;
+use crate::captured::{Captured, CapturedPart, Capturing, Change, kept_bytes, settle};
 use crate::memory::window::Traffic;
 use crate::model::Model;
 use crate::model::encoder::{Encoded, Lookup};
@@ -321,32 +322,53 @@ impl Trainer {
     }
 
     /// Begins to copy the state as it is now; [`advance_capture`](Self::advance_capture) after each
-    /// of the following steps goes on with it.
+    /// of the following steps goes on with it. With [`Extent::Changed`] what is handed out to be
+    /// written builds upon the last capture that was durable, or upon the checkpoint that the state
+    /// comes from.
     ///
     /// # Panics
-    /// If a copy is under way.
-    pub fn begin_capture(&mut self) {
-        self.capture = Some(Capturing::begin(&mut self.state));
+    /// If a capture is not settled.
+    pub fn begin_capture(&mut self, extent: Extent) {
+        assert!(self.capture.is_none(), "one capture at a time");
+        self.capture = Some(Capturing::begin(&mut self.state, extent));
     }
 
-    /// Copies a step's share; the state as of the beginning once it is complete.
-    pub fn advance_capture(&mut self) -> Option<Captured> {
-        if !self.capture.as_mut()?.advance(&mut self.state) {
-            return None;
-        }
-        self.capture.take()?.finish(&self.state.model.encoder.tables)
-    }
-
-    /// Gives up a copy that is under way.
-    pub fn cancel_capture(&mut self) {
-        if let Some(capture) = self.capture.take() {
-            capture.cancel(&mut self.state);
+    /// Copies a step's share, and hands out at most `room` parts of it.
+    pub fn advance_capture(&mut self, room: usize) -> Vec<CapturedPart> {
+        match &mut self.capture {
+            Some(capture) => capture.advance(&mut self.state, room),
+            None => Vec::new(),
         }
     }
 
-    /// Whether a copy is under way.
+    /// Whether there is more of a copy to hand out.
     pub fn is_capturing(&self) -> bool {
-        self.capture.is_some()
+        self.capture.as_ref().is_some_and(|capture| !capture.is_complete())
+    }
+
+    /// Whether every weight and every row is a number, as far as they were handed out. What is not
+    /// must never replace what is.
+    pub fn captured_finite(&self) -> bool {
+        self.capture.as_ref().is_none_or(Capturing::finite)
+    }
+
+    /// Ends a capture, complete or not. `durable`: all of it was written, and the next one may
+    /// build upon it; otherwise what had changed still counts as changed.
+    pub fn settle_capture(&mut self, durable: bool) {
+        if self.capture.take().is_some() {
+            settle(&mut self.state, durable);
+        }
+    }
+
+    /// How much has changed since the last durable capture.
+    pub fn change(&self) -> Change {
+        Change::of(&self.state)
+    }
+
+    /// Bytes of memory that a capture under way has cost so far: rows that changed before their
+    /// turn.
+    pub fn kept_bytes(&self) -> usize {
+        kept_bytes(&self.state)
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use millrace::config::Config;
 use millrace_train::placement::Placement;
 use millrace_train::progress::Progress;
+use millrace_train::saved::{SavedPart, TakePart};
 use millrace_train::trainer::Trainer;
 
 /// What a checkpoint would hold, and what it takes to go on from it.
@@ -38,11 +39,9 @@ impl State {
 
     /// A trainer that goes on from here.
     pub(super) fn restore(&self) -> anyhow::Result<Trainer> {
-        let read = |name: &str| {
-            self.sections
-                .get(name)
-                .cloned()
-                .ok_or_else(|| format!("there is no section {name}").into())
+        let read = |name: &str, take: TakePart<'_>| match self.sections.get(name) {
+            Some(bytes) => take(SavedPart::Whole(bytes)),
+            None => Err(format!("there is no section {name}").into()),
         };
         let (settings, progress) = (self.config.train(), self.progress.clone());
         Ok(Trainer::restore(&settings, &self.placement, progress, &read)?)

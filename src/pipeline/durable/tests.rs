@@ -1,9 +1,13 @@
+use std::time::Duration;
+
 use anyhow::bail;
+use crossbeam_channel::unbounded;
 
 use super::super::line::StopOnPanic;
 use super::super::tests::site_of;
 use super::*;
-use millrace_train::{Progress, Trainer};
+use millrace_train::Trainer;
+use millrace_train::capture::Extent;
 
 /// Longer than anything takes on a busy machine; only a failing test waits for it.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -18,7 +22,22 @@ fn site(directory: &tempfile::TempDir) -> Site {
     site_of(config)
 }
 
-struct Outcome {
+/// The state of `trainer`, all of its parts ready.
+fn snapshot(site: &Site, number: u64, trainer: &mut Trainer) -> Snapshot {
+    let (sender, parts) = unbounded();
+    let progress = trainer.progress().clone();
+    trainer.begin_capture(Extent::Whole);
+    while trainer.is_capturing() {
+        for part in trainer.advance_capture(usize::MAX) {
+            sender.send(Message::Part(part)).expect("the receiver is there");
+        }
+    }
+    trainer.settle_capture(false);
+    sender.send(Message::Complete).expect("the receiver is there");
+    Snapshot { number, facts: facts(&site.config, &lineage(), progress), chain: None, parts }
+}
+
+struct Ended {
     last_step: u64,
     /// `None`: the publisher panicked.
     published: Option<anyhow::Result<Option<Published>>>,
@@ -33,7 +52,7 @@ fn line(
     send: impl FnMut(&Checkpoint, &dyn Fn() -> bool) -> anyhow::Result<Option<Published>>
     + Send
     + 'static,
-) -> Outcome {
+) -> Ended {
     let (done, outcome) = crossbeam_channel::bounded(1);
     std::thread::spawn(move || {
         let directory = tempfile::tempdir().expect("a directory");
@@ -41,6 +60,7 @@ fn line(
         let store = Store::open(directory.path(), 1).expect("the directory is ours");
         let settings = site.config.train();
         let (snapshot_sender, snapshots) = crossbeam_channel::bounded(1);
+        let (outcome_sender, outcomes) = crossbeam_channel::bounded(1);
         let (sender, checkpoints) = crossbeam_channel::bounded(1);
         let durable = Mutex::new(None);
         let outcome = std::thread::scope(|scope| {
@@ -50,16 +70,20 @@ fn line(
             });
             let writer = scope.spawn(|| {
                 let outlet = Some(Outlet { sender, publication });
-                write_checkpoints(&site, &store, &lineage(), snapshots, outlet, &durable)
+                let ends = (snapshots, outcome_sender);
+                write_checkpoints(&site, &store, ends, outlet, &durable)
             });
             for step in 1..=CHECKPOINTS {
                 let progress = Progress { step, ..Progress::begin(Offsets::new("demo")) };
-                let trainer = Trainer::with_progress(&settings, &site.placement, progress);
-                snapshot_sender.send(trainer.capture()).expect("the writer lives");
+                let mut trainer = Trainer::with_progress(&settings, &site.placement, progress);
+                let snapshot = snapshot(&site, step, &mut trainer);
+                snapshot_sender.send(snapshot).expect("the writer lives");
+                let outcome = outcomes.recv().expect("the writer lives");
+                assert!(outcome.number == step && outcome.chain.is_some());
             }
             drop(snapshot_sender);
             let last = writer.join().expect("no panic").expect("the disk has room");
-            Outcome {
+            Ended {
                 last_step: last.map_or(0, |last| last.manifest.step),
                 published: publisher.join().ok(),
                 stopped: site.stop.load(Ordering::Relaxed),
@@ -129,8 +153,9 @@ fn no_file_of_a_checkpoint_holds_a_password() {
     let site = site(&directory);
     let trainer = Trainer::new(&site.config.train(), &site.placement, Offsets::new("demo"));
     let store = Store::open(directory.path(), 1).expect("the directory is ours");
-    let snapshot = snapshot(&site.config, &lineage(), trainer.capture());
-    let checkpoint = store.write(&snapshot).expect("the disk has room");
+    let facts = facts(&site.config, &lineage(), trainer.progress().clone());
+    let written = store.write(facts, trainer.capture().into_sections(), 1);
+    let checkpoint = written.expect("the disk has room");
     let mut files = 0;
     for entry in std::fs::read_dir(&checkpoint.path).expect("it was just written") {
         let path = entry.expect("readable").path();
@@ -144,16 +169,56 @@ fn no_file_of_a_checkpoint_holds_a_password() {
     assert_eq!(saved, site.config.without_credentials());
 }
 
+/// A snapshot of the demo's model at step `number`.
+fn at_step(site: &Site, number: u64) -> Snapshot {
+    let progress = Progress { step: number, ..Progress::begin(Offsets::new("demo")) };
+    let settings = site.config.train();
+    let mut trainer = Trainer::with_progress(&settings, &site.placement, progress);
+    snapshot(site, number, &mut trainer)
+}
+
 #[test]
-fn a_checkpoint_that_cannot_be_written_is_counted() {
+fn a_checkpoint_that_cannot_be_written_is_counted_and_the_next_try_may_do() {
     let directory = tempfile::tempdir().expect("a directory");
     let site = site(&directory);
     let store = Store::open(directory.path(), 1).expect("the directory is ours");
-    let trainer = Trainer::new(&site.config.train(), &site.placement, Offsets::new("demo"));
-    let mut snapshot = snapshot(&site.config, &lineage(), trainer.capture());
-    // A name that the store refuses, so that every try fails at once.
-    snapshot.sections[0].name = "../x".into();
-    let error = write_with_retries(&site, &store, &snapshot).expect_err("refused");
-    assert!(error.to_string().contains("no checkpoint can be written"), "{error:#}");
-    assert_eq!(site.metrics.checkpoint_failures_total.get(), u64::from(WRITE_TRIES));
+    let in_the_way = |step: u64| directory.path().join(format!(".tmp-{step:012}"));
+    let (snapshot_sender, snapshots) = unbounded();
+    let (outcome_sender, outcomes) = unbounded();
+    // Three failures, a success, and then one failure too many.
+    for step in 1..=8 {
+        if step != 4 {
+            std::fs::write(in_the_way(step), b"").expect("the directory is ours");
+        }
+        snapshot_sender.send(at_step(&site, step)).expect("the receiver is there");
+    }
+    drop(snapshot_sender);
+    let durable = Mutex::new(None);
+    let ended = write_checkpoints(&site, &store, (snapshots, outcome_sender), None, &durable);
+    let error = format!("{:#}", ended.expect_err("refused"));
+    assert!(error.contains("no checkpoint can be written") && error.contains("space"), "{error}");
+    let told: Vec<bool> = outcomes.iter().map(|outcome| outcome.chain.is_some()).collect();
+    assert_eq!(told, [false, false, false, true, false, false, false]);
+    assert_eq!(site.metrics.checkpoint_failures_total.get(), 7);
+    assert!(site.stop.load(Ordering::Relaxed));
+    let (newest, rejected) = crate::checkpoint::latest(directory.path()).expect("readable");
+    let newest = newest.expect("the fourth is untouched");
+    assert_eq!((newest.manifest.step, rejected.len()), (4, 0));
+}
+
+#[test]
+fn a_snapshot_that_is_given_up_leaves_nothing() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let site = site(&directory);
+    let store = Store::open(directory.path(), 1).expect("the directory is ours");
+    let whole = at_step(&site, 3);
+    let (sender, parts) = unbounded();
+    for message in whole.parts.iter().take(4) {
+        sender.send(message).expect("the receiver is there");
+    }
+    drop(sender);
+    let given_up = Snapshot { parts, ..whole };
+    assert!(write(&store, given_up).expect("the disk has room").is_none());
+    let names: Vec<_> = std::fs::read_dir(directory.path()).expect("readable").collect();
+    assert_eq!(names.len(), 1, "the lock alone: {names:?}");
 }

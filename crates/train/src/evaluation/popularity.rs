@@ -7,7 +7,7 @@
 
 use crate::frequency::{Frequency, Meaning};
 use crate::objective::temperature::Temperature;
-use crate::saved::{Damaged, ReadSection};
+use crate::saved::{Damaged, ReadSection, whole};
 use crate::settings::TrainSettings;
 use crate::state::State;
 
@@ -31,9 +31,9 @@ impl Popularity {
         read: ReadSection<'_>,
     ) -> Result<Self, Damaged> {
         let mut temperature = Temperature::new(&settings.objective);
-        temperature.load(&read("temperature")?)?;
+        whole(read, "temperature", |bytes| temperature.load(bytes))?;
         let mut frequency = Frequency::new(settings.frequency.clone());
-        frequency.load(&read("frequency")?)?;
+        frequency.restore(read)?;
         Ok(Self { frequency, temperature: temperature.value(), weight })
     }
 

@@ -1,78 +1,117 @@
 //! The estimator's state at one step, copied over many: see [`crate::table`], whose
 //! tables do the same.
 //!
-//! Owns the copy while it grows. What slots held before a later step changed them is kept by the
-//! lanes that change them: a log, of which the oldest entry of a slot counts.
+//! Owns the copy while it is handed out, and which slots have changed since the last durable copy.
+//! What slots held before a later step changed them is kept by the lanes that change them: a log,
+//! of which the oldest entry of a slot counts.
 
+use super::slots::BLOCK_SLOTS;
 use super::{Frequency, Slot, Slots};
-use crate::capture::Capture;
-use crate::frequency::codec::{slot_bytes, write_slots};
-
-/// Slots to a block, 1 MiB, which is what a block of a table's rows has at 64 dimensions. A step of
-/// 8,192 ids under two hashes changes a quarter as many, so that the lanes keep less than that of a
-/// large table.
-const BLOCK_SLOTS: usize = 1 << 16;
+use crate::capture::{Capture, Extent};
+use crate::frequency::codec::{self, changed_slots, slot_bytes, write_slots};
 
 /// A copy of an estimator that is under way.
 pub(super) struct FrequencyCopy {
-    /// The section so far: header, slots below `copied` (an exact estimator's whole section).
-    bytes: Vec<u8>,
-    /// Where the slots begin in it.
-    slots: usize,
+    extent: Extent,
+    /// The headers, until they are handed out; of an exact estimator the whole section.
+    headers: Option<(Vec<u8>, Option<Vec<u8>>)>,
     copied: usize,
-    /// What follows the slots.
-    rest: Vec<u8>,
+    /// Slots in all.
+    slots: usize,
+    /// What the slots of each block held that have changed since, oldest first.
+    kept: Vec<Vec<(usize, Slot)>>,
+    /// What follows the slots, until it is handed out.
+    rest: Option<Vec<u8>>,
 }
 
-/// The share is in blocks of slots, the copy is the estimator's section. An exact estimator is
-/// copied at once.
+/// The share is in blocks of slots; what is handed out are the next bytes of the estimator's
+/// section. An exact estimator is copied at once, and always whole.
 impl Capture for Frequency {
-    type Copy = Vec<u8>;
+    type Copy = (Vec<u8>, Option<Vec<u8>>);
 
-    fn begin_capture(&mut self) {
+    fn begin_capture(&mut self, extent: Extent) {
         assert!(self.capture.is_none(), "one capture at a time");
-        let (mut bytes, mut rest) = (Vec::new(), Vec::new());
+        for lane in &mut self.lanes {
+            let (first, changed) = lane.take_changed();
+            self.unsettled.add(&changed, first);
+        }
+        let mut copy = FrequencyCopy {
+            extent,
+            headers: None,
+            copied: 0,
+            slots: 0,
+            kept: Vec::new(),
+            rest: None,
+        };
         match &self.table.slots {
             Slots::Hashed(cells) => {
-                self.write_header(&mut bytes);
+                let (mut header, mut rest) = (Vec::new(), Vec::new());
+                self.write_header(codec::MAGIC, &mut header);
+                let increment = (extent == Extent::Changed).then(|| {
+                    let mut header = Vec::new();
+                    self.write_header(codec::INCREMENT, &mut header);
+                    header
+                });
                 self.write_rest(&mut rest);
-                bytes.reserve(cells.len() * Slot::BYTES + rest.len());
+                copy.headers = Some((header, increment));
+                copy.slots = cells.len();
+                copy.kept = vec![Vec::new(); cells.len().div_ceil(BLOCK_SLOTS)];
+                copy.rest = Some(rest);
                 self.keep_from(0);
             }
-            Slots::Exact(_) => bytes = self.save(),
+            Slots::Exact(_) => copy.headers = Some((self.save(), None)),
         }
-        self.capture = Some(FrequencyCopy { slots: bytes.len(), bytes, copied: 0, rest });
+        self.capture = Some(copy);
     }
 
-    fn advance_capture(&mut self, share: &mut usize) -> Option<Vec<u8>> {
+    fn advance_capture(&mut self, share: &mut usize) -> Option<Self::Copy> {
         let copy = self.capture.as_mut()?;
-        if let Slots::Hashed(cells) = &self.table.slots {
-            while *share > 0 && copy.copied < cells.len() {
-                let end = (copy.copied + BLOCK_SLOTS).min(cells.len());
-                write_slots(&cells[copy.copied..end], &mut copy.bytes);
-                copy.copied = end;
-                *share -= 1;
-            }
-            if copy.copied < cells.len() {
-                let copied = copy.copied;
-                self.keep_from(copied);
-                return None;
-            }
-        }
-        let FrequencyCopy { mut bytes, slots, rest, .. } = self.capture.take()?;
         for lane in &mut self.lanes {
-            for (place, slot) in lane.stop_keeping().into_iter().rev() {
-                bytes[slots + place * Slot::BYTES..][..Slot::BYTES]
-                    .copy_from_slice(&slot_bytes(slot));
+            for (place, slot) in lane.take_kept() {
+                copy.kept[place / BLOCK_SLOTS].push((place, slot));
             }
         }
-        bytes.extend(rest);
-        Some(bytes)
+        if let Some(headers) = copy.headers.take() {
+            return Some(headers);
+        }
+        if copy.copied == copy.slots {
+            let rest = copy.rest.take()?;
+            let increment = (copy.extent == Extent::Changed).then(|| rest.clone());
+            return Some((rest, increment));
+        }
+        if *share == 0 {
+            return None;
+        }
+        *share -= 1;
+        let Slots::Hashed(cells) = &self.table.slots else { return None };
+        let (first, end) = (copy.copied, (copy.copied + BLOCK_SLOTS).min(copy.slots));
+        let mut content = Vec::new();
+        write_slots(&cells[first..end], &mut content);
+        // The oldest entry of a slot is written last.
+        for (place, slot) in std::mem::take(&mut copy.kept[first / BLOCK_SLOTS]).into_iter().rev() {
+            content[(place - first) * Slot::BYTES..][..Slot::BYTES]
+                .copy_from_slice(&slot_bytes(slot));
+        }
+        let increment = (copy.extent == Extent::Changed)
+            .then(|| changed_slots(&content, first, self.unsettled.within(first..end)));
+        copy.copied = end;
+        self.keep_from(end);
+        Some((content, increment))
     }
 
-    fn cancel_capture(&mut self) {
+    fn is_copied(&self) -> bool {
+        let copied = |copy: &FrequencyCopy| {
+            copy.headers.is_none() && copy.copied == copy.slots && copy.rest.is_none()
+        };
+        self.capture.as_ref().is_none_or(copied)
+    }
+
+    fn settle_capture(&mut self, durable: bool) {
         self.capture = None;
-        self.lanes.iter_mut().for_each(|lane| drop(lane.stop_keeping()));
+        self.lanes.iter_mut().for_each(|lane| lane.stop_keeping());
+        if durable {
+            self.unsettled.take();
+        }
     }
 }
 
@@ -80,5 +119,20 @@ impl Frequency {
     /// Slots from this place on are not copied yet.
     fn keep_from(&mut self, place: usize) {
         self.lanes.iter_mut().for_each(|lane| lane.keep_from = Some(place));
+    }
+
+    /// Bytes of the slots that have changed since the last durable capture (or of a few more), and
+    /// of all slots.
+    pub(crate) fn changed_bytes(&self) -> (usize, usize) {
+        let Slots::Hashed(cells) = &self.table.slots else { return (0, 0) };
+        let lanes = self.lanes.iter().map(super::lane::Lane::changed_slots);
+        let changed = self.unsettled.len() + lanes.sum::<usize>();
+        (changed * (Slot::BYTES + codec::PLACE_BYTES), cells.len() * Slot::BYTES)
+    }
+
+    /// Bytes of slots that are kept because they changed while a copy is under way.
+    pub(crate) fn kept_bytes(&self) -> usize {
+        let copy = self.capture.iter().flat_map(|copy| &copy.kept).map(Vec::len);
+        copy.sum::<usize>() * size_of::<(usize, Slot)>()
     }
 }

@@ -1,19 +1,24 @@
 //! The estimator's bytes in a checkpoint.
 //!
 //! Owns the format, version 3: header, slots (or ids and slots), the first gaps, the rates' scores
-//! and samples. Version 2 counted steps where this counts events.
+//! and samples. Version 2 counted steps where this counts events. An increment has, for each block
+//! of slots, the number of those that changed, then place and content of each.
 
 use std::sync::RwLock;
 
 use super::first::FirstGaps;
 use super::rate::{Followed, Ladder, Scores};
-use super::slots::{Cell, Key, shard_of};
-use super::{Frequency, FrequencySettings, Mode, Rate, Slot, Slots, Table};
+use super::slots::{BLOCK_SLOTS, Cell, Key, SHARDS_MAX, shard_of};
+use super::{Frequency, FrequencySettings, Mode, Rate, Slot, Slots};
 use crate::kernel::bytes::take;
 use crate::kernel::id_map::IdMap;
-use crate::saved::Damaged;
+use crate::saved::{Damaged, ReadSection, grown};
 
-const MAGIC: [u8; 4] = *b"MRFQ";
+pub(super) const MAGIC: [u8; 4] = *b"MRFQ";
+/// Begins an increment.
+pub(super) const INCREMENT: [u8; 4] = *b"MRFI";
+/// A slot's place within its block, in an increment.
+pub(super) const PLACE_BYTES: usize = 2;
 const VERSION: u32 = 3;
 
 impl FrequencySettings {
@@ -37,7 +42,7 @@ impl Frequency {
     /// [`Rate::Auto`] its sample.
     pub fn save(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        self.write_header(&mut out);
+        self.write_header(MAGIC, &mut out);
         match &self.table.slots {
             Slots::Hashed(cells) => write_slots(cells, &mut out),
             Slots::Exact(maps) => write_maps(maps, &mut out),
@@ -57,9 +62,17 @@ impl Frequency {
         Ok(())
     }
 
-    pub(super) fn write_header(&self, out: &mut Vec<u8>) {
+    /// Takes over what the section `frequency` holds, increments included.
+    pub(crate) fn restore(&mut self, read: ReadSection<'_>) -> Result<(), Damaged> {
+        let settings = &self.table.settings;
+        let whole = |bytes: &[u8]| Self::read(settings.clone(), bytes);
+        *self = grown(read, "frequency", whole, Self::add_increment)?;
+        Ok(())
+    }
+
+    pub(super) fn write_header(&self, magic: [u8; 4], out: &mut Vec<u8>) {
         let s = &self.table.settings;
-        out.extend(MAGIC);
+        out.extend(magic);
         out.extend(VERSION.to_le_bytes());
         out.extend([u8::from(s.mode == Mode::Paper), u8::from(s.exact)]);
         out.extend(s.initial_gap.to_le_bytes());
@@ -92,8 +105,41 @@ impl Frequency {
     fn read(settings: FrequencySettings, mut bytes: &[u8]) -> Result<Self, Damaged> {
         let bytes = &mut bytes;
         let mut frequency = Self::new(settings);
-        let settings = &frequency.table.settings;
-        let (stored, [events, occurrences, collided], span) = read_header(bytes, settings)?;
+        frequency.read_header(MAGIC, bytes)?;
+        match &frequency.table.slots {
+            Slots::Hashed(cells) => {
+                for cell in cells {
+                    cell.set(read_slot(bytes)?);
+                }
+            }
+            Slots::Exact(maps) => read_maps(&frequency.table.settings, maps, bytes)?,
+        }
+        frequency.read_rest(bytes)?;
+        Ok(frequency)
+    }
+
+    /// Takes in an increment.
+    fn add_increment(&mut self, mut bytes: &[u8]) -> Result<(), Damaged> {
+        let bytes = &mut bytes;
+        self.read_header(INCREMENT, bytes)?;
+        let Slots::Hashed(cells) = &self.table.slots else {
+            return Err("an exact frequency state has no increments: damaged".into());
+        };
+        for cells in cells.chunks(BLOCK_SLOTS) {
+            for _ in 0..u32::from_le_bytes(take(bytes)?) {
+                let place = usize::from(u16::from_le_bytes(take(bytes)?));
+                let slot = read_slot(bytes)?;
+                let cell = cells.get(place).ok_or("a slot beyond its block: damaged")?;
+                cell.set(slot);
+            }
+        }
+        self.read_rest(bytes)
+    }
+
+    /// Reads a header, which must be of the same settings.
+    fn read_header(&mut self, magic: [u8; 4], bytes: &mut &[u8]) -> Result<(), Damaged> {
+        let settings = &self.table.settings;
+        let (stored, numbers, span) = read_header(magic, bytes, settings)?;
         for ((name, stored), (_, wanted)) in stored.fields().into_iter().zip(settings.fields()) {
             if stored != wanted {
                 return Err(Damaged(format!(
@@ -101,33 +147,49 @@ impl Frequency {
                 )));
             }
         }
-        let slots = Slots::new(settings);
-        match &slots {
-            Slots::Hashed(cells) => {
-                for cell in cells {
-                    cell.set(read_slot(bytes)?);
-                }
-            }
-            Slots::Exact(maps) => read_maps(settings, maps, bytes)?,
-        }
-        let first_gaps = FirstGaps::load(take(bytes)?);
-        if let Some((scores, mut ladders)) = read_ladders(bytes)?
-            && settings.alpha == Rate::Auto
-            && ladders.len() == frequency.lanes.len()
-        {
-            frequency.scores = scores;
-            frequency.lanes.iter_mut().rev().for_each(|lane| lane.ladder = ladders.pop());
-        }
-        if !bytes.is_empty() {
-            return Err(Damaged(format!(
-                "frequency state has {} bytes too many: damaged",
-                bytes.len()
-            )));
-        }
-        let (settings, first_gap) = (settings.clone(), first_gaps.gap());
-        frequency.table = Table { settings, slots, events, span, first_gap };
-        Ok(Self { occurrences, collided, first_gaps, ..frequency })
+        [self.table.events, self.occurrences, self.collided] = numbers;
+        self.table.span = span;
+        Ok(())
     }
+
+    /// Reads what follows the slots, up to the end.
+    fn read_rest(&mut self, bytes: &mut &[u8]) -> Result<(), Damaged> {
+        self.first_gaps = FirstGaps::load(take(bytes)?);
+        self.table.first_gap = self.first_gaps.gap();
+        if self.first_gaps.tick() > self.table.tick(self.table.events) {
+            return Err("frequency state is ahead of its own clock: damaged".into());
+        }
+        if let Some((scores, mut ladders)) = read_ladders(bytes)?
+            && self.table.settings.alpha == Rate::Auto
+            && ladders.len() == self.lanes.len()
+        {
+            self.scores = scores;
+            self.lanes.iter_mut().rev().for_each(|lane| lane.ladder = ladders.pop());
+        }
+        match bytes.len() {
+            0 => Ok(()),
+            more => Err(Damaged(format!("frequency state has {more} bytes too many: damaged"))),
+        }
+    }
+}
+
+/// An increment's block: the slots at `places`, which lie in the block that begins at place `first`
+/// and has this `content`.
+pub(super) fn changed_slots(
+    content: &[u8],
+    first: usize,
+    places: impl Iterator<Item = usize>,
+) -> Vec<u8> {
+    let mut out = vec![0; 4];
+    let mut count = 0u32;
+    for place in places {
+        let place = place - first;
+        out.extend(u16::try_from(place).expect("a block has 2^16 slots").to_le_bytes());
+        out.extend(&content[Slot::BYTES * place..][..Slot::BYTES]);
+        count += 1;
+    }
+    out[..4].copy_from_slice(&count.to_le_bytes());
+    out
 }
 
 pub(super) fn write_slots(cells: &[Cell], out: &mut Vec<u8>) {
@@ -182,10 +244,12 @@ fn read_maps(
 
 /// Scores and samples, if there are any.
 fn read_ladders(bytes: &mut &[u8]) -> Result<Option<(Scores, Vec<Ladder>)>, Damaged> {
-    let shards = number(bytes)? as usize;
+    let shards = number(bytes)?;
     if shards == 0 {
         return Ok(None);
     }
+    let shards = usize::try_from(shards).ok().filter(|&shards| shards <= SHARDS_MAX);
+    let shards = shards.ok_or("frequency state has too many samples: damaged")?;
     let mut scores = Scores::default();
     for value in scores.nats.iter_mut().chain([&mut scores.copies]) {
         *value = f64::from_bits(number(bytes)?);
@@ -212,11 +276,12 @@ fn read_followed(bytes: &mut &[u8]) -> Result<Followed, Damaged> {
 /// The settings the bytes were written with, as far as they say; then events, occurrences,
 /// collided; then the span of the last update.
 fn read_header(
+    magic: [u8; 4],
     bytes: &mut &[u8],
     settings: &FrequencySettings,
 ) -> Result<(FrequencySettings, [u64; 3], f32), Damaged> {
-    let (magic, version) = (take::<4>(bytes)?, u32::from_le_bytes(take(bytes)?));
-    if magic != MAGIC || version != VERSION {
+    let (found, version) = (take::<4>(bytes)?, u32::from_le_bytes(take(bytes)?));
+    if found != magic || version != VERSION {
         return Err(Damaged(format!("not a frequency state of format {VERSION}")));
     }
     let [paper, exact] = take(bytes)?;

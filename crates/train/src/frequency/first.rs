@@ -119,6 +119,11 @@ impl FirstGaps {
         }
     }
 
+    /// The tick of the last update.
+    pub(super) fn tick(&self) -> u64 {
+        self.tick
+    }
+
     /// Appends it to `out`.
     pub(super) fn save(&self, out: &mut Vec<u8>) {
         out.extend(self.second.to_le_bytes());

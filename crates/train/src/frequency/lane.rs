@@ -8,6 +8,7 @@ use super::rate::{LADDER, Ladder, Scores};
 use super::slot::{Rule, Slot};
 use super::slots::{Cell, Key, Shard};
 use crate::kernel::id_map::IdMap;
+use crate::kernel::marks::Marks;
 
 /// Slots moved up into the first-level cache ahead of their update; many more would push each other
 /// out of it.
@@ -38,6 +39,10 @@ pub(super) struct Lane {
     pub(super) keep_from: Option<usize>,
     /// What such slots held before they changed, oldest first; a slot may stand here twice.
     kept: Vec<(usize, Slot)>,
+    /// Slots that have changed since the last capture began, less `changed_from`.
+    changed: Marks,
+    /// The place that the marks count from, a multiple of 64.
+    changed_from: usize,
 }
 
 impl Lane {
@@ -45,10 +50,25 @@ impl Lane {
         Self { ladder, ..Self::default() }
     }
 
-    /// Ends the keeping, and gives what was kept.
-    pub(super) fn stop_keeping(&mut self) -> Vec<(usize, Slot)> {
+    /// Ends the keeping.
+    pub(super) fn stop_keeping(&mut self) {
         self.keep_from = None;
+        self.kept = Vec::new();
+    }
+
+    /// Gives what was kept since the last time.
+    pub(super) fn take_kept(&mut self) -> Vec<(usize, Slot)> {
         std::mem::take(&mut self.kept)
+    }
+
+    /// Gives the slots that have changed since the last time, and the place they count from.
+    pub(super) fn take_changed(&mut self) -> (usize, Marks) {
+        (self.changed_from, self.changed.take())
+    }
+
+    /// How many slots have changed since a capture began.
+    pub(super) fn changed_slots(&self) -> usize {
+        self.changed.len()
     }
 
     /// Brings `cells`, of which this lane owns `shard`, up to `tick`.
@@ -60,6 +80,7 @@ impl Lane {
         rule: &Rule,
         tick: u64,
     ) {
+        self.changed_from = shard.start() & !63;
         let places = &mut self.places;
         places.clear();
         count_copies(&self.keys, &mut self.index, &mut self.distinct, |key| {
@@ -86,6 +107,7 @@ impl Lane {
                 if place >= keep_from {
                     self.kept.push((place, slot));
                 }
+                self.changed.insert(place - self.changed_from);
                 let taken = slot.claim(key.fingerprint());
                 if first {
                     self.sights.note(&slot, tick, taken);

@@ -15,9 +15,17 @@ use millrace_events::SplitMix;
 /// busy.
 const SHARDS_LOG2: u32 = 4;
 
+/// The most shards that any settings make.
+pub(super) const SHARDS_MAX: usize = 1 << SHARDS_LOG2;
+
 /// Tables below this many buckets (or ids, in exact mode) are one shard: nothing to win, and the
 /// paper's small experiments are reproduced with their hashes spread over all H buckets.
 const SHARDED_MIN: usize = 1 << 16;
+
+/// Slots to a block, 1 MiB, which is what a block of a table's rows has at 64 dimensions. A step of
+/// 8,192 ids under two hashes changes a quarter as many, so that the lanes keep less than that of a
+/// large table. A place within a block fits 16 bits.
+pub(super) const BLOCK_SLOTS: usize = 1 << 16;
 
 /// An id and its first hash: high bits choose shard and bucket, the lowest eight are the
 /// fingerprint.
@@ -56,6 +64,11 @@ pub(super) struct Shard {
 }
 
 impl Shard {
+    /// Its first slot.
+    pub(super) fn start(&self) -> usize {
+        self.start
+    }
+
     /// Index of the slot of `key` under hash function `hash`.
     #[inline]
     pub(super) fn place(&self, hash: usize, key: Key) -> usize {

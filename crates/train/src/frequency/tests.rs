@@ -2,8 +2,8 @@
 
 use super::slot::*;
 use super::*;
-use crate::capture::Capture as _;
-use crate::saved::Damaged;
+use crate::capture::{Capture as _, Extent};
+use crate::saved::{Damaged, SavedPart, TakePart};
 use millrace_events::SplitMix;
 use proptest::prelude::*;
 
@@ -733,19 +733,39 @@ fn a_capture_is_the_estimator_as_it_was() {
             frequency.update(step, &ids);
         };
         (1..=20).for_each(|step| update(&mut frequency, step));
-        let want = bytes_of(&frequency);
-        frequency.begin_capture();
-        let captured = (21..30).find_map(|step| {
-            update(&mut frequency, step);
-            frequency.advance_capture(&mut usize::from(step % 2 == 0))
-        });
-        assert!(captured.expect("three blocks in nine turns") == want);
-        assert!(bytes_of(&frequency) != want);
-        frequency.begin_capture();
-        update(&mut frequency, 40);
-        frequency.cancel_capture();
+        let (mut base, exact) = (Vec::new(), frequency.table.settings.exact);
+        for (begin, extent) in [(21, Extent::Whole), (40, Extent::Changed), (60, Extent::Changed)] {
+            let want = bytes_of(&frequency);
+            frequency.begin_capture(extent);
+            let (mut got, mut increment) = (Vec::new(), Vec::new());
+            for step in begin..begin + 14 {
+                update(&mut frequency, step);
+                let mut blocks = usize::from(step % 2 == 0);
+                if let Some((content, changed)) = frequency.advance_capture(&mut blocks) {
+                    got.extend(content);
+                    increment.extend(changed.unwrap_or_default());
+                }
+            }
+            assert!(frequency.is_copied() && got == want && bytes_of(&frequency) != want);
+            assert_eq!(increment.is_empty(), exact || extent == Extent::Whole);
+            if !increment.is_empty() {
+                assert!(increment.len() < want.len());
+                let mut restored = Frequency::new(frequency.table.settings.clone());
+                let parts = |_: &str, take: TakePart<'_>| {
+                    take(SavedPart::Whole(&base))?;
+                    take(SavedPart::Increment(&increment))
+                };
+                restored.restore(&parts).expect("just written");
+                assert!(bytes_of(&restored) == want);
+            }
+            base = want;
+            frequency.settle_capture(true);
+        }
+        frequency.begin_capture(Extent::Whole);
+        update(&mut frequency, 90);
+        frequency.settle_capture(false);
         assert!(frequency.advance_capture(&mut 9).is_none());
-        assert!(frequency.lanes.iter_mut().all(|lane| lane.stop_keeping().is_empty()));
+        assert!(frequency.lanes.iter_mut().all(|lane| lane.take_kept().is_empty()));
     }
 }
 

@@ -11,9 +11,11 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::copying::Copying;
-use crate::capture::Capture;
+use super::gone::{Gone, Since};
+use super::pieces::Pieces;
+use crate::capture::{Capture, Extent, Piece};
 use crate::kernel::id_map::IdMap;
-use crate::saved::Damaged;
+use crate::saved::{Damaged, ReadSection, grown};
 use millrace_events::{Batch, FeatureValue};
 
 /// Share of the items that goes at once when the bound is reached.
@@ -43,8 +45,22 @@ pub struct Corpus {
     expired: BTreeMap<Box<str>, u64>,
     /// A copy that is under way.
     capturing: Option<Capturing>,
+    gone: Gone,
+    /// So many of the first in `order` were there at the last durable copy, and at the newest one.
+    known: (usize, usize),
+    /// Events of the stream when an item was last remembered.
+    clock: u64,
     items_max: usize,
     tombstone_events: u64,
+}
+
+#[derive(Deserialize)]
+struct Increment {
+    gone: Vec<u64>,
+    /// Keys behind those that stay.
+    order: Vec<u64>,
+    expired: BTreeMap<Box<str>, u64>,
+    changed: Vec<(u64, Item)>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -62,6 +78,9 @@ impl Corpus {
             order: Vec::new(),
             expired: BTreeMap::new(),
             capturing: None,
+            gone: Gone::new(items_max),
+            known: (0, 0),
+            clock: 0,
             items_max,
             tombstone_events,
         }
@@ -70,6 +89,7 @@ impl Corpus {
     /// Remembers the items of `batch`, `now` being the events so far, these included.
     pub fn remember(&mut self, batch: &Batch, now: u64) {
         let events = &batch.events;
+        self.clock = self.clock.max(now);
         for (event, &id) in events.item_ids.iter().enumerate() {
             if let Some(item) = self.items.get_mut(&id) {
                 if let Some(capturing) = &mut self.capturing {
@@ -101,16 +121,30 @@ impl Corpus {
             self.items.iter().map(|(&id, item)| (item.touched, id)).collect();
         let drop = (ages.len() / SWEEP).max(1);
         ages.select_nth_unstable(drop - 1);
-        self.expired.retain(|_, at| now - *at <= self.tombstone_events);
+        self.expired.retain(|_, at| now.saturating_sub(*at) <= self.tombstone_events);
         for (_, id) in &ages[..drop] {
             if let Some(item) = self.items.remove(id) {
+                self.gone.push(*id);
                 if let Some(capturing) = &mut self.capturing {
                     capturing.items.keep(*id, &item);
                 }
                 self.expired.insert(item.name.clone(), now);
             }
         }
-        self.order.retain(|id| self.items.contains_key(id));
+        self.retain_order(|items, id| items.contains_key(&id));
+    }
+
+    /// Takes the keys out of the order that do not stay.
+    fn retain_order(&mut self, stays: impl Fn(&IdMap<Arc<Item>>, u64) -> bool) {
+        let (items, before) = (&self.items, self.known);
+        let mut at = 0;
+        self.order.retain(|&id| {
+            let stays = stays(items, id);
+            self.known.0 -= usize::from(!stays && at < before.0);
+            self.known.1 -= usize::from(!stays && at < before.1);
+            at += 1;
+            stays
+        });
     }
 
     /// `count` items, each drawn uniformly by a word of `random`; none from an empty corpus.
@@ -150,7 +184,7 @@ impl Corpus {
     pub(crate) fn capture(&self) -> CapturedCorpus {
         let items = self.items.iter().map(|(&id, item)| (id, Arc::clone(item)));
         let (order, expired) = (self.order.clone(), self.expired.clone());
-        CapturedCorpus { items: items.collect(), order, expired }
+        CapturedCorpus { items: items.collect(), order, expired, since: None }
     }
 
     /// Names of items that went not long ago.
@@ -168,27 +202,94 @@ impl Corpus {
     /// # Errors
     /// Damaged bytes.
     pub fn load(&mut self, bytes: &[u8]) -> Result<(), Damaged> {
-        let saved: Saved = postcard::from_bytes(bytes)
-            .map_err(|error| Damaged::undecodable("the corpus", error))?;
+        self.take_over(bytes)?;
+        self.restored()
+    }
+
+    /// Takes over what the section `corpus` holds, increments included.
+    ///
+    /// # Errors
+    /// Damaged bytes.
+    pub fn restore(&mut self, read: ReadSection<'_>) -> Result<(), Damaged> {
+        let (items_max, tombstone_events) = (self.items_max, self.tombstone_events);
+        let whole = |bytes: &[u8]| {
+            let mut corpus = Self::new(items_max, tombstone_events);
+            corpus.take_over(bytes)?;
+            Ok(corpus)
+        };
+        *self = grown(read, "corpus", whole, Self::add_increment)?;
+        self.restored()
+    }
+
+    fn take_over(&mut self, bytes: &[u8]) -> Result<(), Damaged> {
+        let saved: Saved = decode(bytes)?;
         self.items = saved.items.into_iter().map(|(id, item)| (id, Arc::new(item))).collect();
-        let known = saved.order.iter().all(|id| self.items.contains_key(id));
-        if !known || saved.order.len() != self.items.len() {
-            return Err("the corpus is damaged: its order is not that of its items".into());
-        }
-        self.order = saved.order;
-        self.expired = saved.expired;
+        (self.order, self.expired) = (saved.order, saved.expired);
         Ok(())
     }
+
+    /// Takes in an increment.
+    fn add_increment(&mut self, bytes: &[u8]) -> Result<(), Damaged> {
+        let Increment { gone, order, expired, changed } = decode(bytes)?;
+        for id in &gone {
+            self.items.remove(id);
+        }
+        self.retain_order(|items, id| items.contains_key(&id));
+        self.order.extend(order);
+        self.expired = expired;
+        self.items.extend(changed.into_iter().map(|(id, item)| (id, Arc::new(item))));
+        Ok(())
+    }
+
+    /// Checks what was taken over, and begins to count changes.
+    fn restored(&mut self) -> Result<(), Damaged> {
+        let mut order = self.order.clone();
+        order.sort_unstable();
+        order.dedup();
+        let known = order.iter().all(|id| self.items.contains_key(id));
+        if !known || order.len() != self.items.len() || order.len() != self.order.len() {
+            return Err("the corpus is damaged: its order is not that of its items".into());
+        }
+        let mut widths = self.items.values().map(|item| item.values.len());
+        let width = widths.next();
+        if !widths.all(|other| Some(other) == width) {
+            return Err("the corpus is damaged: its items have not the same features".into());
+        }
+        self.clock = self.items.values().map(|item| item.touched).max().unwrap_or(0);
+        self.known = (self.order.len(), self.order.len());
+        self.gone.restored(self.clock);
+        Ok(())
+    }
+
+    /// Events of the stream when an item was last remembered.
+    pub(crate) fn clock(&self) -> u64 {
+        self.clock
+    }
+}
+
+/// Decodes all of `bytes`.
+fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Damaged> {
+    let decoded = postcard::take_from_bytes(bytes);
+    let (value, rest) = decoded.map_err(|error| Damaged::undecodable("the corpus", error))?;
+    if !rest.is_empty() {
+        return Err(Damaged::undecodable("the corpus", "there are bytes behind its end"));
+    }
+    Ok(value)
 }
 
 /// The share is in pointers, one an item.
 impl Capture for Corpus {
     type Copy = CapturedCorpus;
 
-    fn begin_capture(&mut self) {
+    fn begin_capture(&mut self, extent: Extent) {
         assert!(self.capturing.is_none(), "one capture at a time");
-        let items = Copying::new(self.order.clone());
-        self.capturing = Some(Capturing { items, expired: self.expired.clone() });
+        let since = self.gone.begin(self.clock, extent);
+        self.capturing = Some(Capturing {
+            items: Copying::new(self.order.clone()),
+            expired: self.expired.clone(),
+            since: since.map(|since| (since, self.order[self.known.0..].to_vec())),
+        });
+        self.known.1 = self.order.len();
     }
 
     fn advance_capture(&mut self, share: &mut usize) -> Option<CapturedCorpus> {
@@ -196,13 +297,22 @@ impl Capture for Corpus {
         if !self.capturing.as_mut()?.items.advance(share, get) {
             return None;
         }
-        let Capturing { items, expired } = self.capturing.take()?;
+        let Capturing { items, expired, since } = self.capturing.take()?;
         let (order, items) = items.finish();
-        Some(CapturedCorpus { items: order.iter().copied().zip(items).collect(), order, expired })
+        let items = order.iter().copied().zip(items).collect();
+        Some(CapturedCorpus { items, order, expired, since })
     }
 
-    fn cancel_capture(&mut self) {
+    fn is_copied(&self) -> bool {
+        self.capturing.is_none()
+    }
+
+    fn settle_capture(&mut self, durable: bool) {
         self.capturing = None;
+        self.gone.settle(durable);
+        if durable {
+            self.known.0 = self.known.1;
+        }
     }
 }
 
@@ -210,13 +320,18 @@ impl Capture for Corpus {
 struct Capturing {
     items: Copying<Item>,
     expired: BTreeMap<Box<str>, u64>,
+    since: Option<(Since, Vec<u64>)>,
 }
 
 /// A corpus as it was at one step.
+#[derive(Debug)]
 pub struct CapturedCorpus {
     items: Vec<(u64, Arc<Item>)>,
     order: Vec<u64>,
     expired: BTreeMap<Box<str>, u64>,
+    /// What an increment builds upon, and the keys that came to `order` since; none: all is to be
+    /// written.
+    since: Option<(Since, Vec<u64>)>,
 }
 
 impl CapturedCorpus {
@@ -225,6 +340,40 @@ impl CapturedCorpus {
         let mut items: Vec<(u64, Item)> = items.collect();
         items.sort_unstable_by_key(|(id, _)| *id);
         items
+    }
+
+    /// The section, a piece at a time: the bytes of [`save`](Self::save).
+    pub(crate) fn pieces<E>(
+        mut self,
+        take: &mut dyn FnMut(Piece) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.items.sort_unstable_by_key(|(id, _)| *id);
+        let since = self.since.as_ref();
+        let changed = |item: &Item| since.is_some_and(|(since, _)| item.touched > since.time);
+        let mut pieces = Pieces::new("corpus", since.is_some(), take);
+        pieces.content(&self.items.len());
+        if let Some((Since { gone, .. }, order)) = since {
+            let count = self.items.iter().filter(|(_, item)| changed(item)).count();
+            pieces.increment(&(gone, order, &self.expired, count));
+        }
+        for (id, item) in &self.items {
+            pieces.content(&(id, &**item));
+            if changed(item) {
+                pieces.increment(&(id, &**item));
+            }
+            pieces.turn()?;
+        }
+        pieces.content(&self.order.len());
+        for id in &self.order {
+            pieces.content(id);
+            pieces.turn()?;
+        }
+        pieces.content(&self.expired.len());
+        for tombstone in &self.expired {
+            pieces.content(&tombstone);
+            pieces.turn()?;
+        }
+        pieces.finish()
     }
 
     /// Everything, by key.
@@ -314,15 +463,15 @@ mod tests {
         };
         (0..30).for_each(|step| remember(&mut corpus, step));
         let want = corpus.save();
-        corpus.begin_capture();
+        corpus.begin_capture(Extent::Whole);
         let captured = (30..60).find_map(|step| {
             remember(&mut corpus, step);
             corpus.advance_capture(&mut 1)
         });
         assert_eq!(captured.expect("20 items in 30 turns").save(), want);
         assert_ne!(corpus.save(), want);
-        corpus.begin_capture();
-        corpus.cancel_capture();
+        corpus.begin_capture(Extent::Whole);
+        corpus.settle_capture(false);
         assert!(corpus.advance_capture(&mut 9).is_none());
     }
 

@@ -8,9 +8,11 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::copying::Copying;
-use crate::capture::Capture;
+use super::gone::{Gone, Since};
+use super::pieces::Pieces;
+use crate::capture::{Capture, Extent, Piece};
 use crate::kernel::id_map::IdMap;
-use crate::saved::Damaged;
+use crate::saved::{Damaged, ReadSection, grown};
 
 /// Share of the histories that goes at once when the bound is reached: one sweep over all of them
 /// pays for this many insertions.
@@ -23,14 +25,26 @@ pub(crate) struct Histories {
     /// Shared with a snapshot that is being written; one that changes meanwhile is copied.
     by_query: IdMap<Arc<History>>,
     clock: u64,
-    /// A copy that is under way, and the clock at its beginning.
-    capturing: Option<(Copying<History>, u64)>,
+    /// A copy that is under way.
+    capturing: Option<Capturing>,
+    gone: Gone,
+}
+
+/// A copy that is under way.
+struct Capturing {
+    histories: Copying<History>,
+    /// At the beginning.
+    clock: u64,
+    since: Option<Since>,
 }
 
 /// Histories as they were at one step.
+#[derive(Debug)]
 pub(crate) struct CapturedHistories {
     clock: u64,
     histories: Vec<(u64, Arc<History>)>,
+    /// What an increment builds upon; none: all is to be written.
+    since: Option<Since>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -47,10 +61,18 @@ struct Saved {
     histories: Vec<(u64, History)>,
 }
 
+#[derive(Deserialize)]
+struct Increment {
+    clock: u64,
+    gone: Vec<u64>,
+    changed: Vec<(u64, History)>,
+}
+
 impl Histories {
     /// Up to `length` items for each of up to `queries_max` queries.
     pub(crate) fn new(queries_max: usize, length: usize) -> Self {
-        Self { queries_max, length, by_query: IdMap::default(), clock: 0, capturing: None }
+        let gone = Gone::new(queries_max);
+        Self { queries_max, length, by_query: IdMap::default(), clock: 0, capturing: None, gone }
     }
 
     /// The items of `query` so far, oldest first.
@@ -104,8 +126,8 @@ impl Histories {
             .by_query
             .entry(query)
             .or_insert_with(|| Arc::new(History { items: Vec::new(), touched: 0 }));
-        if let Some((copying, _)) = &mut self.capturing {
-            copying.keep(query, history);
+        if let Some(capturing) = &mut self.capturing {
+            capturing.histories.keep(query, history);
         }
         let history = Arc::make_mut(history);
         append(&mut history.items, item, self.length);
@@ -114,10 +136,12 @@ impl Histories {
 
     /// Forgets all of them.
     pub(crate) fn clear(&mut self) {
-        if let Some((copying, _)) = &mut self.capturing {
-            self.by_query.iter().for_each(|(&query, history)| copying.keep(query, history));
+        for (query, history) in self.by_query.drain() {
+            if let Some(capturing) = &mut self.capturing {
+                capturing.histories.keep(query, &history);
+            }
+            self.gone.push(query);
         }
-        self.by_query.clear();
     }
 
     /// Queries held.
@@ -130,11 +154,14 @@ impl Histories {
         let drop = (touched.len() / SWEEP).max(1);
         // `touched` values are distinct, so the cut is exact.
         let (_, &mut newest_dropped, _) = touched.select_nth_unstable(drop - 1);
-        let capturing = &mut self.capturing;
+        let (capturing, gone) = (&mut self.capturing, &mut self.gone);
         self.by_query.retain(|&query, history| {
             let stays = history.touched > newest_dropped;
-            if let Some((copying, _)) = capturing.as_mut().filter(|_| !stays) {
-                copying.keep(query, history);
+            if !stays {
+                gone.push(query);
+                if let Some(capturing) = capturing {
+                    capturing.histories.keep(query, history);
+                }
             }
             stays
         });
@@ -143,7 +170,23 @@ impl Histories {
     /// All there is now, to be written elsewhere while this goes on: costs a pointer a query.
     pub(crate) fn capture(&self) -> CapturedHistories {
         let histories = self.by_query.iter().map(|(query, history)| (*query, Arc::clone(history)));
-        CapturedHistories { clock: self.clock, histories: histories.collect() }
+        CapturedHistories { clock: self.clock, histories: histories.collect(), since: None }
+    }
+
+    /// Takes over what the section `histories` holds, increments included.
+    ///
+    /// # Errors
+    /// Damaged bytes.
+    pub(crate) fn restore(&mut self, read: ReadSection<'_>) -> Result<(), Damaged> {
+        let (queries_max, length) = (self.queries_max, self.length);
+        let whole = |bytes: &[u8]| {
+            let mut histories = Self::new(queries_max, length);
+            histories.load(bytes)?;
+            Ok(histories)
+        };
+        *self = grown(read, "histories", whole, Self::add_increment)?;
+        self.gone.restored(self.clock);
+        Ok(())
     }
 
     /// Takes over what [`CapturedHistories::save`] gave.
@@ -151,37 +194,79 @@ impl Histories {
     /// # Errors
     /// Damaged bytes.
     pub(crate) fn load(&mut self, bytes: &[u8]) -> Result<(), Damaged> {
-        let saved: Saved = postcard::from_bytes(bytes)
-            .map_err(|error| Damaged::undecodable("histories", error))?;
+        let saved: Saved = decode(bytes)?;
         self.clock = saved.clock;
-        let histories = saved.histories.into_iter();
-        self.by_query = histories.map(|(query, history)| (query, Arc::new(history))).collect();
+        self.by_query.clear();
+        for (query, history) in saved.histories {
+            self.insert(query, history)?;
+        }
         Ok(())
     }
+
+    /// Takes in an increment.
+    fn add_increment(&mut self, bytes: &[u8]) -> Result<(), Damaged> {
+        let Increment { clock, gone, changed } = decode(bytes)?;
+        self.clock = clock;
+        for query in gone {
+            self.by_query.remove(&query);
+        }
+        for (query, history) in changed {
+            self.insert(query, history)?;
+        }
+        Ok(())
+    }
+
+    fn insert(&mut self, query: u64, history: History) -> Result<(), Damaged> {
+        if history.items.len() > self.length || history.touched > self.clock {
+            return Err(Damaged(format!(
+                "the history of query {query} is too long or ahead of its clock: damaged"
+            )));
+        }
+        self.by_query.insert(query, Arc::new(history));
+        Ok(())
+    }
+}
+
+/// Decodes all of `bytes`.
+fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Damaged> {
+    let decoded = postcard::take_from_bytes(bytes);
+    let (value, rest) = decoded.map_err(|error| Damaged::undecodable("histories", error))?;
+    if !rest.is_empty() {
+        return Err(Damaged::undecodable("histories", "there are bytes behind their end"));
+    }
+    Ok(value)
 }
 
 /// The share is in pointers, one a query.
 impl Capture for Histories {
     type Copy = CapturedHistories;
 
-    fn begin_capture(&mut self) {
+    fn begin_capture(&mut self, extent: Extent) {
         assert!(self.capturing.is_none(), "one capture at a time");
         let queries = self.by_query.keys().copied().collect();
-        self.capturing = Some((Copying::new(queries), self.clock));
+        let (histories, clock) = (Copying::new(queries), self.clock);
+        let since = self.gone.begin(clock, extent);
+        self.capturing = Some(Capturing { histories, clock, since });
     }
 
     fn advance_capture(&mut self, share: &mut usize) -> Option<CapturedHistories> {
         let get = |query| self.by_query.get(&query).cloned();
-        if !self.capturing.as_mut()?.0.advance(share, get) {
+        if !self.capturing.as_mut()?.histories.advance(share, get) {
             return None;
         }
-        let (copying, clock) = self.capturing.take()?;
-        let (queries, histories) = copying.finish();
-        Some(CapturedHistories { clock, histories: queries.into_iter().zip(histories).collect() })
+        let Capturing { histories, clock, since } = self.capturing.take()?;
+        let (queries, histories) = histories.finish();
+        let histories = queries.into_iter().zip(histories).collect();
+        Some(CapturedHistories { clock, histories, since })
     }
 
-    fn cancel_capture(&mut self) {
+    fn is_copied(&self) -> bool {
+        self.capturing.is_none()
+    }
+
+    fn settle_capture(&mut self, durable: bool) {
         self.capturing = None;
+        self.gone.settle(durable);
     }
 }
 
@@ -194,6 +279,30 @@ fn append(items: &mut Vec<u64>, item: u64, length: usize) {
 }
 
 impl CapturedHistories {
+    /// The section, a piece at a time: the bytes of [`save`](Self::save).
+    pub(crate) fn pieces<E>(
+        mut self,
+        take: &mut dyn FnMut(Piece) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.histories.sort_unstable_by_key(|(query, _)| *query);
+        let since = self.since.as_ref();
+        let changed = |history: &History| since.is_some_and(|since| history.touched > since.time);
+        let mut pieces = Pieces::new("histories", since.is_some(), take);
+        pieces.content(&(self.clock, self.histories.len()));
+        if let Some(Since { gone, .. }) = since {
+            let count = self.histories.iter().filter(|(_, history)| changed(history)).count();
+            pieces.increment(&(self.clock, gone, count));
+        }
+        for (query, history) in &self.histories {
+            pieces.content(&(query, &**history));
+            if changed(history) {
+                pieces.increment(&(query, &**history));
+            }
+            pieces.turn()?;
+        }
+        pieces.finish()
+    }
+
     /// All histories, by query key.
     pub(crate) fn save(self) -> Vec<u8> {
         let histories = self.histories.into_iter();
@@ -239,15 +348,15 @@ mod tests {
         };
         (0..1000).for_each(|_| push(&mut histories));
         let want = histories.capture().save();
-        histories.begin_capture();
+        histories.begin_capture(Extent::Whole);
         let captured = (0..80).find_map(|_| {
             push(&mut histories);
             histories.advance_capture(&mut 1)
         });
         assert_eq!(captured.expect("50 queries in 80 turns").save(), want);
         assert_ne!(histories.capture().save(), want);
-        histories.begin_capture();
-        histories.cancel_capture();
+        histories.begin_capture(Extent::Whole);
+        histories.settle_capture(false);
         assert!(histories.advance_capture(&mut 9).is_none());
     }
 

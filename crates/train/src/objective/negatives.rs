@@ -142,7 +142,7 @@ impl Bank {
             .map_err(|error| Damaged::undecodable("the bank of negatives", error))?;
         let length = saved.ids.len();
         let whole = saved.log_q.len() == length
-            && saved.vectors.len() == length * saved.dim
+            && length.checked_mul(saved.dim) == Some(saved.vectors.len())
             && saved.waiting.iter().all(|waiting| waiting.vector.len() == saved.dim);
         if !whole || length > saved.capacity || saved.next >= saved.capacity.max(1) {
             return Err("the bank of negatives is damaged".into());

@@ -1,28 +1,35 @@
 //! A table's state at one step, copied over many: training goes on while a snapshot is taken.
 //!
-//! Owns the copy while it grows and the old contents of rows that have changed since. A snapshot of
-//! a million rows is 280 MB, a tenth of a second or more in one piece; in shares it costs each step
-//! a few milliseconds, and the bytes are those that [`Table::save`] would have given at the
-//! start.
+//! Owns the copy while it is handed out, a block of rows at a time, the old contents of rows that
+//! have changed before their turn, and which rows have changed since the last durable copy. A
+//! snapshot of a million rows is 280 MB, a tenth of a second or more in one piece; in shares it
+//! costs each step a few milliseconds, and its pieces are those bytes that [`Table::save`] would
+//! have given at the start.
 
+use super::codec::{self, changed_rows, write_rows};
 use super::{BLOCK_ROWS, PAGE_ROWS, Page, RowState, Table, all_finite, place};
-use crate::capture::Capture;
-use crate::table::codec::write_rows;
+use crate::capture::{Capture, Extent};
+use crate::kernel::marks::Marks;
 
 /// Blocks to copy for each step, over all tables: about 4 MB at 64 dimensions, some 2 ms.
 pub const CAPTURE_BLOCKS_A_STEP: usize = 4;
 
+/// The next bytes of a section, and of its increment.
+pub(crate) type Bytes = (Vec<u8>, Option<Vec<u8>>);
+
 /// A copy of a table that is under way.
 pub(super) struct TableCopy {
-    /// The section so far: header, free list, blocks below `copied`.
-    bytes: Vec<u8>,
+    extent: Extent,
+    /// Until they are handed out.
+    headers: Option<Bytes>,
     copied: usize,
     /// Slots there were at the start.
     allocated: usize,
-    /// One bit a slot: its old row is kept.
-    is_kept: Vec<u64>,
+    /// Slots whose old row is kept.
+    is_kept: Marks,
     /// By block, until it is copied.
     kept: Vec<Kept>,
+    kept_rows: usize,
 }
 
 /// Old rows of one block.
@@ -40,11 +47,13 @@ impl TableCopy {
     /// Keeps what `slot` holds, which is about to change, unless it was kept or copied already.
     pub(super) fn keep(&mut self, slot: u32, pages: &[Page], dim: usize) {
         let block = slot as usize / BLOCK_ROWS;
-        let (word, bit) = (slot as usize / 64, 1 << (slot % 64));
-        if block < self.copied || slot as usize >= self.allocated || self.is_kept[word] & bit != 0 {
+        if block < self.copied
+            || slot as usize >= self.allocated
+            || !self.is_kept.insert(slot as usize)
+        {
             return;
         }
-        self.is_kept[word] |= bit;
+        self.kept_rows += 1;
         let (page, row) = place(slot);
         let (kept, page) = (&mut self.kept[block], &pages[page]);
         kept.rows.push(slot as usize % BLOCK_ROWS);
@@ -52,28 +61,31 @@ impl TableCopy {
         kept.states.push(page.states[row]);
     }
 
-    /// Copies the next block as it was at the start. Whether its values are numbers: those of now,
-    /// since what has broken meanwhile is broken.
-    fn advance(&mut self, pages: &[Page], dim: usize) -> bool {
+    /// The next block as it was at the start, and what of it is in `changed`. Whether its values
+    /// are numbers: those of now, since what has broken meanwhile is broken.
+    fn block(&mut self, pages: &[Page], dim: usize, changed: &Marks) -> (Bytes, bool) {
         let first = self.copied * BLOCK_ROWS;
         let rows = (self.allocated - first).min(BLOCK_ROWS);
-        let values = self.bytes.len();
-        let states = values + 4 * rows * dim;
+        let mut content = Vec::with_capacity(rows * (4 * dim + RowState::BYTES));
         let (page, row) = (&pages[first / PAGE_ROWS], first % PAGE_ROWS);
-        write_rows(page, row..row + rows, &mut self.bytes);
+        write_rows(page, row..row + rows, &mut content);
         let finite = all_finite(&page.values[row * dim..(row + rows) * dim]);
         let kept = std::mem::take(&mut self.kept[self.copied]);
+        self.kept_rows -= kept.rows.len();
+        let (values, states) = content.split_at_mut(4 * rows * dim);
         let old = kept.values.chunks_exact(dim).zip(kept.states);
         for (row, (old_values, old_state)) in kept.rows.into_iter().zip(old) {
-            let bytes = &mut self.bytes[values + 4 * row * dim..][..4 * dim];
+            let bytes = &mut values[4 * row * dim..][..4 * dim];
             for (bytes, value) in bytes.chunks_exact_mut(4).zip(old_values) {
                 bytes.copy_from_slice(&value.to_le_bytes());
             }
-            let bytes = &mut self.bytes[states + row * RowState::BYTES..][..RowState::BYTES];
+            let bytes = &mut states[row * RowState::BYTES..][..RowState::BYTES];
             bytes.copy_from_slice(&old_state.to_bytes());
         }
+        let increment = (self.extent == Extent::Changed)
+            .then(|| changed_rows(&content, dim, first, changed.within(first..first + rows)));
         self.copied += 1;
-        finite
+        ((content, increment), finite)
     }
 }
 
@@ -82,39 +94,70 @@ impl Table {
     pub(crate) fn captured_finite(&self) -> bool {
         self.captured_finite
     }
+
+    /// Bytes of rows that are kept because they changed while a copy is under way.
+    pub(crate) fn kept_bytes(&self) -> usize {
+        let row = 4 * self.settings.dim + size_of::<RowState>() + size_of::<usize>();
+        self.capture.as_ref().map_or(0, |copy| copy.kept_rows * row)
+    }
+
+    /// Bytes of the rows that have changed since the last durable capture, and of all rows.
+    pub(crate) fn changed_bytes(&self) -> (usize, usize) {
+        let row = 4 * self.settings.dim + RowState::BYTES;
+        (self.changed.len() * (row + codec::PLACE_BYTES), self.allocated * row)
+    }
 }
 
-/// The share is in blocks of rows, the copy is the table's section.
+/// The share is in blocks of rows; what is handed out are the next bytes of the table's section.
 impl Capture for Table {
-    type Copy = Vec<u8>;
+    type Copy = Bytes;
 
-    fn begin_capture(&mut self) {
+    fn begin_capture(&mut self, extent: Extent) {
         assert!(self.capture.is_none(), "one capture at a time");
-        let mut bytes = Vec::new();
-        self.write_header(&mut bytes);
+        let mut header = Vec::new();
+        self.write_header(codec::MAGIC, &mut header);
+        let increment = (extent == Extent::Changed).then(|| {
+            let mut header = Vec::new();
+            self.write_header(codec::INCREMENT, &mut header);
+            header
+        });
         self.captured_finite = true;
+        self.unsettled = self.changed.take();
         self.capture = Some(TableCopy {
-            bytes,
+            extent,
+            headers: Some((header, increment)),
             copied: 0,
             allocated: self.allocated,
-            is_kept: vec![0; self.allocated.div_ceil(64)],
+            is_kept: Marks::default(),
             kept: vec![Kept::default(); self.allocated.div_ceil(BLOCK_ROWS)],
+            kept_rows: 0,
         });
     }
 
-    fn advance_capture(&mut self, share: &mut usize) -> Option<Vec<u8>> {
+    fn advance_capture(&mut self, share: &mut usize) -> Option<Bytes> {
         let copy = self.capture.as_mut()?;
-        while *share > 0 && copy.copied < copy.kept.len() {
-            self.captured_finite &= copy.advance(&self.pages, self.settings.dim);
-            *share -= 1;
+        if let Some(headers) = copy.headers.take() {
+            return Some(headers);
         }
-        if copy.copied < copy.kept.len() {
+        if *share == 0 || copy.copied == copy.kept.len() {
             return None;
         }
-        self.capture.take().map(|copy| copy.bytes)
+        *share -= 1;
+        let (bytes, finite) = copy.block(&self.pages, self.settings.dim, &self.unsettled);
+        self.captured_finite &= finite;
+        Some(bytes)
     }
 
-    fn cancel_capture(&mut self) {
+    fn is_copied(&self) -> bool {
+        let copied = |copy: &TableCopy| copy.headers.is_none() && copy.copied == copy.kept.len();
+        self.capture.as_ref().is_none_or(copied)
+    }
+
+    fn settle_capture(&mut self, durable: bool) {
         self.capture = None;
+        let unsettled = std::mem::take(&mut self.unsettled);
+        if !durable {
+            self.changed.add(&unsettled, 0);
+        }
     }
 }

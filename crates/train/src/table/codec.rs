@@ -1,22 +1,30 @@
-//! An embedding table as bytes and back: the section a checkpoint holds of it.
+//! An embedding table as bytes and back: the section a checkpoint holds of it, whole or what has
+//! changed.
 //!
-//! Owns the byte layout. Must never know: where the bytes go.
+//! Owns the byte layouts. An increment has the header, and for each block of slots the number of
+//! those that changed, then place, values and state of each. Must never know: where the bytes go.
 
 use std::ops::Range;
 
+use super::index::Index;
 use super::{BLOCK_ROWS, FREE, PAGE_ROWS, Page, RowState, Table, TableSettings};
 use crate::kernel::bytes::take;
-use crate::saved::Damaged;
+use crate::saved::{Damaged, ReadSection, grown};
 
-const MAGIC: [u8; 4] = *b"MRET";
+pub(super) const MAGIC: [u8; 4] = *b"MRET";
+/// Begins an increment.
+pub(super) const INCREMENT: [u8; 4] = *b"MRTI";
+/// A row's place within its block, in an increment.
+pub(super) const PLACE_BYTES: usize = 2;
 /// Version 1 held the step of a row's last touch where this holds the events.
 const VERSION: u32 = 2;
 
 impl Table {
     /// The whole state, little-endian.
     pub fn save(&self) -> Vec<u8> {
-        let mut out = Vec::new();
-        self.write_header(&mut out);
+        let rows = self.allocated * (4 * self.settings.dim + RowState::BYTES);
+        let mut out = Vec::with_capacity(64 + 4 * self.free.len() + rows);
+        self.write_header(MAGIC, &mut out);
         for (page, rows) in blocks(self.allocated) {
             write_rows(&self.pages[page], rows, &mut out);
         }
@@ -30,15 +38,26 @@ impl Table {
     /// # Errors
     /// Damaged bytes, or another `dim`, `seed` or `init_scale`, which the rows were made with.
     pub fn load(&mut self, bytes: &[u8]) -> Result<(), Damaged> {
-        *self = Self::read(self.settings.clone(), bytes)?;
+        let mut table = Self::read(self.settings.clone(), bytes)?;
+        table.rebuild_index()?;
+        *self = table;
         Ok(())
     }
 
-    /// All but the rows; makes room for them.
-    pub(super) fn write_header(&self, out: &mut Vec<u8>) {
-        let row_bytes = 4 * self.settings.dim + RowState::BYTES;
-        out.reserve(64 + self.allocated * row_bytes + 4 * self.free.len());
-        out.extend(MAGIC);
+    /// Takes over what section `name` holds, increments included.
+    pub(crate) fn restore(&mut self, read: ReadSection<'_>, name: &str) -> Result<(), Damaged> {
+        let settings = &self.settings;
+        let mut table =
+            grown(read, name, |b| Self::read(settings.clone(), b), Self::add_increment)?;
+        table.rebuild_index()?;
+        *self = table;
+        Ok(())
+    }
+
+    /// All but the rows.
+    pub(super) fn write_header(&self, magic: [u8; 4], out: &mut Vec<u8>) {
+        out.reserve(64 + 4 * self.free.len());
+        out.extend(magic);
         out.extend(VERSION.to_le_bytes());
         out.extend((self.settings.dim as u64).to_le_bytes());
         out.extend(self.settings.seed.to_le_bytes());
@@ -51,10 +70,11 @@ impl Table {
         }
     }
 
+    /// All but the index.
     fn read(settings: TableSettings, mut bytes: &[u8]) -> Result<Self, Damaged> {
         let mut table = Self::new(settings);
         let bytes = &mut bytes;
-        let (free_count, allocated) = table.read_header(bytes)?;
+        let (free_count, allocated) = table.read_header(MAGIC, bytes)?;
         let dim = table.settings.dim;
         let length = (4 * dim as u64 + RowState::BYTES as u64)
             .checked_mul(allocated)
@@ -66,33 +86,90 @@ impl Table {
                 bytes.len()
             )));
         }
-        table.allocated = allocated as usize;
-        for _ in 0..free_count {
-            table.free.push(u32::from_le_bytes(take(bytes)?));
-        }
+        table.read_free(free_count, bytes)?;
+        table.allocate(allocated as usize);
         for (page, rows) in blocks(table.allocated) {
-            if page == table.pages.len() {
-                table.pages.push(Page::new(&table.settings));
-            }
             let page = &mut table.pages[page];
             for value in &mut page.values[rows.start * dim..rows.end * dim] {
                 *value = f32::from_le_bytes(take(bytes)?);
             }
             for state in &mut page.states[rows] {
-                state.id = u64::from_le_bytes(take(bytes)?);
-                state.touched = u64::from_le_bytes(take(bytes)?);
-                state.accumulator = f32::from_le_bytes(take(bytes)?);
+                state.read(bytes)?;
             }
         }
-        table.rebuild_index()?;
         Ok(table)
     }
 
+    /// Takes in an increment, all but the index.
+    fn add_increment(&mut self, mut bytes: &[u8]) -> Result<(), Damaged> {
+        let bytes = &mut bytes;
+        let (free_count, allocated) = self.read_header(INCREMENT, bytes)?;
+        let (dim, allocated) = (self.settings.dim, allocated as usize);
+        let row_bytes = PLACE_BYTES + 4 * dim + RowState::BYTES;
+        // A slot that is new has changed, so that it is in here.
+        let known = self.allocated;
+        let fits = |new: usize| new <= bytes.len() / row_bytes;
+        let new = allocated.checked_sub(known).filter(|&new| fits(new));
+        if free_count > bytes.len() as u64 / 4 || new.is_none() {
+            return Err(Damaged(format!(
+                "an increment of an embedding table, from {} to {allocated} rows and {free_count} \
+                 free slots, does not fit its {} bytes: damaged",
+                self.allocated,
+                bytes.len()
+            )));
+        }
+        self.read_free(free_count, bytes)?;
+        self.allocate(allocated);
+        let mut missing = allocated - known;
+        for (at, rows) in blocks(allocated) {
+            let page = &mut self.pages[at];
+            let mut least = 0;
+            for _ in 0..u16::from_le_bytes(take(bytes)?) {
+                let place = usize::from(u16::from_le_bytes(take(bytes)?));
+                if place < least || place >= rows.len() {
+                    return Err(
+                        "an increment of an embedding table has rows out of order: damaged".into(),
+                    );
+                }
+                least = place + 1;
+                let row = rows.start + place;
+                missing -= usize::from(at * PAGE_ROWS + row >= known);
+                for value in &mut page.values[row * dim..(row + 1) * dim] {
+                    *value = f32::from_le_bytes(take(bytes)?);
+                }
+                page.states[row].read(bytes)?;
+            }
+        }
+        match (missing, bytes.len()) {
+            (0, 0) => Ok(()),
+            (rows, more) => Err(Damaged(format!(
+                "an increment of an embedding table lacks {rows} new rows and has {more} bytes too \
+                 many: damaged"
+            ))),
+        }
+    }
+
+    fn read_free(&mut self, count: u64, bytes: &mut &[u8]) -> Result<(), Damaged> {
+        self.free.clear();
+        for _ in 0..count {
+            self.free.push(u32::from_le_bytes(take(bytes)?));
+        }
+        Ok(())
+    }
+
+    /// Makes room for so many slots.
+    fn allocate(&mut self, slots: usize) {
+        self.allocated = slots;
+        while self.pages.len() * PAGE_ROWS < slots {
+            self.pages.push(Page::new(&self.settings));
+        }
+    }
+
     /// Reads up to the counts of free and of allocated slots, which it returns.
-    fn read_header(&mut self, bytes: &mut &[u8]) -> Result<(u64, u64), Damaged> {
+    fn read_header(&mut self, magic: [u8; 4], bytes: &mut &[u8]) -> Result<(u64, u64), Damaged> {
         let s = &self.settings;
-        let (magic, version) = (take::<4>(bytes)?, u32::from_le_bytes(take(bytes)?));
-        if magic != MAGIC || version != VERSION {
+        let (found, version) = (take::<4>(bytes)?, u32::from_le_bytes(take(bytes)?));
+        if found != magic || version != VERSION {
             return Err(Damaged(format!("not an embedding table of format {VERSION}")));
         }
         let dim = u64::from_le_bytes(take(bytes)?);
@@ -119,6 +196,7 @@ impl Table {
 
     /// Fills the index from the rows and checks that the free list names exactly the others.
     fn rebuild_index(&mut self) -> Result<(), Damaged> {
+        self.index = Index::new();
         let mut free = Vec::with_capacity(self.free.len());
         let states = self.pages.iter().flat_map(|page| &page.states[..]).take(self.allocated);
         for (slot, state) in (0u32..).zip(states) {
@@ -148,6 +226,30 @@ fn blocks(allocated: usize) -> impl Iterator<Item = (usize, Range<usize>)> {
     })
 }
 
+/// An increment's block: the rows at `slots`, which lie in the block that begins at slot `first`
+/// and has this `content`.
+pub(super) fn changed_rows(
+    content: &[u8],
+    dim: usize,
+    first: usize,
+    slots: impl Iterator<Item = usize>,
+) -> Vec<u8> {
+    let rows = content.len() / (4 * dim + RowState::BYTES);
+    let (values, states) = content.split_at(4 * rows * dim);
+    let mut out = vec![0; 2];
+    let mut count = 0u16;
+    for slot in slots {
+        let row = slot - first;
+        let place = u16::try_from(row).expect("a block has fewer rows");
+        out.extend(place.to_le_bytes());
+        out.extend(&values[4 * dim * row..][..4 * dim]);
+        out.extend(&states[RowState::BYTES * row..][..RowState::BYTES]);
+        count += 1;
+    }
+    out[..2].copy_from_slice(&count.to_le_bytes());
+    out
+}
+
 /// Appends a block of rows of `page`, values first.
 pub(super) fn write_rows(page: &Page, rows: Range<usize>, out: &mut Vec<u8>) {
     let dim = page.values.len() / page.states.len();
@@ -156,6 +258,13 @@ pub(super) fn write_rows(page: &Page, rows: Range<usize>, out: &mut Vec<u8>) {
 }
 
 impl RowState {
+    fn read(&mut self, bytes: &mut &[u8]) -> Result<(), Damaged> {
+        self.id = u64::from_le_bytes(take(bytes)?);
+        self.touched = u64::from_le_bytes(take(bytes)?);
+        self.accumulator = f32::from_le_bytes(take(bytes)?);
+        Ok(())
+    }
+
     pub(super) fn to_bytes(self) -> [u8; Self::BYTES] {
         let mut bytes = [0; Self::BYTES];
         bytes[..8].copy_from_slice(&self.id.to_le_bytes());

@@ -1,9 +1,9 @@
 use std::collections::HashMap;
 
 use super::*;
-use crate::capture::Capture as _;
+use crate::capture::{Capture as _, Extent};
 use crate::kernel::product::dot;
-use crate::saved::Damaged;
+use crate::saved::{Damaged, SavedPart, TakePart};
 use millrace_events::mix;
 use proptest::prelude::*;
 
@@ -283,23 +283,75 @@ fn a_capture_is_the_table_as_it_was() {
         table.expire(step);
     };
     (1..=60).for_each(|step| advance(&mut table, step));
-    for begin in [61, 100] {
+    let mut base = bytes_of(&table);
+    for (begin, extent) in [(61, Extent::Whole), (100, Extent::Changed), (140, Extent::Changed)] {
         let want = bytes_of(&table);
-        table.begin_capture();
-        let mut got = None;
-        for step in begin..begin + 12 {
+        table.begin_capture(extent);
+        let (mut got, mut increment) = (Vec::new(), Vec::new());
+        for step in begin..begin + 14 {
             advance(&mut table, step);
             let mut blocks = usize::from(step % 3 == 0);
-            if let Some(bytes) = table.advance_capture(&mut blocks) {
-                got = Some(bytes);
+            if let Some((content, changed)) = table.advance_capture(&mut blocks) {
+                got.extend(content);
+                increment.extend(changed.unwrap_or_default());
             }
         }
-        assert!(got.expect("three blocks in four turns") == want);
-        assert!(bytes_of(&table) != want);
+        assert!(table.is_copied() && table.kept_bytes() == 0);
+        assert!(got == want && bytes_of(&table) != want);
+        if extent == Extent::Changed {
+            let mut restored = Table::new(table.settings.clone());
+            let parts = |_: &str, take: TakePart<'_>| {
+                take(SavedPart::Whole(&base))?;
+                take(SavedPart::Increment(&increment))
+            };
+            restored.restore(&parts, "table").expect("just written");
+            assert!(bytes_of(&restored) == want);
+        }
+        base = want;
+        table.settle_capture(true);
     }
-    table.begin_capture();
-    table.cancel_capture();
+    table.begin_capture(Extent::Whole);
+    table.settle_capture(false);
     assert!(table.advance_capture(&mut 9).is_none());
+}
+
+#[test]
+fn a_foreign_or_damaged_increment_is_refused() {
+    let mut table = Table::new(settings(2, 16));
+    touch(&mut table, &[1, 2, 3], 1);
+    let base = bytes_of(&table);
+    table.begin_capture(Extent::Whole);
+    table.settle_capture(true);
+    touch(&mut table, &[3, 4], 5);
+    table.begin_capture(Extent::Changed);
+    let mut increment = Vec::new();
+    while let Some((_, changed)) = table.advance_capture(&mut 1) {
+        increment.extend(changed.expect("an increment"));
+    }
+    let apply = |bytes: &[u8]| {
+        let parts = |_: &str, take: TakePart<'_>| {
+            take(SavedPart::Whole(&base))?;
+            take(SavedPart::Increment(bytes))
+        };
+        let mut restored = Table::new(settings(2, 16));
+        restored.restore(&parts, "table").map(|()| restored)
+    };
+    let restored = apply(&increment).expect("own bytes");
+    assert!(bytes_of(&restored) == bytes_of(&table));
+    for end in 0..increment.len() {
+        assert!(apply(&increment[..end]).is_err(), "{end}");
+    }
+    assert!(apply(&[&increment[..], &[0]].concat()).is_err());
+    // The count of slots lies behind magic, version, dim, seed, scale and evictions.
+    for (at, byte) in [(36, 3), (36, 5), (36, 17), (43, 1), (44, 9), (51, 1), (52, 9), (54, 4)] {
+        let mut bad = increment.clone();
+        bad[at] = byte;
+        assert!(apply(&bad).is_err(), "{at}");
+    }
+    // An increment comes after all of a table, never first.
+    let parts = |_: &str, take: TakePart<'_>| take(SavedPart::Increment(&increment));
+    let error = Table::new(settings(2, 16)).restore(&parts, "table").expect_err("refused");
+    assert!(error.0.contains("begins with an increment"), "{error}");
 }
 
 proptest! {

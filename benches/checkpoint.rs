@@ -1,0 +1,192 @@
+//! A checkpoint of ten million rows beside training steps: bytes written, time, and memory, whole
+//! and with one row in a hundred touched since. `cargo bench --bench checkpoint`
+//!
+//! Memory is quoted over rows and accumulators. It is the peak of the process while a whole
+//! checkpoint is taken, while an increment is, and while a checkpoint is read back, the model of
+//! before gone.
+
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use millrace::checkpoint::{Chain, Checkpoint, Facts, Store};
+use millrace::config::Config;
+use millrace::pipeline;
+use millrace::publish::read_section;
+use millrace_events::{Offsets, SplitMix};
+use millrace_train::capture::{Extent, Piece};
+use millrace_train::captured::CapturedPart;
+use millrace_train::table::TouchedRows;
+use millrace_train::{Progress, State, Trainer};
+
+/// As in the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const ROWS: u64 = 10_000_000;
+/// One in so many rows is touched between two checkpoints.
+const TOUCHED: u64 = 100;
+/// As in the program.
+const PARTS_IN_FLIGHT: usize = 8;
+/// Ids of a step.
+const STEP: usize = 1024;
+
+fn main() {
+    if std::env::args().any(|argument| argument == "--test") {
+        return;
+    }
+    println!("{ROWS} rows, 1 in {TOUCHED} touched between checkpoints, at random");
+    println!(
+        "  dim  checkpoint       MB  of whole  seconds  trainer s  peak of rows and accumulators"
+    );
+    for dim in [32, 64] {
+        run(dim);
+    }
+}
+
+fn run(dim: usize) {
+    let directory = tempfile::tempdir_in(std::env::current_dir().expect("a directory"));
+    let directory = directory.expect("a directory");
+    let sets = [format!("embedding.rows_max={ROWS}"), format!("embedding.dim={dim}")];
+    let config = Config::load(Some("config/bench.toml".as_ref()), &sets).expect("a valid config");
+    let placement = pipeline::placement(config.device).expect("the CPU");
+    let settings = config.train();
+    let store = Store::open(directory.path(), 1).expect("a directory of its own");
+    let before = memory("VmRSS");
+    let progress = Progress { events: 1, ..Progress::begin(Offsets::new("bench")) };
+    let mut state = Trainer::with_progress(&settings, &placement, progress).into_state();
+    let items: Vec<u64> = (0..ROWS).collect();
+    touch(&mut state, &items);
+    drop(items);
+    let mut trainer = Trainer::from_state(&settings, &placement, state);
+    let rows = (ROWS as usize * (dim + 1) * size_of::<f32>()) as f64;
+    let share = |peak: f64| (peak - before) / rows;
+    println!("{dim:>5}  (at rest) {:>54.2}", share(memory("VmRSS")));
+    let mut random = SplitMix::new(1);
+    let (mut chain, mut whole): (Option<Chain>, f64) = (None, 0.0);
+    let mut last = None;
+    for (step, name) in (1u64..).zip(["whole", "increment", "increment"]) {
+        let progress = Progress { step, events: step + 1, ..trainer.progress().clone() };
+        let mut state = trainer.into_state();
+        state.progress = progress;
+        let random_rows = |random: &mut SplitMix| random.next_u64() % ROWS;
+        let touched: Vec<u64> = (0..ROWS / TOUCHED).map(|_| random_rows(&mut random)).collect();
+        if chain.is_some() {
+            touch(&mut state, &touched);
+        }
+        trainer = Trainer::from_state(&settings, &placement, state);
+        reset_peak();
+        let (began, facts) = (Instant::now(), facts(&config, trainer.progress()));
+        let (sender, parts) = bounded(PARTS_IN_FLIGHT);
+        let (checkpoint, busy) = std::thread::scope(|scope| {
+            let writer = scope.spawn(|| write(&store, facts, chain.as_ref(), parts));
+            let busy = hand_out(&mut trainer, chain.is_some(), sender);
+            (writer.join().expect("no panic"), busy)
+        });
+        trainer.settle_capture(true);
+        let seconds = began.elapsed().as_secs_f64();
+        let bytes = size_of_files(&checkpoint) as f64;
+        whole = if step == 1 { bytes } else { whole };
+        println!(
+            "{dim:>5}  {name:<9} {:>9.1}  {:>6.2} %  {seconds:>7.2}  {busy:>9.2}  {:.2}",
+            bytes / 1e6,
+            100.0 * bytes / whole,
+            share(memory("VmHWM"))
+        );
+        chain = Some(Chain::of(&checkpoint.manifest));
+        last = Some(checkpoint);
+    }
+    let last = last.expect("three were written");
+    let progress = trainer.progress().clone();
+    drop(trainer);
+    reset_peak();
+    let began = Instant::now();
+    last.verify().expect("just written");
+    let verified = began.elapsed().as_secs_f64();
+    let restored = Trainer::restore(&settings, &placement, progress, &|name, take| {
+        read_section(&last, name, take)
+    });
+    drop(restored.expect("just written"));
+    println!(
+        "{dim:>5}  (restored, {verified:.2} s of it to verify) {:>25.2}  {:>20.2}",
+        began.elapsed().as_secs_f64(),
+        share(memory("VmHWM"))
+    );
+}
+
+/// Touches rows of the items' table, a step's worth at a time.
+fn touch(state: &mut State, ids: &[u64]) {
+    let now = state.progress.events;
+    let names = state.model.encoder.tables.iter();
+    let at = names.clone().position(|name| name == "item").expect("the bench's config has it");
+    let mut touched = TouchedRows::default();
+    for ids in ids.chunks(STEP) {
+        state.model.tables[at].touch(ids, now, &mut touched);
+    }
+}
+
+/// Hands a capture over, as the trainer does while no batch comes. Seconds without the waits.
+fn hand_out(trainer: &mut Trainer, changed: bool, parts: Sender<CapturedPart>) -> f64 {
+    let mut busy = 0.0;
+    let began = Instant::now();
+    trainer.begin_capture(if changed { Extent::Changed } else { Extent::Whole });
+    busy += began.elapsed().as_secs_f64();
+    while trainer.is_capturing() {
+        let began = Instant::now();
+        let copied = trainer.advance_capture(1);
+        busy += began.elapsed().as_secs_f64();
+        copied.into_iter().for_each(|part| parts.send(part).expect("the writer is there"));
+    }
+    busy
+}
+
+fn write(
+    store: &Store,
+    facts: Facts,
+    chain: Option<&Chain>,
+    parts: Receiver<CapturedPart>,
+) -> Checkpoint {
+    let mut draft = store.begin(facts, chain).expect("room");
+    for part in parts {
+        let appended = part.pieces(&mut |piece| {
+            let Piece { section, content, increment } = piece;
+            draft.append(&section, &content, increment.as_deref())
+        });
+        appended.expect("room");
+    }
+    draft.finish(1).expect("room")
+}
+
+fn facts(config: &Config, progress: &Progress) -> Facts {
+    Facts {
+        witness: millrace_events::Witness::default(),
+        run: "5eed0001".into(),
+        step: progress.step,
+        offsets: progress.offsets.clone(),
+        pass: progress.pass,
+        event_time_ms: 0,
+        events_trained: progress.events,
+        events_rejected: 0,
+        config_digest: config.digest(),
+        config_toml: config.to_toml(),
+        program: String::new(),
+    }
+}
+
+fn size_of_files(checkpoint: &Checkpoint) -> u64 {
+    let entries = std::fs::read_dir(&checkpoint.path).expect("just written");
+    entries.map(|entry| entry.and_then(|entry| entry.metadata()).expect("a file").len()).sum()
+}
+
+/// A figure of this process in bytes; NaN where there is no procfs.
+fn memory(name: &str) -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    let kbytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<f64>().ok());
+    kbytes.map_or(f64::NAN, |kbytes| kbytes * 1024.0)
+}
+
+/// The peak begins anew.
+fn reset_peak() {
+    // Linux alone has it; elsewhere the figures are NaN anyway.
+    drop(std::fs::write("/proc/self/clear_refs", "5"));
+}
