@@ -1,5 +1,6 @@
 //! Training steps from memory, on the model of `config/bench.toml`: examples/s, time by phase, and
-//! the products' GFLOP/s beside this machine's sgemm peak. `cargo bench --bench step`
+//! the products' GFLOP/s beside this machine's sgemm peak. `cargo bench --bench step`; with
+//! `-- gpu` the same steps on the GPU alone.
 //!
 //! Counted are the products that are made: of the towers (forward, and backward with respect to
 //! inputs and weights) over the batch's events and its distinct items, and of the loss (three of `2
@@ -9,7 +10,7 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use gemm::{Parallelism, gemm};
-use millrace::config::Config;
+use millrace::config::{Config, DeviceChoice};
 use millrace::pipeline;
 use millrace_events::{Batch, Event, Events, FeatureValue, Offsets, SplitMix};
 use millrace_train::capture::Extent;
@@ -26,18 +27,22 @@ const HISTORY: usize = 10;
 /// Enough to fill the tables with what a batch meets.
 const BATCHES: usize = 64;
 const SECONDS: f64 = 4.0;
+const HEADING: &str = "   batch  of items  examples/s  GFLOP/s  of sgemm's  ms a step, by phase";
 
 fn main() {
     if std::env::args().any(|argument| argument == "--test") {
         return;
     }
+    if std::env::args().any(|argument| argument == "gpu") {
+        println!("on a GPU\n{HEADING}");
+        [1024, 4096, 8192].into_iter().for_each(|size| run(size, DeviceChoice::Gpu));
+        return;
+    }
     // Before anything is freed that it could reuse.
     println!("memory at 10M rows of dim 64: {:.2} of rows and accumulators", memory());
     println!("{} threads", rayon::current_num_threads());
-    println!("   batch  of items  examples/s  GFLOP/s  of sgemm's  ms a step, by phase");
-    for size in [1024, 4096, 8192] {
-        run(size);
-    }
+    println!("{HEADING}");
+    [1024, 4096, 8192].into_iter().for_each(|size| run(size, DeviceChoice::Cpu));
     println!(
         "\n        rows  of items  ms a step: mean    p99    max    begin  \
          while a snapshot is taken: mean    p99    max"
@@ -119,10 +124,10 @@ fn resident() -> f64 {
     pages.map_or(f64::NAN, |pages| pages * 4096.0)
 }
 
-fn run(size: usize) {
+fn run(size: usize, device: DeviceChoice) {
     let set = format!("batch.size={size}");
     let config = Config::load(Some("config/bench.toml".as_ref()), &[set]).expect("a valid config");
-    let placement = pipeline::placement(config.device).expect("the CPU");
+    let placement = pipeline::placement(device).expect("it is there");
     let mut trainer = Trainer::new(&config.train(), &placement, Offsets::new("bench"));
     let mut random = SplitMix::new(1);
     let batches: Vec<Batch> =

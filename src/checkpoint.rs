@@ -27,7 +27,7 @@ mod tally;
 pub use self::chain::{Chain, Link};
 pub use self::error::CheckpointError;
 pub use self::manifest::{FileSum, Manifest, SectionEntry, digest};
-pub use self::store::{Draft, Store};
+pub use self::store::{Draft, Pin, Store};
 pub use self::tally::Tally;
 
 use self::error::{Result, disk};

@@ -8,6 +8,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::chain::Chain;
 use super::directory::{FILE_MODE, create_directory, create_root, remove, rename, sync_directory};
@@ -23,11 +24,13 @@ const REPLACED: &str = ".old-";
 
 /// The directory that holds checkpoints, locked for the one trainer that writes them.
 ///
-/// Readers need no lock. Retention does not wait for them either: one that is still busy with a
-/// checkpoint when `keep` newer ones have been written gets an error that says so.
+/// Readers need no lock. Retention waits for those of this process that hold a [`Pin`]. Any other
+/// that is still busy with a checkpoint when `keep` newer ones have been written gets an error that
+/// says so.
 pub struct Store {
     directory: PathBuf,
     keep: usize,
+    pinned: Arc<Mutex<Vec<u64>>>,
     /// Held open, because closing it (also by a crash) is what releases the lock.
     _lock: File,
 }
@@ -52,7 +55,7 @@ impl Store {
             let place = directory.display();
             error.during(format!("cannot clear what a crash left in {place}; delete it by hand"))
         })?;
-        Ok(Self { directory: directory.to_owned(), keep, _lock: lock })
+        Ok(Self { directory: directory.to_owned(), keep, pinned: Arc::default(), _lock: lock })
     }
 
     /// Begins a checkpoint of the state that has these `facts`; [`Draft`] takes its sections and
@@ -87,6 +90,13 @@ impl Store {
             draft.append(&name, &bytes, None)?;
         }
         draft.finish(written_ms)
+    }
+
+    /// Keeps the checkpoint of `step`, and those that it builds upon, from retention until the pin
+    /// is dropped. They go when the next checkpoint is written after that.
+    pub fn pin(&self, step: u64) -> Pin {
+        self.pinned.lock().unwrap_or_else(PoisonError::into_inner).push(step);
+        Pin { step, pinned: Arc::clone(&self.pinned) }
     }
 
     fn not_written(&self, step: u64, error: CheckpointError) -> CheckpointError {
@@ -157,7 +167,7 @@ impl Store {
     }
 
     /// Deletes what lies before the newest `keep` checkpoints up to the one just `written`, unless
-    /// one that stays builds upon it.
+    /// it is pinned or one that stays builds upon it.
     ///
     /// One that is visibly damaged, or builds upon one that is, does not count as kept, or damage
     /// would push out the good ones. Nor do those after `written`: the trainer started before them,
@@ -175,7 +185,8 @@ impl Store {
 
     fn delete_old(&self, written: u64) -> Result<()> {
         let mut kept = 0;
-        let mut needed = BTreeSet::new();
+        let pinned = self.pinned.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut needed = BTreeSet::from_iter(pinned);
         for (step, path) in list(&self.directory)?.into_iter().rev() {
             if step <= written && kept >= self.keep && !needed.contains(&step) {
                 // Renamed first: a crash in the middle must not leave half a checkpoint to be
@@ -196,6 +207,22 @@ impl Store {
             }
         }
         Ok(())
+    }
+}
+
+/// A claim on a checkpoint that somebody is yet to read, or reads.
+#[derive(Debug)]
+pub struct Pin {
+    step: u64,
+    pinned: Arc<Mutex<Vec<u64>>>,
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        let mut pinned = self.pinned.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = pinned.iter().position(|step| *step == self.step) {
+            pinned.swap_remove(at);
+        }
     }
 }
 

@@ -233,6 +233,23 @@ fn the_newest_are_kept() {
 }
 
 #[test]
+fn what_is_pinned_stays_with_all_that_it_builds_upon() {
+    let directory = directory();
+    let store = store(&directory, 1);
+    chain_of(&store, 1);
+    let (pin, again) = (store.pin(2), store.pin(2));
+    write(&store, 5);
+    write(&store, 6);
+    assert_eq!(steps(directory.path()), [1, 2, 6]);
+    drop(pin);
+    write(&store, 7);
+    assert_eq!(steps(directory.path()), [1, 2, 7], "somebody else has it still");
+    drop(again);
+    write(&store, 8);
+    assert_eq!(steps(directory.path()), [8]);
+}
+
+#[test]
 fn damage_does_not_push_out_good_ones() {
     let directory = directory();
     let store = store(&directory, 2);

@@ -8,7 +8,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError};
 
 use super::metrics::Beat;
 use super::{Publication, Site};
-use crate::checkpoint::{Chain, Checkpoint, CheckpointError, Facts, Manifest, Store};
+use crate::checkpoint::{Chain, Checkpoint, CheckpointError, Facts, Manifest, Pin, Store};
 use crate::config::Config;
 use crate::publish::Published;
 use crate::stream::calendar::now_ms;
@@ -21,10 +21,37 @@ use millrace_train::captured::CapturedPart;
 /// it is by then: nothing is held for the next one.
 const WRITE_TRIES: u32 = 4;
 
-/// The way of written checkpoints to the publisher.
+/// A checkpoint that is to be published, and the claim that keeps it until it has been.
+pub(super) struct Due {
+    checkpoint: Checkpoint,
+    _pin: Pin,
+}
+
+/// The way of written checkpoints to the publisher. One may wait there while the publisher is busy
+/// with the version before.
 pub(super) struct Outlet {
-    pub(super) sender: Sender<Checkpoint>,
-    pub(super) publication: Publication,
+    sender: Sender<Due>,
+    waiting: Receiver<Due>,
+    publication: Publication,
+}
+
+impl Outlet {
+    /// The two ends of the way.
+    pub(super) fn new(publication: Publication) -> (Outlet, Receiver<Due>) {
+        let (sender, receiver) = crossbeam_channel::bounded(1);
+        (Outlet { sender, waiting: receiver.clone(), publication }, receiver)
+    }
+
+    /// A checkpoint takes the place of an older one that waits: nobody wants that version any more.
+    /// Never blocks, and a publisher that has ended is not noticed: its error is the run's.
+    fn offer(&self, store: &Store, checkpoint: &Checkpoint) {
+        let pin = store.pin(checkpoint.manifest.step);
+        let mut due = Due { checkpoint: checkpoint.clone(), _pin: pin };
+        while let Err(TrySendError::Full(back)) = self.sender.try_send(due) {
+            drop(self.waiting.try_recv());
+            due = back;
+        }
+    }
 }
 
 /// What a checkpoint says beside the state: the name of its run, and its log.
@@ -105,19 +132,14 @@ pub(super) fn write_checkpoints(
         if let Some(outlet) = &outlet
             && written.is_multiple_of(site.config.publish.every_checkpoints)
         {
-            match outlet.sender.try_send(checkpoint.clone()) {
-                // A publisher that is still busy with the version before skips this one. One that
-                // has ended has set the stop flag, and its error is the run's.
-                Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
-            }
+            outlet.offer(store, &checkpoint);
         }
         last = Some(checkpoint);
     }
-    if let (Some(Outlet { sender, publication: Publication::Complete }), Some(last)) =
-        (&outlet, &last)
-        && sender.send(last.clone()).is_err()
+    if let (Some(outlet), Some(last)) = (&outlet, &last)
+        && outlet.publication == Publication::Complete
     {
-        tracing::warn!("the last checkpoint is written and not published: the publisher has ended");
+        outlet.offer(store, last);
     }
     Ok(last)
 }
@@ -177,12 +199,12 @@ pub(super) fn facts(config: &Config, lineage: &Lineage, progress: Progress) -> F
 pub(super) fn publish(
     site: &Site,
     publication: Publication,
-    checkpoints: Receiver<Checkpoint>,
+    checkpoints: Receiver<Due>,
     mut send: impl FnMut(&Checkpoint, &dyn Fn() -> bool) -> anyhow::Result<Option<Published>>,
 ) -> anyhow::Result<Option<Published>> {
     let complete = publication == Publication::Complete;
     let mut last: Option<Published> = None;
-    for checkpoint in checkpoints {
+    for Due { checkpoint, _pin } in checkpoints {
         let known = last.as_ref().is_some_and(|last| last.version == checkpoint.manifest.version);
         if known {
             continue;

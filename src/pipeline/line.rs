@@ -60,14 +60,14 @@ impl<'scope> Line<'scope> {
         let (outlet, publisher) = match publisher {
             None => (None, None),
             Some((mut publisher, publication)) => {
-                let (sender, checkpoints) = crossbeam_channel::bounded(1);
+                let (outlet, checkpoints) = Outlet::new(publication);
                 let thread = named("publisher").spawn_scoped(scope, move || {
                     let _stop = StopOnPanic(&site.stop);
                     durable::publish(site, publication, checkpoints, |checkpoint, stop| {
                         publisher.publish(checkpoint, stop)
                     })
                 })?;
-                (Some(Outlet { sender, publication }), Some(thread))
+                (Some(outlet), Some(thread))
             }
         };
         let writer = named("checkpoint").spawn_scoped(scope, move || {

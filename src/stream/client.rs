@@ -38,7 +38,7 @@ pub fn consumer(config: &Config) -> anyhow::Result<BaseConsumer<Watch>> {
 
 /// Bytes that are fetched ahead of us over all partitions, and at most one fetch more of each: some
 /// 60,000 records, which a trainer reads in a third of a second.
-const AHEAD_BYTES: usize = 16 << 20;
+pub(crate) const AHEAD_BYTES: usize = 16 << 20;
 /// Below this a fetch costs more in requests than it saves in memory.
 const AHEAD_BYTES_MIN: usize = 128 << 10;
 /// A fetch brings at most about this many bytes of one partition (a single larger record still

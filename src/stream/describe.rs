@@ -124,3 +124,26 @@ pub(super) fn settings(
     });
     Ok(found.collect())
 }
+
+/// For how long a topic with these settings keeps a record, ms, negative for ever; none: it does
+/// not delete by age, or does not say.
+pub(super) fn retention_of(settings: &BTreeMap<String, String>) -> Option<i64> {
+    let deletes = settings.get("cleanup.policy").is_some_and(|policy| policy.contains("delete"));
+    settings.get("retention.ms").filter(|_| deletes)?.parse().ok()
+}
+
+/// The same of a topic, if the brokers say so in `wait`.
+pub(super) fn retention_ms(client: &ClientConfig, topic: &str, wait: Duration) -> Option<i64> {
+    retention_of(settings(client, &[topic], wait).ok()?.get(topic)?)
+}
+
+/// A retention, ms, in words.
+pub(super) fn kept(retention_ms: i64) -> String {
+    const DAY: i64 = 86_400_000;
+    match retention_ms {
+        ..0 => "for ever".to_owned(),
+        DAY => "a day".to_owned(),
+        ms if ms % DAY == 0 || ms > 10 * DAY => format!("{} days", ms / DAY),
+        ms => format!("{:.1} hours", ms as f64 / 3_600_000.0),
+    }
+}

@@ -11,15 +11,16 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 
 use crate::config::{Config, TimeUnit};
 
 use super::calendar::now_ms;
-use super::client::MESSAGE_BYTES_MAX;
+use super::client::{self, MESSAGE_BYTES_MAX};
 use super::decode::{FieldPlace, FieldValues, Fields, Raw, time_ms};
+use super::describe::{kept, retention_ms};
 use super::outbox::{Outbox, Outgoing, Patience};
 
 /// Lines that wait to be sent; beyond it reading waits.
@@ -30,6 +31,11 @@ const LINGER_MS: u32 = 20;
 const REPORT_EVERY: u64 = 8192;
 /// Compressed input is read in pieces of this size.
 const READ_BYTES: usize = 256 << 10;
+
+/// Younger events outlive any retention worth a question to the brokers.
+const RECENT_MS: i64 = 3_600_000;
+/// They answer in milliseconds; without an answer there is nothing to warn of.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
 
 /// The result of sending.
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
@@ -128,6 +134,7 @@ pub fn produce(
     let topic = config.kafka.topic.as_str();
     let mut outbox = Outbox::new(config, LINGER_MS, QUEUE_KBYTES, Patience::Bounded)?;
     let mut envelope = Envelope::new(config, key_field);
+    let mut retention = Retention { config, kept_ms: None, warned: false };
     let mut done = Produced::default();
     let mut line = Vec::new();
     let mut number = 0_u64;
@@ -139,7 +146,9 @@ pub fn produce(
         let (key, time_ms) = envelope.of(&line);
         // Nobody has sent a record in the future, whatever its event says: readers and brokers tell
         // a wrong clock by it.
-        let time_ms = time_ms.map(|time_ms| time_ms.min(now_ms()));
+        let now_ms = now_ms();
+        let time_ms = time_ms.map(|time_ms| time_ms.min(now_ms));
+        retention.look(now_ms - time_ms.unwrap_or(now_ms));
         let key = key.as_deref().map(str::as_bytes);
         let record = Outgoing { topic, key, payload: Some(&line), time_ms, ..Outgoing::default() };
         outbox.send(record).with_context(|| format!("sending stopped at line {number}"))?;
@@ -154,6 +163,36 @@ pub fn produce(
     done.seconds = started.elapsed().as_secs_f64();
     progress(&done);
     Ok(done)
+}
+
+/// A topic that keeps records for less time than has passed since their events deletes them within
+/// minutes: the broker goes by the record's time.
+struct Retention<'c> {
+    config: &'c Config,
+    /// For how long it keeps records, ms, negative for ever; none: nobody has asked.
+    kept_ms: Option<i64>,
+    warned: bool,
+}
+
+impl Retention<'_> {
+    /// Warns at the first event that is too old.
+    fn look(&mut self, age_ms: i64) {
+        if self.warned || age_ms <= RECENT_MS {
+            return;
+        }
+        let topic = self.config.kafka.topic.as_str();
+        let ask = || retention_ms(client::remedies(self.config).client(), topic, ANSWER_MAX);
+        let kept_ms = *self.kept_ms.get_or_insert_with(|| ask().unwrap_or(-1));
+        if kept_ms >= 0 && age_ms > kept_ms {
+            self.warned = true;
+            tracing::warn!(
+                "there are events from {} ago, and topic `{topic}` is kept {}: the broker soon \
+                 deletes them; set its retention.ms to -1 for as long as they are needed",
+                kept(age_ms),
+                kept(kept_ms)
+            );
+        }
+    }
 }
 
 /// Reads the next line, without its end; false at the end of the input.

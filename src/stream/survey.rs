@@ -14,7 +14,7 @@ use rdkafka::error::RDKafkaErrorCode;
 use serde::Serialize;
 
 use super::calendar::{date_of, now_ms};
-use super::describe::{self, Description, Settings};
+use super::describe::{self, Description, Settings, kept, retention_of};
 use super::refusal::{Refusal, Wish};
 use super::source::{Sample, sample};
 use super::topic::{Topic, Watermarks};
@@ -149,14 +149,13 @@ impl Survey {
             return;
         };
         let value = |key: &str| settings.get(key).map_or("", String::as_str);
-        let retention_ms: i64 = value("retention.ms").parse().unwrap_or(-1);
+        let retention_ms = retention_of(settings).unwrap_or(-1);
         let policy = value("cleanup.policy");
         if let Some(warning) = role.warning(policy, retention_ms, found.partitions) {
             self.push(Weight::Warning, &subject, warning);
         }
-        let kept =
-            if policy.contains("delete") { kept(retention_ms) } else { "for ever".to_owned() };
-        let text = format!("{} partitions, {policy}, kept {kept}", found.partitions);
+        let (partitions, kept) = (found.partitions, kept(retention_ms));
+        let text = format!("{partitions} partitions, {policy}, kept {kept}");
         self.ok(&subject, text);
     }
 
@@ -373,15 +372,6 @@ impl Role {
 
 fn subject(topic: &str) -> String {
     format!("topic `{topic}`")
-}
-
-/// A retention in words.
-fn kept(retention_ms: i64) -> String {
-    match retention_ms {
-        ..0 => "for ever".to_owned(),
-        ms if ms % 86_400_000 == 0 => format!("{} days", ms / 86_400_000),
-        ms => format!("{:.1} hours", ms as f64 / 3_600_000.0),
-    }
 }
 
 impl Topic {

@@ -7,7 +7,7 @@ use rdkafka::Message;
 use rdkafka::message::Headers;
 use serde_json::Value;
 
-use crate::support::{Bench, create_topic, json, records, run_to_end, send};
+use crate::support::{Bench, create_topic, json, records, run_to_end, send, synthetic};
 
 /// A mapping of tests/cases, with more `features` of an item.
 fn config(bench: &Bench, features: &str) -> std::path::PathBuf {
@@ -165,4 +165,23 @@ fn a_letter_that_the_topic_finds_too_large_is_cut_and_nothing_loops() {
     let letters = records(&small);
     assert_eq!(letters.len(), 1);
     assert!(letters[0].payload().map_or(0, <[u8]>::len) < 20_000);
+}
+
+/// Who loads an old log into a topic of a week sees it vanish.
+#[test]
+fn events_older_than_the_topic_keeps_are_warned_of() {
+    let bench = Bench::new("demo.toml", 1);
+    let file = bench.directory.path().join("old.jsonl");
+    let lines: Vec<String> = synthetic(100, 9).collect();
+    std::fs::write(&file, lines.join("\n")).expect("written");
+    for (retention, warned) in [("86400000", true), ("-1", false)] {
+        let topic = format!("{}-{warned}", bench.topic);
+        create_topic(&topic, 1, Some(("retention.ms", retention)));
+        let mut produce = bench.command("produce", "none", &[&format!("kafka.topic={topic}")]);
+        let output = produce.arg(&file).output().expect("millrace can be run");
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{log}");
+        let said = log.lines().filter(|line| line.contains("is kept a day")).count();
+        assert_eq!(said, usize::from(warned), "{log}");
+    }
 }

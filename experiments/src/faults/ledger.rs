@@ -34,15 +34,19 @@ impl Ledger {
         Ok(Ledger { consumer, topic, next, good: 0, bad })
     }
 
-    /// Reads on to the log's end.
+    /// Reads on to what is the log's end now, or a little further: it may be written meanwhile.
     pub(super) fn read(&mut self) -> anyhow::Result<()> {
         let metadata = self.consumer.fetch_metadata(Some(&self.topic), PATIENCE)?;
-        let mut left = BTreeSet::new();
+        let mut left = BTreeMap::new();
         let mut list = TopicPartitionList::new();
         for partition in metadata.topics()[0].partitions() {
-            let next = *self.next.entry(partition.id()).or_insert(0);
-            list.add_partition_offset(&self.topic, partition.id(), Offset::Offset(next))?;
-            left.insert(partition.id());
+            let id = partition.id();
+            let next = *self.next.entry(id).or_insert(0);
+            let (_, end) = self.consumer.fetch_watermarks(&self.topic, id, PATIENCE)?;
+            if end > next {
+                list.add_partition_offset(&self.topic, id, Offset::Offset(next))?;
+                left.insert(id, end);
+            }
         }
         self.consumer.assign(&list)?;
         let deadline = Instant::now() + PATIENCE;
@@ -52,6 +56,9 @@ impl Ledger {
                 Some(Ok(message)) => {
                     let place = (message.partition(), message.offset());
                     self.next.insert(place.0, place.1 + 1);
+                    if left.get(&place.0).is_some_and(|end| place.1 + 1 >= *end) {
+                        left.remove(&place.0);
+                    }
                     let marked = message
                         .headers()
                         .is_some_and(|headers| headers.iter().any(|header| header.key == BAD));
@@ -61,6 +68,7 @@ impl Ledger {
                         self.good += 1;
                     }
                 }
+                // What is left is a transaction's markers, or one that is still open.
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
                     left.remove(&partition);
                 }

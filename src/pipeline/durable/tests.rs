@@ -61,7 +61,7 @@ fn line(
         let settings = site.config.train();
         let (snapshot_sender, snapshots) = crossbeam_channel::bounded(1);
         let (outcome_sender, outcomes) = crossbeam_channel::bounded(1);
-        let (sender, checkpoints) = crossbeam_channel::bounded(1);
+        let (outlet, checkpoints) = Outlet::new(publication);
         let durable = Mutex::new(None);
         let outcome = std::thread::scope(|scope| {
             let publisher = scope.spawn(|| {
@@ -69,9 +69,8 @@ fn line(
                 publish(&site, publication, checkpoints, send)
             });
             let writer = scope.spawn(|| {
-                let outlet = Some(Outlet { sender, publication });
                 let ends = (snapshots, outcome_sender);
-                write_checkpoints(&site, &store, ends, outlet, &durable)
+                write_checkpoints(&site, &store, ends, Some(outlet), &durable)
             });
             for step in 1..=CHECKPOINTS {
                 let progress = Progress { step, ..Progress::begin(Offsets::new("demo")) };
@@ -133,6 +132,26 @@ fn a_live_run_goes_on_after_a_failed_publication() {
     assert!(!outcome.stopped);
     assert_eq!(outcome.failures, 1);
     outcome.published.expect("no panic").expect("a failure is no end");
+}
+
+/// Thirty checkpoints are written while the publisher is busy with the first, one is kept.
+#[test]
+fn a_checkpoint_is_there_until_it_is_published_and_the_newest_is_next() {
+    let mut busy = true;
+    let outcome = line(Publication::Live, move |checkpoint, _| {
+        if std::mem::take(&mut busy) {
+            let newest = checkpoint.path.with_file_name(format!("{CHECKPOINTS:012}"));
+            let patience = Instant::now() + PATIENCE / 2;
+            while !newest.exists() && Instant::now() < patience {
+                std::thread::yield_now();
+            }
+        }
+        checkpoint.verify().expect("retention has left it");
+        let (version, step) = (checkpoint.manifest.version.clone(), checkpoint.manifest.step);
+        Ok(Some(Published { version, step, vectors: 1, tombstones: 0 }))
+    });
+    let published = outcome.published.expect("no panic").expect("no failure");
+    assert_eq!(published.expect("two versions or three").step, CHECKPOINTS);
 }
 
 #[test]

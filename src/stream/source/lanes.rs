@@ -18,7 +18,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{Offset, TopicPartitionList};
 
-use crate::stream::client::Watch;
+use crate::stream::client::{AHEAD_BYTES, Watch};
 use crate::stream::merge::Merge;
 use crate::stream::position::Range;
 use crate::stream::topic::Topic;
@@ -27,6 +27,9 @@ use crate::stream::topic::Topic;
 pub(super) const PART: usize = 256;
 /// Most records of a round: amortises its threads' start, and keeps what is decoded in the cache.
 pub(super) const ROUND: usize = 2048;
+/// And most bytes of their values: what librdkafka fetches ahead. A round of ten-megabyte records
+/// would hold gigabytes, since a queue is filled again while it is drained.
+const ROUND_BYTES: usize = AHEAD_BYTES;
 
 /// The partitions that are read.
 pub(super) struct Lanes {
@@ -95,6 +98,7 @@ impl Lanes {
             lanes: &self.lanes,
             turn: &mut self.turn,
             left: ROUND,
+            left_bytes: ROUND_BYTES,
             stopped: None,
         }
     }
@@ -143,6 +147,7 @@ pub(super) struct Round<'l> {
     turn: &'l mut usize,
     rooms: Vec<usize>,
     left: usize,
+    left_bytes: usize,
     pub(super) stopped: Option<Stop>,
 }
 
@@ -151,7 +156,7 @@ impl<'l> Round<'l> {
     /// the round was stopped.
     pub(super) fn part(&mut self) -> Option<Vec<BorrowedMessage<'l>>> {
         for _ in 0..self.lanes.len() {
-            if self.stopped.is_some() || self.left == 0 {
+            if self.stopped.is_some() || self.left == 0 || self.left_bytes == 0 {
                 return None;
             }
             let turn = *self.turn % self.lanes.len();
@@ -172,7 +177,7 @@ impl<'l> Round<'l> {
 
     fn drain(&mut self, lane: &'l Lane, most: usize) -> Vec<BorrowedMessage<'l>> {
         let mut part = Vec::with_capacity(most);
-        while part.len() < most && self.stopped.is_none() {
+        while part.len() < most && self.left_bytes > 0 && self.stopped.is_none() {
             match lane.queue.poll(Duration::ZERO) {
                 None => return part,
                 // Compaction may have removed the last records before the end: then the next one
@@ -180,7 +185,10 @@ impl<'l> Round<'l> {
                 Some(Ok(message)) if lane.end.is_some_and(|end| message.offset() >= end) => {
                     self.stopped = Some(Stop::RangeEnd(lane.partition));
                 }
-                Some(Ok(message)) => part.push(message),
+                Some(Ok(message)) => {
+                    self.left_bytes = self.left_bytes.saturating_sub(message.payload_len());
+                    part.push(message);
+                }
                 Some(Err(error)) => self.stopped = Some(error.into()),
             }
         }
