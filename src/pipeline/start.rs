@@ -208,8 +208,8 @@ fn newest(directory: &Path, end: Option<u64>) -> anyhow::Result<Option<Checkpoin
     Ok(newest)
 }
 
-/// The trainer that resumes from `checkpoint` at `offsets`, the name of its run, and the checkpoints
-/// that it comes from. A state that saw no event binds nobody to its config.
+/// The trainer that resumes from `checkpoint` at `offsets`, the name of its run, and the
+/// checkpoints that it comes from. A state that saw no event binds nobody to its config.
 fn go_on(
     config: &Config,
     placement: &Placement,

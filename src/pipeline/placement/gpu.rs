@@ -7,23 +7,6 @@ use burn::tensor::{Device, DeviceKind};
 
 use millrace_train::placement::Placement;
 
-/// A real GPU, never a software adapter; `None` if the machine has none.
-pub(super) fn hardware() -> anyhow::Result<Option<Placement>> {
-    // Without a device node there is no hardware to find, and Mesa's Vulkan layer would complain on
-    // stderr wherever there is no display.
-    if cfg!(target_os = "linux") && !has_node() {
-        return Ok(None);
-    }
-    let hardware = adapters()?.into_iter().find(|adapter| {
-        use wgpu::DeviceType::{DiscreteGpu, IntegratedGpu, VirtualGpu};
-        matches!(adapter.device_type, DiscreteGpu | IntegratedGpu | VirtualGpu)
-    });
-    Ok(hardware.map(|adapter| {
-        tracing::info!(adapter = adapter.name, "training on the GPU");
-        default()
-    }))
-}
-
 /// Whatever adapter there is.
 ///
 /// # Errors
@@ -34,11 +17,11 @@ pub(super) fn any() -> anyhow::Result<Placement> {
          mesa-vulkan-drivers) or set device = \"cpu\"",
     )?;
     tracing::info!(adapter = adapter.name, "training on wgpu");
-    Ok(default())
+    Ok(Placement::Gpu(Device::wgpu(DeviceKind::DefaultDevice)))
 }
 
 /// Whether the Linux kernel shows any GPU: DRM render nodes, NVIDIA's own, or WSL's.
-fn has_node() -> bool {
+pub(super) fn has_node() -> bool {
     let render = |entry: std::io::Result<std::fs::DirEntry>| {
         entry.is_ok_and(|entry| entry.file_name().to_string_lossy().starts_with("renderD"))
     };
@@ -55,8 +38,4 @@ fn adapters() -> anyhow::Result<Vec<wgpu::AdapterInfo>> {
     let instance = wgpu::Instance::new(descriptor);
     let adapters = runtime.block_on(instance.enumerate_adapters(wgpu::Backends::PRIMARY));
     Ok(adapters.into_iter().map(|adapter| adapter.get_info()).collect())
-}
-
-fn default() -> Placement {
-    Placement::Gpu(Device::wgpu(DeviceKind::DefaultDevice))
 }
