@@ -11,6 +11,7 @@
 //! snapshots are taken there, and a stop trains the window to its end first. A thread that fails or
 //! panics sets the stop flag, so that no run continues without one of its stages.
 
+mod absent;
 mod captures;
 mod durable;
 mod line;

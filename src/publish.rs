@@ -8,6 +8,8 @@
 //!
 //! Must never know: the live trainer. It works from a checkpoint's sections.
 
+mod versions;
+
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
@@ -27,6 +29,7 @@ use millrace_train::memory::corpus::Corpus;
 use millrace_train::model::Model;
 use millrace_train::placement::Placement;
 use millrace_train::saved::{Damaged, SavedPart, TakePart};
+pub use versions::newest_version;
 
 /// Larger requests are worth a delay that nobody notices beside a sweep over the corpus.
 const LINGER_MS: u32 = 20;

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Manifest;
+use super::{Manifest, SectionEntry};
 
 /// A checkpoint that another one builds upon.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,7 +29,7 @@ impl Chain {
         let own = Link {
             step: manifest.step,
             checksum: manifest.checksum.clone(),
-            bytes: manifest.sections.iter().map(|section| section.file().0).sum(),
+            bytes: manifest.sections.iter().map(SectionEntry::stored).sum(),
         };
         let mut links = manifest.parents.clone();
         links.push(own);

@@ -87,6 +87,11 @@ pub struct FileSum {
 }
 
 impl SectionEntry {
+    /// Bytes of its file.
+    pub fn stored(&self) -> u64 {
+        self.file().0
+    }
+
     /// Length and checksum of its file.
     pub(super) fn file(&self) -> (u64, &str) {
         match &self.increment {

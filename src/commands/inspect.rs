@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, SectionEntry};
 use crate::commands::output::say;
 
 /// Arguments of `inspect`.
@@ -30,10 +30,12 @@ pub(super) fn run(args: &InspectArgs) -> anyhow::Result<()> {
     checkpoint.verify()?;
     let manifest = &checkpoint.manifest;
     let bytes: u64 = manifest.sections.iter().map(|section| section.length).sum();
+    let stored: u64 = manifest.sections.iter().map(SectionEntry::stored).sum();
     if args.json {
         let mut object = serde_json::to_value(manifest)?;
         object["path"] = json!(checkpoint.path);
         object["bytes"] = json!(bytes);
+        object["stored_bytes"] = json!(stored);
         object["verified"] = json!(true);
         if args.config {
             object["config"] = json!(checkpoint.config()?);
@@ -45,6 +47,12 @@ pub(super) fn run(args: &InspectArgs) -> anyhow::Result<()> {
     say!("version     {} (run {}, step {})", manifest.version, manifest.run, manifest.step);
     say!("events      {} trained, {} rejected", manifest.events_trained, manifest.events_rejected);
     say!("newest      {} ms since 1970", manifest.event_time_ms);
+    if let Some(written) = manifest.written_ms {
+        say!("written     {written} ms since 1970, by millrace {}", manifest.program);
+    }
+    for link in &manifest.parents {
+        say!("builds on   step {} ({} bytes), in the directory beside it", link.step, link.bytes);
+    }
     say!("digest      {}", manifest.digest);
     say!("config      {}", manifest.config_digest);
     let (topic, pass) = (manifest.offsets.topic(), manifest.pass);
@@ -52,9 +60,10 @@ pub(super) fn run(args: &InspectArgs) -> anyhow::Result<()> {
     for (partition, next) in manifest.offsets.iter() {
         say!("            partition {partition}: {next}");
     }
-    say!("sections    {bytes} bytes");
+    say!("sections    {bytes} bytes, of which {stored} are stored here");
     for section in &manifest.sections {
-        say!("            {:>12}  {}  {}", section.length, section.checksum, section.name);
+        let SectionEntry { name, length, checksum, .. } = section;
+        say!("            {length:>12}  {:>12}  {checksum}  {name}", section.stored());
     }
     if args.config {
         say!("\n{}", checkpoint.config()?);

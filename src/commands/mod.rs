@@ -29,7 +29,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::Faults;
 use crate::telemetry;
-use session::{ConfigArgs, Usage};
+use session::Usage;
 
 const EXIT_FAILED: u8 = 1;
 const EXIT_USAGE: u8 = 2;
@@ -58,7 +58,7 @@ enum Command {
     /// Train on a synthetic stream for a minute and show what it learned; needs no Kafka.
     Demo(demo::DemoArgs),
     /// Train without end: read the topic, checkpoint, publish.
-    Train(ConfigArgs),
+    Train(train::TrainArgs),
     /// Train on a bounded part of the topic, then end: for backfills and experiments.
     Replay(replay::ReplayArgs),
     /// Measure recall on held-out events against the whole corpus, beside popularity.

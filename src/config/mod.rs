@@ -120,7 +120,8 @@ pub struct KafkaConfig {
     pub rejected_window: u64,
     /// Longest id of a query, an item or a feature, in bytes.
     pub id_bytes_max: usize,
-    /// Consumer group that offsets are committed to, for dashboards; empty: nothing is committed.
+    /// Consumer group that offsets are committed to, for dashboards and to notice at a start that
+    /// the checkpoint directory has been lost; empty: nothing is committed.
     pub group: String,
     /// Name of this client in the brokers' logs and quotas.
     pub client_id: String,

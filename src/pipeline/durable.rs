@@ -12,7 +12,7 @@ use crate::checkpoint::{Chain, Checkpoint, CheckpointError, Facts, Manifest, Pin
 use crate::config::Config;
 use crate::publish::Published;
 use crate::stream::calendar::now_ms;
-use millrace_events::{Offsets, Witness};
+use millrace_events::Witness;
 use millrace_train::Progress;
 use millrace_train::capture::Piece;
 use millrace_train::captured::CapturedPart;
@@ -101,7 +101,7 @@ pub(super) fn write_checkpoints(
     store: &Store,
     (snapshots, outcomes): (Receiver<Snapshot>, Sender<Outcome>),
     outlet: Option<Outlet>,
-    durable: &Mutex<Option<Offsets>>,
+    durable: &Mutex<Option<Checkpoint>>,
 ) -> anyhow::Result<Option<Checkpoint>> {
     let mut last = None;
     let (mut written, mut failures) = (0u64, 0);
@@ -123,10 +123,10 @@ pub(super) fn write_checkpoints(
         site.metrics.checkpoint_seconds.observe(began.elapsed().as_secs_f64());
         site.clocks.checkpoint.store(now_ms(), Ordering::Relaxed);
         site.clocks.beat(Beat::Durable);
-        let Manifest { step, offsets, parents, .. } = &checkpoint.manifest;
+        let Manifest { step, parents, .. } = &checkpoint.manifest;
         let (path, builds_upon) = (checkpoint.path.display().to_string(), parents.len());
         tracing::info!(step, path, builds_upon, "checkpoint");
-        *durable.lock().expect("no holder of this lock can panic") = Some(offsets.clone());
+        *durable.lock().expect("no holder of this lock can panic") = Some(checkpoint.clone());
         tell(Some(Chain::of(&checkpoint.manifest)));
         written += 1;
         if let Some(outlet) = &outlet

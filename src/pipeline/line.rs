@@ -10,7 +10,7 @@ use crossbeam_channel::Receiver;
 use super::captures::{Captures, RunState};
 use super::durable::{self, Outlet};
 use super::passes::Passes;
-use super::reader::{self, Outlook};
+use super::reader::{self, Outlook, ReadOut};
 use super::{Publication, Site};
 use crate::checkpoint::{Checkpoint, Store};
 use crate::publish::{Published, Publisher};
@@ -23,7 +23,7 @@ type Thread<'scope, T> = ScopedJoinHandle<'scope, T>;
 pub(super) struct Line<'scope> {
     pub(super) batches: Receiver<anyhow::Result<Batch>>,
     pub(super) captures: Captures<'scope>,
-    source: Thread<'scope, Vec<(String, u64)>>,
+    source: Thread<'scope, ReadOut>,
     writer: Thread<'scope, anyhow::Result<Option<Checkpoint>>>,
     publisher: Option<Thread<'scope, anyhow::Result<Option<Published>>>>,
 }
@@ -96,8 +96,9 @@ impl<'scope> Line<'scope> {
             }
         };
         let written = self.writer.join().map_err(|_| panicked("checkpoint"));
-        let rejected_by_reason = self.source.join().map_err(|_| panicked("source"))?;
+        let source = self.source.join().map_err(|_| panicked("source"))?;
         let checkpoint = written??;
+        let rejected_by_reason = source.close(checkpoint.as_ref());
         sent?;
         let published = match self.publisher.map(Thread::join) {
             None => Ok(None),

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::stream::cut::Cut;
 use crate::stream::position::Range;
@@ -82,6 +83,12 @@ impl Passes {
         self.source = open(config, range, *pass, *cut, stop, witness)?;
         self.source.have_shown(self.rejected.keys().copied());
         Ok(())
+    }
+
+    /// Tells a durable checkpoint's offsets to Kafka.
+    pub(super) fn commit(&self, checkpoint: &Checkpoint) {
+        let manifest = &checkpoint.manifest;
+        self.source.commit(&manifest.offsets, &manifest.version);
     }
 
     /// Records passed over in all passes of this run.

@@ -10,8 +10,9 @@ use crossbeam_channel::{SendTimeoutError, Sender};
 use super::metrics::{Beat, Fate};
 use super::passes::Passes;
 use super::{Clocks, Site, TICK};
+use crate::checkpoint::Checkpoint;
 use crate::stream::source::{Next, Source};
-use millrace_events::{Batch, Offsets};
+use millrace_events::Batch;
 
 /// The source reports every [`TICK`]. If it is silent for longer than this, it waits for an answer
 /// of the brokers.
@@ -55,15 +56,14 @@ impl Outlook {
     }
 }
 
-/// Reads until the range ends, the run stops (at the end of a window) or the source fails. Returns
-/// the rejected records by reason.
+/// Reads until the range ends, the run stops (at the end of a window) or the source fails.
 pub(super) fn read(
     site: &Site,
     mut passes: Passes,
     batches: Sender<anyhow::Result<Batch>>,
-    durable: &Mutex<Option<Offsets>>,
+    durable: &Mutex<Option<Checkpoint>>,
     outlook: &Outlook,
-) -> Vec<(String, u64)> {
+) -> ReadOut {
     let mut shown = BTreeMap::new();
     let mut inside = false; // a window of which the trainer has a part
     while inside || !site.stop.load(Ordering::Relaxed) {
@@ -72,6 +72,9 @@ pub(super) fn read(
         let away = passes.source.brokers_away();
         site.health.set_waits_for(away.map(|why| format!("the brokers: {why}")));
         show_rejected(site, &passes, &mut shown);
+        if let Some(checkpoint) = take(durable) {
+            passes.commit(&checkpoint);
+        }
         let message = match next {
             Ok(Next::Idle) => {
                 let waits_for = passes.source.waits_for();
@@ -86,9 +89,6 @@ pub(super) fn read(
             Err(error) => Err(error),
         };
         outlook.set(show_lag(site, &mut passes.source), String::new());
-        if let Some(offsets) = take(durable) {
-            passes.source.commit(&offsets);
-        }
         let failed = message.is_err();
         let whole = message.as_ref().is_ok_and(|batch| batch.whole);
         if !hand_over(site, &batches, message, inside) || failed {
@@ -96,8 +96,23 @@ pub(super) fn read(
         }
         inside = !whole;
     }
-    let reasons = passes.rejected_by_reason().into_iter();
-    reasons.map(|(reason, count)| (reason.to_owned(), count)).collect()
+    ReadOut(passes)
+}
+
+/// A source that has ended, the connection still there.
+pub(super) struct ReadOut(Passes);
+
+impl ReadOut {
+    /// Tells the run's last checkpoint to Kafka, if anybody listens, and gives the rejected records
+    /// by reason.
+    pub(super) fn close(self, last: Option<&Checkpoint>) -> Vec<(String, u64)> {
+        let Self(passes) = self;
+        if let Some(last) = last.filter(|_| passes.source.brokers_away().is_none()) {
+            passes.commit(last);
+        }
+        let reasons = passes.rejected_by_reason().into_iter();
+        reasons.map(|(reason, count)| (reason.to_owned(), count)).collect()
+    }
 }
 
 /// Moves the counters of rejected and skipped records on to what the source has counted.
@@ -130,8 +145,8 @@ fn show_lag(site: &Site, source: &mut Source) -> Option<u64> {
     total
 }
 
-/// Offsets of the newest durable checkpoint that Kafka has not been told of yet.
-fn take(durable: &Mutex<Option<Offsets>>) -> Option<Offsets> {
+/// The newest durable checkpoint, if Kafka has not been told of it yet.
+fn take(durable: &Mutex<Option<Checkpoint>>) -> Option<Checkpoint> {
     durable.lock().expect("no holder of this lock can panic").take()
 }
 

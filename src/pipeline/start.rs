@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, anyhow, bail};
 
+use super::absent::refuse_what_kafka_knows;
 use super::durable::Lineage;
 use super::passes::Passes;
 use super::{Publication, RunPlan, Site, TICK};
@@ -59,6 +60,7 @@ pub(super) fn start(site: &Site, store: &Store, plan: &RunPlan) -> anyhow::Resul
     };
     let (trainer, lineage, chain) = match resumed {
         None => {
+            refuse_what_kafka_knows(config, &topic, plan)?;
             let witness = Witness::of_cluster(topic.cluster());
             let trainer = Trainer::new(&config.train(), &site.placement, from.clone());
             (trainer, Lineage::new(new_run(), witness), None)
@@ -201,7 +203,7 @@ fn newest(directory: &Path, end: Option<u64>) -> anyhow::Result<Option<Checkpoin
     if newest.is_none() && (end.is_some() || !rejected.is_empty()) {
         bail!(
             "no checkpoint in {} verifies (see the warnings); restore one from a backup, or start \
-             over with `replay --fresh` or an empty checkpoint.directory",
+             over with `--fresh`",
             directory.display()
         );
     }
@@ -273,7 +275,7 @@ fn restore_at(
         if old != new {
             bail!(
                 "{path} was trained with another config; these keys differ (- checkpoint, + now):\n\
-                 {}\ngo back to the old values, or start over with `replay --fresh` or in another \
+                 {}\ngo back to the old values, or start over with `--fresh` or in another \
                  checkpoint.directory",
                 difference(&old, &new)
             );

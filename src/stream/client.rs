@@ -56,7 +56,7 @@ pub(crate) fn consumer_of(
 ) -> anyhow::Result<BaseConsumer<Watch>> {
     let ahead = (AHEAD_BYTES / partitions.max(1)).max(AHEAD_BYTES_MIN);
     let mut client = base(config);
-    // Only offset commits need a group, and they only feed dashboards: nobody ever reads them back.
+    // Only offset commits need a group: dashboards read them, and no run reads on from them.
     client.set("group.id", group(config));
     // A client that ends while the group's coordinator is away waits this long for its last commit.
     // The default of 45 s is longer than an orchestrator lets a process take to end.
@@ -172,7 +172,7 @@ fn refused(config: &Config, error: &KafkaError) -> anyhow::Error {
 #[derive(Debug, Default)]
 pub struct Watch {
     pub(crate) errors: Errors,
-    /// The brokers do not allow the consumer group, which only feeds dashboards.
+    /// The brokers do not allow the consumer group, which no run reads on from.
     pub(crate) no_group: AtomicBool,
     /// The newest statistics' last stable offset and high watermark, by topic and partition.
     ends: Mutex<BTreeMap<(String, i32), (i64, i64)>>,

@@ -61,7 +61,7 @@ pub fn verify(
             "record {offset} of partition {partition} of `{name}` is not the one that the \
              checkpoint was trained on: the topic was made anew, its end was lost in an unclean \
              election, or kafka.brokers names another cluster. Point it to the right log, restore \
-             the topic, or start over with `replay --fresh` or in an empty checkpoint.directory"
+             the topic, or start over with `--fresh`"
         );
     }
     let now = topic.cluster();
@@ -75,8 +75,7 @@ pub fn verify(
         bail!(
             "the checkpoint was trained on cluster `{was}`, kafka.brokers names cluster `{is}`, \
              and no record of `{name}` shows that it is the same log. Point kafka.brokers to the \
-             right cluster, or start over with `replay --fresh` or in an empty \
-             checkpoint.directory"
+             right cluster, or start over with `--fresh`"
         );
     }
     let warning = format!(

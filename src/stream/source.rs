@@ -25,14 +25,14 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
-use rdkafka::consumer::{CommitMode, Consumer};
+use rdkafka::consumer::Consumer;
 use rdkafka::message::Message;
-use rdkafka::{Offset, TopicPartitionList};
 
 use crate::config::{BatchConfig, Config};
 
 use super::cut::Cut;
 use super::dead_letter::DeadLetters;
+use super::group;
 use super::merge::Batcher;
 use super::position::Range;
 use super::refusal::Wish;
@@ -80,6 +80,8 @@ pub struct Source {
     done: Offsets,
     /// Batches that were handed out have exact offsets: none is part of a window.
     whole: bool,
+    /// The range has an end.
+    bounded: bool,
 }
 
 impl std::fmt::Debug for Source {
@@ -151,6 +153,7 @@ impl Source {
             new: Offsets::new(kafka.topic.as_str()),
             done: range.from,
             whole: true,
+            bounded,
             topic,
         })
     }
@@ -306,24 +309,13 @@ impl Source {
         self.intake.guard.unread()
     }
 
-    /// Tells the group's offsets to Kafka, for dashboards; nothing is ever read back, so a
-    /// failure is only logged.
-    pub fn commit(&self, offsets: &Offsets) {
+    /// Tells the offsets of a durable checkpoint to Kafka, for dashboards; a failure is only
+    /// logged. A run without end leaves the `version` with them.
+    pub fn commit(&self, offsets: &Offsets, version: &str) {
         // A commit to a group that is refused would hold up the end of the client.
         let refused = self.topic.consumer.context().no_group.load(Ordering::Relaxed);
-        if self.config.kafka.group.is_empty() || refused {
-            return;
-        }
-        let mut list = TopicPartitionList::new();
-        for (partition, next) in offsets.iter() {
-            if let Err(error) =
-                list.add_partition_offset(offsets.topic(), partition, Offset::Offset(next))
-            {
-                tracing::debug!(%error, partition, "offset not committed");
-            }
-        }
-        if let Err(error) = self.topic.consumer.commit(&list, CommitMode::Async) {
-            tracing::debug!(%error, "offsets not committed");
+        if !self.config.kafka.group.is_empty() && !refused {
+            group::commit(&self.topic, offsets, if self.bounded { "" } else { version });
         }
     }
 }

@@ -172,16 +172,17 @@ impl Survey {
         topic.listen();
         let refused = topic.consumer.context().no_group.load(std::sync::atomic::Ordering::Relaxed);
         match committed {
-            Ok(_) if !refused => self.ok(&subject, "takes offsets, for dashboards".to_owned()),
+            Ok(_) if !refused => self.ok(&subject, "takes offsets".to_owned()),
             Err(error) if !refused && Refusal::of(&error) != Some(Refusal::Group) => {
-                let text = format!("does not answer ({error}); offsets feed dashboards alone");
+                let text = format!("does not answer ({error}); a run needs it for no record");
                 self.push(Weight::Warning, &subject, text);
             }
             _ => {
                 let wish = Wish::Commit(group);
                 let why =
                     topic.remedies.explain(Refusal::Group, wish, "group authorization failed");
-                let text = format!("{why}, or set kafka.group = \"\": only dashboards miss it");
+                let text =
+                    format!("{why}, or set kafka.group = \"\": a run needs it for no record");
                 self.push(Weight::Warning, &subject, text);
             }
         }

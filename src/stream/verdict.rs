@@ -42,7 +42,7 @@ pub fn judge(
         bail!(
             "topic `{topic}` has no partition {gone:?} any more, but the checkpoint has read from \
              it; the topic was probably deleted and created anew: point kafka.topic to the right \
-             topic, or start over in an empty checkpoint.directory"
+             topic, or start over with `--fresh`"
         );
     }
     let mut lost = Vec::new();
@@ -53,7 +53,7 @@ pub fn judge(
             bail!(
                 "the checkpoint has read partition {partition} of `{topic}` up to offset {next}, \
                  but the log ends at {high}; the topic was probably deleted and created anew: \
-                 restore it, or start over in an empty checkpoint.directory"
+                 restore it, or start over with `--fresh`"
             );
         }
         if known.is_none() && low > 0 {

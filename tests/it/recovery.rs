@@ -161,6 +161,44 @@ fn sigterm(sets: &[&str]) {
     assert_eq!((&rest["trained"], &rest["rejected"]), (&value!(20_000), &value!(0)));
 }
 
+/// A volume that is not mounted looks like an empty directory.
+#[test]
+fn an_emptied_checkpoint_directory_is_refused_until_it_is_told_otherwise() {
+    let bench = Bench::new("demo.toml", 2);
+    bench.produce_synthetic(20_000, 16);
+    let sets = ["checkpoint.every_steps=5", "batch.linger_ms=100", "publish.every_checkpoints=1"];
+    // By the offsets that the group has, and without a group by the published versions.
+    for (name, set) in [("offsets", "publish.topic="), ("versions", "kafka.group=")] {
+        let sets = [&sets[..], &[set]].concat();
+        let mut run = Running::start(&mut bench.command("train", name, &sets));
+        run.wait_for(if name == "offsets" { "checkpoint step=" } else { "published version=" });
+        run.signal("-TERM");
+        assert!(run.wait().1.success());
+        let directory = bench.checkpoints(name);
+        std::fs::remove_dir_all(&directory).expect("checkpoints of our own");
+
+        let output = bench.command("train", name, &sets).output().expect("millrace can be run");
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{log}");
+        for part in ["holds no checkpoint", "not mounted", "millrace train --fresh", name] {
+            assert!(log.contains(part), "no {part} in {log}");
+        }
+        assert_eq!(newest_step(&directory), 0, "nothing was begun");
+        // A trial beside it is nobody's business.
+        json(&mut bench.command("replay", "trial", &sets));
+
+        let mut fresh = bench.command("train", name, &sets);
+        let mut run = Running::start(fresh.arg("--fresh"));
+        run.wait_for("checkpoint step=");
+        run.signal("-TERM");
+        assert!(run.wait().1.success());
+        let mut again = Running::start(&mut bench.command("train", name, &sets));
+        again.wait_for("going on from a checkpoint");
+        again.signal("-TERM");
+        assert!(again.wait().1.success());
+    }
+}
+
 #[test]
 fn one_trainer_a_directory() {
     let bench = Bench::new("demo.toml", 1);

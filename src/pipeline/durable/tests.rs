@@ -6,6 +6,7 @@ use crossbeam_channel::unbounded;
 use super::super::line::StopOnPanic;
 use super::super::tests::site_of;
 use super::*;
+use millrace_events::Offsets;
 use millrace_train::Trainer;
 use millrace_train::capture::Extent;
 

@@ -466,7 +466,7 @@ fn a_live_stream_lingers_idles_and_goes_on() {
     let batch = next_batch(&mut source);
     assert_eq!(batch.events.item_names.iter().next(), Some("12"));
     assert_eq!((batch.offsets.next(0), batch.offsets.next(1)), (Some(12), Some(10)));
-    source.commit(&batch.offsets);
+    source.commit(&batch.offsets, "5eed0001-000000000001");
 }
 
 #[test]
