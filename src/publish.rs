@@ -148,6 +148,7 @@ impl Publisher {
         );
         let model = Model::restore(&settings.model, &self.placement, &read)
             .with_context(|| format!("cannot load {}", checkpoint.path.display()))?;
+        model.check(&corpus)?;
         let vectors = model.embed_items(&items); // [items, dim]
         let popularity = Popularity::restore(&settings, self.config.retrieval.popularity, &read)?;
         let ids: Vec<u64> = items.iter().map(|(id, _)| *id).collect();

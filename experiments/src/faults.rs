@@ -174,8 +174,12 @@ impl One<'_> {
             }
         }
         let Scene { traffic, trainer, ledger, .. } = scene;
+        if refused {
+            traffic.give_up();
+            return Ok(records);
+        }
         traffic.end()?;
-        if !refused && let Err(error) = self.judge(&brokers, trainer, ledger, disk.path()) {
+        if let Err(error) = self.judge(&brokers, trainer, ledger, disk.path()) {
             println!("    the log and the state differ: {error:#}");
             let last = records.last_mut().context("a run has faults")?;
             last.outcome = Outcome::Failed(format!("the run's end: {error:#}"));

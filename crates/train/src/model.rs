@@ -10,7 +10,7 @@ pub mod towers;
 
 use std::collections::BTreeMap;
 
-use crate::memory::corpus::Item;
+use crate::memory::corpus::{Corpus, Item};
 use crate::placement::Placement;
 use crate::saved::{Damaged, ReadSection, whole};
 use crate::table::{Table, TableSettings};
@@ -141,13 +141,31 @@ impl Model {
     pub(crate) fn load(&mut self, read: ReadSection<'_>) -> Result<(), Damaged> {
         whole(read, "towers", |bytes| self.towers.load(bytes))?;
         self.statistics = whole(read, "statistics", |bytes| {
-            postcard::from_bytes(bytes)
-                .map_err(|error| Damaged::undecodable("the statistics", error))
+            let statistics: Statistics = postcard::from_bytes(bytes)
+                .map_err(|error| Damaged::undecodable("the statistics", error))?;
+            match statistics.plausible() {
+                true => Ok(statistics),
+                false => Err("the statistics are damaged: no numbers give them".into()),
+            }
         })?;
         for (name, table) in self.encoder.tables.iter().zip(&mut self.tables) {
             table.restore(read, &section_of_table(name))?;
         }
         Ok(())
+    }
+
+    /// Whether the items of `corpus` are such as this model embeds.
+    ///
+    /// # Errors
+    /// One that is not.
+    pub fn check(&self, corpus: &Corpus) -> Result<(), Damaged> {
+        match corpus.items().find(|item| !self.encoder.item.takes(&item.values)) {
+            None => Ok(()),
+            Some(item) => Err(Damaged(format!(
+                "item {:?} has not the features that the config names: damaged",
+                item.name
+            ))),
+        }
     }
 
     /// Events of the stream at the last touch of any row; 0 without one.

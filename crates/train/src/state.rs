@@ -66,6 +66,11 @@ impl State {
         state.objective.load(read)?;
         let features = settings.model.item.len();
         whole(read, "window", |bytes| state.window.load(bytes, features))?;
+        state.model.check(&state.corpus)?;
+        let columns = state.window.columns();
+        if !columns.is_empty() && !state.model.encoder.item.takes_columns(columns) {
+            return Err("the window of events has not the features of the config: damaged".into());
+        }
         state.check_clocks()?;
         Ok(state)
     }

@@ -12,7 +12,9 @@ use millrace::synthetic::{World, WorldSettings};
 use millrace_events::SplitMix;
 use rdkafka::ClientConfig;
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
+use rdkafka::producer::{
+    BaseRecord, DefaultProducerContext, Producer, PurgeConfig, ThreadedProducer,
+};
 
 /// Events a second: small enough that a trainer on a busy machine is never the bottleneck.
 const RATE: u64 = 300;
@@ -124,6 +126,15 @@ impl Traffic {
             }
         }
         Ok(())
+    }
+
+    /// Ends without what the brokers have not taken: its topic is gone, and an idempotent producer
+    /// waits for it without end.
+    pub(super) fn give_up(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.sender.purge(PurgeConfig::default().queue().inflight());
+        // Events that were not taken are what is given up.
+        self.thread.join().map(drop).ok();
     }
 
     /// Ends once everything is on the brokers.

@@ -95,6 +95,11 @@ impl Window {
         past.drop_front(past.len().saturating_sub(self.size));
     }
 
+    /// By item feature; none before the first event.
+    pub(crate) fn columns(&self) -> &[Column] {
+        &self.past.columns
+    }
+
     pub(crate) fn save(&self) -> Vec<u8> {
         postcard::to_stdvec(self).expect("plain numbers encode")
     }

@@ -17,7 +17,7 @@ use crate::model::ModelSettings;
 use crate::model::feature::{Feature, FeatureInput, NumberScale};
 use crate::table::Table;
 pub use lookup::Lookup;
-use millrace_events::Column;
+use millrace_events::{Column, FeatureValue};
 
 /// Slot of an entry whose id has no row (only where nothing is trained).
 const NO_SLOT: u32 = u32::MAX;
@@ -137,6 +137,18 @@ impl Side {
         }
     }
 
+    /// Whether `values` are of its features, one each.
+    pub(crate) fn takes(&self, values: &[FeatureValue]) -> bool {
+        let mut pairs = self.parts.iter().zip(values);
+        values.len() == self.parts.len() && pairs.all(|(part, value)| part.takes(value))
+    }
+
+    /// Whether `columns`, whole ones, are of its features, one each.
+    pub(crate) fn takes_columns(&self, columns: &[Column]) -> bool {
+        let mut pairs = self.parts.iter().zip(columns);
+        columns.len() == self.parts.len() && pairs.all(|(part, column)| part.takes_column(column))
+    }
+
     /// Input without training: ids that have no row take the value a new row would have.
     pub fn input(&self, encoded: &Encoded, tables: &[Table]) -> Vec<f32> {
         let slots: Vec<Vec<u32>> = self
@@ -212,6 +224,28 @@ impl Source {
 }
 
 impl Part {
+    fn takes(&self, value: &FeatureValue) -> bool {
+        match (&self.source, value) {
+            (_, FeatureValue::Absent)
+            | (Source::Rows { .. }, FeatureValue::Id(_) | FeatureValue::Bag(_))
+            | (Source::Number(_) | Source::Buckets { .. }, FeatureValue::Number(_)) => true,
+            (Source::Vector, FeatureValue::Number(_)) => self.width == 1,
+            (Source::Vector, FeatureValue::Vector(vector)) => vector.len() == self.width,
+            _ => false,
+        }
+    }
+
+    fn takes_column(&self, column: &Column) -> bool {
+        let most = match self.source {
+            Source::Rows { .. } => return column.ids.len() == column.values.len(),
+            Source::Kept { .. } => 0,
+            Source::Number(_) | Source::Buckets { .. } => 1,
+            Source::Vector => self.width,
+        };
+        let takes = |event| [0, most].contains(&column.range(event).len());
+        column.ids.is_empty() && (0..column.ends.len()).all(takes)
+    }
+
     #[expect(clippy::cast_precision_loss, reason = "history lengths are small")]
     fn encode(
         &self,

@@ -56,6 +56,13 @@ impl Statistics {
         values.iter().for_each(|&value| moments.observe(f64::from(value)));
     }
 
+    /// Whether they may come from numbers.
+    pub(crate) fn plausible(&self) -> bool {
+        self.0.iter().all(|&Moments { count, mean, squares }| {
+            (0.0..=MEMORY).contains(&count) && mean.is_finite() && (0.0..).contains(&squares)
+        })
+    }
+
     #[expect(clippy::cast_possible_truncation, reason = "a z-score fits a f32")]
     fn zscore(&self, statistic: usize, x: f32) -> f32 {
         let Some(moments) = self.0.get(statistic).filter(|moments| moments.count > 1.0) else {
@@ -136,6 +143,21 @@ mod tests {
         let score = Scaling::Zscore { statistic: 0 }.apply(11.0, &statistics);
         // With moments of all time 11 would lie one deviation above a mean of 6.
         assert!(score.abs() < 0.3, "{score}");
+    }
+
+    #[test]
+    fn what_no_numbers_give_is_known() {
+        let mut statistics = Statistics::default();
+        statistics.observe(0, &[3e38, -3e38, 0.0]);
+        assert!(statistics.plausible());
+        for moments in [
+            Moments { mean: f64::NAN, ..statistics.0[0] },
+            Moments { mean: f64::INFINITY, ..statistics.0[0] },
+            Moments { count: -1.0, ..statistics.0[0] },
+            Moments { squares: -1.0, ..statistics.0[0] },
+        ] {
+            assert!(!Statistics(vec![moments]).plausible(), "{moments:?}");
+        }
     }
 
     #[test]

@@ -144,7 +144,8 @@ impl Bank {
         let whole = saved.log_q.len() == length
             && length.checked_mul(saved.dim) == Some(saved.vectors.len())
             && saved.waiting.iter().all(|waiting| waiting.vector.len() == saved.dim);
-        if !whole || length > saved.capacity || saved.next >= saved.capacity.max(1) {
+        let takes = saved.capacity > 0 || saved.waiting.is_empty();
+        if !whole || !takes || length > saved.capacity || saved.next >= saved.capacity.max(1) {
             return Err("the bank of negatives is damaged".into());
         }
         if (saved.capacity, saved.dim) == (self.capacity, self.dim) {
