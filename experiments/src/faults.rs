@@ -161,6 +161,12 @@ impl One<'_> {
         let mut records = Vec::new();
         let mut refused = false;
         for (index, kind) in self.kinds(random).into_iter().enumerate() {
+            if kind == Kind::TopicAnew && !records.is_empty() {
+                // Afterwards nobody can count what was there.
+                scene.traffic.settle()?;
+                self.judge(&brokers, &mut scene, &mut records);
+                scene.traffic.pause(false);
+            }
             println!("run {} fault {index}: {}", self.number, kind.words());
             let outcome = break_it(&mut scene, kind);
             println!("    {}", outcome.words());
@@ -173,17 +179,14 @@ impl One<'_> {
                 scene.trainer.launch()?;
             }
         }
-        let Scene { traffic, trainer, ledger, .. } = scene;
-        if refused {
-            traffic.give_up();
-            return Ok(records);
+        if !refused {
+            scene.traffic.settle()?;
+            self.judge(&brokers, &mut scene, &mut records);
+            if let Err(error) = scene.trainer.terminate(kind::END) {
+                fail(&mut records, &error);
+            }
         }
-        traffic.end()?;
-        if let Err(error) = self.judge(&brokers, trainer, ledger, disk.path()) {
-            println!("    the log and the state differ: {error:#}");
-            let last = records.last_mut().context("a run has faults")?;
-            last.outcome = Outcome::Failed(format!("the run's end: {error:#}"));
-        }
+        scene.traffic.give_up();
         Ok(records)
     }
 
@@ -200,14 +203,17 @@ impl One<'_> {
         kinds
     }
 
-    /// Holds a trainer that has read everything to what the log holds.
-    fn judge(
-        &self,
-        brokers: &str,
-        mut trainer: Trainer,
-        mut ledger: Ledger,
-        disk: &Path,
-    ) -> anyhow::Result<()> {
+    /// Holds a trainer whose clients are silent to what the log holds. A difference is the last
+    /// fault's failure.
+    fn judge(&self, brokers: &str, scene: &mut Scene<'_>, records: &mut [Record]) {
+        if let Err(error) = self.compare(brokers, scene) {
+            println!("    the log and the state differ: {error:#}");
+            fail(records, &error);
+        }
+    }
+
+    fn compare(&self, brokers: &str, scene: &mut Scene<'_>) -> anyhow::Result<()> {
+        let Scene { ledger, trainer, disk, .. } = scene;
         ledger.read()?;
         let directory = disk.join("checkpoints");
         let deadline = Instant::now() + HANG;
@@ -232,7 +238,6 @@ impl One<'_> {
             );
             std::thread::sleep(LOOK);
         }
-        trainer.terminate(Duration::from_secs(15))?;
         let (trained, rejected) = counts().context("a checkpoint")?;
         ensure!(
             (trained, rejected) == (ledger.good, ledger.bad.len() as u64),
@@ -304,6 +309,13 @@ impl One<'_> {
             };
         }
         Ok(records)
+    }
+}
+
+/// The last fault has failed.
+fn fail(records: &mut [Record], error: &anyhow::Error) {
+    if let Some(last) = records.last_mut() {
+        last.outcome = Outcome::Failed(format!("the run's end: {error:#}"));
     }
 }
 

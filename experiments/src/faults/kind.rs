@@ -124,7 +124,7 @@ pub(super) enum After {
 /// A start, or a refusal to, takes no longer.
 const REFUSAL: Duration = Duration::from_secs(90);
 /// The README's promise of an end is 10 s; a busy machine may take a little longer.
-const END: Duration = Duration::from_secs(15);
+pub(super) const END: Duration = Duration::from_secs(15);
 const BURST: usize = 10;
 
 pub(super) fn admin(brokers: &str) -> anyhow::Result<AdminClient<DefaultClientContext>> {
@@ -194,7 +194,7 @@ impl Scene<'_> {
             }
             Kind::SecondTrainer => {
                 let second = self.trainer.spawn()?;
-                refuses(second, &["another trainer", "lock"], REFUSAL)?;
+                refuses(second, &["is in use by process"], REFUSAL)?;
             }
             Kind::Idle => {
                 self.traffic.pause(true);

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, ensure};
 use millrace::stream::calendar::now_ms;
 use millrace::synthetic::{World, WorldSettings};
 use millrace_events::SplitMix;
@@ -87,7 +87,7 @@ impl Traffic {
                     let (key, value) = line(&mut world, now_ms(), &price);
                     send(&sender, &topic, Some(&key), Some(value.as_bytes()), false)?;
                 }
-                sender.flush(PATIENCE).context("the brokers do not take the events")
+                Ok(())
             })
         };
         let (brokers, topic) = (brokers.to_owned(), topic.to_owned());
@@ -128,20 +128,25 @@ impl Traffic {
         Ok(())
     }
 
-    /// Ends without what the brokers have not taken: its topic is gone, and an idempotent producer
-    /// waits for it without end.
+    /// Pauses, and returns once everything is on the brokers.
+    pub(super) fn settle(&self) -> anyhow::Result<()> {
+        self.pause(true);
+        // The thread may be about to send one more.
+        std::thread::sleep(Duration::from_millis(50));
+        ensure!(
+            !self.thread.is_finished(),
+            "an event could not be sent, and nobody sends any more"
+        );
+        self.sender.flush(PATIENCE).context("the brokers do not take the events")
+    }
+
+    /// Ends without what the brokers have not taken: its topic may be gone, and an idempotent
+    /// producer would wait for it without end.
     pub(super) fn give_up(self) {
         self.stop.store(true, Ordering::Relaxed);
         self.sender.purge(PurgeConfig::default().queue().inflight());
         // Events that were not taken are what is given up.
         self.thread.join().map(drop).ok();
-    }
-
-    /// Ends once everything is on the brokers.
-    pub(super) fn end(self) -> anyhow::Result<()> {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().map_err(|_| anyhow!("the traffic panicked"))??;
-        self.sender.flush(PATIENCE).context("the brokers do not take the events")
     }
 }
 
