@@ -217,11 +217,16 @@ impl One<'_> {
         ledger.read()?;
         let directory = disk.join("checkpoints");
         let deadline = Instant::now() + HANG;
-        let counts = || -> Option<(u64, u64)> {
-            let (newest, _) = checkpoints(&directory)?;
-            let manifest = std::fs::read(newest.join("manifest.json")).ok()?;
+        let counts_of = |checkpoint: &PathBuf| -> Option<(u64, u64)> {
+            let manifest = std::fs::read(checkpoint.join("manifest.json")).ok()?;
             let manifest: Value = serde_json::from_slice(&manifest).ok()?;
             Some((manifest["events_trained"].as_u64()?, manifest["events_rejected"].as_u64()?))
+        };
+        // Not the one of the most steps: a damaged one may lie there, passed over, and the run has
+        // cut its batches otherwise since.
+        let counts = || {
+            let all = checkpoints(&directory);
+            all.iter().filter_map(counts_of).max_by_key(|(trained, rejected)| trained + rejected)
         };
         loop {
             trainer.must_run()?;
@@ -397,7 +402,7 @@ fn fill(brokers: &str, topic: &str, seed: u64) -> anyhow::Result<()> {
 }
 
 fn digest(directory: &Path) -> anyhow::Result<String> {
-    let (newest, _) = checkpoints(directory).context("a checkpoint")?;
+    let newest = checkpoints(directory).pop().context("a checkpoint")?;
     let manifest: Value = serde_json::from_slice(&std::fs::read(newest.join("manifest.json"))?)?;
     Ok(manifest["digest"].as_str().context("a digest")?.to_owned())
 }

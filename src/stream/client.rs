@@ -5,6 +5,8 @@
 //!
 //! Must never know: what is read or sent.
 
+mod contact;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -17,6 +19,8 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, OwnedMessage};
 use rdkafka::producer::{BaseProducer, ProducerContext};
 use rdkafka::{ClientContext, Statistics, TopicPartitionList};
+
+use contact::Contact;
 
 use super::refusal::{REFUSED_AT_START_MAX, REFUSED_MAX, Refusal, Remedies};
 use crate::config::Config;
@@ -45,9 +49,9 @@ const AHEAD_BYTES_MIN: usize = 128 << 10;
 /// comes, KIP-74).
 const FETCH_BYTES_MAX: usize = 1 << 20;
 
-/// How old the figures of [`Watch::uncommitted`] may be. Writing and reading them takes some 5 ms
-/// for a thousand partitions.
-const STATISTICS_MS: u32 = 10_000;
+/// How old the figures of [`Watch::uncommitted`] may be, and what is known of brokers that break no
+/// connection. Writing and reading them takes some 5 ms for a thousand partitions.
+const STATISTICS_MS: u32 = 5_000;
 
 /// As [`consumer`], to read `partitions` partitions, each from a queue of its own.
 pub(crate) fn consumer_of(
@@ -189,6 +193,7 @@ impl Watch {
 
 impl ClientContext for Watch {
     fn stats(&self, statistics: Statistics) {
+        self.errors.contact(Contact::with(statistics.brokers.values()));
         let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
         for (topic, seen) in statistics.topics {
             for (id, partition) in seen.partitions {
@@ -246,6 +251,8 @@ pub(crate) struct Errors {
 struct ErrorState {
     /// librdkafka said that no broker can be reached, and nothing has come since.
     all_down: bool,
+    /// They are connected, and have not answered for so long.
+    silent: Option<Duration>,
     /// The brokers refuse us, and nothing has come since.
     refused: Option<(Refusal, Instant)>,
     /// Something has come at all.
@@ -298,10 +305,18 @@ impl Errors {
         (age <= within).then(|| (state.last.clone(), age))
     }
 
+    /// Notes what the connections show. A broker that answers may refuse us all the same.
+    fn contact(&self, contact: Contact) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.all_down &= contact != Contact::Answers;
+        state.silent = if let Contact::Silent(silent) = contact { Some(silent) } else { None };
+    }
+
     /// Notes that a broker has answered.
     pub(crate) fn answered(&self) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.all_down = false;
+        state.silent = None;
         state.refused = None;
         state.answered = true;
     }
@@ -325,10 +340,13 @@ impl Errors {
         (since.elapsed() >= borne).then(|| (refusal, state.refusal.clone()))
     }
 
-    /// The last error, if no broker can be reached. librdkafka says so once, and from then on at
-    /// least every 30 s that a connection was refused.
+    /// The last error, if no broker can be reached (librdkafka says so once, and from then on at
+    /// least every 30 s that a connection was refused), or for how long none has answered.
     pub(crate) fn all_down(&self) -> Option<String> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(silent) = state.silent {
+            return Some(format!("no broker has answered for {} s", silent.as_secs()));
+        }
         let recent = state.noted.is_some_and(|at| at.elapsed() < ALL_DOWN_RECENT);
         (state.all_down && recent).then(|| state.last.clone())
     }
@@ -422,8 +440,13 @@ mod tests {
         assert_eq!((errors.refusing(), errors.refused()), (said.clone(), None));
         age(&errors, REFUSED_AT_START_MAX);
         assert_eq!(errors.refused(), said, "nothing has ever come");
+        errors.contact(Contact::Answers);
+        assert_eq!(errors.all_down(), None);
+        assert_eq!(errors.refused(), said, "it answers that we may not");
+        errors.contact(Contact::Silent(Duration::from_secs(12)));
+        assert_eq!(errors.all_down().as_deref(), Some("no broker has answered for 12 s"));
         errors.answered();
-        assert_eq!((errors.refusing(), errors.refused()), (None, None));
+        assert_eq!((errors.refusing(), errors.refused(), errors.all_down()), (None, None, None));
 
         errors.note(&refused, "wrong password");
         age(&errors, REFUSED_MAX - Duration::from_secs(5));

@@ -227,7 +227,8 @@ impl Scene<'_> {
 
     fn delete_what_was_read(&mut self) -> anyhow::Result<()> {
         let directory = self.disk.join("checkpoints");
-        let Some((_, oldest)) = checkpoints(&directory) else { return Ok(()) };
+        let all = checkpoints(&directory);
+        let Some(oldest) = all.first() else { return Ok(()) };
         // Retention may take it meanwhile; a newer one has read as much.
         let Ok(text) = std::fs::read(oldest.join("manifest.json")) else { return Ok(()) };
         let manifest: Value = serde_json::from_slice(&text)?;
@@ -256,10 +257,8 @@ impl Scene<'_> {
 
     fn flip_a_bit(&mut self) -> anyhow::Result<()> {
         self.trainer.kill();
-        if let Some((newest, oldest)) = checkpoints(&self.disk.join("checkpoints"))
-            && newest != oldest
-        {
-            let mut files: Vec<PathBuf> = std::fs::read_dir(&newest)?
+        if let [_, .., newest] = &checkpoints(&self.disk.join("checkpoints"))[..] {
+            let mut files: Vec<PathBuf> = std::fs::read_dir(newest)?
                 .filter_map(|entry| Some(entry.ok()?.path()))
                 .filter(|path| path.metadata().is_ok_and(|file| file.len() > 0))
                 .collect();

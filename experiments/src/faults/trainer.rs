@@ -105,13 +105,15 @@ pub(super) fn refuses(mut process: Process, words: &[&str], bound: Duration) -> 
     }
 }
 
-/// The newest checkpoint's directory and the oldest one's.
-pub(super) fn checkpoints(directory: &Path) -> Option<(PathBuf, PathBuf)> {
-    let entries = std::fs::read_dir(directory).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
+/// The checkpoints' directories, by steps.
+pub(super) fn checkpoints(directory: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten();
     let is_step = |path: &PathBuf| {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit())
     };
-    let steps: Vec<PathBuf> = entries.filter(is_step).collect();
-    Some((steps.iter().max()?.clone(), steps.iter().min()?.clone()))
+    let mut steps: Vec<PathBuf> =
+        entries.filter_map(|entry| Some(entry.ok()?.path())).filter(is_step).collect();
+    steps.sort();
+    steps
 }
