@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use millrace::checkpoint::{Chain, Checkpoint, Facts, Store};
 use millrace::config::Config;
 use millrace::pipeline;
-use millrace::publish::read_section;
+use millrace::sections;
 use millrace_events::{Offsets, SplitMix};
 use millrace_train::capture::{Extent, Piece};
 use millrace_train::captured::CapturedPart;
@@ -111,7 +111,7 @@ fn run(dim: usize) {
     last.verify().expect("just written");
     let verified = began.elapsed().as_secs_f64();
     let restored = Trainer::restore(&settings, &placement, progress, &|name, take| {
-        read_section(&last, name, take)
+        sections::read(&last, name, take)
     });
     drop(restored.expect("just written"));
     println!(

@@ -30,6 +30,7 @@ pub use self::manifest::{FileSum, Manifest, SectionEntry, digest};
 pub use self::store::{Draft, Pin, Store};
 pub use self::tally::Tally;
 
+use self::directory::{directory_name, list};
 use self::error::{Result, disk};
 use self::manifest::unseal;
 use self::tally::Sum;
@@ -143,6 +144,15 @@ impl Checkpoint {
         let manifest = unseal(&text)
             .map_err(|error| error.during(format!("checkpoint {}", path.display())))?;
         Ok(Self { path: path.to_owned(), manifest })
+    }
+
+    /// The newest checkpoint in `directory` by its name, good or not: a look at whether there is a
+    /// new one, which reads a manifest and no section.
+    ///
+    /// # Errors
+    /// If the directory or that manifest cannot be read.
+    pub fn newest(directory: &Path) -> Result<Option<Self>> {
+        list(directory)?.last().map(|(_, path)| Self::open(path)).transpose()
     }
 
     /// The checkpoint that `path` means: itself, or the newest good one in it, along with the
@@ -359,28 +369,6 @@ impl SectionFile {
         }
         Ok(())
     }
-}
-
-/// The checkpoints in `directory`, good or not, by ascending step. None if it does not exist.
-fn list(directory: &Path) -> Result<Vec<(u64, PathBuf)>> {
-    let entries = match fs::read_dir(directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.and_then(Iterator::collect::<io::Result<Vec<_>>>),
-    };
-    let failed = || format!("cannot list checkpoint directory {}", directory.display());
-    let step = |entry: fs::DirEntry| {
-        let name = entry.file_name();
-        let step = name.to_str()?.parse().ok()?;
-        (name.to_str()? == directory_name(step)).then(|| (step, entry.path()))
-    };
-    let entries = entries.map_err(disk(failed))?;
-    let mut steps: Vec<_> = entries.into_iter().filter_map(step).collect();
-    steps.sort_unstable();
-    Ok(steps)
-}
-
-fn directory_name(step: u64) -> String {
-    format!("{step:0STEP_DIGITS$}")
 }
 
 fn unreadable(file: &Path) -> String {

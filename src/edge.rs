@@ -79,9 +79,9 @@ async fn watch_signals(stop: Arc<AtomicBool>) {
             _ = interrupt.recv() => "SIGINT",
         };
         if stop.swap(true, Ordering::Relaxed) {
-            tracing::warn!("second {name}: stopping at once, without a checkpoint");
+            tracing::warn!("second {name}: stopping at once");
             std::process::exit(1);
         }
-        tracing::info!("{name}: stopping after this step, with a last checkpoint");
+        tracing::info!("{name}: stopping; what is trained gets a last checkpoint");
     }
 }

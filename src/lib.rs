@@ -10,7 +10,9 @@
 //! - [`pipeline`]: the program: threads, channels, cadences, stop order; no maths
 //! - [`stream`]: records become events, events become columnar batches
 //! - [`checkpoint`]: snapshots become durable; the newest good one is found
+//! - [`sections`]: what a checkpoint holds, as the trainer reads it
 //! - [`publish`]: a durable checkpoint becomes embeddings on a topic
+//! - [`serve`]: a durable checkpoint answers queries over HTTP
 //! - [`plot`]: curves and scatters as SVG
 //! - [`telemetry`], [`edge`], [`progress`]: what people and Prometheus see; signals
 //! - [`config`]: every knob, default, unit and cross-check
@@ -25,6 +27,8 @@ pub mod pipeline;
 pub mod plot;
 pub mod progress;
 pub mod publish;
+pub mod sections;
+pub mod serve;
 pub mod stream;
 pub mod synthetic;
 pub mod telemetry;

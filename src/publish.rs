@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
+use crate::sections;
 use crate::stream::calendar::now_ms;
 use crate::stream::outbox::{Outbox, Outgoing, Patience, SendError};
 use crate::stream::topic::Topic;
@@ -28,7 +29,7 @@ use millrace_train::evaluation::popularity::Popularity;
 use millrace_train::memory::corpus::Corpus;
 use millrace_train::model::Model;
 use millrace_train::placement::Placement;
-use millrace_train::saved::{Damaged, SavedPart, TakePart};
+use millrace_train::saved::TakePart;
 pub use versions::newest_version;
 
 /// Larger requests are worth a delay that nobody notices beside a sweep over the corpus.
@@ -136,7 +137,7 @@ impl Publisher {
         checkpoint: &Checkpoint,
         stop: &dyn Fn() -> bool,
     ) -> anyhow::Result<Option<Published>> {
-        let read = |name: &str, take: TakePart<'_>| read_section(checkpoint, name, take);
+        let read = |name: &str, take: TakePart<'_>| sections::read(checkpoint, name, take);
         let settings = self.config.train();
         let mut corpus = Corpus::new(settings.items_max, settings.tombstone_events);
         corpus.restore(&read)?;
@@ -202,26 +203,6 @@ impl Publisher {
         let key = Some(key.as_bytes());
         self.outbox.send(Outgoing { topic, key, payload, ..Outgoing::default() })
     }
-}
-
-/// Gives the parts of a checkpoint's section, one file in memory at a time.
-///
-/// # Errors
-/// A section that is missing or damaged, and what `take` finds.
-pub fn read_section(
-    checkpoint: &Checkpoint,
-    name: &str,
-    take: TakePart<'_>,
-) -> Result<(), Damaged> {
-    let unreadable = |error| Damaged(format!("{error:#}"));
-    for file in checkpoint.files(name).map_err(unreadable)? {
-        let bytes = file.content().map_err(unreadable)?;
-        take(match file.is_increment {
-            true => SavedPart::Increment(&bytes),
-            false => SavedPart::Whole(&bytes),
-        })?;
-    }
-    Ok(())
 }
 
 /// Reads the output topic from its beginning and returns the newest vector of each item of

@@ -11,9 +11,10 @@ mod health;
 mod http;
 mod logging;
 mod metrics;
-mod server;
+pub(crate) mod server;
 
 pub use health::Health;
+pub(crate) use http::METRICS_TYPE;
 pub use http::serve;
 pub use logging::init_logging;
 pub use metrics::{

@@ -8,6 +8,7 @@ mod faults;
 mod live;
 mod process;
 mod quality;
+mod retrieval;
 mod soak;
 
 use clap::{Parser, Subcommand};
@@ -36,6 +37,8 @@ enum Experiment {
     Live(live::LiveArgs),
     /// Recall of the loss modes and ways of ranking on wikispeedia, ml-1m and Globo's clicks.
     Quality(quality::QualityArgs),
+    /// The index on real vectors scaled up, beside faiss and usearch.
+    Retrieval(retrieval::RetrievalArgs),
     /// A trainer at full speed and in a trickle, its memory watched.
     Soak(soak::SoakArgs),
 }
@@ -48,7 +51,8 @@ fn main() -> anyhow::Result<()> {
         Experiment::Estimator(args) => estimator::run(&args),
         Experiment::Faults(args) => faults::run(&args),
         Experiment::Live(args) => live::run(&args),
-        Experiment::Soak(args) => soak::run(&args),
         Experiment::Quality(args) => quality::run(&args),
+        Experiment::Retrieval(args) => retrieval::run(&args),
+        Experiment::Soak(args) => soak::run(&args),
     }
 }

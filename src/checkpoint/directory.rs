@@ -1,10 +1,11 @@
-//! Directories of checkpoints: who may read them, and when their names are durable.
+//! Directories of checkpoints: their names, who may read them, and when they are durable.
 
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use super::STEP_DIGITS;
 use super::error::{Result, disk};
 
 /// A checkpoint holds what people did: it is for the user who trains, as a key file is.
@@ -68,4 +69,27 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
 pub(super) fn sync_directory(directory: &Path) -> Result<()> {
     let synced = File::open(directory).and_then(|directory| directory.sync_all());
     synced.map_err(disk(|| format!("sync directory {}", directory.display())))
+}
+
+/// The checkpoints in `directory`, good or not, by ascending step. None if it does not exist.
+pub(super) fn list(directory: &Path) -> Result<Vec<(u64, PathBuf)>> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.and_then(Iterator::collect::<io::Result<Vec<_>>>),
+    };
+    let failed = || format!("cannot list checkpoint directory {}", directory.display());
+    let step = |entry: fs::DirEntry| {
+        let name = entry.file_name();
+        let step = name.to_str()?.parse().ok()?;
+        (name.to_str()? == directory_name(step)).then(|| (step, entry.path()))
+    };
+    let entries = entries.map_err(disk(failed))?;
+    let mut steps: Vec<_> = entries.into_iter().filter_map(step).collect();
+    steps.sort_unstable();
+    Ok(steps)
+}
+
+/// The name of the checkpoint of `step`.
+pub(super) fn directory_name(step: u64) -> String {
+    format!("{step:0STEP_DIGITS$}")
 }

@@ -11,10 +11,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::chain::Chain;
-use super::directory::{FILE_MODE, create_directory, create_root, remove, rename, sync_directory};
+use super::directory::{
+    FILE_MODE, create_directory, create_root, directory_name, list, remove, rename, sync_directory,
+};
 use super::error::{CheckpointError, Result, disk};
 use super::staging::Staging;
-use super::{Checkpoint, Facts, Manifest, directory_name, list};
+use super::{Checkpoint, Facts, Manifest};
 
 const LOCK: &str = ".lock";
 /// Prefix of what is not a checkpoint yet, or no longer: free to delete for the lock's holder.

@@ -184,6 +184,23 @@ fn a_section_read_is_a_section_checked() {
 }
 
 #[test]
+fn the_newest_by_name_is_looked_at_alone() {
+    let directory = directory();
+    let step = || {
+        let newest = Checkpoint::newest(directory.path());
+        newest.map(|newest| newest.map(|checkpoint| checkpoint.manifest.step))
+    };
+    assert_eq!(step().expect("nothing is wrong"), None);
+    let store = store(&directory, 3);
+    write(&store, 1);
+    let second = write(&store, 2);
+    overwrite(&second.path.join("optimizer"), b"");
+    assert_eq!(step().expect("its manifest is whole"), Some(2));
+    overwrite(&second.path.join(MANIFEST), b"");
+    assert_says(&message(step()), &["manifest"]);
+}
+
+#[test]
 fn a_renamed_checkpoint_is_not_the_newest() {
     let directory = directory();
     let old = write(&store(&directory, 1), 1).path;

@@ -16,6 +16,7 @@ mod produce;
 mod publish;
 mod replay;
 mod report;
+mod serve;
 mod session;
 mod synthesize;
 #[cfg(test)]
@@ -71,6 +72,8 @@ enum Command {
     Synthesize(synthesize::SynthesizeArgs),
     /// Publish the embeddings of a checkpoint.
     Publish(publish::PublishArgs),
+    /// Answer queries over HTTP from the newest checkpoint, and follow the trainer.
+    Serve(serve::ServeArgs),
     /// Show what a checkpoint holds, and verify it.
     Inspect(inspect::InspectArgs),
     /// Check a config: OK, or all that is wrong with it.
@@ -95,6 +98,7 @@ pub fn main() -> ExitCode {
         Command::Produce(args) => produce::run(&args),
         Command::Synthesize(args) => synthesize::run(&args),
         Command::Publish(args) => publish::run(&args),
+        Command::Serve(args) => serve::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Check(args) => check::run(&args),
     };

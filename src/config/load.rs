@@ -142,6 +142,8 @@ fn rename(table: &mut Table) -> Vec<String> {
 
 /// The table whose values no message may show.
 const PROPERTIES: &str = "kafka.properties";
+/// Nor may one show these.
+const KEYS: &str = "serve.keys";
 
 /// What is wrong with a text that is no TOML, and in which line. The line itself is not shown: it
 /// may hold a password.
@@ -152,12 +154,13 @@ fn not_toml(error: &toml::de::Error, text: &str) -> String {
     format!("not valid TOML: {place}{}", error.message().trim_end())
 }
 
-/// An override for a message: of a property only its key.
+/// An override for a message: of what is secret only its key.
 fn shown(text: &str) -> String {
-    match text.split_once('=') {
-        _ if !text.trim_start().starts_with(PROPERTIES) => text.to_owned(),
-        Some((key, _)) => format!("{key}=..."),
-        None => format!("{PROPERTIES}..."),
+    let secret = [PROPERTIES, KEYS].into_iter().find(|key| text.trim_start().starts_with(key));
+    match (secret, text.split_once('=')) {
+        (None, _) => text.to_owned(),
+        (Some(_), Some((key, _))) => format!("{key}=..."),
+        (Some(secret), None) => format!("{secret}..."),
     }
 }
 
@@ -212,6 +215,8 @@ fn parse(mut table: Table, faults: &mut Faults) -> Config {
                 // serde's words quote the value, which may be a password.
                 let reason = if path.starts_with(PROPERTIES) {
                     "must be a string, in quotes".to_owned()
+                } else if path.starts_with(KEYS) {
+                    "must be an array of strings".to_owned()
                 } else {
                     error.to_string().trim_end().to_owned()
                 };

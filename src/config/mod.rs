@@ -11,6 +11,7 @@ mod defaults;
 mod features;
 mod load;
 mod references;
+mod serving;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ pub use alpha::Alpha;
 pub use features::*;
 pub(crate) use load::leaves;
 pub use load::{Fault, Faults};
+pub use serving::{HttpConfig, ServeConfig, ServeKeys};
 pub use training::*;
 pub(crate) use validate::BAG_LENGTH;
 
@@ -75,6 +77,8 @@ pub struct Config {
     pub publish: PublishConfig,
     /// Metrics and health over HTTP.
     pub http: HttpConfig,
+    /// How `serve` answers.
+    pub serve: ServeConfig,
 }
 
 /// `auto` takes a GPU only where a hardware adapter is found, never a software one.
@@ -299,14 +303,6 @@ pub struct PublishConfig {
     pub every_checkpoints: u64,
 }
 
-/// `[http]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct HttpConfig {
-    /// Address of `/metrics`, `/healthz`, `/readyz`; empty: no server.
-    pub listen: String,
-}
-
 impl Config {
     /// Settings of `table`: `[embedding]` with `[tables.NAME]` on top.
     pub fn table(&self, name: &str) -> EmbeddingConfig {
@@ -329,12 +325,13 @@ impl Config {
     }
 
     /// This config without the values of `kafka.properties`, where passwords and private keys
-    /// stand. A checkpoint holds this one: it is handed to others, and nothing reads a property
-    /// from it.
+    /// stand, and without the keys of `serve`. A checkpoint holds this one: it is handed to others,
+    /// and nothing reads either from it.
     #[must_use]
     pub fn without_credentials(&self) -> Config {
         let mut config = self.clone();
         config.kafka.properties.clear();
+        config.serve.keys = ServeKeys::default();
         config
     }
 

@@ -16,6 +16,7 @@ impl Config {
         self.validate_training(faults);
         self.validate_tables(faults);
         self.validate_outputs(faults);
+        self.serve.validate(faults);
     }
 
     fn validate_stream(&self, faults: &mut Faults) {
@@ -310,7 +311,7 @@ fn validate_reward(reward: &RewardConfig, faults: &mut Faults) {
     positive(faults, "reward.scale", f64::from(reward.scale));
 }
 
-fn at_least(faults: &mut Faults, key: &str, value: u64, least: u64) {
+pub(super) fn at_least(faults: &mut Faults, key: &str, value: u64, least: u64) {
     if value < least {
         faults.add(key, format!("is {value}; must be at least {least}"));
     }

@@ -15,7 +15,7 @@ use super::passes::Passes;
 use super::{Publication, RunPlan, Site, TICK};
 use crate::checkpoint::{self, Chain, Checkpoint, Manifest, SectionEntry, Store, Tally};
 use crate::config::{Config, leaves};
-use crate::publish::read_section;
+use crate::sections;
 use crate::stream::identity;
 use crate::stream::position::Range;
 use crate::stream::topic::{NoAnswer, Topic};
@@ -289,7 +289,7 @@ fn restore_at(
         offsets,
         pass: manifest.pass,
     };
-    let read = |name: &str, take: TakePart<'_>| read_section(checkpoint, name, take);
+    let read = |name: &str, take: TakePart<'_>| sections::read(checkpoint, name, take);
     let mut trainer = Trainer::restore(&config.train(), placement, progress, &read)
         .with_context(|| format!("cannot restore {path}"))?;
     check_increments(&mut trainer, manifest, same_rate)?;

@@ -6,6 +6,7 @@
 
 mod error;
 mod foreign;
+mod query;
 mod scan;
 mod values;
 

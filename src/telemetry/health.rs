@@ -1,4 +1,4 @@
-//! Whether the process works, and whether it trains yet.
+//! Whether the process works, and whether it trains (or answers) yet.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -22,7 +22,7 @@ impl Health {
         Health::default()
     }
 
-    /// Says whether the trainer takes batches; `/readyz` answers 200 only while it does.
+    /// Says whether the trainer takes batches, or `serve` answers; `/readyz` answers 200 only then.
     pub fn set_ready(&self, ready: bool) {
         // Nothing else is published through this flag, so no ordering with other data is needed.
         self.ready.store(ready, Ordering::Relaxed);
@@ -50,7 +50,7 @@ impl Health {
     }
 
     /// The answer of `/healthz`.
-    pub(super) fn healthz(&self) -> (StatusCode, String) {
+    pub(crate) fn healthz(&self) -> (StatusCode, String) {
         match self.failure() {
             None => (StatusCode::OK, "ok\n".to_owned()),
             Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("failed: {reason}\n")),
@@ -58,7 +58,7 @@ impl Health {
     }
 
     /// The answer of `/readyz`.
-    pub(super) fn readyz(&self) -> (StatusCode, String) {
+    pub(crate) fn readyz(&self) -> (StatusCode, String) {
         if self.failure().is_some() {
             return self.healthz();
         }

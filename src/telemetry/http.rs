@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse as _;
 use axum::routing::get;
 use tokio::net::TcpListener;
 
@@ -24,12 +26,13 @@ const BOUNDS: Bounds = Bounds {
     header: Duration::from_secs(5),
     header_bytes: 16 << 10,
     body_bytes: 0,
+    too_large: |_| (StatusCode::PAYLOAD_TOO_LARGE, "too large\n").into_response(),
     lifetime: Duration::from_secs(60),
     grace: SHUTDOWN_GRACE,
 };
 
 /// Content type of the Prometheus text format, as Prometheus asks for it.
-const METRICS_TYPE: &str = "text/plain; version=0.0.4";
+pub(crate) const METRICS_TYPE: &str = "text/plain; version=0.0.4";
 const INDEX: &str = "millrace
 
 /metrics  Prometheus text format

@@ -11,7 +11,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::HttpBody as _;
 use axum::extract::{DefaultBodyLimit, Request};
-use axum::http::{StatusCode, header};
+use axum::http::header;
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse as _, Response};
 use hyper::server::conn::http1;
@@ -24,33 +24,35 @@ use tokio::time::{sleep, timeout};
 
 /// Bounds on what others send.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Bounds {
+pub(crate) struct Bounds {
     /// Connections at a time; those beyond wait in the kernel's backlog, unanswered.
-    pub(super) connections: usize,
+    pub(crate) connections: usize,
     /// From a connection's begin, or from its last answer, to the end of a request's header.
-    pub(super) header: Duration,
+    pub(crate) header: Duration,
     /// Bytes of a request's header; 8 KiB at least, which hyper asks for.
-    pub(super) header_bytes: usize,
+    pub(crate) header_bytes: usize,
     /// Bytes of a request's body.
-    pub(super) body_bytes: u64,
+    pub(crate) body_bytes: u64,
+    /// Says to a request that its body has more than those.
+    pub(crate) too_large: fn(u64) -> Response,
     /// A connection takes no further request after this long.
-    pub(super) lifetime: Duration,
+    pub(crate) lifetime: Duration,
     /// What is in progress when a connection is to end has this long.
-    pub(super) grace: Duration,
+    pub(crate) grace: Duration,
 }
 
 /// A listener that was out of descriptors tries again after this long.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 /// Serves `router` until `shutdown` resolves, and then what is in progress for the time of grace.
-pub(super) async fn serve(
+pub(crate) async fn serve(
     listener: TcpListener,
     router: Router,
     bounds: Bounds,
     shutdown: impl Future<Output = ()> + Send,
 ) {
     let limit = usize::try_from(bounds.body_bytes).unwrap_or(usize::MAX);
-    let bounded = from_fn(move |request, next| refuse_large(bounds.body_bytes, request, next));
+    let bounded = from_fn(move |request, next| refuse_large(bounds, request, next));
     let router = router.layer(DefaultBodyLimit::max(limit)).layer(bounded);
     let slots = Arc::new(Semaphore::new(bounds.connections));
     let (stopping, stopped) = watch::channel(());
@@ -122,12 +124,16 @@ async fn connection(
     }
 }
 
-/// Refuses a request that announces a body above `bytes`. One that announces nothing is cut off
+/// Refuses a request that announces a body above the bound. One that announces nothing is cut off
 /// by whoever reads it, or not read at all.
-async fn refuse_large(bytes: u64, request: Request, next: Next) -> Result<Response, Infallible> {
-    if request.body().size_hint().lower() > bytes {
+async fn refuse_large(
+    bounds: Bounds,
+    request: Request,
+    next: Next,
+) -> Result<Response, Infallible> {
+    if request.body().size_hint().lower() > bounds.body_bytes {
         let close = [(header::CONNECTION, "close")];
-        return Ok((StatusCode::PAYLOAD_TOO_LARGE, close, "too large\n").into_response());
+        return Ok((close, (bounds.too_large)(bounds.body_bytes)).into_response());
     }
     Ok(next.run(request).await)
 }
@@ -138,6 +144,7 @@ mod tests {
     use std::net::{SocketAddr, TcpStream};
     use std::time::Instant;
 
+    use axum::http::StatusCode;
     use axum::routing::{get, post};
     use tokio::sync::oneshot;
 
@@ -151,6 +158,7 @@ mod tests {
         header: PATIENCE,
         header_bytes: 8 << 10,
         body_bytes: 1 << 10,
+        too_large: |bytes| (StatusCode::PAYLOAD_TOO_LARGE, format!("{bytes}\n")).into_response(),
         lifetime: PATIENCE,
         grace: Duration::from_secs(1),
     };
@@ -267,7 +275,7 @@ mod tests {
         let head = "POST /text HTTP/1.1\r\nHost: test\r\n";
         write!(stream, "{head}Content-Length: 1000000000000\r\n\r\n").expect("send");
         let answer = rest(&mut stream);
-        assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+        assert!(answer.starts_with("HTTP/1.1 413") && answer.ends_with("1024\n"), "{answer}");
 
         // In pieces, with no length announced.
         let mut stream = server.connect();

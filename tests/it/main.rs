@@ -23,6 +23,7 @@ mod recovery;
 mod rights;
 #[cfg(feature = "tls")]
 mod secured;
+mod serving;
 mod support;
 mod synthesize;
 mod telemetry;

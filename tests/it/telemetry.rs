@@ -63,7 +63,7 @@ fn the_compose_file_is_whole() {
     compose.apply_merge().expect("merge keys name mappings");
     let compose = serde_json::to_value(compose).expect("keys are text");
     let services = compose["services"].as_object().expect("services");
-    for service in ["kafka", "trainer", "prometheus", "grafana"] {
+    for service in ["kafka", "trainer", "serve", "prometheus", "grafana"] {
         assert!(services.contains_key(service), "{service} is missing");
     }
     for (name, service) in services {
@@ -89,11 +89,13 @@ fn the_compose_file_is_whole() {
             }
         }
     }
-    // Prometheus scrapes the trainer where the trainer listens.
+    // Prometheus scrapes who listens.
     let prometheus: Value =
         serde_yaml_ng::from_str(&repository("dashboards/prometheus.yml")).expect("valid YAML");
-    assert!(prometheus.to_string().contains("trainer:9464"));
-    assert!(services["trainer"].to_string().contains("9464"));
+    for (service, port) in [("trainer", "9464"), ("serve", "9465")] {
+        assert!(prometheus.to_string().contains(&format!("{service}:{port}")));
+        assert!(services[service].to_string().contains(port));
+    }
 }
 
 /// The image is built from what .dockerignore lets through, and a manifest names more and more.

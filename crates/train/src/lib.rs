@@ -7,6 +7,7 @@
 //! In reading order:
 //! - [`trainer`]: Algorithm 1 of Yi et al. 2019, a batch at a time
 //! - [`state`]: all that accumulates, with its [`progress`]; [`captured`]: a copy as of one step
+//! - [`query_side`]: what of it turns queries into vectors, for who only answers
 //! - [`settings`]: what it is built from; [`placement`]: where towers and loss compute
 //! - [`model`]: features become vectors: encoder and towers over [`table`]s of embeddings
 //! - [`objective`]: what the softmax is asked, with its negatives and temperature
@@ -28,6 +29,7 @@ pub mod objective;
 pub mod placement;
 mod portion;
 pub mod progress;
+pub mod query_side;
 pub mod saved;
 pub mod settings;
 pub mod state;
@@ -37,6 +39,7 @@ pub mod trainer;
 pub use captured::Captured;
 pub use placement::Placement;
 pub use progress::Progress;
+pub use query_side::QuerySide;
 pub use saved::Damaged;
 pub use settings::TrainSettings;
 pub use state::State;

@@ -105,12 +105,8 @@ impl State {
     /// Vectors of a batch's queries, `[events, dim]`, each with its history as it is now, which
     /// stays so.
     pub fn embed_now(&self, batch: &Batch) -> Vec<f32> {
-        let events = &batch.events;
-        let before: Vec<Vec<u64>> = match self.model.encoder.query.history_length() {
-            0 => Vec::new(),
-            _ => events.query_ids.iter().map(|&query| self.histories.of(query).to_vec()).collect(),
-        };
-        self.model.embed_queries(&events.query, events.len(), &before)
+        let before = self.histories.now(&batch.events.query_ids);
+        self.model.embed_queries(&batch.events.query, batch.len(), &before)
     }
 
     /// Divides the dot products in the loss, at present.

@@ -9,7 +9,7 @@ use crate::model::feature::{Feature, FeatureInput};
 use crate::model::towers::DenseRule;
 use crate::objective::Correction;
 use crate::saved::{Damaged, SavedPart, TakePart};
-use crate::{Placement, TrainSettings, Trainer};
+use crate::{Placement, QuerySide, TrainSettings, Trainer};
 use millrace_events::{Batch, Event, Events, FeatureValue, Offsets, SplitMix, id_key};
 
 fn settings(set: &[&str]) -> TrainSettings {
@@ -541,4 +541,26 @@ fn a_small_batch_is_ranked_among_a_full_ones_items() {
         worst = worst.max(report.ranks[0]);
     }
     assert!(worst > 5, "some of 30 single events rank low in a model that knows nothing: {worst}");
+}
+
+#[test]
+fn the_query_side_of_a_state_gives_its_vectors() {
+    let settings = settings(&[]);
+    let mut trainer = trainer(&settings);
+    let world = world(77, 400);
+    for start in (0..400).step_by(50) {
+        let events: Vec<u32> = (start..start + 50).collect();
+        trainer.step(&world.part(&events));
+    }
+    let chain = [trainer.capture().into_sections()];
+    let read = |name: &str, take: TakePart<'_>| read_chain(&chain, name, take);
+    let side = QuerySide::restore(&settings, &read).expect("just captured");
+    assert_eq!(side.embed(&world), trainer.state().embed_now(&world));
+    assert!(side.keeps_histories() && side.history(world.events.query_ids[0]).len() == 3);
+    assert!(side.history(99).is_empty());
+    // The second feature is a history, which has no ids of its own.
+    let stranger = batch(&[(0, 99, "item 1"), (0, world.events.query_ids[0], "item 1")]);
+    let encoder = &side.model.encoder.query;
+    let unknown = |event| encoder.unknown(&stranger.events.query, event, &side.model.tables);
+    assert_eq!((unknown(0), unknown(1)), (vec![0], vec![]));
 }

@@ -1,8 +1,8 @@
 //! Does a state that somebody has tampered with do any harm?
 //!
 //! A checksum tells damage, not malice: whoever writes a checkpoint seals it. Each case changes the
-//! bytes of a section of a real state, whole or an increment, and expects an error or a trainer that
-//! trains: no panic, no endless loop, and no more memory asked for than the bytes are worth.
+//! bytes of a section of a real state, whole or an increment, and expects an error or a trainer
+//! that trains: no panic, no endless loop, and no more memory asked for than the bytes are worth.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -77,6 +77,7 @@ fn changed(config: &Config, path: &str) -> Option<Config> {
         Value::String("adam".into()),
         Value::String("bf16".into()),
         Value::Array(vec![Value::Integer(5)]),
+        Value::Array(vec![Value::String("a key of enough bytes".into())]),
         Value::String("earliest".into()),
     ];
     let keys: Vec<&str> = path.split('.').collect();

@@ -29,8 +29,8 @@ impl Source {
                 self.census.suspect(Instant::now());
                 Ok(())
             }
-            // The group feeds dashboards, and no run reads on from it: that is no reason to stop. It is
-            // said once.
+            // The group feeds dashboards, and no run reads on from it: that is no reason to stop.
+            // It is said once.
             Some(Code::GroupAuthorizationFailed) if self.config.kafka.group.is_empty() => Ok(()),
             Some(Code::GroupAuthorizationFailed) => {
                 let why = remedies.explain(

@@ -80,6 +80,14 @@ impl Histories {
         self.by_query.get(&query).map_or(&[], |history| &history.items)
     }
 
+    /// The items of each of `queries` so far; empty where no history is kept.
+    pub(crate) fn now(&self, queries: &[u64]) -> Vec<Vec<u64>> {
+        if self.length == 0 {
+            return Vec::new();
+        }
+        queries.iter().map(|&query| self.of(query).to_vec()).collect()
+    }
+
     /// The items before each of a run of events (`queries` and `items` beside each other), which
     /// are taken in as they come. Empty where no history is kept.
     pub(crate) fn take(&mut self, queries: &[u64], items: &[u64]) -> Vec<Vec<u64>> {

@@ -110,6 +110,17 @@ impl Side {
         lengths.max().unwrap_or(0)
     }
 
+    /// The features of `event` that have ids, none of which has a row: what nobody has learned of.
+    pub fn unknown(&self, columns: &[Column], event: usize, tables: &[Table]) -> Vec<usize> {
+        let parts = self.parts.iter().zip(columns).enumerate();
+        let unknown = parts.filter(|(_, (part, column))| {
+            let Source::Rows { table } = part.source else { return false };
+            let ids = &column.ids[column.range(event)];
+            !ids.is_empty() && ids.iter().all(|&id| tables[table].find(id).is_none())
+        });
+        unknown.map(|(feature, _)| feature).collect()
+    }
+
     /// Turns raw columns into entries to look up. `histories` holds, per event, the items before
     /// it, oldest first (empty where no feature asks for it).
     pub fn encode(

@@ -1,0 +1,144 @@
+//! Vectors as whole numbers, with a bound on what that costs.
+//!
+//! A row becomes codes of 8 bits and one scale; a query becomes codes of 16 bits, whose error is a
+//! few thousandths of a row's. The bound is that of Cauchy and Schwarz: with `r = r' + e` and
+//! `q = q' + f`, `r·q - r'·q' = e·q + r'·f`, so it is off by at most `|e| |q| + |r'| |f|`.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use crate::kernel::{LANES, Packed, Pair, Run, dot};
+
+/// Largest code of a row.
+const ROW_MAX: f32 = 127.0;
+/// Largest code of a query, unless a sum of so many dimensions could pass 2^31.
+const QUERY_MAX: i32 = 32_767;
+
+/// Rows in blocks of [`LANES`]; those of the last block that are missing are masked.
+pub(crate) struct Blocks {
+    /// Two dimensions each.
+    pub(crate) pairs: usize,
+    codes: Vec<Pair>,
+    scales: Vec<[f32; LANES]>,
+    log_q: Vec<[f32; LANES]>,
+    errors: Vec<f32>,
+    /// `[blocks]`, the number of each row in what was given.
+    pub(crate) numbers: Vec<[u32; LANES]>,
+}
+
+impl Blocks {
+    /// The rows of `rows`, `[n, dim]`, that `numbers` names, block by block; [`ABSENT`] where there
+    /// is none. On the current rayon pool.
+    pub(crate) fn new(rows: &[f32], dim: usize, log_q: &[f32], numbers: Vec<[u32; LANES]>) -> Self {
+        let (count, pairs) = (numbers.len(), dim.div_ceil(2));
+        let mut blocks = Self {
+            pairs,
+            codes: vec![[0; 2 * LANES]; count * pairs],
+            scales: vec![[0.0; LANES]; count],
+            log_q: vec![[0.0; LANES]; count],
+            errors: vec![0.0; count],
+            numbers,
+        };
+        let codes = blocks.codes.par_chunks_mut(pairs);
+        let scales = blocks.scales.par_iter_mut().zip(&mut blocks.log_q);
+        let others = blocks.errors.par_iter_mut().zip(&blocks.numbers);
+        codes.zip(scales).zip(others).for_each(|((codes, (scales, own_log_q)), others)| {
+            let (error, numbers) = others;
+            for (lane, &number) in numbers.iter().enumerate().filter(|(_, n)| **n != ABSENT) {
+                let number = number as usize;
+                let row = &rows[number * dim..][..dim];
+                let (scale, off) = encode(row, lane, codes);
+                scales[lane] = scale;
+                own_log_q[lane] = log_q.get(number).copied().unwrap_or_default();
+                *error = error.max(off);
+            }
+        });
+        blocks
+    }
+
+    /// Blocks held.
+    pub(crate) fn len(&self) -> usize {
+        self.numbers.len()
+    }
+
+    /// Rows that there are, a bit each.
+    pub(crate) fn masks(&self) -> Vec<u16> {
+        let bit = |(lane, &number): (usize, &u32)| u16::from(number != ABSENT) << lane;
+        let mask = |numbers: &[u32; LANES]| numbers.iter().enumerate().map(bit).sum();
+        self.numbers.iter().map(mask).collect()
+    }
+
+    /// Codes of all rows, and their scales.
+    pub(crate) fn parts(&self) -> (&[Pair], &[[f32; LANES]]) {
+        (&self.codes, &self.scales)
+    }
+
+    /// The blocks of `range`, of which `masks` lets rows be found.
+    pub(crate) fn run<'a>(&'a self, range: Range<usize>, masks: &'a [u16]) -> Run<'a> {
+        Run {
+            codes: &self.codes[range.start * self.pairs..range.end * self.pairs],
+            scales: &self.scales[range.clone()],
+            log_q: &self.log_q[range.clone()],
+            errors: &self.errors[range.clone()],
+            masks: &masks[range.clone()],
+            first: range.start,
+        }
+    }
+
+    /// Bytes held.
+    pub(crate) fn bytes(&self) -> usize {
+        size_of_val(&*self.codes)
+            + size_of_val(&*self.scales)
+            + size_of_val(&*self.log_q)
+            + size_of_val(&*self.errors)
+            + size_of_val(&*self.numbers)
+    }
+}
+
+/// No row.
+pub(crate) const ABSENT: u32 = u32::MAX;
+
+/// Writes a row's codes into its lane of a block; its scale, and how far the codes lie from it.
+fn encode(row: &[f32], lane: usize, block: &mut [Pair]) -> (f32, f32) {
+    let largest = row.iter().fold(0.0f32, |max, x| max.max(x.abs()));
+    let scale = largest / ROW_MAX;
+    if scale == 0.0 {
+        // Nothing, or so little that a code cannot say it.
+        return (0.0, dot(row, row).sqrt());
+    }
+    let (inverse, mut squares) = (1.0 / scale, 0.0f32);
+    for (at, &x) in row.iter().enumerate() {
+        let code = whole(x * inverse).clamp(-ROW_MAX, ROW_MAX);
+        block[at / 2][2 * lane + at % 2] = code as i8;
+        squares += (x - code * scale) * (x - code * scale);
+    }
+    (scale, squares.sqrt())
+}
+
+/// The nearest whole number. `f32::round` is a call where the processor is not known to have the
+/// instruction; added to this, a number of 22 bits or fewer loses its fraction.
+#[inline(always)]
+fn whole(x: f32) -> f32 {
+    const SHIFT: f32 = 12_582_912.0; // 1.5 * 2^23
+    (x + SHIFT) - SHIFT
+}
+
+/// Makes `out` the codes of a query or of a row that looks for its list; what a code is worth, and
+/// how far the codes lie from `values` at most.
+pub(crate) fn pack(values: &[f32], out: &mut Vec<Packed>) -> (f32, f32) {
+    out.clear();
+    out.resize(values.len().div_ceil(2), 0);
+    let largest = values.iter().fold(0.0f32, |max, x| max.max(x.abs()));
+    let room = i32::MAX / (ROW_MAX as i32 * 2 * out.len().max(1) as i32);
+    let scale = largest / QUERY_MAX.min(room) as f32;
+    if scale == 0.0 {
+        return (0.0, dot(values, values).sqrt());
+    }
+    let inverse = 1.0 / scale;
+    for (packed, values) in out.iter_mut().zip(values.chunks(2)) {
+        let code = |at: usize| values.get(at).map_or(0, |x| whole(x * inverse) as i32);
+        *packed = code(0) & 0xffff | code(1) << 16;
+    }
+    (scale, scale * 0.51 * (values.len() as f32).sqrt())
+}

@@ -1,0 +1,50 @@
+//! What turns queries into vectors, as of one state: the model and the histories.
+//!
+//! For who answers and does not train: the estimator, the window and the corpus are not there.
+//!
+//! Must never know: how a step changes them.
+
+use crate::memory::history::Histories;
+use crate::model::Model;
+use crate::placement::Placement;
+use crate::saved::{Damaged, ReadSection};
+use crate::settings::TrainSettings;
+use millrace_events::Batch;
+
+/// The query side of one state.
+pub struct QuerySide {
+    /// Tables and towers.
+    pub model: Model,
+    histories: Histories,
+}
+
+impl QuerySide {
+    /// From a checkpoint's sections, on the CPU: one query is no work for a GPU.
+    ///
+    /// # Errors
+    /// A section that is missing, damaged or of another shape.
+    pub fn restore(settings: &TrainSettings, read: ReadSection<'_>) -> Result<Self, Damaged> {
+        let model = Model::restore(&settings.model, &Placement::Cpu, read)?;
+        let mut histories =
+            Histories::new(settings.queries_max, model.encoder.query.history_length());
+        histories.restore(read)?;
+        Ok(Self { model, histories })
+    }
+
+    /// Vectors of a batch's queries, `[events, dim]`, each with its history as it is:
+    /// [`State::embed_now`](crate::State::embed_now) of the same state gives the same.
+    pub fn embed(&self, batch: &Batch) -> Vec<f32> {
+        let before = self.histories.now(&batch.events.query_ids);
+        self.model.embed_queries(&batch.events.query, batch.len(), &before)
+    }
+
+    /// The last items of the query of this key, oldest first.
+    pub fn history(&self, query: u64) -> &[u64] {
+        self.histories.of(query)
+    }
+
+    /// Whether the query tower reads histories that are kept here.
+    pub fn keeps_histories(&self) -> bool {
+        self.model.encoder.query.history_length() > 0
+    }
+}

@@ -1,0 +1,22 @@
+//! A checkpoint's sections, as the trainer's state reads them: base and increments, checked.
+//!
+//! Must never know: what is inside a section.
+
+use crate::checkpoint::Checkpoint;
+use millrace_train::saved::{Damaged, SavedPart, TakePart};
+
+/// Gives the parts of the section `name`, one file in memory at a time.
+///
+/// # Errors
+/// A section that is missing or damaged, and what `take` finds.
+pub fn read(checkpoint: &Checkpoint, name: &str, take: TakePart<'_>) -> Result<(), Damaged> {
+    let unreadable = |error| Damaged(format!("{error:#}"));
+    for file in checkpoint.files(name).map_err(unreadable)? {
+        let bytes = file.content().map_err(unreadable)?;
+        take(match file.is_increment {
+            true => SavedPart::Increment(&bytes),
+            false => SavedPart::Whole(&bytes),
+        })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,143 @@
+//! A checkpoint as what answers: one object, which nothing changes.
+
+use std::io;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, anyhow, ensure};
+
+use crate::checkpoint::Checkpoint;
+use crate::config::Config;
+use crate::sections;
+use crate::stream::decode::Mapping;
+use millrace_events::{Names, Offsets, id_key};
+use millrace_retrieval::{Centroids, Index, IndexSettings, Items};
+use millrace_train::QuerySide;
+use millrace_train::evaluation::popularity::Popularity;
+use millrace_train::memory::corpus::Corpus;
+use millrace_train::saved::TakePart;
+
+/// All that answers of one checkpoint need.
+pub struct Version {
+    /// The checkpoint's id: its run and its step.
+    pub id: String,
+    /// Names the run that began from nothing and led here.
+    pub run: String,
+    /// Steps trained.
+    pub step: u64,
+    /// Time of the newest event it was trained on, ms since 1970.
+    pub event_time_ms: i64,
+    /// The log up to where it was trained, and histories go.
+    pub offsets: Offsets,
+    /// Digest of its state.
+    pub digest: String,
+    /// When the checkpoint was written.
+    pub made: SystemTime,
+    /// The query tower, its tables, the histories.
+    pub queries: QuerySide,
+    /// What fields a query has, and what becomes of them.
+    pub mapping: Mapping,
+    /// Names of the query's features.
+    pub features: Vec<String>,
+    /// The field that identifies a query.
+    pub query_id: String,
+    /// Vectors and log q of the items.
+    pub index: Index,
+    /// Divides the dot products.
+    pub temperature: f32,
+    /// Weight of log q unless a request says another.
+    pub popularity: f32,
+    /// Keys of the items, ascending: an item's number is its place here.
+    keys: Vec<u64>,
+    names: Names,
+}
+
+impl Version {
+    /// The version that `checkpoint` holds, under the config that it was trained with. `kept` are
+    /// the centres of the version before.
+    ///
+    /// # Errors
+    /// Sections that are damaged, a config that this program does not read, or no item.
+    pub fn load(
+        checkpoint: &Checkpoint,
+        settings: &IndexSettings,
+        kept: Option<&Centroids>,
+    ) -> anyhow::Result<Self> {
+        let path = checkpoint.path.display();
+        let config = Config::from_toml(&checkpoint.config()?)
+            .map_err(|faults| anyhow!("the config in {path} is not valid here: {faults}"))?;
+        let train = config.train();
+        let read = |name: &str, take: TakePart<'_>| sections::read(checkpoint, name, take);
+        let cannot = || format!("cannot load {path}");
+        let queries = QuerySide::restore(&train, &read).with_context(cannot)?;
+        let mut corpus = Corpus::new(train.items_max, train.tombstone_events);
+        corpus.restore(&read).with_context(cannot)?;
+        queries.model.check(&corpus).with_context(cannot)?;
+        let items = corpus.sorted();
+        drop(corpus);
+        ensure!(!items.is_empty(), "{path} holds no item: there is nothing to answer with");
+        let vectors = queries.model.embed_items(&items); // [items, dim]
+        let keys: Vec<u64> = items.iter().map(|(key, _)| *key).collect();
+        let mut names = Names::default();
+        items.iter().for_each(|(_, item)| names.push(&item.name));
+        drop(items);
+        let weight = config.retrieval.popularity;
+        let popularity = Popularity::restore(&train, weight, &read).with_context(cannot)?;
+        let temperature = popularity.temperature;
+        let log_q = popularity.log_q(&keys); // [items]
+        drop(popularity);
+        let dim = queries.model.towers.dim();
+        let index = Index::build(Items { dim, vectors, log_q, temperature }, settings, kept)
+            .with_context(cannot)?;
+        let manifest = &checkpoint.manifest;
+        Ok(Self {
+            id: manifest.version.clone(),
+            run: manifest.run.clone(),
+            step: manifest.step,
+            event_time_ms: manifest.event_time_ms,
+            offsets: manifest.offsets.clone(),
+            digest: manifest.digest.clone(),
+            made: made(checkpoint).with_context(cannot)?,
+            queries,
+            mapping: Mapping::new(&config),
+            features: config.query.features.iter().map(|feature| feature.name.clone()).collect(),
+            query_id: config.query.id,
+            index,
+            temperature,
+            popularity: weight,
+            keys,
+            names,
+        })
+    }
+
+    /// Items that may be found.
+    pub fn items(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// The number of the item `id`, if there is one.
+    pub fn number(&self, id: &str) -> Option<u32> {
+        let number = self.number_of_key(id_key(id.as_bytes()))?;
+        // Two ids may share a key.
+        (self.name(number) == id).then_some(number)
+    }
+
+    /// The number of the item of this key.
+    pub fn number_of_key(&self, key: u64) -> Option<u32> {
+        let number = self.keys.binary_search(&key).ok()?;
+        u32::try_from(number).ok()
+    }
+
+    /// The id of item `number`, as the log wrote it.
+    pub fn name(&self, number: u32) -> &str {
+        self.names.get(number as usize)
+    }
+}
+
+/// When a checkpoint was written.
+fn made(checkpoint: &Checkpoint) -> io::Result<SystemTime> {
+    match checkpoint.manifest.written_ms.and_then(|ms| u64::try_from(ms).ok()) {
+        Some(ms) => Ok(UNIX_EPOCH + Duration::from_millis(ms)),
+        // A manifest of format 2 does not say it.
+        None => checkpoint.path.metadata()?.modified(),
+    }
+}
