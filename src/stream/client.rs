@@ -11,7 +11,7 @@ mod errors;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
@@ -21,7 +21,7 @@ use rdkafka::message::{DeliveryResult, OwnedMessage};
 use rdkafka::producer::{BaseProducer, ProducerContext};
 use rdkafka::{ClientContext, Statistics, TopicPartitionList};
 
-use contact::Contact;
+use contact::Owed;
 pub(crate) use errors::Errors;
 
 use super::refusal::{Refusal, Remedies};
@@ -176,6 +176,7 @@ pub struct Watch {
     pub(crate) errors: Errors,
     /// The brokers do not allow the consumer group, which no run reads on from.
     pub(crate) no_group: AtomicBool,
+    owed: Mutex<Owed>,
     /// The newest statistics' last stable offset and high watermark, by topic and partition.
     ends: Mutex<BTreeMap<(String, i32), (i64, i64)>>,
 }
@@ -191,7 +192,9 @@ impl Watch {
 
 impl ClientContext for Watch {
     fn stats(&self, statistics: Statistics) {
-        self.errors.contact(Contact::with(statistics.brokers.values()));
+        let mut owed = self.owed.lock().unwrap_or_else(PoisonError::into_inner);
+        self.errors.contact(owed.look(statistics.brokers.values(), Instant::now()));
+        drop(owed);
         let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
         for (topic, seen) in statistics.topics {
             for (id, partition) in seen.partitions {

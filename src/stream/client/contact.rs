@@ -3,7 +3,8 @@
 //! Errors tell of connections that break. A broker that is frozen, or behind a network that drops
 //! packets, breaks none for a minute; and one that is back says nothing while nobody sends events.
 
-use std::time::Duration;
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use rdkafka::statistics::Broker;
 
@@ -17,21 +18,39 @@ pub(super) enum Contact {
     Answers,
     /// Brokers are connected, are asked, and have not answered for so long.
     Silent(Duration),
-    /// None is connected, or none is asked.
+    /// None is connected.
     Unknown,
 }
 
-impl Contact {
-    /// Of these brokers.
-    pub(super) fn with<'b>(brokers: impl IntoIterator<Item = &'b Broker>) -> Contact {
+/// The brokers that owed an answer when they were last looked at.
+#[derive(Debug, Default)]
+pub(super) struct Owed {
+    /// By node: its answers so far, and since when there has been none more.
+    since: HashMap<i32, (u64, Instant)>,
+}
+
+impl Owed {
+    /// Looks at the brokers; called every few seconds.
+    pub(super) fn look<'b>(
+        &mut self,
+        brokers: impl IntoIterator<Item = &'b Broker>,
+        now: Instant,
+    ) -> Contact {
         // The bootstrap addresses and the coordinator are connections of their own.
         let connected = |broker: &&Broker| broker.nodeid >= 0 && broker.state == "UP";
-        let silent = |broker: &Broker| -> Duration {
-            // Without a request on its way silence is no sign, nor is it beside one just sent.
-            let micros = if broker.waitresp_cnt > 0 { broker.rxidle.min(broker.txidle) } else { 0 };
-            Duration::from_micros(u64::try_from(micros).unwrap_or(0))
-        };
-        match brokers.into_iter().filter(connected).map(silent).min() {
+        let before = std::mem::take(&mut self.since);
+        let mut shortest: Option<Duration> = None;
+        for &Broker { nodeid, rx, waitresp_cnt, .. } in brokers.into_iter().filter(connected) {
+            let owes = waitresp_cnt > 0;
+            let known = before.get(&nodeid).filter(|(answers, _)| owes && *answers == rx);
+            let since = known.map_or(now, |(_, since)| *since);
+            if owes {
+                self.since.insert(nodeid, (rx, since));
+            }
+            let silent = now.saturating_duration_since(since);
+            shortest = Some(shortest.map_or(silent, |shortest| shortest.min(silent)));
+        }
+        match shortest {
             None => Contact::Unknown,
             Some(silent) if silent >= SILENT_MIN => Contact::Silent(silent),
             Some(_) => Contact::Answers,
@@ -43,25 +62,31 @@ impl Contact {
 mod tests {
     use super::*;
 
-    fn broker(nodeid: i32, state: &str, waitresp_cnt: i64, idle_s: i64) -> Broker {
-        let (state, idle) = (state.to_owned(), idle_s * 1_000_000);
-        Broker { nodeid, state, waitresp_cnt, rxidle: idle, txidle: idle, ..Broker::default() }
+    fn broker(nodeid: i32, rx: u64, waitresp_cnt: i64) -> Broker {
+        Broker { nodeid, state: "UP".to_owned(), rx, waitresp_cnt, ..Broker::default() }
     }
 
     #[test]
-    fn one_that_answers_is_enough() {
-        let frozen = broker(1, "UP", 1, 12);
-        let of = |brokers: &[Broker]| Contact::with(brokers);
-        assert_eq!(of(&[]), Contact::Unknown);
-        assert_eq!(of(&[broker(1, "CONNECT", 0, 0)]), Contact::Unknown);
-        let bootstrap = broker(-1, "UP", 0, 0);
-        assert_eq!(of(std::slice::from_ref(&bootstrap)), Contact::Unknown);
-        assert_eq!(of(&[broker(1, "UP", 1, 0)]), Contact::Answers);
-        assert_eq!(of(&[broker(1, "UP", 0, 300)]), Contact::Answers, "nobody has asked it");
-        let asked = Broker { txidle: 9, ..broker(1, "UP", 1, 300) };
-        assert_eq!(of(&[asked]), Contact::Answers, "it was asked just now");
+    fn silence_is_an_answer_that_is_owed_for_long() {
+        let (mut owed, began) = (Owed::default(), Instant::now());
+        let mut look = |brokers: &[Broker], second: u64| {
+            owed.look(brokers, began + Duration::from_secs(second))
+        };
+        assert_eq!(look(&[], 0), Contact::Unknown);
+        assert_eq!(look(&[broker(-1, 5, 1)], 0), Contact::Unknown, "a bootstrap address");
+        let connecting = Broker { state: "CONNECT".to_owned(), ..broker(1, 0, 0) };
+        assert_eq!(look(&[connecting], 0), Contact::Unknown);
+        let frozen = broker(1, 7, 1);
+        for second in [0, 5, 9] {
+            assert_eq!(look(std::slice::from_ref(&frozen), second), Contact::Answers);
+        }
         let silent = Contact::Silent(Duration::from_secs(12));
-        assert_eq!(of(&[frozen.clone(), bootstrap]), silent);
-        assert_eq!(of(&[frozen, broker(2, "UP", 1, 1)]), Contact::Answers);
+        // What else it is asked meanwhile is owed, too.
+        assert_eq!(look(&[broker(1, 7, 3)], 12), silent);
+        assert_eq!(look(&[frozen.clone(), broker(2, 1, 1)], 15), Contact::Answers, "another one");
+        assert_eq!(look(&[broker(1, 8, 1), broker(2, 1, 1)], 40), Contact::Answers, "it is back");
+        // Nobody has asked it, however long.
+        assert_eq!(look(&[broker(1, 8, 0)], 90), Contact::Answers);
+        assert_eq!(look(&[broker(1, 8, 1)], 95), Contact::Answers, "it was asked just now");
     }
 }
