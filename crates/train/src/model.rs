@@ -162,15 +162,17 @@ impl Model {
         match corpus.items().find(|item| !self.encoder.item.takes(&item.values)) {
             None => Ok(()),
             Some(item) => Err(Damaged(format!(
-                "item {:?} has not the features that the config names: damaged",
+                "section corpus: item {:?} has not the features that the config names: damaged",
                 item.name
             ))),
         }
     }
 
-    /// Events of the stream at the last touch of any row; 0 without one.
-    pub(crate) fn newest_touch(&self) -> u64 {
-        self.tables.iter().map(Table::newest_touch).max().unwrap_or(0)
+    /// Events of the stream at the last touch of any row, by the section of its table; 0 without
+    /// one.
+    pub(crate) fn newest_touches(&self) -> impl Iterator<Item = (String, u64)> {
+        let tables = self.encoder.tables.iter().zip(&self.tables);
+        tables.map(|(name, table)| (section_of_table(name), table.newest_touch()))
     }
 
     /// Whether every weight and every row is a number.

@@ -28,7 +28,8 @@ pub(crate) fn whole<T>(
     grown(read, name, load, refuse)
 }
 
-/// What a section holds: `load` reads all of it, `apply` takes in an increment.
+/// What a section holds: `load` reads all of it, `apply` takes in an increment. Their errors are
+/// told with the section's name.
 pub(crate) fn grown<T>(
     read: ReadSection<'_>,
     name: &str,
@@ -38,11 +39,11 @@ pub(crate) fn grown<T>(
     let mut loaded = None;
     read(name, &mut |part| match part {
         SavedPart::Whole(bytes) => {
-            loaded = Some(load(bytes)?);
+            loaded = Some(load(bytes).map_err(|damaged| damaged.of(name))?);
             Ok(())
         }
         SavedPart::Increment(bytes) => match &mut loaded {
-            Some(loaded) => apply(loaded, bytes),
+            Some(loaded) => apply(loaded, bytes).map_err(|damaged| damaged.of(name)),
             None => Err(Damaged(format!("section {name} begins with an increment: damaged"))),
         },
     })?;
@@ -55,6 +56,11 @@ pub(crate) fn grown<T>(
 pub struct Damaged(pub String);
 
 impl Damaged {
+    /// The same, told with the section's name.
+    pub(crate) fn of(self, section: &str) -> Self {
+        Self(format!("section {section}: {self}"))
+    }
+
     /// A part that does not decode, and why.
     pub(crate) fn undecodable(what: &str, why: impl std::fmt::Display) -> Self {
         Self(format!("{what} does not decode: {why}"))

@@ -69,7 +69,7 @@ impl State {
         state.model.check(&state.corpus)?;
         let columns = state.window.columns();
         if !columns.is_empty() && !state.model.encoder.item.takes_columns(columns) {
-            return Err("the window of events has not the features of the config: damaged".into());
+            return Err("section window: it has not the features of the config: damaged".into());
         }
         state.check_clocks()?;
         Ok(state)
@@ -78,12 +78,13 @@ impl State {
     /// Nothing is ahead of the events that there have been: a step would take it for damage in its
     /// own work.
     fn check_clocks(&self) -> Result<(), Damaged> {
-        let clocks = [self.model.newest_touch(), self.frequency.events(), self.corpus.clock()];
-        match clocks.into_iter().max().filter(|&newest| newest > self.progress.events) {
+        let now = self.progress.events;
+        let others = [("frequency", self.frequency.events()), ("corpus", self.corpus.clock())];
+        let others = others.map(|(section, newest)| (section.to_owned(), newest));
+        match self.model.newest_touches().chain(others).find(|&(_, newest)| newest > now) {
             None => Ok(()),
-            Some(newest) => Err(Damaged(format!(
-                "a section is of event {newest}, the manifest of event {}: damaged",
-                self.progress.events
+            Some((section, newest)) => Err(Damaged(format!(
+                "section {section} is of event {newest}, the manifest of event {now}: damaged"
             ))),
         }
     }

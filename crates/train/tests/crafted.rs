@@ -1,8 +1,9 @@
 //! Does a state that somebody has tampered with do any harm?
 //!
 //! A checksum tells damage, not malice: whoever writes a checkpoint seals it. Each case changes the
-//! bytes of a section of a real state, whole or an increment, and expects an error or a trainer
-//! that trains: no panic, no endless loop, and no more memory asked for than the bytes are worth.
+//! bytes of a section of a real state, whole or an increment, and expects an error that names the
+//! section, or a trainer that trains: no panic, no endless loop, and no more memory asked for than
+//! the bytes are worth.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -213,15 +214,20 @@ fn a_crafted_state_is_refused_or_trains() {
         let (name, parts) = &mut crafted[at];
         let at = (random.next_u64() % parts.len() as u64) as usize;
         craft(&mut parts[at], &mut random);
+        let section = format!("section {name}");
         let name = format!("case {case}, {name}, part {at}");
         let bytes: usize = parts.iter().map(Vec::len).sum();
         LARGEST.store(0, Ordering::Relaxed);
         let restored = restore(&crafted);
         let largest = LARGEST.load(Ordering::Relaxed);
         assert!(largest <= usual + GROWTH * bytes + RESERVED, "{name}: {largest} of {bytes} bytes");
-        let Ok(mut restored) = restored else {
-            refused += 1;
-            continue;
+        let mut restored = match restored {
+            Ok(restored) => restored,
+            Err(error) => {
+                assert!(error.to_string().starts_with(&section), "{name}: {error}");
+                refused += 1;
+                continue;
+            }
         };
         trained += 1;
         // Whoever panics says where; the case says why.

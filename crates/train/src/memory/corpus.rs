@@ -223,7 +223,7 @@ impl Corpus {
             Ok(corpus)
         };
         *self = grown(read, "corpus", whole, Self::add_increment)?;
-        self.restored()
+        self.restored().map_err(|damaged| damaged.of("corpus"))
     }
 
     fn take_over(&mut self, bytes: &[u8]) -> Result<(), Damaged> {

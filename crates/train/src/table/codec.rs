@@ -49,7 +49,7 @@ impl Table {
         let settings = &self.settings;
         let mut table =
             grown(read, name, |b| Self::read(settings.clone(), b), Self::add_increment)?;
-        table.rebuild_index()?;
+        table.rebuild_index().map_err(|damaged| damaged.of(name))?;
         *self = table;
         Ok(())
     }
