@@ -110,9 +110,7 @@ fn run(dim: usize) {
     let began = Instant::now();
     last.verify().expect("just written");
     let verified = began.elapsed().as_secs_f64();
-    let restored = Trainer::restore(&settings, &placement, progress, &|name, take| {
-        sections::read(&last, name, take)
-    });
+    let restored = Trainer::restore(&settings, &placement, progress, &sections::of(&last));
     drop(restored.expect("just written"));
     println!(
         "{dim:>5}  (restored, {verified:.2} s of it to verify) {:>25.2}  {:>20.2}",

@@ -29,7 +29,6 @@ use millrace_train::evaluation::popularity::Popularity;
 use millrace_train::memory::corpus::Corpus;
 use millrace_train::model::Model;
 use millrace_train::placement::Placement;
-use millrace_train::saved::TakePart;
 pub use versions::newest_version;
 
 /// Larger requests are worth a delay that nobody notices beside a sweep over the corpus.
@@ -137,7 +136,7 @@ impl Publisher {
         checkpoint: &Checkpoint,
         stop: &dyn Fn() -> bool,
     ) -> anyhow::Result<Option<Published>> {
-        let read = |name: &str, take: TakePart<'_>| sections::read(checkpoint, name, take);
+        let read = sections::of(checkpoint);
         let settings = self.config.train();
         let mut corpus = Corpus::new(settings.items_max, settings.tombstone_events);
         corpus.restore(&read)?;

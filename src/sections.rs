@@ -5,11 +5,13 @@
 use crate::checkpoint::Checkpoint;
 use millrace_train::saved::{Damaged, SavedPart, TakePart};
 
-/// Gives the parts of the section `name`, one file in memory at a time.
-///
-/// # Errors
-/// A section that is missing or damaged, and what `take` finds.
-pub fn read(checkpoint: &Checkpoint, name: &str, take: TakePart<'_>) -> Result<(), Damaged> {
+/// What gives the parts of any section of `checkpoint`, by its name, one file in memory at a time.
+/// Its errors: a section that is missing or damaged, and what the taker finds.
+pub fn of(checkpoint: &Checkpoint) -> impl Fn(&str, TakePart<'_>) -> Result<(), Damaged> {
+    |name, take| read(checkpoint, name, take)
+}
+
+fn read(checkpoint: &Checkpoint, name: &str, take: TakePart<'_>) -> Result<(), Damaged> {
     let unreadable = |error| Damaged(format!("{error:#}"));
     for file in checkpoint.files(name).map_err(unreadable)? {
         let bytes = file.content().map_err(unreadable)?;

@@ -20,10 +20,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use clap::Args;
+use millrace::checkpoint::Checkpoint;
 use millrace_events::SplitMix;
 use rdkafka::admin::{AdminClient, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
-use serde_json::Value;
 
 use crate::process::{Process, beside};
 use cluster::Cluster;
@@ -216,9 +216,8 @@ impl One<'_> {
         let directory = disk.join("checkpoints");
         let deadline = Instant::now() + HANG;
         let counts_of = |checkpoint: &PathBuf| -> Option<(u64, u64)> {
-            let manifest = std::fs::read(checkpoint.join("manifest.json")).ok()?;
-            let manifest: Value = serde_json::from_slice(&manifest).ok()?;
-            Some((manifest["events_trained"].as_u64()?, manifest["events_rejected"].as_u64()?))
+            let manifest = Checkpoint::open(checkpoint).ok()?.manifest;
+            Some((manifest.events_trained, manifest.events_rejected))
         };
         // Not the one of the most steps: a damaged one may lie there, passed over, and the run has
         // cut its batches otherwise since.
@@ -358,6 +357,5 @@ fn fill(brokers: &str, topic: &str, seed: u64) -> anyhow::Result<()> {
 
 fn digest(directory: &Path) -> anyhow::Result<String> {
     let newest = checkpoints(directory).pop().context("a checkpoint")?;
-    let manifest: Value = serde_json::from_slice(&std::fs::read(newest.join("manifest.json"))?)?;
-    Ok(manifest["digest"].as_str().context("a digest")?.to_owned())
+    Ok(Checkpoint::open(&newest)?.manifest.digest)
 }

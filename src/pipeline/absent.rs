@@ -33,36 +33,35 @@ pub(super) fn refuse_what_kafka_knows(
     )
 }
 
-/// What Kafka knows of an earlier run. A question without an answer is said and stops nothing:
-/// what is asked feeds dashboards and readers, and may be closed to us.
+/// What Kafka knows of an earlier run.
 fn witness(config: &Config, topic: &Topic, plan: &RunPlan) -> Option<String> {
-    let unknown = |error: anyhow::Error| {
-        tracing::warn!("cannot tell whether there was a run before this one: {error:#}");
-    };
     let (kafka, publish) = (&config.kafka, &config.publish);
-    if plan.to.is_none() && !kafka.group.is_empty() {
-        let version = group::note(topic).unwrap_or_else(|error| {
-            unknown(error);
-            None
-        });
-        if let Some(version) = version {
-            return Some(format!(
-                "the group `{}` has committed the offsets of checkpoint {version} of `{}`",
-                kafka.group, kafka.topic
-            ));
-        }
+    if plan.to.is_none()
+        && !kafka.group.is_empty()
+        && let Some(version) = told(group::note(topic))
+    {
+        return Some(format!(
+            "the group `{}` has committed the offsets of checkpoint {version} of `{}`",
+            kafka.group, kafka.topic
+        ));
     }
-    if plan.publication != Publication::Never && !publish.topic.is_empty() {
-        let marker = newest_version(config).unwrap_or_else(|error| {
-            unknown(error);
-            None
-        });
-        if let Some(marker) = marker {
-            return Some(format!(
-                "`{}` holds version {}, published from {}",
-                publish.versions_topic, marker.version, marker.artifact
-            ));
-        }
+    if plan.publication != Publication::Never
+        && !publish.topic.is_empty()
+        && let Some(marker) = told(newest_version(config))
+    {
+        return Some(format!(
+            "`{}` holds version {}, published from {}",
+            publish.versions_topic, marker.version, marker.artifact
+        ));
     }
     None
+}
+
+/// An answer. A question without one is said and stops nothing: what is asked feeds dashboards and
+/// readers, and may be closed to us.
+fn told<T>(answer: anyhow::Result<Option<T>>) -> Option<T> {
+    answer.unwrap_or_else(|error| {
+        tracing::warn!("cannot tell whether there was a run before this one: {error:#}");
+        None
+    })
 }

@@ -24,7 +24,6 @@ use millrace_events::{Offsets, Witness};
 use millrace_train::capture::Extent;
 use millrace_train::placement::Placement;
 use millrace_train::progress::Progress;
-use millrace_train::saved::TakePart;
 use millrace_train::trainer::Trainer;
 
 /// A trainer and the passes that feed it.
@@ -289,7 +288,7 @@ fn restore_at(
         offsets,
         pass: manifest.pass,
     };
-    let read = |name: &str, take: TakePart<'_>| sections::read(checkpoint, name, take);
+    let read = sections::of(checkpoint);
     let mut trainer = Trainer::restore(&config.train(), placement, progress, &read)
         .with_context(|| format!("cannot restore {path}"))?;
     check_increments(&mut trainer, manifest, same_rate)?;

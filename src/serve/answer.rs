@@ -33,7 +33,7 @@ struct Known<'v> {
 struct Found<'v> {
     items: Vec<FoundItem<'v>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    cold: Option<Cold<'v>>,
+    cold: Option<&'v Cold<'v>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     explain: Option<Explained<'v>>,
 }
@@ -185,12 +185,7 @@ fn found<'v>(
         temperature: version.temperature,
         popularity: choice.popularity,
     });
-    let cold = seen.cold.as_ref().map(|cold| Cold {
-        missing: cold.missing.clone(),
-        unknown: cold.unknown.clone(),
-        no_history: cold.no_history,
-    });
-    Ok(Found { items, cold, explain })
+    Ok(Found { items, cold: seen.cold.as_ref(), explain })
 }
 
 /// An item that was asked for, and its score; none: there is no such item.

@@ -153,12 +153,9 @@ impl App {
 
     fn versions(&self) -> Result<Vec<u8>, Problem> {
         let row = self.shelf.row();
-        let active = |version: &Arc<Version>| {
-            row.active.as_ref().is_some_and(|active| Arc::ptr_eq(active, version))
-        };
         let versions = row.versions.iter();
         let versions: Vec<_> =
-            versions.map(|version| answer::described(version, active(version))).collect();
+            versions.map(|version| answer::described(version, row.is_active(version))).collect();
         let listed = serde_json::json!({ "held": row.held, "versions": versions });
         Ok(listed.to_string().into_bytes())
     }

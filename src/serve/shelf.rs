@@ -38,6 +38,11 @@ impl Row {
         self.versions.iter().find(|version| version.id == id)
     }
 
+    /// Whether it is the one that answers.
+    pub(super) fn is_active(&self, version: &Arc<Version>) -> bool {
+        self.active.as_ref().is_some_and(|active| Arc::ptr_eq(active, version))
+    }
+
     /// Ids of all versions, the newest first.
     pub(super) fn ids(&self) -> Vec<String> {
         self.versions.iter().map(|version| version.id.clone()).collect()
@@ -62,19 +67,10 @@ impl Shelf {
         if !row.held {
             row.active = row.versions.first().cloned();
         }
-        let active = row.active.clone();
-        let is_active = |version: &Arc<Version>| {
-            active.as_ref().is_some_and(|active| Arc::ptr_eq(active, version))
-        };
-        let mut place = 0;
-        row.versions.retain(|version| {
-            place += 1;
-            let stays = place <= self.keep || is_active(version);
-            if !stays {
-                retired.push(Arc::clone(version));
-            }
-            stays
-        });
+        for (place, version) in std::mem::take(&mut row.versions).into_iter().enumerate() {
+            let stays = place < self.keep || row.is_active(&version);
+            if stays { &mut row.versions } else { &mut *retired }.push(version);
+        }
         self.row.store(Arc::new(row));
     }
 

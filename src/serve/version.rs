@@ -14,7 +14,6 @@ use millrace_retrieval::{Centroids, Index, IndexSettings, Items};
 use millrace_train::QuerySide;
 use millrace_train::evaluation::popularity::Popularity;
 use millrace_train::memory::corpus::Corpus;
-use millrace_train::saved::TakePart;
 
 /// All that answers of one checkpoint need.
 pub struct Version {
@@ -66,7 +65,7 @@ impl Version {
         let config = Config::from_toml(&checkpoint.config()?)
             .map_err(|faults| anyhow!("the config in {path} is not valid here: {faults}"))?;
         let train = config.train();
-        let read = |name: &str, take: TakePart<'_>| sections::read(checkpoint, name, take);
+        let read = sections::of(checkpoint);
         let cannot = || format!("cannot load {path}");
         let queries = QuerySide::restore(&train, &read).with_context(cannot)?;
         let mut corpus = Corpus::new(train.items_max, train.tombstone_events);

@@ -1,6 +1,8 @@
 //! A saved state, as its reader sees it: sections by name, in parts, and the one error of the
 //! trainer.
 
+use serde::Deserialize;
+
 /// A part of a section, as a checkpoint holds it.
 #[derive(Clone, Copy, Debug)]
 pub enum SavedPart<'a> {
@@ -48,6 +50,16 @@ pub(crate) fn grown<T>(
         },
     })?;
     loaded.ok_or_else(|| Damaged(format!("section {name} has no content: damaged")))
+}
+
+/// Decodes all of `bytes`, which are `what`.
+pub(crate) fn decode<'a, T: Deserialize<'a>>(what: &str, bytes: &'a [u8]) -> Result<T, Damaged> {
+    let decoded = postcard::take_from_bytes(bytes);
+    let (value, rest) = decoded.map_err(|error| Damaged::undecodable(what, error))?;
+    if !rest.is_empty() {
+        return Err(Damaged::undecodable(what, "there are bytes behind its end"));
+    }
+    Ok(value)
 }
 
 /// A saved state that is missing, damaged or of another shape; the text says what and where.

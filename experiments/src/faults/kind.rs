@@ -4,13 +4,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use millrace::checkpoint::Checkpoint;
 use millrace::stream::calendar::now_ms;
 use millrace_events::SplitMix;
 use rdkafka::TopicPartitionList;
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewPartitions, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::{ClientConfig, Offset};
-use serde_json::Value;
 
 use super::cluster::Cluster;
 use super::disk::{fill_for_a_while, remount};
@@ -230,14 +230,14 @@ impl Scene<'_> {
         let all = checkpoints(&directory);
         let Some(oldest) = all.first() else { return Ok(()) };
         // Retention may take it meanwhile; a newer one has read as much.
-        let Ok(text) = std::fs::read(oldest.join("manifest.json")) else { return Ok(()) };
-        let manifest: Value = serde_json::from_slice(&text)?;
-        let read = manifest["offsets"]["partitions"].as_object().context("offsets")?;
+        let oldest = match Checkpoint::open(oldest) {
+            Err(_) if !oldest.exists() => return Ok(()),
+            opened => opened?,
+        };
         self.ledger.read()?; // Soon nobody can count them.
         let mut list = TopicPartitionList::new();
-        for (partition, next) in read {
-            let next = Offset::Offset(next.as_i64().context("an offset")?);
-            list.add_partition_offset(&self.topic, partition.parse()?, next)?;
+        for (partition, next) in oldest.manifest.offsets.iter() {
+            list.add_partition_offset(&self.topic, partition, Offset::Offset(next))?;
         }
         block_on(self.admin.delete_records(&list, &options()))?;
         Ok(())

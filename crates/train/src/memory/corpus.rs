@@ -15,7 +15,7 @@ use super::gone::{Gone, Since};
 use super::pieces::Pieces;
 use crate::capture::{Capture, Extent, Piece};
 use crate::kernel::id_map::IdMap;
-use crate::saved::{Damaged, ReadSection, grown};
+use crate::saved::{Damaged, ReadSection, decode, grown};
 use millrace_events::{Batch, FeatureValue};
 
 /// Share of the items that goes at once when the bound is reached.
@@ -227,7 +227,7 @@ impl Corpus {
     }
 
     fn take_over(&mut self, bytes: &[u8]) -> Result<(), Damaged> {
-        let saved: Saved = decode(bytes)?;
+        let saved: Saved = decode("the corpus", bytes)?;
         self.items = saved.items.into_iter().map(|(id, item)| (id, Arc::new(item))).collect();
         (self.order, self.expired) = (saved.order, saved.expired);
         Ok(())
@@ -235,7 +235,7 @@ impl Corpus {
 
     /// Takes in an increment.
     fn add_increment(&mut self, bytes: &[u8]) -> Result<(), Damaged> {
-        let Increment { gone, order, expired, changed } = decode(bytes)?;
+        let Increment { gone, order, expired, changed } = decode("the corpus", bytes)?;
         for id in &gone {
             self.items.remove(id);
         }
@@ -265,16 +265,6 @@ impl Corpus {
     pub(crate) fn clock(&self) -> u64 {
         self.clock
     }
-}
-
-/// Decodes all of `bytes`.
-fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Damaged> {
-    let decoded = postcard::take_from_bytes(bytes);
-    let (value, rest) = decoded.map_err(|error| Damaged::undecodable("the corpus", error))?;
-    if !rest.is_empty() {
-        return Err(Damaged::undecodable("the corpus", "there are bytes behind its end"));
-    }
-    Ok(value)
 }
 
 /// The share is in pointers, one an item.

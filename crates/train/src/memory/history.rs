@@ -12,7 +12,7 @@ use super::gone::{Gone, Since};
 use super::pieces::Pieces;
 use crate::capture::{Capture, Extent, Piece};
 use crate::kernel::id_map::IdMap;
-use crate::saved::{Damaged, ReadSection, grown};
+use crate::saved::{Damaged, ReadSection, decode, grown};
 
 /// Share of the histories that goes at once when the bound is reached: one sweep over all of them
 /// pays for this many insertions.
@@ -202,7 +202,7 @@ impl Histories {
     /// # Errors
     /// Damaged bytes.
     pub(crate) fn load(&mut self, bytes: &[u8]) -> Result<(), Damaged> {
-        let saved: Saved = decode(bytes)?;
+        let saved: Saved = decode("histories", bytes)?;
         self.clock = saved.clock;
         self.by_query.clear();
         for (query, history) in saved.histories {
@@ -213,7 +213,7 @@ impl Histories {
 
     /// Takes in an increment.
     fn add_increment(&mut self, bytes: &[u8]) -> Result<(), Damaged> {
-        let Increment { clock, gone, changed } = decode(bytes)?;
+        let Increment { clock, gone, changed } = decode("histories", bytes)?;
         self.clock = clock;
         for query in gone {
             self.by_query.remove(&query);
@@ -233,16 +233,6 @@ impl Histories {
         self.by_query.insert(query, Arc::new(history));
         Ok(())
     }
-}
-
-/// Decodes all of `bytes`.
-fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Damaged> {
-    let decoded = postcard::take_from_bytes(bytes);
-    let (value, rest) = decoded.map_err(|error| Damaged::undecodable("histories", error))?;
-    if !rest.is_empty() {
-        return Err(Damaged::undecodable("histories", "there are bytes behind their end"));
-    }
-    Ok(value)
 }
 
 /// The share is in pointers, one a query.
