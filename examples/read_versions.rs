@@ -29,6 +29,8 @@ pub(crate) struct Marker {
     pub(crate) version: String,
     /// How many vectors it has.
     pub(crate) vectors: usize,
+    /// How many of them were sent with it; the others stand as they were.
+    sent: usize,
     /// Where its records lie: of each partition the first offset, and the one after the last.
     offsets: HashMap<i32, (i64, i64)>,
 }
@@ -87,7 +89,7 @@ impl Held {
     /// those before it: they never are, and the next marker comes.
     fn whole(&mut self) -> Option<Version> {
         let marker = self.marker.take_if(|marker| {
-            self.counts.get(&marker.version).is_some_and(|&count| count == marker.vectors)
+            self.counts.get(&marker.version).copied().unwrap_or(0) == marker.sent
         })?;
         let end = |partition: &i32| marker.offsets.get(partition).map_or(0, |(_, to)| *to);
         let own = |record: &mut Record| record.offset < end(&record.partition);

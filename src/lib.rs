@@ -11,6 +11,7 @@
 //! - [`stream`]: records become events, events become columnar batches
 //! - [`checkpoint`]: snapshots become durable; the newest good one is found
 //! - [`sections`]: what a checkpoint holds, as the trainer reads it
+//! - [`artifact`]: a durable checkpoint becomes files that need nothing of this program
 //! - [`publish`]: a durable checkpoint becomes embeddings on a topic
 //! - [`serve`]: a durable checkpoint answers queries over HTTP
 //! - [`plot`]: curves and scatters as SVG
@@ -19,6 +20,7 @@
 //! - [`commands`]: what `millrace --help` lists
 //! - [`synthetic`]: a world whose truth is known, for `demo`, `synthesize` and tests
 
+pub mod artifact;
 pub mod checkpoint;
 pub mod commands;
 pub mod config;

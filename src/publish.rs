@@ -1,20 +1,25 @@
 //! A durable checkpoint becomes embeddings on a topic.
 //!
 //! Key = item id as the source wrote it; value = JSON with the vector, the version (the
-//! checkpoint's id), step and event time; a null value if an item went. Compaction-friendly: the
-//! newest value of a key is all a reader needs. A version is one transaction over two topics: its
-//! vectors, its tombstones, and on the versions topic its marker, which says where they lie. Who
-//! reads with `read_committed` sees a version or nothing. A version without vectors is never sent:
-//! it would empty the stores that follow the markers.
+//! checkpoint's id), step and event time; a null value if an item went; other formats are for
+//! stores' connectors. Compaction-friendly: the newest value of a key is all a reader needs. A
+//! version is one transaction over two topics: its vectors, its tombstones, and on the versions
+//! topic its marker, which says where they lie. Who reads with `read_committed` sees a version or
+//! nothing. A version without vectors is never sent: it would empty the stores that follow the
+//! markers.
 //!
 //! Must never know: the live trainer. It works from a checkpoint's sections.
 
 pub mod background;
 pub mod claim;
+mod format;
 mod record;
+mod sent;
 mod sweep;
 mod topic;
 mod versions;
+
+use std::collections::HashSet;
 
 use anyhow::Context;
 use rayon::ThreadPool;
@@ -27,6 +32,7 @@ use crate::stream::survey;
 use claim::Claimant;
 use millrace_train::placement::Placement;
 pub use record::{ItemVector, VersionMarker};
+use sent::Sent;
 pub use topic::read_back;
 pub use versions::newest_version;
 
@@ -63,6 +69,10 @@ struct Session {
     outbox: Outbox,
     /// The marker that came last.
     newest: Option<VersionMarker>,
+    /// What this session has sent of each item; none: the next version sends all.
+    sent: Option<Sent>,
+    /// Keys of items without rows that have their tombstones.
+    buried: HashSet<u64>,
 }
 
 impl Publisher {
@@ -103,7 +113,7 @@ impl Publisher {
             Outbox::transactional(&self.config, LINGER_MS, QUEUE_KBYTES, transactional)
         })?;
         let newest = self.look(run)?;
-        self.session = Some(Session { outbox, newest });
+        self.session = Some(Session { outbox, newest, sent: None, buried: HashSet::new() });
         Ok(())
     }
 

@@ -9,6 +9,7 @@ mod cut;
 mod demo;
 mod estimate;
 mod evaluate;
+mod export;
 mod inspect;
 mod live_lines;
 mod output;
@@ -72,6 +73,8 @@ enum Command {
     Synthesize(synthesize::SynthesizeArgs),
     /// Publish the embeddings of a checkpoint.
     Publish(publish::PublishArgs),
+    /// Write a version as files for other programs: safetensors, ONNX, and what they mean.
+    Export(export::ExportArgs),
     /// Answer queries over HTTP from the newest checkpoint, and follow the trainer.
     Serve(serve::ServeArgs),
     /// Show what a checkpoint holds, and verify it.
@@ -98,6 +101,7 @@ pub fn main() -> ExitCode {
         Command::Produce(args) => produce::run(&args),
         Command::Synthesize(args) => synthesize::run(&args),
         Command::Publish(args) => publish::run(&args),
+        Command::Export(args) => export::run(&args),
         Command::Serve(args) => serve::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Check(args) => check::run(&args),

@@ -27,7 +27,7 @@ pub use alpha::Alpha;
 pub use features::*;
 pub(crate) use load::leaves;
 pub use load::{Fault, Faults};
-pub use publishing::PublishConfig;
+pub use publishing::{ArtifactConfig, PublishConfig, RecordFormat, VectorFormat};
 pub use serving::{HttpConfig, ServeConfig, ServeKeys};
 pub use training::*;
 pub(crate) use validate::BAG_LENGTH;
@@ -77,6 +77,8 @@ pub struct Config {
     pub checkpoint: CheckpointConfig,
     /// Embeddings on a topic.
     pub publish: PublishConfig,
+    /// Versions as bundles of files.
+    pub artifact: ArtifactConfig,
     /// Metrics and health over HTTP.
     pub http: HttpConfig,
     /// How `serve` answers.

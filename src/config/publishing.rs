@@ -1,4 +1,4 @@
-//! What leaves for other systems, and how: `[publish]`.
+//! What leaves for other systems, and how: `[publish]`, `[artifact]`.
 
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +18,15 @@ pub struct PublishConfig {
     pub create_topics: bool,
     /// Every this-many-th checkpoint is published; by `replay --publish` the last one as well.
     pub every_checkpoints: u64,
+    /// What an item's record looks like.
+    pub format: RecordFormat,
+    /// What its vector looks like.
+    pub vector: VectorFormat,
+    /// Every this-many-th version sends all vectors, those between only what has moved; 1: all do.
+    pub full_every: u64,
+    /// A vector is sent between full versions once it is further from what was sent of it than
+    /// this, by cosine distance.
+    pub moved_min: f32,
     /// A version that takes longer to send is given up, in seconds.
     pub version_max_s: u64,
     /// Threads that compute the vectors of a version.
@@ -31,10 +40,60 @@ impl Default for PublishConfig {
             versions_topic: "item-embedding-versions".into(),
             create_topics: true,
             every_checkpoints: 1,
+            format: RecordFormat::Flat,
+            vector: VectorFormat::Json,
+            full_every: 1,
+            moved_min: 0.001,
             version_max_s: 600,
             threads: 1,
         }
     }
+}
+
+/// `[artifact]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ArtifactConfig {
+    /// Directory of bundles, one a published version; empty: none is written.
+    pub directory: String,
+    /// Newest bundles kept.
+    pub keep: usize,
+}
+
+impl Default for ArtifactConfig {
+    fn default() -> Self {
+        Self { directory: String::new(), keep: 3 }
+    }
+}
+
+impl ArtifactConfig {
+    pub(super) fn validate(&self, faults: &mut Faults) {
+        at_least(faults, "artifact.keep", self.keep as u64, 1);
+    }
+}
+
+/// Shape of an item's record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RecordFormat {
+    /// Key: the item's id. Value: an object of plain fields.
+    Flat,
+    /// Points as Qdrant's connector takes them.
+    Qdrant,
+    /// Key and value with their schemas, as Kafka Connect's `JsonConverter` reads them.
+    Connect,
+}
+
+/// Shape of a vector in a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VectorFormat {
+    /// An array of numbers.
+    Json,
+    /// 32-bit floats, little-endian, in base64.
+    Base64F32,
+    /// Their upper halves.
+    Base64Bf16,
 }
 
 /// A record may be on its way for a minute, and its transaction must outlive it.
@@ -45,6 +104,14 @@ impl PublishConfig {
         at_least(faults, "publish.every_checkpoints", self.every_checkpoints, 1);
         at_least(faults, "publish.version_max_s", self.version_max_s, VERSION_S_MIN);
         at_least(faults, "publish.threads", self.threads as u64, 1);
+        at_least(faults, "publish.full_every", self.full_every, 1);
+        if !(0.0..1.0).contains(&self.moved_min) {
+            faults.add("publish.moved_min", format!("is {}; must be in 0..1", self.moved_min));
+        }
+        if self.format != RecordFormat::Flat && self.vector != VectorFormat::Json {
+            let reason = "only the format \"flat\" has encoded vectors: connectors read numbers";
+            faults.add("publish.vector", reason);
+        }
         if self.topic.is_empty() {
             return;
         }

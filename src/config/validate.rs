@@ -189,6 +189,7 @@ impl Config {
         at_least(faults, "checkpoint.keep", self.checkpoint.keep as u64, 1);
         at_least(faults, "checkpoint.base_every", self.checkpoint.base_every, 1);
         self.publish.validate(self, faults);
+        self.artifact.validate(faults);
         let listen = &self.http.listen;
         if !listen.is_empty() && listen.parse::<std::net::SocketAddr>().is_err() {
             let reason = format!("`{listen}` is not an address; expected like 0.0.0.0:9464");

@@ -69,7 +69,7 @@ pub(super) fn check(newest: &VersionMarker, manifest: &Manifest) -> Result<(), S
         let why = format!("a later step of this run than {step}");
         return Err(Superseded::by(newest, why));
     }
-    match newest.artifact_digest.is_empty() || newest.artifact_digest == *digest {
+    match newest.state_digest.is_empty() || newest.state_digest == *digest {
         true => Ok(()),
         false => Err(Superseded::by(newest, "the same step with another content".to_owned())),
     }

@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
-/// Value of an item's record.
+/// Value of an item's record, in the format `flat` with the vector in JSON.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ItemVector {
+    /// The item's id as the source wrote it.
+    pub id: String,
     /// The checkpoint's id.
     pub version: String,
     /// Its step.
@@ -38,10 +40,20 @@ pub struct VersionMarker {
     pub event_time_ms: i64,
     /// Events it was trained on.
     pub events: u64,
-    /// Item vectors of this version.
+    /// Items of this version that have a vector.
     pub vectors: u64,
+    /// Vectors among its records; the others stand as they were sent before.
+    pub sent: u64,
     /// Tombstones among its records.
     pub tombstones: u64,
+    /// Whether all its vectors are among its records.
+    pub full: bool,
+    /// No vector that was not sent is further than this from the version's own, by cosine distance.
+    pub moved_max: f32,
+    /// `publish.format` of its records.
+    pub format: String,
+    /// `publish.vector` of its records.
+    pub vector: String,
     /// Width of a vector.
     pub dim: usize,
     /// Divides the dot products.
@@ -57,9 +69,13 @@ pub struct VersionMarker {
     pub digest: String,
     /// The version before it on the topic.
     pub previous: Option<String>,
-    /// The checkpoint, which holds the query tower, tables and config.
+    /// Digest of the state that it was made from, in hex.
+    pub state_digest: String,
+    /// The bundle of this version; without `artifact.directory` the checkpoint. Both hold the query
+    /// tower, its tables and the histories.
     pub artifact: String,
-    /// Digest of the checkpoint's state, in hex.
+    /// xxh3-128 of the bundle's `spec.json`, which holds those of the other files; of a checkpoint
+    /// the digest of its state. In hex.
     pub artifact_digest: String,
 }
 

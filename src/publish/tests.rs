@@ -159,7 +159,7 @@ fn a_vector_lies_where_java_puts_its_key_and_the_marker_counts_all() {
     let [marker] = markers.as_slice() else { panic!("{} markers", markers.len()) };
     assert_eq!((&marker.version, marker.vectors), (&published.version, ITEMS as u64));
     assert_eq!((marker.run.as_str(), &marker.previous), ("5eed0001", &None));
-    assert_eq!(marker.artifact_digest, bench.checkpoint.manifest.digest);
+    assert_eq!(marker.state_digest, bench.checkpoint.manifest.digest);
     let mut digest = record::Digest::default();
     for message in &vectors {
         let (from, to) = marker.offsets[&message.partition()];
@@ -172,18 +172,20 @@ fn a_vector_lies_where_java_puts_its_key_and_the_marker_counts_all() {
 
 #[test]
 fn an_item_whose_rows_went_is_not_sent_as_a_random_vector() {
-    let bench = Bench::of(&[0..50, 50..100], |config| {
-        let table = TableConfig { rows_max: Some(70), ..TableConfig::default() };
+    let bench = Bench::of(&[0..50, 50..100, 100..150, 150..200], |config| {
+        // The window's items are touched with those of the step.
+        (config.batch.size, config.negatives.mixed) = (50, 0);
+        let table = TableConfig { rows_max: Some(120), ..TableConfig::default() };
         config.tables.insert("item".into(), table);
     });
     let published = bench.publish().expect("no trouble").expect("nobody said stop");
-    assert!((50..=70).contains(&published.vectors), "{published:?}");
-    assert_eq!(published.vectors + published.tombstones, 100);
+    assert!((50..=120).contains(&published.vectors), "{published:?}");
+    assert_eq!(published.vectors + published.tombstones, 200);
     let mut sent = 0;
     for message in read(&bench.config, &bench.config.publish.topic) {
         let name = String::from_utf8_lossy(message.key().expect("a key")).into_owned();
         let number: usize = name.trim_start_matches("item ").parse().expect("a number");
-        assert!(message.payload().is_some() || number < 50, "{name} has a row");
+        assert!(message.payload().is_some() || number < 150, "{name} has a row");
         sent += u64::from(message.payload().is_some());
     }
     assert_eq!(sent, published.vectors);
@@ -216,7 +218,7 @@ fn what_is_newer_is_not_replaced_unless_one_says_so() {
             marker.began_ms = marker.began_ms.map(|ms| ms + 1000);
         }),
         ("a later step of this run", |marker| marker.step += 1),
-        ("the same step with another content", |marker| marker.artifact_digest = "x".into()),
+        ("the same step with another content", |marker| marker.state_digest = "x".into()),
     ];
     for (why, change) in newer {
         let bench = Bench::new(3);

@@ -85,6 +85,7 @@ fn read(
             }
             None => continue,
             Some(Err(KafkaError::PartitionEOF(_))) => open -= 1,
+            Some(Err(error)) if topic.is_of_group(&error) => continue,
             Some(Err(error)) => return Err(topic.explain_reading(&error)),
             Some(Ok(message)) => take(message.key().unwrap_or_default(), message.payload())?,
         }

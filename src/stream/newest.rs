@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use rdkafka::error::KafkaError;
-use rdkafka::message::BorrowedMessage;
+use rdkafka::message::{BorrowedMessage, Message as _};
 
 use super::topic::Topic;
 use crate::config::Config;
@@ -14,6 +14,19 @@ use crate::config::Config;
 /// How long an answer, and then the records, are waited for: brokers that are up send both in
 /// milliseconds.
 const READ_MAX: Duration = Duration::from_secs(5);
+
+/// The values of about `records` of the newest records of the topic `name`, oldest first within
+/// each partition; tombstones are none.
+///
+/// # Errors
+/// As [`read`].
+pub(crate) fn values(config: &Config, name: &str, records: i64) -> anyhow::Result<Vec<Vec<u8>>> {
+    let mut values = Vec::new();
+    read(config, name, records, |record| {
+        values.extend(record.payload().map(<[u8]>::to_vec));
+    })?;
+    Ok(values)
+}
 
 /// Shows `take` about `records` of the newest records of the topic `name`, from all partitions
 /// alike; none, if the topic is not there.
@@ -43,6 +56,7 @@ pub(crate) fn read(
         match topic.consumer.poll(Duration::from_millis(100)) {
             Some(Ok(record)) => take(&record),
             Some(Err(KafkaError::PartitionEOF(_))) => left -= 1,
+            Some(Err(error)) if topic.is_of_group(&error) => {}
             Some(Err(error)) => return Err(topic.explain_reading(&error)),
             None => {}
         }

@@ -268,7 +268,10 @@ impl Outbox {
         let topic = message.topic().to_owned();
         let key = String::from_utf8_lossy(message.key().unwrap_or_default()).into_owned();
         let bytes = message.payload().map_or(0, <[u8]>::len);
-        let reason = self.explain(&topic, error, bytes);
+        let reason = match self.why_purged(error) {
+            Some(error) => self.explain(&topic, &error, bytes),
+            None => self.explain(&topic, error, bytes),
+        };
         Err(SendError::Undelivered { topic, key, reason, failed })
     }
 

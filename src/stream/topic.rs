@@ -345,6 +345,11 @@ impl Topic {
         }
     }
 
+    /// Whether an error is about the consumer group, which nobody reads by.
+    pub(crate) fn is_of_group(&self, error: &KafkaError) -> bool {
+        Refusal::of(error) == Some(Refusal::Group)
+    }
+
     /// Why it could not be read, and what to do.
     pub(crate) fn explain_reading(&self, error: &KafkaError) -> anyhow::Error {
         match Refusal::of(error) {

@@ -200,7 +200,11 @@ fn a_trainer_that_has_been_here_before_waits_for_its_brokers() {
 fn topics_that_are_not_there_are_named_at_the_start() {
     let bench = Bench::new("demo.toml", 1);
     bench.produce_synthetic(2_000, 76);
-    let sets = ["kafka.dead_letter_topic=no-letters", "publish.topic=no-vectors"];
+    let sets = [
+        "kafka.dead_letter_topic=no-letters",
+        "publish.topic=no-vectors",
+        "publish.create_topics=false",
+    ];
     let (mut run, _) = train(&bench, &sets);
     let line = run.wait_for("no-letters");
     assert!(line.contains("kafka-topics.sh") && line.contains("kafka.dead_letter_topic"), "{line}");

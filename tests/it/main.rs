@@ -5,6 +5,7 @@
 //! unless MILLRACE_TEST_SECURED_BROKERS names it; `scripts/test` stops them. Tests on real data
 //! skip with a printed reason where `../shared/data` (or MILLRACE_DATA) is absent.
 
+mod artifact;
 mod bad_records;
 mod by_day;
 mod cases;

@@ -262,7 +262,7 @@ fn what_is_durable_is_published_at_the_next_start_once() {
     }
     let versions = versions(&bench);
     assert_eq!(versions.len(), 1, "{versions:?}");
-    assert_eq!(versions[0]["artifact_digest"], replayed["digest"]);
+    assert_eq!(versions[0]["state_digest"], replayed["digest"]);
 }
 
 /// Items of an earlier run, and of a corpus that forgot them, do not stay on the topic for ever.

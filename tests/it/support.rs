@@ -279,6 +279,19 @@ pub(crate) fn data(name: &str) -> Option<PathBuf> {
     None
 }
 
+/// A Python that has these packages: that of `MILLRACE_TEST_PYTHON`, or the one on the path. `None`
+/// with the reason printed.
+pub(crate) fn python(packages: &[&str]) -> Option<PathBuf> {
+    let python = std::env::var_os("MILLRACE_TEST_PYTHON").unwrap_or_else(|| "python3".into());
+    let imports = format!("import {}", packages.join(", "));
+    let output = Command::new(&python).args(["-c", &imports]).output();
+    if output.is_ok_and(|output| output.status.success()) {
+        return Some(python.into());
+    }
+    println!("skipped: {} has not all of {packages:?}", python.display());
+    None
+}
+
 /// A process in the background whose log can be waited on. Killed when dropped.
 pub(crate) struct Running {
     pub(crate) child: Child,

@@ -212,6 +212,14 @@ impl Model {
         vec![("towers".to_owned(), self.towers.save()), ("statistics".into(), statistics)]
     }
 
+    /// The tables that features of a query read, by index, each once.
+    pub fn query_tables(&self) -> Vec<usize> {
+        let mut tables: Vec<usize> = self.encoder.query.tables().collect();
+        tables.sort_unstable();
+        tables.dedup();
+        tables
+    }
+
     /// Takes the items out whose rows went: a vector of theirs would be that of nobody. One is out
     /// if a feature of it had rows and has none left.
     pub(crate) fn take_rowless(&self, items: &mut Vec<(u64, Item)>) -> Vec<(u64, Item)> {

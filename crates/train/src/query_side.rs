@@ -43,6 +43,11 @@ impl QuerySide {
         self.histories.of(query)
     }
 
+    /// Every history that is held, by the key of its query, ascending; items oldest first.
+    pub fn histories(&self) -> Vec<(u64, &[u64])> {
+        self.histories.sorted()
+    }
+
     /// Whether the query tower reads histories that are kept here.
     pub fn keeps_histories(&self) -> bool {
         self.model.encoder.query.history_length() > 0

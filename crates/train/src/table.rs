@@ -204,6 +204,25 @@ impl Table {
         Some(self.index.find(id)).filter(|&slot| slot != MISSING)
     }
 
+    /// Every id that has a row, ascending, with its slot.
+    pub fn ids(&self) -> Vec<(u64, u32)> {
+        let mut ids = Vec::with_capacity(self.len());
+        for slot in 0..self.allocated as u32 {
+            let (page, row) = place(slot);
+            let state = &self.pages[page].states[row];
+            if state.touched != FREE {
+                ids.push((state.id, slot));
+            }
+        }
+        ids.sort_unstable();
+        ids
+    }
+
+    /// Seed and scale of what a row begins with.
+    pub fn initial(&self) -> (u64, f32) {
+        (self.settings.seed, self.settings.init_scale)
+    }
+
     /// The row in `slot`: `[dim]`.
     pub fn row(&self, slot: u32) -> &[f32] {
         let (page, row) = place(slot);

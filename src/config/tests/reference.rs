@@ -76,6 +76,8 @@ fn changed(config: &Config, path: &str) -> Option<Config> {
         Value::String("plain".into()),
         Value::String("adam".into()),
         Value::String("bf16".into()),
+        Value::String("qdrant".into()),
+        Value::String("base64-f32".into()),
         Value::Array(vec![Value::Integer(5)]),
         Value::Array(vec![Value::String("a key of enough bytes".into())]),
         Value::String("earliest".into()),

@@ -95,6 +95,19 @@ impl Outbox {
         self.producer.context().take_spans()
     }
 
+    /// What has broken the transaction, if that is why a record was thrown away: such records come
+    /// back first, and do not say it.
+    pub(super) fn why_purged(&self, error: &KafkaError) -> Option<KafkaError> {
+        use RDKafkaErrorCode as Code;
+        self.transactional.as_ref()?;
+        let purged = [Some(Code::PurgeQueue), Some(Code::PurgeInflight)];
+        if !purged.contains(&error.rdkafka_error_code()) {
+            return None;
+        }
+        // A broken transaction is not committed: it is the question for the reason.
+        self.producer.commit_transaction(ASK).err()
+    }
+
     fn broken(&self, what: &'static str, error: &KafkaError) -> SendError {
         use RDKafkaErrorCode as Code;
         let Some(Transactional { id, timeout }) = &self.transactional else {

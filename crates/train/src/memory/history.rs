@@ -80,6 +80,14 @@ impl Histories {
         self.by_query.get(&query).map_or(&[], |history| &history.items)
     }
 
+    /// All of them, by query.
+    pub(crate) fn sorted(&self) -> Vec<(u64, &[u64])> {
+        let all = self.by_query.iter().map(|(&query, history)| (query, &*history.items));
+        let mut all: Vec<(u64, &[u64])> = all.collect();
+        all.sort_unstable_by_key(|(query, _)| *query);
+        all
+    }
+
     /// The items of each of `queries` so far; empty where no history is kept.
     pub(crate) fn now(&self, queries: &[u64]) -> Vec<Vec<u64>> {
         if self.length == 0 {

@@ -63,18 +63,18 @@ impl Statistics {
         })
     }
 
+    /// Mean and deviation by which a number is scaled; none: it counts as 0.
+    pub fn moments(&self, statistic: usize) -> Option<(f64, f64)> {
+        let moments = self.0.get(statistic).filter(|moments| moments.count > 1.0)?;
+        let deviation = moments.deviation();
+        (deviation > 0.0).then_some((moments.mean, deviation))
+    }
+
     #[expect(clippy::cast_possible_truncation, reason = "a z-score fits a f32")]
     fn zscore(&self, statistic: usize, x: f32) -> f32 {
-        let Some(moments) = self.0.get(statistic).filter(|moments| moments.count > 1.0) else {
-            return 0.0;
-        };
-        let deviation = moments.deviation();
-        if deviation > 0.0 {
-            let score = ((f64::from(x) - moments.mean) / deviation) as f32;
-            score.clamp(-ZSCORE_MAX, ZSCORE_MAX)
-        } else {
-            0.0
-        }
+        let Some((mean, deviation)) = self.moments(statistic) else { return 0.0 };
+        let score = ((f64::from(x) - mean) / deviation) as f32;
+        score.clamp(-ZSCORE_MAX, ZSCORE_MAX)
     }
 }
 

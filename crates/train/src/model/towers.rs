@@ -74,6 +74,19 @@ enum Engine {
     Device(GraphTower),
 }
 
+/// One layer's weights, for who computes it elsewhere.
+#[derive(Clone, Copy, Debug)]
+pub struct DenseLayer<'m> {
+    /// Width of its input.
+    pub inputs: usize,
+    /// Width of its output.
+    pub outputs: usize,
+    /// `[inputs, outputs]`
+    pub weight: &'m [f32],
+    /// `[outputs]`
+    pub bias: &'m [f32],
+}
+
 impl TwoTower {
     /// Towers with fresh weights: uniform in ±sqrt(6 / inputs), biases zero.
     pub fn new(settings: &TowerSettings, placement: &Placement) -> Self {
@@ -135,6 +148,16 @@ impl TwoTower {
     /// Item vectors `[rows, dim]` of inputs `[rows, item_width]`; keeps nothing.
     pub fn embed_items(&self, input: &[f32]) -> Vec<f32> {
         self.item.embed(input)
+    }
+
+    /// The query tower's layers from its input up, a ReLU between two and the norm on top.
+    pub fn query_layers(&self) -> impl Iterator<Item = DenseLayer<'_>> {
+        self.query.layers.iter().map(|layer| DenseLayer {
+            inputs: layer.inputs(),
+            outputs: layer.outputs(),
+            weight: &layer.weight.values,
+            bias: &layer.bias.values,
+        })
     }
 
     /// Width of the outputs.
