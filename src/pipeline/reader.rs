@@ -67,7 +67,9 @@ pub(super) fn read(
     let mut shown = BTreeMap::new();
     let mut inside = false; // a window of which the trainer has a part
     while inside || !site.stop.load(Ordering::Relaxed) {
+        let busy = passes.source.brokers_away().is_none().then(|| site.clocks.busy(Beat::Polled));
         let next = passes.next(TICK);
+        drop(busy);
         site.clocks.beat(Beat::Polled);
         let away = passes.source.brokers_away();
         site.health.set_waits_for(away.map(|why| format!("the brokers: {why}")));
