@@ -94,6 +94,8 @@ pub struct Summary {
     pub pass: u32,
     /// Rejected records of this run, by reason.
     pub rejected_by_reason: Vec<(String, u64)>,
+    /// Records of this run that were passed over: no events, and no faults.
+    pub skipped: u64,
     /// Step at which this run began: 0 for a fresh state.
     pub began_at_step: u64,
     /// Step at which it ended.
@@ -213,6 +215,7 @@ fn run_once(
             records_this_run: progress.records() - stats.records_before,
             pass: progress.pass,
             rejected_by_reason: by_reason(ended.rejected_by_reason, &stats.unusable),
+            skipped: ended.skipped,
             began_at_step: stats.step_before,
             step: progress.step,
             seconds: stats.seconds(),

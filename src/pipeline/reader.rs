@@ -106,14 +106,14 @@ pub(super) struct ReadOut(Passes);
 
 impl ReadOut {
     /// Tells the run's last checkpoint to Kafka, if anybody listens, and gives the rejected records
-    /// by reason.
-    pub(super) fn close(self, last: Option<&Checkpoint>) -> Vec<(String, u64)> {
+    /// by reason, and the number of those that were passed over.
+    pub(super) fn close(self, last: Option<&Checkpoint>) -> (Vec<(String, u64)>, u64) {
         let Self(passes) = self;
         if let Some(last) = last.filter(|_| passes.source.brokers_away().is_none()) {
             passes.commit(last);
         }
         let reasons = passes.rejected_by_reason().into_iter();
-        reasons.map(|(reason, count)| (reason.to_owned(), count)).collect()
+        (reasons.map(|(reason, count)| (reason.to_owned(), count)).collect(), passes.skipped())
     }
 }
 

@@ -43,7 +43,7 @@ use intake::Intake;
 use lanes::{Lanes, Stop};
 use millrace_events::{Batch, Offsets, Witness};
 pub(in crate::stream) use sample::sample;
-pub use sample::{Reason, Sample};
+pub use sample::{Reason, Sample, newest_values};
 
 /// The answer of [`Source::next`].
 #[derive(Debug)]
