@@ -43,6 +43,8 @@ pub(super) fn site(config: Config, listen: &str) -> anyhow::Result<(Site, Edge)>
             metrics.render()
         }
     };
+    let watched = Arc::clone(&clocks);
+    health.watch(move || watched.stuck());
     let edge = Edge::start(listen, Arc::clone(&health), scrape, Arc::clone(&stop))?;
     if let Some(address) = edge.address {
         tracing::info!("metrics and health on http://{address}/");

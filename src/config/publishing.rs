@@ -19,7 +19,7 @@ pub struct PublishConfig {
     /// Every this-many-th checkpoint is published; by `replay --publish` the last one as well.
     pub every_checkpoints: u64,
     /// What an item's record looks like.
-    pub format: RecordFormat,
+    pub format: PublishFormat,
     /// What its vector looks like.
     pub vector: VectorFormat,
     /// Every this-many-th version sends all vectors, those between only what has moved; 1: all do.
@@ -40,7 +40,7 @@ impl Default for PublishConfig {
             versions_topic: "item-embedding-versions".into(),
             create_topics: true,
             every_checkpoints: 1,
-            format: RecordFormat::Flat,
+            format: PublishFormat::Flat,
             vector: VectorFormat::Json,
             full_every: 1,
             moved_min: 0.001,
@@ -75,7 +75,7 @@ impl ArtifactConfig {
 /// Shape of an item's record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum RecordFormat {
+pub enum PublishFormat {
     /// Key: the item's id. Value: an object of plain fields.
     Flat,
     /// Points as Qdrant's connector takes them.
@@ -108,7 +108,7 @@ impl PublishConfig {
         if !(0.0..1.0).contains(&self.moved_min) {
             faults.add("publish.moved_min", format!("is {}; must be in 0..1", self.moved_min));
         }
-        if self.format != RecordFormat::Flat && self.vector != VectorFormat::Json {
+        if self.format != PublishFormat::Flat && self.vector != VectorFormat::Json {
             let reason = "only the format \"flat\" has encoded vectors: connectors read numbers";
             faults.add("publish.vector", reason);
         }

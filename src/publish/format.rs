@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::json;
 use sha1_smol::Sha1;
 
-use crate::config::{PublishConfig, RecordFormat, VectorFormat};
+use crate::config::{PublishConfig, PublishFormat, VectorFormat};
 
 /// What all records of a version say alike.
 #[derive(Clone, Debug)]
@@ -24,7 +24,7 @@ pub(super) struct Heading {
 /// Writes records in the config's format.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Format {
-    record: RecordFormat,
+    record: PublishFormat,
     vector: VectorFormat,
 }
 
@@ -42,9 +42,9 @@ impl Format {
     /// The key of an item's records.
     pub(super) fn key(self, id: &str) -> Vec<u8> {
         match self.record {
-            RecordFormat::Flat => id.as_bytes().to_vec(),
-            RecordFormat::Qdrant => bytes(&Point { id: point_id(id) }),
-            RecordFormat::Connect => with_schema(KEY_SCHEMA, &Key { id }),
+            PublishFormat::Flat => id.as_bytes().to_vec(),
+            PublishFormat::Qdrant => bytes(&Point { id: point_id(id) }),
+            PublishFormat::Connect => with_schema(KEY_SCHEMA, &Key { id }),
         }
     }
 
@@ -53,15 +53,15 @@ impl Format {
         let Heading { version, step, event_time_ms } = heading;
         let (step, event_time_ms) = (*step, *event_time_ms);
         match self.record {
-            RecordFormat::Flat => {
+            PublishFormat::Flat => {
                 let vector = self.flat_vector(vector);
                 bytes(&Flat { id, version, step, event_time_ms, log_q, vector })
             }
-            RecordFormat::Qdrant => {
+            PublishFormat::Qdrant => {
                 let payload = Payload { item: id, version, step, event_time_ms, log_q };
                 bytes(&ValuedPoint { id: point_id(id), vector, payload })
             }
-            RecordFormat::Connect => {
+            PublishFormat::Connect => {
                 let vector = Vector::Numbers(vector);
                 let row = Flat { id, version, step, event_time_ms, log_q, vector };
                 with_schema(VALUE_SCHEMA, &row)
@@ -198,7 +198,7 @@ mod tests {
 
     use super::*;
 
-    fn record(record: RecordFormat, vector: VectorFormat) -> (Vec<u8>, Value) {
+    fn record(record: PublishFormat, vector: VectorFormat) -> (Vec<u8>, Value) {
         let heading =
             Heading { version: "5eed0001-000000000007".into(), step: 7, event_time_ms: 1_700 };
         let format = Format { record, vector };
@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn each_format_is_what_its_reader_takes() {
-        let (key, flat) = record(RecordFormat::Flat, VectorFormat::Json);
+        let (key, flat) = record(PublishFormat::Flat, VectorFormat::Json);
         assert_eq!(key, b"i\"3");
         let version = "5eed0001-000000000007";
         let row = json!({"id": "i\"3", "version": version, "step": 7, "event_time_ms": 1_700,
@@ -217,13 +217,13 @@ mod tests {
 
         // python3 -c 'import uuid; print(uuid.uuid5(uuid.NAMESPACE_OID, "i\"3"))'
         let id = "6a5c0dab-252c-57e8-ab92-bed75382c04c";
-        let (key, point) = record(RecordFormat::Qdrant, VectorFormat::Json);
+        let (key, point) = record(PublishFormat::Qdrant, VectorFormat::Json);
         assert_eq!(serde_json::from_slice::<Value>(&key).expect("JSON"), json!({"id": id}));
         let payload = json!({"item": "i\"3", "version": version, "step": 7,
             "event_time_ms": 1_700, "log_q": -4.5});
         assert_eq!(point, json!({"id": id, "vector": [0.25, -1.0], "payload": payload}));
 
-        let (key, value) = record(RecordFormat::Connect, VectorFormat::Json);
+        let (key, value) = record(PublishFormat::Connect, VectorFormat::Json);
         let key: Value = serde_json::from_slice(&key).expect("JSON");
         assert_eq!(key["payload"], json!({"id": "i\"3"}));
         assert_eq!(value["payload"], row);
@@ -243,7 +243,7 @@ mod tests {
             (VectorFormat::Base64F32, vec![0, 0, 0x80, 0x3e, 0, 0, 0x80, 0xbf]),
             (VectorFormat::Base64Bf16, vec![0x80, 0x3e, 0x80, 0xbf]),
         ] {
-            let (_, value) = record(RecordFormat::Flat, format);
+            let (_, value) = record(PublishFormat::Flat, format);
             let text = value["vector"].as_str().expect("a text");
             assert_eq!(STANDARD.decode(text).expect("base64"), bytes, "{format:?}");
         }

@@ -57,7 +57,7 @@ GET  /v1/items/{id}/similar       the items nearest to it
 GET  /v1/versions                 what is in memory, and what answers
 POST /v1/versions/{id}/activate   another version answers; `latest`: the newest, as it comes
 GET  /metrics                     Prometheus text format
-GET  /livez                       200 unless a person must act (/healthz is the same)
+GET  /livez                       200 unless it has failed or is stuck (/healthz is the same)
 GET  /readyz                      200 when answering, else what it waits for
 
 docs/reference/serve.md
@@ -201,7 +201,7 @@ fn routes(app: Arc<App>) -> Router {
     let metrics = |State(app): State<Arc<App>>| async move {
         ([(CONTENT_TYPE, METRICS_TYPE)], app.metrics.render(&app.shelf.row()))
     };
-    let livez = |State(app): State<Arc<App>>| async move { app.health.healthz() };
+    let livez = |State(app): State<Arc<App>>| async move { app.health.livez() };
     let readyz = |State(app): State<Arc<App>>| async move { app.health.readyz() };
     Router::new()
         .route("/", get(|| async { INDEX }))

@@ -36,7 +36,7 @@ pub(crate) const METRICS_TYPE: &str = "text/plain; version=0.0.4";
 const INDEX: &str = "millrace
 
 /metrics  Prometheus text format
-/livez    200 unless a person must act (/healthz is the same)
+/livez    200 unless it has failed or is stuck (/healthz is the same)
 /readyz   200 when training, else what it waits for
 ";
 
@@ -56,13 +56,13 @@ fn routes(health: Arc<Health>, scrape: impl Fn() -> String + Send + Sync + 'stat
     let scrape = Arc::new(scrape);
     let metrics = move || std::future::ready(([(CONTENT_TYPE, METRICS_TYPE)], scrape()));
     let healthy = Arc::clone(&health);
-    let healthz = move || std::future::ready(healthy.healthz());
+    let livez = move || std::future::ready(healthy.livez());
     let readyz = move || std::future::ready(health.readyz());
     Router::new()
         .route("/", get(|| async { INDEX }))
         .route("/metrics", get(metrics))
-        .route("/healthz", get(healthz.clone()))
-        .route("/livez", get(healthz))
+        .route("/healthz", get(livez.clone()))
+        .route("/livez", get(livez))
         .route("/readyz", get(readyz))
 }
 
@@ -70,7 +70,7 @@ fn routes(health: Arc<Health>, scrape: impl Fn() -> String + Send + Sync + 'stat
 mod tests {
     use std::io::{Read, Write};
     use std::net::{SocketAddr, TcpStream};
-    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
     use std::time::Instant;
 
     use tokio::sync::oneshot;
@@ -144,6 +144,14 @@ mod tests {
         assert_eq!(server.get("/readyz").0, 200);
         let (status, answer) = server.get("/healthz");
         assert_eq!((status, body(&answer)), (200, "ok\n"));
+        let stuck = Arc::new(AtomicBool::new(true));
+        let watched = Arc::clone(&stuck);
+        health.watch(move || watched.load(Ordering::Relaxed).then(|| "a step".to_owned()));
+        let (status, answer) = server.get("/livez");
+        assert_eq!((status, body(&answer)), (503, "stuck: a step\n"));
+        assert_eq!(server.get("/readyz").0, 200, "until somebody restarts it, it may go on");
+        stuck.store(false, Ordering::Relaxed);
+        assert_eq!(server.get("/livez").0, 200);
         health.fail("the disk is full".to_owned());
         health.fail("the source stopped".to_owned());
         let (status, answer) = server.get("/healthz");
