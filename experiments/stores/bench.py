@@ -15,8 +15,8 @@ import xxhash
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-# Nothing that is waited for takes longer, on a busy machine too.
-PATIENCE_S = 300
+# Nothing that is waited for takes longer, on a busy machine too: Kafka Connect alone starts in a minute.
+PATIENCE_S = 600
 
 
 def say(text: str) -> None:

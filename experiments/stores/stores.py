@@ -170,7 +170,9 @@ class Postgres(Follower):
         rows = self.sql("SELECT id, version, vector::text FROM items")
         return {key: (version, json.loads(vector)) for key, version, vector in rows}
 
-    def type_of_vector(self) -> str:
+    def type_of_vector(self) -> str | None:
+        if not self.sql("SELECT to_regclass('items')")[0][0]:
+            return None
         return self.sql("SELECT format_type(atttypid, atttypmod) FROM pg_attribute "
                         "WHERE attrelid = 'items'::regclass AND attname = 'vector'")[0][0]
 
