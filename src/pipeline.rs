@@ -13,6 +13,7 @@
 
 mod absent;
 mod captures;
+mod curves;
 mod durable;
 mod line;
 mod metrics;

@@ -1,15 +1,17 @@
 //! A checkpoint as what answers: one object, which nothing changes.
 
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, anyhow, ensure};
 
+use super::attributes::Attributes;
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::sections;
 use crate::stream::decode::Mapping;
-use millrace_events::{Names, Offsets, id_key};
+use millrace_events::{Names, Offsets, Witness, id_key};
 use millrace_retrieval::{Centroids, Index, IndexSettings, Items};
 use millrace_train::QuerySide;
 use millrace_train::evaluation::popularity::Popularity;
@@ -33,6 +35,13 @@ pub struct Version {
     pub made: SystemTime,
     /// The query tower, its tables, the histories.
     pub queries: QuerySide,
+    /// The config that it was trained under.
+    pub config: Config,
+    /// How records become the events that histories are made of: equal for versions that read
+    /// alike.
+    pub reading: Arc<str>,
+    /// Some records that it was trained on.
+    pub witness: Witness,
     /// What fields a query has, and what becomes of them.
     pub mapping: Mapping,
     /// Names of the query's features.
@@ -41,6 +50,8 @@ pub struct Version {
     pub query_id: String,
     /// Vectors and log q of the items.
     pub index: Index,
+    /// What items are, for filters.
+    pub(super) attributes: Attributes,
     /// Divides the dot products.
     pub temperature: f32,
     /// Weight of log q unless a request says another.
@@ -78,6 +89,7 @@ impl Version {
         let keys: Vec<u64> = items.iter().map(|(key, _)| *key).collect();
         let mut names = Names::default();
         items.iter().for_each(|(_, item)| names.push(&item.name));
+        let attributes = Attributes::new(&config, items.iter().map(|(_, item)| item));
         drop(items);
         let weight = config.retrieval.popularity;
         let popularity = Popularity::restore(&train, weight, &read).with_context(cannot)?;
@@ -99,8 +111,12 @@ impl Version {
             queries,
             mapping: Mapping::new(&config),
             features: config.query.features.iter().map(|feature| feature.name.clone()).collect(),
-            query_id: config.query.id,
+            query_id: config.query.id.clone(),
+            reading: config.reading().into(),
+            witness: manifest.witness.clone(),
+            config,
             index,
+            attributes,
             temperature,
             popularity: weight,
             keys,
