@@ -26,6 +26,7 @@ pub mod edge;
 pub mod pipeline;
 pub mod plot;
 pub mod progress;
+pub mod propose;
 pub mod publish;
 pub mod sections;
 pub mod serve;

@@ -13,6 +13,7 @@
 
 mod absent;
 mod captures;
+mod clocks;
 mod curves;
 mod durable;
 mod line;
@@ -25,6 +26,7 @@ mod start;
 mod stats;
 mod unusable;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,16 +47,17 @@ use millrace_train::trainer::{Phase, StepReport, Trainer};
 
 use captures::RunState;
 use line::Line;
-use metrics::{Queue, StepPhase};
+use metrics::{Beat, Queue, StepPhase};
 use start::RunStart;
 use unusable::Unusable;
 
+pub use clocks::Clocks;
 pub use metrics::Metrics;
 pub use placement::placement;
 pub use plan::{Publication, RunPlan};
 pub use reader::Outlook;
 pub use start::{Stopped, restore};
-pub use stats::{Clocks, RunStats};
+pub use stats::RunStats;
 
 /// How long a stage waits before it looks at the stop flag again.
 const TICK: Duration = Duration::from_millis(100);
@@ -92,6 +95,8 @@ pub struct Summary {
     pub pass: u32,
     /// Rejected records of this run, by reason.
     pub rejected_by_reason: Vec<(String, u64)>,
+    /// Records of this run that were passed over: no events, and no faults.
+    pub skipped: u64,
     /// Step at which this run began: 0 for a fresh state.
     pub began_at_step: u64,
     /// Step at which it ended.
@@ -210,7 +215,8 @@ fn run_once(
             rejected: progress.rejected,
             records_this_run: progress.records() - stats.records_before,
             pass: progress.pass,
-            rejected_by_reason: by_reason(ended.rejected_by_reason, stats.unusable),
+            rejected_by_reason: by_reason(ended.rejected_by_reason, &stats.unusable),
+            skipped: ended.skipped,
             began_at_step: stats.step_before,
             step: progress.step,
             seconds: stats.seconds(),
@@ -224,10 +230,11 @@ fn run_once(
 }
 
 /// The rejected records by reason, events that training could not use among them.
-fn by_reason(mut rejected: Vec<(String, u64)>, unusable: u64) -> Vec<(String, u64)> {
-    if unusable > 0 {
-        rejected.push((unusable::REASON.to_owned(), unusable));
-    }
+fn by_reason(
+    mut rejected: Vec<(String, u64)>,
+    unusable: &BTreeMap<&'static str, u64>,
+) -> Vec<(String, u64)> {
+    rejected.extend(unusable.iter().map(|(&reason, &events)| (reason.to_owned(), events)));
     rejected
 }
 
@@ -256,13 +263,14 @@ fn train(
         match batches.recv_timeout(if captures.is_copying() { COPYING_TICK } else { TICK }) {
             Ok(batch) => {
                 let came = Instant::now();
+                let _busy = site.clocks.busy(Beat::Batch);
                 waiting_batches.set(i64::try_from(batches.len()).unwrap_or(i64::MAX));
-                let batch = batch?;
+                let batch = unusable.sift(site, trainer, stats, batch?)?;
                 let report = timed_step(site, trainer, &batch, came - waiting);
                 stats.clock(came);
                 stats.count(site, &batch, report.as_ref());
                 if let Some(report) = &report {
-                    unusable.send(&site.config, &site.stop, &batch, &report.unusable)?;
+                    unusable.send_not_finite(site, stats, &batch, &report.unusable)?;
                 }
                 if stats.is_broken() {
                     return Err(Broken { step: trainer.progress().step }.into());

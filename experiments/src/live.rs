@@ -39,6 +39,10 @@ pub(crate) struct LiveArgs {
     /// Events a second.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     rate: u64,
+    /// Events before those: both models are trained on them in full batches, so that the live run
+    /// goes on with a model that is not young. A multiple of `batch.size`.
+    #[arg(long, default_value_t = 0)]
+    after: u64,
     /// Seed of the stream.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -78,13 +82,23 @@ pub(crate) fn run(args: &LiveArgs) -> anyhow::Result<()> {
         )
     };
     let mut world = world(args.seed);
-    let events = args.seconds * args.rate;
+    let live_events = args.seconds * args.rate;
+    let events = args.after + live_events;
     let config = Config::load(Some(Path::new(CONFIG)), &sets("live"))
         .map_err(|faults| anyhow!("{CONFIG}: {faults}"))?;
 
-    println!("{events} events at {} a second to {} on {}", args.rate, topic.name(), args.brokers);
+    if args.after > 0 {
+        for _ in 0..args.after {
+            topic.send_next(&mut world)?;
+        }
+        topic.flush()?;
+        start("replay", "live", &["--fresh"])?.finish(PATIENCE)?;
+        println!("{} events in full batches, then", args.after);
+    }
+    let (name, brokers) = (topic.name(), &args.brokers);
+    println!("{live_events} events at {} a second to {name} on {brokers}", args.rate);
     let mut train = start("train", "live", &[])?;
-    produce(&topic, &mut world, (events, args.rate), &mut train)?;
+    produce(&topic, &mut world, (live_events, args.rate), &mut train)?;
     let live = wait_for(&scratch.path().join("live"), events, &mut train)?;
     train.terminate(PATIENCE)?;
     start("replay", "replay", &["--fresh"])?.finish(PATIENCE)?;

@@ -29,8 +29,10 @@ pub(crate) struct SoakArgs {
     seed: u64,
 }
 
-/// Memory may grow by so much over the second half of a phase.
+/// Memory may grow by so much over the second half of a phase; in a short one caches still fill.
 const GROWTH_MAX: f64 = 1.02;
+const SHORT_MINUTES: u64 = 10;
+const SHORT_GROWTH_MAX: f64 = 1.15;
 /// Time between two looks.
 const EVERY: Duration = Duration::from_secs(2);
 /// Of the trickle, events a second; and of its bursts, events at once and time between two.
@@ -130,14 +132,15 @@ pub(crate) fn run(args: &SoakArgs) -> anyhow::Result<()> {
     report(&[("live", &live, &of_live), ("replay", &replayed, &of_replay)]);
     let [at_10, ..] = of_live.model.recall_above(&of_replay.model, &Band::ALL);
     let mut failed = at_10.high < 0.0;
+    let growth_max = if args.minutes < SHORT_MINUTES { SHORT_GROWTH_MAX } else { GROWTH_MAX };
     for (phase, watch) in [("full speed", &fast), ("trickle", &slow)] {
         let (growth, descriptors) = watch.growth()?;
         println!(
-            "{phase}: memory times {growth:.4} over its second half (at most {GROWTH_MAX}), from \
+            "{phase}: memory times {growth:.4} over its second half (at most {growth_max}), from \
              {:.0} MB; descriptors {descriptors:+}",
             watch.bytes[watch.bytes.len() / 2] / 1e6
         );
-        failed |= growth > GROWTH_MAX || descriptors > 0.0;
+        failed |= growth > growth_max || descriptors > 0.0;
     }
     ensure!(!failed, "it does not stay as it is: see above");
     Ok(())

@@ -65,7 +65,8 @@ const EPOCH_MS: u64 = 1_700_000_000_000;
     Runs a Kafka broker inside this process (librdkafka's mock), streams interactions with \
     planted tastes, skewed popularity and drift through it, trains two models on them, one \
     corrected for sampling bias and one not, publishes embeddings, reads them back, and \
-    compares both models with popularity and with the best that the planted truth allows.")]
+    compares both models with popularity and with the best that the planted truth allows. In \
+    the end it serves the corrected one for a moment and shows what it answers three users.")]
 pub(super) struct DemoArgs {
     /// Events of the stream.
     #[arg(long, default_value_t = 4_000_000)]

@@ -9,6 +9,7 @@ mod cut;
 mod demo;
 mod estimate;
 mod evaluate;
+mod init;
 mod inspect;
 mod live_lines;
 mod output;
@@ -58,6 +59,8 @@ struct Cli {
 enum Command {
     /// Train on a synthetic stream for a minute and show what it learned; needs no Kafka.
     Demo(demo::DemoArgs),
+    /// Propose a config for a log, from a file of JSON lines or from a topic.
+    Init(init::InitArgs),
     /// Train without end: read the topic, checkpoint, publish.
     Train(train::TrainArgs),
     /// Train on a bounded part of the topic, then end: for backfills and experiments.
@@ -91,6 +94,7 @@ pub fn main() -> ExitCode {
     telemetry::init_logging(cli.log_json, if quiet { "warn" } else { "info" });
     let outcome = match cli.command {
         Command::Demo(args) => demo::run(&args),
+        Command::Init(args) => init::run(&args),
         Command::Train(args) => train::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),

@@ -42,6 +42,7 @@ pub(super) fn summary_json(summary: &Summary) -> Value {
         "trained": summary.trained,
         "rejected": summary.rejected,
         "rejected_by_reason": reasons,
+        "skipped": summary.skipped,
         "events_this_run": summary.records_this_run,
         "began_at_step": summary.began_at_step,
         "step": summary.step,
@@ -72,6 +73,9 @@ pub(super) fn print_summary(summary: &Summary) {
     }
     for (reason, count) in &summary.rejected_by_reason {
         say!("            {count} {reason}");
+    }
+    if summary.skipped > 0 {
+        say!("skipped     {} records, which are no events", summary.skipped);
     }
     if summary.began_at_step > 0 {
         say!(

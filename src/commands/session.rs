@@ -41,6 +41,8 @@ pub(super) fn site(config: Config, listen: &str) -> anyhow::Result<(Site, Edge)>
         let (clocks, metrics) = (Arc::clone(&clocks), Arc::clone(&metrics));
         move || clocks.set_ages(&metrics)
     };
+    let watched = Arc::clone(&clocks);
+    health.watch(move || watched.stuck());
     let registry = metrics.registry().clone();
     // Warnings quote records: on this machine alone.
     let own = listen.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_loopback());

@@ -12,6 +12,7 @@ impl Default for KafkaConfig {
         Self {
             brokers: "127.0.0.1:9092".into(),
             topic: "interactions".into(),
+            format: RecordFormat::Json,
             dead_letter_topic: "interactions-dead".into(),
             start: Start::Earliest,
             on_data_loss: OnDataLoss::Fail,
@@ -45,7 +46,13 @@ impl Default for BatchConfig {
 
 impl Default for TimestampConfig {
     fn default() -> Self {
-        Self { field: String::new(), unit: TimeUnit::Milliseconds, ahead_max_s: 86_400 }
+        Self {
+            field: String::new(),
+            unit: TimeUnit::Milliseconds,
+            format: String::new(),
+            zone: "UTC".to_owned(),
+            ahead_max_s: 86_400,
+        }
     }
 }
 

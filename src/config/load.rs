@@ -264,9 +264,12 @@ fn remove(table: &mut Table, path: &str) -> bool {
     removed
 }
 
-/// Applies `section.key=value`. The value is TOML; what is not valid TOML is a string, so that
-/// `kafka.brokers=host:9092` needs no quotes.
-fn apply_override(table: &mut Table, text: &str) -> Result<(), Fault> {
+/// The path and the value of `section.key=value`. The value is TOML; what is not valid TOML is a
+/// string, so that `kafka.brokers=host:9092` needs no quotes.
+///
+/// # Errors
+/// A text of another form.
+pub fn parse_override(text: &str) -> Result<(Vec<&str>, Value), Fault> {
     let wrong = |reason: String| Fault { key: format!("--set {}", shown(text)), reason };
     let form = || wrong("expected section.key=value".to_owned());
     let (path, value) = text.split_once('=').ok_or_else(form)?;
@@ -290,7 +293,17 @@ fn apply_override(table: &mut Table, text: &str) -> Result<(), Fault> {
         let name = &path.trim()["kafka.properties.".len()..];
         steps = vec!["kafka", "properties", name];
     }
-    let last = steps.pop().filter(|key| !key.is_empty()).ok_or_else(form)?;
+    match steps.last() {
+        Some(last) if !last.is_empty() => Ok((steps, value)),
+        _ => Err(form()),
+    }
+}
+
+/// Applies `section.key=value`.
+fn apply_override(table: &mut Table, text: &str) -> Result<(), Fault> {
+    let wrong = |reason: String| Fault { key: format!("--set {}", shown(text)), reason };
+    let (mut steps, value) = parse_override(text)?;
+    let last = steps.pop().expect("a path has a key");
     let mut at = table;
     for step in steps {
         at = at

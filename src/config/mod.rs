@@ -10,9 +10,11 @@ mod alpha;
 mod defaults;
 mod features;
 mod load;
+mod records;
 mod references;
 mod serving;
 mod settings;
+mod state;
 #[cfg(test)]
 mod tests;
 mod training;
@@ -25,7 +27,8 @@ use serde::{Deserialize, Serialize};
 pub use alpha::Alpha;
 pub use features::*;
 pub(crate) use load::leaves;
-pub use load::{Fault, Faults};
+pub use load::{Fault, Faults, parse_override};
+pub use records::{Beside, Condition, EventRule, RecordFormat, Scalar, Step, beside, steps};
 pub use serving::{HttpConfig, ServeConfig, ServeKeys};
 pub use training::*;
 pub(crate) use validate::BAG_LENGTH;
@@ -45,6 +48,9 @@ pub struct Config {
     pub batch: BatchConfig,
     /// Where an event's time stands in the record.
     pub timestamp: TimestampConfig,
+    /// Which records are events; none: all are.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub event: Vec<EventRule>,
     /// What an event is worth.
     pub reward: RewardConfig,
     /// The query side: its id and features.
@@ -102,6 +108,8 @@ pub struct KafkaConfig {
     pub brokers: String,
     /// The topic of interactions.
     pub topic: String,
+    /// What surrounds the fields of a record.
+    pub format: RecordFormat,
     /// Where records that cannot be used go; empty: they are only counted.
     pub dead_letter_topic: String,
     /// Where to begin without a checkpoint.
@@ -197,8 +205,12 @@ pub struct BatchConfig {
 pub struct TimestampConfig {
     /// Field (dots reach into objects); empty: the Kafka record's own timestamp.
     pub field: String,
-    /// Its unit.
+    /// Unit of a number, or of a string that is one.
     pub unit: TimeUnit,
+    /// Form of any other string, as `strftime` has it; empty: ISO 8601.
+    pub format: String,
+    /// Time zone of strings that name none.
+    pub zone: String,
     /// A record is rejected whose event is this much later than the Kafka record's own time, in
     /// seconds; 0: none is.
     pub ahead_max_s: u64,
@@ -216,6 +228,9 @@ pub enum TimeUnit {
     /// Microseconds since 1970.
     #[serde(rename = "us")]
     Microseconds,
+    /// Nanoseconds since 1970.
+    #[serde(rename = "ns")]
+    Nanoseconds,
 }
 
 /// `[reward]`: reward = clip(scale * value), or 0/1 by threshold.
@@ -338,56 +353,5 @@ impl Config {
     /// The file as TOML, every key included: what a checkpoint carries to describe itself.
     pub fn to_toml(&self) -> String {
         toml::to_string(self).expect("a config of plain values is valid TOML")
-    }
-
-    /// The keys that give a saved state its shape and meaning, `key = value` a line. Two configs
-    /// with the same text can go on from each other's checkpoints; rates, topics and cadences
-    /// may differ.
-    pub fn state_keys(&self) -> String {
-        let state = Config {
-            seed: self.seed,
-            batch: BatchConfig { size: self.batch.size, ..BatchConfig::default() },
-            timestamp: TimestampConfig {
-                ahead_max_s: TimestampConfig::default().ahead_max_s,
-                ..self.timestamp.clone()
-            },
-            reward: self.reward.clone(),
-            query: self.query.clone(),
-            item: self.item.clone(),
-            tables: self.tables.clone(),
-            model: self.model.clone(),
-            frequency: FrequencyConfig {
-                alpha: FrequencyConfig::default().alpha,
-                exact_ids_max: FrequencyConfig::default().exact_ids_max,
-                ..self.frequency.clone()
-            },
-            embedding: EmbeddingConfig { dim: self.embedding.dim, ..EmbeddingConfig::default() },
-            optimizer: OptimizerConfig {
-                dense: self.optimizer.dense,
-                ..OptimizerConfig::default()
-            },
-            // A corrected model's scores say how likely an item is, a plain one's how much likelier
-            // than its share: versions of a state that turns from one to the other mix both.
-            loss: LossConfig { correction: self.loss.correction, ..LossConfig::default() },
-            ..Config::default()
-        };
-        state.to_toml()
-    }
-
-    /// The other keys that say what is learned, `key = value` a line: a state may go on with other
-    /// values, but its scores move to them only as events come.
-    pub fn objective_keys(&self) -> String {
-        let correction = LossConfig::default().correction;
-        let objective = Config {
-            loss: LossConfig { correction, ..self.loss.clone() },
-            negatives: self.negatives.clone(),
-            ..Config::default()
-        };
-        objective.to_toml()
-    }
-
-    /// Digest of [`Config::state_keys`], in hex.
-    pub fn digest(&self) -> String {
-        format!("{:032x}", xxhash_rust::xxh3::xxh3_128(self.state_keys().as_bytes()))
     }
 }

@@ -35,9 +35,9 @@ impl Config {
     /// All of it that says which records are events, and of which query and item, as a text: equal
     /// texts read a log alike.
     pub fn reading(&self) -> String {
-        let Config { kafka, timestamp, reward, query, item, .. } = self;
+        let Config { kafka, timestamp, event, reward, query, item, .. } = self;
         let KafkaConfig { tombstone, id_bytes_max, .. } = kafka;
-        serde_json::to_string(&(tombstone, id_bytes_max, timestamp, reward, query, item))
+        serde_json::to_string(&(tombstone, id_bytes_max, timestamp, event, reward, query, item))
             .expect("the sections of a config are JSON")
     }
 

@@ -1,5 +1,7 @@
 //! Checks across keys. Everything wrong is reported, each with its key's path.
 
+mod records;
+
 use std::collections::BTreeSet;
 
 use super::{
@@ -10,6 +12,7 @@ use super::{
 impl Config {
     pub(super) fn validate(&self, faults: &mut Faults) {
         self.validate_stream(faults);
+        self.validate_records(faults);
         self.validate_side("query", &self.query, faults);
         self.validate_side("item", &self.item, faults);
         validate_reward(&self.reward, faults);

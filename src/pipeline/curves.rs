@@ -15,7 +15,7 @@ impl Metrics {
             chart: "Events trained on, a second",
             label: "events",
             unit: "/s",
-            tile: "Events",
+            tile: "Events trained on",
             of: Reading::Rate(family("events_total", "result", "trained")),
         },
         Curve {

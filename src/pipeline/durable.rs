@@ -107,6 +107,7 @@ pub(super) fn write_checkpoints(
     let (mut written, mut failures) = (0u64, 0);
     for snapshot in snapshots {
         let (began, number) = (Instant::now(), snapshot.number);
+        let _busy = site.clocks.busy(Beat::Durable);
         // The trainer may have ended; then nobody asks.
         let tell = |chain| drop(outcomes.send(Outcome { number, chain }));
         let checkpoint = match write(store, snapshot) {
@@ -205,6 +206,7 @@ pub(super) fn publish(
     let complete = publication == Publication::Complete;
     let mut last: Option<Published> = None;
     for Due { checkpoint, _pin } in checkpoints {
+        let _busy = site.clocks.busy(Beat::Version);
         let known = last.as_ref().is_some_and(|last| last.version == checkpoint.manifest.version);
         if known {
             continue;

@@ -31,6 +31,7 @@ pub(super) struct Line<'scope> {
 /// The results of the threads.
 pub(super) struct Ended {
     pub(super) rejected_by_reason: Vec<(String, u64)>,
+    pub(super) skipped: u64,
     pub(super) checkpoint: Option<Checkpoint>,
     pub(super) published: anyhow::Result<Option<Published>>,
 }
@@ -98,13 +99,13 @@ impl<'scope> Line<'scope> {
         let written = self.writer.join().map_err(|_| panicked("checkpoint"));
         let source = self.source.join().map_err(|_| panicked("source"))?;
         let checkpoint = written??;
-        let rejected_by_reason = source.close(checkpoint.as_ref());
+        let (rejected_by_reason, skipped) = source.close(checkpoint.as_ref());
         sent?;
         let published = match self.publisher.map(Thread::join) {
             None => Ok(None),
             Some(ended) => ended.map_err(|_| panicked("publisher"))?,
         };
-        Ok(Ended { rejected_by_reason, checkpoint, published })
+        Ok(Ended { rejected_by_reason, skipped, checkpoint, published })
     }
 }
 

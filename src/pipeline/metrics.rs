@@ -186,7 +186,7 @@ impl Metrics {
         for &stage in Stage::ALL {
             metrics.event_age(stage).set(f64::NAN);
         }
-        for reason in REASONS.into_iter().chain([unusable::REASON]) {
+        for reason in REASONS.into_iter().chain(unusable::REASONS) {
             metrics.rejected(reason);
         }
         for &beat in Beat::ALL {

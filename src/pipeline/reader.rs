@@ -67,7 +67,9 @@ pub(super) fn read(
     let mut shown = BTreeMap::new();
     let mut inside = false; // a window of which the trainer has a part
     while inside || !site.stop.load(Ordering::Relaxed) {
+        let busy = passes.source.brokers_away().is_none().then(|| site.clocks.busy(Beat::Polled));
         let next = passes.next(TICK);
+        drop(busy);
         site.clocks.beat(Beat::Polled);
         let away = passes.source.brokers_away();
         site.health.set_waits_for(away.map(|why| format!("the brokers: {why}")));
@@ -104,14 +106,14 @@ pub(super) struct ReadOut(Passes);
 
 impl ReadOut {
     /// Tells the run's last checkpoint to Kafka, if anybody listens, and gives the rejected records
-    /// by reason.
-    pub(super) fn close(self, last: Option<&Checkpoint>) -> Vec<(String, u64)> {
+    /// by reason, and the number of those that were passed over.
+    pub(super) fn close(self, last: Option<&Checkpoint>) -> (Vec<(String, u64)>, u64) {
         let Self(passes) = self;
         if let Some(last) = last.filter(|_| passes.source.brokers_away().is_none()) {
             passes.commit(last);
         }
         let reasons = passes.rejected_by_reason().into_iter();
-        reasons.map(|(reason, count)| (reason.to_owned(), count)).collect()
+        (reasons.map(|(reason, count)| (reason.to_owned(), count)).collect(), passes.skipped())
     }
 }
 

@@ -1,13 +1,11 @@
-//! The figures that a run shows of itself while it runs: counts, windows, ages.
+//! The figures that a run shows of itself while it runs: counts and windows.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Instant;
 
-use super::metrics::{Beat, Fate, Metrics, RECALL_KS, Stage};
-use super::{Outlook, Site};
-use crate::stream::calendar::now_ms;
+use super::metrics::{Beat, Fate, Metrics, RECALL_KS};
+use super::{Clocks, Outlook, Site};
 use millrace_events::Batch;
 use millrace_train::evaluation::Recall;
 #[cfg(feature = "gpu")]
@@ -22,59 +20,6 @@ const WINDOW_STEPS: usize = 50;
 /// costs itself alone.
 const NONFINITE_IN_A_ROW_MAX: u32 = 8;
 
-/// Times that ages are computed from, ms since 1970; 0: not yet.
-pub struct Clocks {
-    pub(super) decoded: AtomicI64,
-    pub(super) trained: AtomicI64,
-    pub(super) published: AtomicI64,
-    pub(super) checkpoint: AtomicI64,
-    /// Each stage's last sign of life, the start being one, by [`Beat`].
-    beats: [AtomicI64; Beat::ALL.len()],
-}
-
-impl Default for Clocks {
-    fn default() -> Clocks {
-        let zero = || AtomicI64::new(0);
-        let beats = std::array::from_fn(|_| AtomicI64::new(now_ms()));
-        Clocks { decoded: zero(), trained: zero(), published: zero(), checkpoint: zero(), beats }
-    }
-}
-
-impl Clocks {
-    /// An event of `time_ms` has come as far as `clock` tells. A time ahead counts as the present,
-    /// so that the age grows in a stall.
-    pub(super) fn reach(clock: &AtomicI64, time_ms: i64) {
-        clock.fetch_max(time_ms.min(now_ms()), Ordering::Relaxed);
-    }
-
-    /// Sets the gauges that are ages. Called before each scrape.
-    #[expect(clippy::cast_precision_loss, reason = "ages in ms stay below 2^53")]
-    pub fn set_ages(&self, metrics: &Metrics) {
-        let now = now_ms();
-        let age = |clock: &AtomicI64| match clock.load(Ordering::Relaxed) {
-            0 => f64::NAN,
-            at => (now - at) as f64 / 1000.0,
-        };
-        let stages = [
-            (Stage::Decoded, &self.decoded),
-            (Stage::Trained, &self.trained),
-            (Stage::Published, &self.published),
-        ];
-        for (stage, clock) in stages {
-            metrics.event_age(stage).set(age(clock));
-        }
-        metrics.checkpoint_age_seconds.set(age(&self.checkpoint));
-        for &beat in Beat::ALL {
-            metrics.stage_age(beat).set(age(&self.beats[beat as usize]));
-        }
-    }
-
-    /// A stage shows a sign of life.
-    pub(super) fn beat(&self, beat: Beat) {
-        self.beats[beat as usize].store(now_ms(), Ordering::Relaxed);
-    }
-}
-
 /// The counts of the trainer's loop.
 pub struct RunStats {
     /// Recall over this run.
@@ -84,8 +29,8 @@ pub struct RunStats {
     /// Sum of losses weighted by events, and the number of events, since the newest of `losses`:
     /// less than a full batch.
     part: (f64, usize),
-    /// Events that could not be trained on.
-    pub(super) unusable: u64,
+    /// Events that could not be trained on, by reason.
+    pub(super) unusable: BTreeMap<&'static str, u64>,
     pub(super) nonfinite_steps: u64,
     /// Steps without a finite loss, in a row up to now.
     nonfinite_in_a_row: u32,
@@ -110,7 +55,7 @@ impl RunStats {
             window: Recall::new(&RECALL_KS),
             losses: VecDeque::with_capacity(WINDOW_STEPS),
             part: (0.0, 0),
-            unusable: 0,
+            unusable: BTreeMap::new(),
             nonfinite_steps: 0,
             nonfinite_in_a_row: 0,
             whole: true,
@@ -159,7 +104,6 @@ impl RunStats {
         metrics.batch_events.observe(batch.len() as f64);
         Clocks::reach(&site.clocks.trained, batch.newest_ms());
         let size = site.config.batch.size;
-        self.unusable += report.unusable.len() as u64;
         metrics.events(Fate::Rejected).inc_by(report.unusable.len() as u64);
         if report.loss.is_finite() {
             self.nonfinite_in_a_row = 0;
@@ -181,6 +125,12 @@ impl RunStats {
             self.show_recall(metrics);
             self.window = Recall::new(&RECALL_KS);
         }
+    }
+
+    /// So many events could not be trained on.
+    pub(super) fn leave_out(&mut self, metrics: &Metrics, reason: &'static str, events: usize) {
+        *self.unusable.entry(reason).or_default() += events as u64;
+        metrics.rejected(reason).inc_by(events as u64);
     }
 
     /// Adds the mean loss of some events. A step of one event says little, so the gauge shows the
@@ -231,27 +181,5 @@ impl RunStats {
             let bytes = i64::try_from(usage.bytes_reserved).unwrap_or(i64::MAX);
             metrics.device_memory_bytes.set(bytes);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::Config;
-
-    #[test]
-    fn an_event_from_a_clock_that_is_ahead_is_as_old_as_its_arrival() {
-        let config = Config::from_toml(include_str!("../../config/demo.toml")).expect("valid");
-        let (metrics, clocks) = (Metrics::new(&config), Clocks::default());
-        let year = 365 * 86_400_000;
-        Clocks::reach(&clocks.trained, now_ms() + year);
-        Clocks::reach(&clocks.trained, now_ms() - year);
-        Clocks::reach(&clocks.published, now_ms() - year);
-        Clocks::reach(&clocks.decoded, 0);
-        clocks.set_ages(&metrics);
-        let age = |stage| metrics.event_age(stage).get();
-        assert!((0.0..60.0).contains(&age(Stage::Trained)), "{}", age(Stage::Trained));
-        assert!(age(Stage::Published) >= 365.0 * 86_400.0);
-        assert!(age(Stage::Decoded).is_nan(), "not yet");
     }
 }

@@ -36,7 +36,7 @@ impl ServeMetrics {
         },
         Curve {
             key: "served",
-            chart: "From an event until it is served, p99",
+            chart: "Event until served, p99",
             label: "learned from",
             unit: "s",
             tile: "Event to served, p99",
@@ -44,7 +44,7 @@ impl ServeMetrics {
         },
         Curve {
             key: "history",
-            chart: "From an event until it is served, p99",
+            chart: "Event until served, p99",
             label: "in its history",
             unit: "s",
             tile: "",

@@ -200,7 +200,7 @@ pub(super) async fn server() -> Response {
 #[utoipa::path(get, path = "/v2/health/live",
     responses((status = 200, description = "It does."), (status = 503, description = "No.")))]
 pub(super) async fn live(State(app): State<Arc<App>>) -> StatusCode {
-    app.board.health().healthz().0
+    app.board.health().livez().0
 }
 
 /// Whether it answers.

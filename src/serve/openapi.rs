@@ -106,7 +106,9 @@ fn id(version: &Version) -> Value {
 }
 
 fn describe(query: &mut Value, feature: &FeatureConfig, version: &Version) {
-    if feature.field.is_empty() {
+    // None: a history that the trainer keeps. Keys, headers and places in arrays have other forms.
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    if feature.field.is_empty() || !feature.field.chars().all(is_plain) {
         return;
     }
     let number = json!({ "type": "number", "minimum": -NUMBER_MAX, "maximum": NUMBER_MAX });

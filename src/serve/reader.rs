@@ -102,6 +102,7 @@ impl Reader {
         if self.tail.is_none() && !self.open(active) {
             return std::thread::sleep(WAIT);
         }
+        let active = Arc::clone(active);
         drop(row);
         let Some(tail) = &mut self.tail else { return };
         let read = tail.next(WAIT);
@@ -109,11 +110,11 @@ impl Reader {
         match (read, tail.brokers_away()) {
             (Err(error), _) => self.lose(format!("{error:#}")),
             (Ok(arrived), None) => {
-                self.take(&arrived);
+                self.take(&arrived, &active);
                 self.stock.standing.set(State::Following, &lag, &self.stock.recent);
             }
             (Ok(arrived), Some(away)) => {
-                self.take(&arrived);
+                self.take(&arrived, &active);
                 self.stock.standing.set(State::Away(away), &lag, &self.stock.recent);
             }
         }
@@ -192,8 +193,9 @@ impl Reader {
         }
     }
 
-    fn take(&mut self, arrived: &Arrived) {
-        self.stock.recent.take(arrived);
+    fn take(&mut self, arrived: &Arrived, active: &Version) {
+        let impostors = impostors(active, arrived);
+        self.stock.recent.take(arrived, &impostors);
         let now = SystemTime::now();
         if self.counted.topic() != arrived.next.topic() {
             self.counted = Offsets::new(arrived.next.topic());
@@ -201,11 +203,15 @@ impl Reader {
         let is_new = |partition, offset| {
             self.counted.next(partition).is_none_or(|counted| offset >= counted)
         };
-        for (&(partition, offset), &time_ms) in arrived.origins.iter().zip(&arrived.events.times_ms)
-        {
-            if is_new(partition, offset) {
+        for (event, &(partition, offset)) in arrived.origins.iter().enumerate() {
+            if !is_new(partition, offset) {
+                continue;
+            }
+            if impostors.binary_search(&event).is_ok() {
+                self.metrics.no_event(Some("id_collision"));
+            } else {
                 self.metrics.history_event();
-                self.metrics.fresh(Stage::History, age(now, time_ms));
+                self.metrics.fresh(Stage::History, age(now, arrived.events.times_ms[event]));
             }
         }
         for &(partition, offset, reason) in &arrived.without {
@@ -219,6 +225,17 @@ impl Reader {
             }
         }
     }
+}
+
+/// Events whose item has the key of another one that `version` knows: a trainer does not train on
+/// them either.
+fn impostors(version: &Version, arrived: &Arrived) -> Vec<usize> {
+    let events = &arrived.events;
+    let keyed = events.item_ids.iter().zip(events.item_names.iter()).enumerate();
+    let other = |(key, name): (&u64, &str)| {
+        version.number_of_key(*key).is_some_and(|number| version.name(number) != name)
+    };
+    keyed.filter(|&(_, event)| other(event)).map(|(at, _)| at).collect()
 }
 
 /// Whether what is read for one is right for the other: the same topic, read in the same way.

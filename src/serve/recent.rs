@@ -139,11 +139,14 @@ impl Recent {
         self.read().newest_ms
     }
 
-    /// Takes in what has arrived.
-    pub(super) fn take(&self, arrived: &Arrived) {
+    /// Takes in what has arrived but the events at the places of `except`, which ascend.
+    pub(super) fn take(&self, arrived: &Arrived, except: &[usize]) {
         let mut clicks = self.write();
         let events = &arrived.events;
         for (event, &(partition, offset)) in arrived.origins.iter().enumerate() {
+            if except.binary_search(&event).is_ok() {
+                continue;
+            }
             let (time_ms, item) = (events.times_ms[event], events.item_ids[event]);
             let click = Click { time_ms, offset, item, partition };
             clicks.push(events.query_ids[event], click);

@@ -37,7 +37,7 @@ POST /v2/models/millrace/infer    KServe V2, over /v1/retrieve
 GET  /openapi.json                all of this for programs
 GET  /                            in a browser: how it goes, as curves, and a form to try it
 GET  /metrics                     Prometheus text format
-GET  /livez                       200 unless a person must act (/healthz is the same)
+GET  /livez                       200 unless it has failed or is stuck (/healthz is the same)
 GET  /readyz                      200 when answering, else what it waits for
 
 docs/reference/serve.md
@@ -220,7 +220,7 @@ async fn metrics(State(app): Shared) -> Response {
 }
 
 async fn livez(State(app): Shared) -> impl IntoResponse {
-    app.board.health().healthz()
+    app.board.health().livez()
 }
 
 async fn readyz(State(app): Shared) -> impl IntoResponse {

@@ -5,22 +5,29 @@
 //! Must never know: where records come from, and what features are for.
 
 mod error;
+mod fields;
 mod foreign;
 mod query;
+mod raw;
+mod rules;
 mod scan;
+mod side;
+mod times;
 mod values;
 
-use crate::config::{
-    Config, FeatureConfig, FeatureKind, MissingReward, Reject, RewardConfig, TimeUnit,
-    TimestampConfig,
-};
+use crate::config::{Config, MissingReward, RecordFormat, Reject, RewardConfig};
 
 pub use error::{DecodeError, REASONS};
-use millrace_events::{Column, Events, id_key};
+use millrace_events::{Events, id_key};
 
-pub(crate) use scan::{FieldPlace, FieldValues, Fields, Raw};
-pub(crate) use values::time_ms;
-use values::{Keep, id, key, number, pooled, quoted, vector, weighted};
+pub(crate) use fields::{FieldPlace, Fields, Outside};
+pub(crate) use raw::FieldValues;
+use raw::Raw;
+use rules::Rules;
+pub use side::Unread;
+use side::{Field, Side, features};
+pub(crate) use times::{EventTime, time_of_text};
+use values::{id, key, number, value};
 
 /// A larger record is rejected unread: an interaction is a few hundred bytes, a 4096-float vector
 /// in JSON is under 64 KiB, and a record of megabytes would hold up everything behind it.
@@ -62,50 +69,38 @@ pub struct Mapping {
     /// What divides the reward.
     per: Option<Field>,
     reward_rule: RewardConfig,
-    time: Option<Field>,
-    unit: TimeUnit,
+    rules: Rules,
+    time: Option<EventTime>,
+    /// What says that a row was deleted.
+    deletion: Option<Deletion>,
     id_bytes_max: usize,
-    /// An event may be this far ahead of its Kafka record's time, in ms; none: any time will do.
-    ahead_max_ms: Option<i64>,
+    /// Events of one record at most: a record is in one batch.
+    events_max: usize,
     unread: Unread,
 }
 
-/// Values of optional features that could not be read, and count as absent.
-#[derive(Debug, Default)]
-pub struct Unread {
-    /// How many there were.
-    pub values: u64,
-    /// What was wrong with the first one.
-    pub first: Option<DecodeError>,
+/// Where a change stream says that a row has gone.
+#[derive(Debug)]
+struct Deletion {
+    /// Debezium's letter for what happened.
+    op: FieldPlace,
+    /// What its transformation to plain rows leaves instead.
+    deleted: FieldPlace,
 }
 
-#[derive(Debug)]
-struct Side {
-    id: Field,
-    features: Vec<Feature>,
-}
-
-#[derive(Debug)]
-struct Field {
-    name: String,
-    place: FieldPlace,
-}
-
-#[derive(Debug)]
-struct Feature {
-    /// None: a history that the trainer keeps.
-    field: Option<Field>,
-    weights: Option<Field>,
-    kind: FeatureKind,
-    length: usize,
-    optional: bool,
-    id_bytes_max: usize,
+/// A record beside its value.
+pub(crate) struct Envelope<'e, 'r> {
+    /// Kafka's own timestamp, ms.
+    pub(crate) time_ms: Option<i64>,
+    /// Gives its key and its headers.
+    pub(crate) outside: &'e dyn Fn(&Outside) -> Option<&'r [u8]>,
 }
 
 impl Mapping {
     /// Compiles the mapping of a checked config.
     pub fn new(config: &Config) -> Mapping {
-        let mut fields = Fields::default();
+        let format = config.kafka.format;
+        let mut fields = Fields::new(format);
         let id_bytes_max = config.kafka.id_bytes_max;
         let query = Side {
             id: Field::required(&mut fields, &config.query.id),
@@ -117,8 +112,10 @@ impl Mapping {
         };
         let reward = Field::new(&mut fields, &config.reward.field);
         let per = Field::new(&mut fields, &config.reward.per);
-        let time = Field::new(&mut fields, &config.timestamp.field);
-        let (reward_rule, unit) = (config.reward.clone(), config.timestamp.unit);
+        let time = EventTime::new(&mut fields, &config.timestamp);
+        let rules = Rules::new(&mut fields, &config.event);
+        let deletion = (format == RecordFormat::Debezium)
+            .then(|| Deletion { op: fields.add("op"), deleted: fields.add("__deleted") });
         Mapping {
             fields,
             found: FieldValues::default(),
@@ -126,16 +123,18 @@ impl Mapping {
             item,
             reward,
             per,
-            reward_rule,
+            reward_rule: config.reward.clone(),
+            rules,
             time,
-            unit,
-            id_bytes_max: config.kafka.id_bytes_max,
-            ahead_max_ms: ahead_max_ms(&config.timestamp),
+            deletion,
+            id_bytes_max,
+            events_max: config.batch.size.min(raw::EVENTS_MAX),
             unread: Unread::default(),
         }
     }
 
-    /// Appends the event of one record to `events`, whose features are those of the config.
+    /// Appends the events of one record to `events`, whose features are those of the config, and
+    /// says how many there were; 0: the record is passed over, because it is not meant to be one.
     /// `record_time_ms` is Kafka's own timestamp, used if the config names no field, and otherwise
     /// to tell a time that lies ahead.
     ///
@@ -146,24 +145,52 @@ impl Mapping {
         payload: Option<&[u8]>,
         record_time_ms: Option<i64>,
         events: &mut Events,
-    ) -> Result<(), DecodeError> {
+    ) -> Result<usize, DecodeError> {
+        let envelope = Envelope { time_ms: record_time_ms, outside: &|_| None };
+        self.decode_record(payload, &envelope, events)
+    }
+
+    /// [`decode`](Self::decode) of a record whose key and headers may be fields.
+    pub(crate) fn decode_record(
+        &mut self,
+        payload: Option<&[u8]>,
+        envelope: &Envelope<'_, '_>,
+        events: &mut Events,
+    ) -> Result<usize, DecodeError> {
+        if payload.is_none() && self.deletion.is_some() {
+            return Ok(0);
+        }
         let before = events.len();
         let text = text(payload)?;
-        if let Err(failure) = self.fields.scan(text, &mut self.found) {
-            self.scan_mended(text)
+        if let Err(failure) = self.fields.scan(text, envelope.outside, &mut self.found) {
+            self.scan_mended(text, envelope)
                 .map_err(|again| self.explain(again.as_ref().unwrap_or(&failure), text))?;
         }
+        let (there, limit) = (self.found.events(), self.events_max);
+        if there > limit {
+            return Err(DecodeError::TooManyEvents { events: there, limit });
+        }
         let mut unread = std::mem::take(&mut self.unread);
-        let appended = self.append(record_time_ms, events, &mut unread);
+        let appended = (0..there).try_for_each(|event| {
+            self.fields.select(event, &mut self.found);
+            self.append(envelope.time_ms, events, &mut unread)
+        });
         self.unread = unread;
-        appended.inspect_err(|_| events.truncate(before))
+        appended.inspect_err(|_| events.truncate(before))?;
+        Ok(events.len() - before)
     }
 
     /// Reads a text that is no JSON as what was meant; or the failure, if it is another one.
-    fn scan_mended(&mut self, text: &str) -> Result<(), Option<scan::ScanError>> {
+    fn scan_mended(
+        &mut self,
+        text: &str,
+        envelope: &Envelope<'_, '_>,
+    ) -> Result<(), Option<scan::ScanError>> {
         // A number out of range, which nobody minds unless the field is mapped.
         let mended = foreign::mended(text, "1e999").ok_or(None)?;
-        let Err(failure) = self.fields.scan(&mended, &mut self.found) else { return Ok(()) };
+        let Err(failure) = self.fields.scan(&mended, envelope.outside, &mut self.found) else {
+            return Ok(());
+        };
         let features = self.query.features.iter().chain(&self.item.features);
         let mut optional = features.filter(|feature| feature.optional);
         if !optional.any(|feature| feature.field.as_ref().is_some_and(|f| failure.at(f.place))) {
@@ -173,7 +200,7 @@ impl Mapping {
         self.unread.values += 1;
         self.unread.first.get_or_insert(error);
         let absent = foreign::mended(text, "null").ok_or(None)?;
-        self.fields.scan(&absent, &mut self.found).map_err(Some)
+        self.fields.scan(&absent, envelope.outside, &mut self.found).map_err(Some)
     }
 
     /// The values that could not be read since the last call.
@@ -181,7 +208,8 @@ impl Mapping {
         std::mem::take(&mut self.unread)
     }
 
-    /// Appends the values that were found. If that fails, some of them may have been appended.
+    /// Appends the event that is selected, if it is one. If that fails, some of its values may have
+    /// been appended.
     fn append(
         &self,
         record_time_ms: Option<i64>,
@@ -190,13 +218,22 @@ impl Mapping {
     ) -> Result<(), DecodeError> {
         let (query, item) = (&self.query, &self.item);
         let found = &self.found;
+        if self.deletion.as_ref().is_some_and(|deletion| deletion.says_so(found)) {
+            return Ok(());
+        }
+        let Some(weight) = self.rules.weight(found) else { return Ok(()) };
         events.query_ids.push(key(found.get(query.id.place), found, &query.id, self.id_bytes_max)?);
         let mut digits = itoa::Buffer::new();
         let name = id(found.get(item.id.place), found, &item.id, self.id_bytes_max, &mut digits)?;
         events.item_ids.push(id_key(name.as_bytes()));
         events.item_names.push(name);
-        events.times_ms.push(self.time(record_time_ms)?);
-        events.rewards.push(self.reward()?);
+        events.times_ms.push(match &self.time {
+            Some(time) => time.of(found, record_time_ms)?,
+            None => record_time_ms.ok_or_else(|| DecodeError::MissingField {
+                field: "timestamp of the Kafka record".to_owned(),
+            })?,
+        });
+        events.rewards.push(weight * self.reward()?);
         let query = query.features.iter().zip(&mut events.query);
         let item = item.features.iter().zip(&mut events.item);
         for (feature, column) in query.chain(item) {
@@ -215,7 +252,7 @@ impl Mapping {
         let mut fields = features
             .flat_map(|feature| feature.field.iter().chain(&feature.weights))
             .chain(sides.iter().map(|side| &side.id))
-            .chain(self.reward.iter().chain(&self.per).chain(&self.time));
+            .chain(self.reward.iter().chain(&self.per));
         // serde_json has no code for this one in its public interface.
         if reason.contains("number out of range")
             && let Some(field) = fields.find(|field| failure.at(field.place))
@@ -223,27 +260,6 @@ impl Mapping {
             return DecodeError::BadNumber { field: field.name.clone() };
         }
         DecodeError::NotJson { reason }
-    }
-
-    fn time(&self, record_time_ms: Option<i64>) -> Result<i64, DecodeError> {
-        let Some(field) = &self.time else {
-            let field = "timestamp of the Kafka record".to_owned();
-            return record_time_ms.ok_or(DecodeError::MissingField { field });
-        };
-        let raw = self.found.get(field.place);
-        let time = time_ms(raw, &self.found, &field.name, self.unit)?;
-        // 1970 is a record's time where nobody gave it one: in a file, or by an old client.
-        match (self.ahead_max_ms, record_time_ms.filter(|sent| *sent > 0)) {
-            (Some(limit), Some(sent)) if time.saturating_sub(sent) > limit => {
-                Err(DecodeError::Future {
-                    field: field.name.clone(),
-                    value: quoted(raw, &self.found),
-                    ahead_s: time.saturating_sub(sent) / 1000,
-                    limit_s: limit / 1000,
-                })
-            }
-            _ => Ok(time),
-        }
     }
 
     fn reward(&self) -> Result<f32, DecodeError> {
@@ -281,35 +297,16 @@ impl Mapping {
     }
 }
 
-impl Field {
-    fn required(fields: &mut Fields, name: &str) -> Field {
-        Field { name: name.to_owned(), place: fields.add(name) }
+impl Deletion {
+    /// The row was deleted, all rows were, or nothing happened to any.
+    fn says_so(&self, found: &FieldValues) -> bool {
+        let text = |place| match found.get(place) {
+            Raw::Text(text) => found.text(text),
+            Raw::Bool(true) => "true",
+            _ => "",
+        };
+        matches!(text(self.op), "d" | "t" | "m") || text(self.deleted) == "true"
     }
-
-    fn new(fields: &mut Fields, name: &str) -> Option<Field> {
-        (!name.is_empty()).then(|| Field::required(fields, name))
-    }
-
-    fn missing(&self) -> DecodeError {
-        DecodeError::MissingField { field: self.name.clone() }
-    }
-}
-
-fn features(fields: &mut Fields, configs: &[FeatureConfig], id_bytes_max: usize) -> Vec<Feature> {
-    let compile = |config: &FeatureConfig| Feature {
-        field: Field::new(fields, &config.field),
-        weights: Field::new(fields, &config.weights),
-        kind: config.kind,
-        length: config.length.unwrap_or(crate::config::BAG_LENGTH),
-        optional: config.optional,
-        id_bytes_max,
-    };
-    configs.iter().map(compile).collect()
-}
-
-fn ahead_max_ms(config: &TimestampConfig) -> Option<i64> {
-    let limit = i64::try_from(config.ahead_max_s).unwrap_or(i64::MAX).saturating_mul(1000);
-    (limit > 0).then_some(limit)
 }
 
 /// The record's text, if it is one of a size worth reading.
@@ -321,67 +318,12 @@ fn text(payload: Option<&[u8]>) -> Result<&str, DecodeError> {
     if payload.trim_ascii().is_empty() {
         return Err(DecodeError::Empty);
     }
-    let odd = payload[0] != b'{' || payload.get(1) == Some(&0);
+    let odd = !matches!(payload[0], b'{' | b'[') || payload.get(1) == Some(&0);
     if odd && let Some(what) = foreign::name(payload) {
         return Err(DecodeError::Foreign { what });
     }
     std::str::from_utf8(payload)
         .map_err(|error| DecodeError::InvalidUtf8 { at: error.valid_up_to() })
-}
-
-/// Appends one feature's value to its column. One that is optional and cannot be read is absent: an
-/// event is worth more than a price.
-fn value(
-    feature: &Feature,
-    found: &FieldValues,
-    column: &mut Column,
-    unread: &mut Unread,
-) -> Result<(), DecodeError> {
-    if let Some(field) = &feature.field {
-        let raw = found.get(field.place);
-        // An empty id names nothing. An empty array is a bag of nothing, which is something else.
-        if raw.names_something() {
-            let before = (column.ids.len(), column.values.len());
-            match entries(feature, field, raw, found, column) {
-                Err(error) if feature.optional => {
-                    column.ids.truncate(before.0);
-                    column.values.truncate(before.1);
-                    unread.values += 1;
-                    unread.first.get_or_insert(error);
-                }
-                read => read?,
-            }
-        } else if !feature.optional {
-            return Err(field.missing());
-        }
-    }
-    column.end();
-    Ok(())
-}
-
-fn entries(
-    feature: &Feature,
-    field: &Field,
-    raw: Raw,
-    found: &FieldValues,
-    column: &mut Column,
-) -> Result<(), DecodeError> {
-    let length = feature.length;
-    match (feature.kind, &feature.weights) {
-        (FeatureKind::Id, _) => column.entry(key(raw, found, field, feature.id_bytes_max)?, 1.0),
-        (FeatureKind::Number, _) => column.values.push(number(raw, found, &field.name)?),
-        (FeatureKind::Vector, _) => vector(raw, found, &field.name, length, column)?,
-        (FeatureKind::Bag, Some(weights)) => {
-            weighted(raw, found, feature, (field, weights), column)?;
-        }
-        (FeatureKind::Bag, None) => {
-            pooled(raw, found, feature, field, Keep::First(length), column)?;
-        }
-        (FeatureKind::History, _) => {
-            pooled(raw, found, feature, field, Keep::Last(length), column)?;
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

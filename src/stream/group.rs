@@ -17,7 +17,7 @@ use millrace_events::Offsets;
 /// worth a longer wait.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Tells the group's offsets to Kafka, with a note that may be empty. A failure is only logged.
+/// Tells the group's offsets to Kafka, with a note. A failure is only logged.
 pub(super) fn commit(topic: &Topic, offsets: &Offsets, note: &str) {
     let list = offsets_with(offsets, note);
     let committed = list.and_then(|list| topic.consumer.commit(&list, CommitMode::Async));
@@ -32,9 +32,7 @@ fn offsets_with(offsets: &Offsets, note: &str) -> Result<TopicPartitionList, Kaf
         let offset = Offset::Offset(next);
         let mut element = list.add_partition(offsets.topic(), partition);
         element.set_offset(offset)?;
-        if !note.is_empty() {
-            element.set_metadata(note);
-        }
+        element.set_metadata(note);
     }
     Ok(list)
 }

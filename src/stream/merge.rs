@@ -35,8 +35,10 @@ pub struct Run {
 pub struct Record {
     /// Its offset.
     pub offset: i64,
-    /// Time of its event, ms; none: it was rejected.
+    /// Time of its first event, ms; none: it was rejected.
     pub time_ms: Option<i64>,
+    /// Its events: one, or the elements of an array; 0: it was rejected.
+    pub events: u32,
 }
 
 /// One record of the merged sequence, and its place in the log.
@@ -44,8 +46,10 @@ pub struct Record {
 struct MergedRecord {
     partition: i32,
     offset: i64,
-    /// Its event, by place; none: the record was rejected, and only its offset matters.
-    event: Option<(usize, EventPlace)>,
+    /// Its backlog, whose next events are its own.
+    backlog: usize,
+    /// How many there are; 0: the record was rejected, and only its offset matters.
+    events: usize,
 }
 
 /// Merges partitions, each in its own order, by the [keys](Key) of their heads.
@@ -130,7 +134,7 @@ impl Merge {
     ///
     /// # Panics
     /// If the partition was not named at the start or has finished, if offsets go backwards, or if
-    /// the run has other than one event for each record that was not rejected.
+    /// the run has other events than its records say.
     pub fn push(&mut self, run: Run) {
         let Run { partition, records, events } = run;
         let index = self.backlog(partition);
@@ -140,8 +144,12 @@ impl Merge {
             backlog.records.iter().rev().take(1).chain(&records).is_sorted_by_key(|r| r.offset),
             "offsets of a partition ascend"
         );
-        let accepted = records.iter().filter(|record| record.time_ms.is_some()).count();
-        assert!(accepted == events.len(), "a record that was not rejected has one event");
+        let there: usize = records.iter().map(|record| record.events as usize).sum();
+        assert!(there == events.len(), "a record has the events that it says");
+        assert!(
+            records.iter().all(|record| record.time_ms.is_some() == (record.events > 0)),
+            "a record that was not rejected has an event"
+        );
         if self.order == Order::Arrival {
             self.arrivals.extend(std::iter::repeat_n(index, records.len()));
         }
@@ -206,20 +214,35 @@ impl Merge {
         self.starved += usize::from(backlog.starved());
     }
 
-    /// The next record of the merged sequence, if it is certain yet.
+    /// The backlog whose first record is the next one of the merged sequence, if that is certain
+    /// yet.
+    fn next(&self) -> Option<usize> {
+        match self.order {
+            Order::Arrival => self.arrivals.front().copied(),
+            Order::EventTime if self.starved > 0 => None,
+            Order::EventTime => self.heads.first().map(|&(_, index)| index),
+        }
+    }
+
+    /// Events of the next record of the merged sequence, if it is certain yet.
+    fn next_events(&self) -> Option<usize> {
+        let record = self.backlogs[self.next()?].records.front();
+        Some(record.expect("a backlog in order has a record").events as usize)
+    }
+
+    /// The next record of the merged sequence, if it is certain yet. Its events have not left.
     fn pop(&mut self) -> Option<MergedRecord> {
-        let index = match self.order {
-            Order::Arrival => self.arrivals.pop_front()?,
-            Order::EventTime if self.starved > 0 => return None,
-            Order::EventTime => self.heads.first()?.1,
-        };
+        let index = self.next()?;
+        if self.order == Order::Arrival {
+            self.arrivals.pop_front();
+        }
         let backlog = &mut self.backlogs[index];
         let record = backlog.records.pop_front().expect("a backlog in order has a record");
-        let event = record.time_ms.map(|_| (index, backlog.events.pop()));
         let partition = backlog.partition;
         self.buffered -= 1;
         self.appraise(index);
-        Some(MergedRecord { partition, offset: record.offset, event })
+        let Record { offset, events, .. } = record;
+        Some(MergedRecord { partition, offset, backlog: index, events: events as usize })
     }
 
     /// Frees the events that have left.
@@ -264,6 +287,8 @@ pub struct Batcher {
     /// Events of the batch in progress.
     size: usize,
     batch: Batch,
+    /// The next record's events have no room in it.
+    closed: bool,
     since: Option<Instant>,
 }
 
@@ -273,25 +298,32 @@ impl Batcher {
     pub fn new(full: usize, cut: Cut, empty: Events, offsets: Offsets) -> Batcher {
         assert!(full > 0, "a batch has room for an event");
         let size = cut.size(full, offsets.total());
-        Batcher { full, cut, size, batch: Batch::new(empty, offsets), since: None }
+        Batcher { full, cut, size, batch: Batch::new(empty, offsets), closed: false, since: None }
     }
 
     /// Takes the part of the sequence that is certain, until the batch is full; `now` counts only
-    /// for the first record of a batch.
+    /// for the first record of a batch. A record's events stay together, since offsets lead past
+    /// all of them: a batch ends before a record that would not fit, and is larger than its cut if
+    /// its only record is.
     pub fn fill(&mut self, merge: &mut Merge, now: Instant) {
-        let room = self.size - self.batch.len();
+        let room = self.size.saturating_sub(self.batch.len());
         let mut places = Vec::new();
-        while places.len() < room
-            && let Some(entry) = merge.pop()
+        while !self.closed
+            && places.len() < room
+            && let Some(events) = merge.next_events()
         {
+            let is_empty = self.batch.is_empty() && places.is_empty();
+            if places.len() + events > room && !is_empty {
+                self.closed = true;
+                break;
+            }
+            let entry = merge.pop().expect("there is one");
             self.since.get_or_insert(now);
             self.batch.offsets.advance(entry.partition, entry.offset + 1);
-            match entry.event {
-                Some(place) => {
-                    places.push(place);
-                    self.batch.origins.push((entry.partition, entry.offset));
-                }
-                None => self.batch.rejected += 1,
+            self.batch.rejected += u64::from(entry.events == 0);
+            for _ in 0..entry.events {
+                places.push((entry.backlog, merge.backlogs[entry.backlog].events.pop()));
+                self.batch.origins.push((entry.partition, entry.offset));
             }
         }
         let event =
@@ -309,7 +341,7 @@ impl Batcher {
 
     /// True if it has all its events.
     pub fn full(&self) -> bool {
-        self.batch.len() >= self.size
+        self.closed || self.batch.len() >= self.size
     }
 
     /// Events in it.
@@ -336,6 +368,7 @@ impl Batcher {
     /// came and only the offsets moved, it has no events.
     pub fn take(&mut self) -> Option<Batch> {
         self.since.take()?;
+        self.closed = false;
         let mut next = Batch::new(Events::like(&self.batch.events), self.batch.offsets.clone());
         next.origins.reserve(self.batch.len());
         self.size = self.cut.size(self.full, next.offsets.total());
@@ -350,12 +383,13 @@ mod tests {
     use super::*;
     use millrace_events::{Event, FeatureValue};
 
-    /// A record of a log; without a time it is one to reject.
+    /// A record of a log; without a time it is one to reject, and has no event.
     #[derive(Clone, Copy, Debug)]
     struct Logged {
         partition: i32,
         offset: i64,
         time_ms: Option<i64>,
+        events: u32,
     }
 
     impl Logged {
@@ -365,20 +399,20 @@ mod tests {
     }
 
     fn entry(partition: i32, offset: i64, time_ms: i64) -> Logged {
-        Logged { partition, offset, time_ms: Some(time_ms) }
+        Logged { partition, offset, time_ms: Some(time_ms), events: 1 }
     }
 
     fn rejected(partition: i32, offset: i64) -> Logged {
-        Logged { partition, offset, time_ms: None }
+        Logged { partition, offset, time_ms: None, events: 0 }
     }
 
-    /// The record after decoding, and its event.
+    /// The record after decoding, and its events.
     fn decoded(record: Logged) -> (Record, Events) {
         let mut events = Events::new(1, 0);
         let id = record.id();
-        if let Some(time_ms) = record.time_ms {
+        for _ in 0..record.events {
             events.push(&Event {
-                time_ms,
+                time_ms: record.time_ms.expect("it has events"),
                 query_id: id,
                 item_id: id,
                 item_name: id.to_string().into(),
@@ -387,7 +421,8 @@ mod tests {
                 item: Vec::new(),
             });
         }
-        (Record { offset: record.offset, time_ms: record.time_ms }, events)
+        let Logged { offset, time_ms, events: count, .. } = record;
+        (Record { offset, time_ms, events: count }, events)
     }
 
     fn push(merge: &mut Merge, record: Logged) {
@@ -516,13 +551,18 @@ mod tests {
 
     /// Partitions of records; offsets have gaps, times go back and forth.
     fn log() -> impl Strategy<Value = Vec<Vec<Logged>>> {
-        let record = (0..40_i64, 1..3_i64, prop::bool::weighted(0.1));
+        // Rejected ones, single events, and baskets of some.
+        let events = prop_oneof![1 => Just(0_u32), 7 => Just(1), 2 => 2..5_u32];
+        let record = (0..40_i64, 1..3_i64, events);
         prop::collection::vec(prop::collection::vec(record, 0..40), 1..5).prop_map(|partitions| {
-            let partition = |(id, records): (usize, Vec<(i64, i64, bool)>)| {
+            let partition = |(id, records): (usize, Vec<(i64, i64, u32)>)| {
                 let mut next = 0;
-                let place = |(time, gap, bad)| {
+                let place = |(time, gap, events)| {
                     next += gap;
-                    if bad { rejected(id as i32, next) } else { entry(id as i32, next, time) }
+                    match events {
+                        0 => rejected(id as i32, next),
+                        _ => Logged { events, ..entry(id as i32, next, time) },
+                    }
                 };
                 records.into_iter().map(place).collect()
             };
@@ -615,20 +655,23 @@ mod tests {
 
             for batch in &batches {
                 let ids = batch.origins.iter().map(|&(partition, offset)| {
-                    Logged { partition, offset, time_ms: None }.id()
+                    rejected(partition, offset).id()
                 });
                 prop_assert_eq!(ids.collect::<Vec<_>>(), batch.events.item_ids.clone());
             }
+
+            // A record's events are in one batch, and no batch is larger than a full one.
+            for pair in batches.windows(2).filter(|pair| !pair[1].is_empty()) {
+                prop_assert!(pair[0].origins.last() != pair[1].origins.first());
+            }
+            prop_assert!(batches.iter().all(|batch| batch.len() <= 5));
 
             // Nothing lost, nothing twice, each partition in its own order.
             let ids = batches.iter().flat_map(|batch| batch.events.item_ids.clone());
             let seen: Vec<u64> = ids.collect();
             for (entries, partition) in log.iter().zip(0_u64..) {
-                let expected: Vec<u64> = entries
-                    .iter()
-                    .filter(|entry| entry.time_ms.is_some())
-                    .map(|entry| entry.id())
-                    .collect();
+                let ids = |entry: &Logged| vec![entry.id(); entry.events as usize];
+                let expected: Vec<u64> = entries.iter().flat_map(ids).collect();
                 let own = |id: &&u64| **id >> 32 == partition;
                 prop_assert_eq!(seen.iter().filter(own).copied().collect::<Vec<_>>(), expected);
             }
@@ -655,8 +698,9 @@ mod tests {
             let accepted = log.iter().flatten().filter(|entry| entry.time_ms.is_some());
             let mut own: Vec<_> = accepted.collect();
             own.sort_by_key(|entry| (entry.time_ms, entry.partition, entry.offset));
-            let own = own.iter().map(|entry| (entry.partition, entry.offset));
-            prop_assert_eq!(merged, own.collect::<Vec<_>>());
+            let places =
+                |entry: &&Logged| vec![(entry.partition, entry.offset); entry.events as usize];
+            prop_assert_eq!(merged, own.iter().flat_map(places).collect::<Vec<_>>());
         }
 
         /// A run that stops after any batch and goes on from its offsets sees the same batches.

@@ -15,11 +15,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 
-use crate::config::{Config, TimeUnit};
+use crate::config::Config;
 
 use super::calendar::now_ms;
 use super::client::{self, MESSAGE_BYTES_MAX};
-use super::decode::{FieldPlace, FieldValues, Fields, Raw, time_ms};
+use super::decode::{EventTime, FieldPlace, FieldValues, Fields};
 use super::describe::{kept, retention_ms};
 use super::outbox::{Outbox, Outgoing, Patience};
 
@@ -220,17 +220,15 @@ struct Envelope {
     fields: Fields,
     found: FieldValues,
     key: FieldPlace,
-    time: Option<FieldPlace>,
-    unit: TimeUnit,
+    time: Option<EventTime>,
 }
 
 impl Envelope {
     fn new(config: &Config, key_field: Option<&str>) -> Envelope {
-        let mut fields = Fields::default();
+        let mut fields = Fields::new(config.kafka.format);
         let key = fields.add(key_field.unwrap_or(&config.query.id));
-        let time = &config.timestamp.field;
-        let time = (!time.is_empty()).then(|| fields.add(time));
-        Envelope { fields, found: FieldValues::default(), key, time, unit: config.timestamp.unit }
+        let time = EventTime::new(&mut fields, &config.timestamp);
+        Envelope { fields, found: FieldValues::default(), key, time }
     }
 
     /// The key and the time of a line. A bad line has neither: it goes to any partition, with the
@@ -238,17 +236,15 @@ impl Envelope {
     fn of(&mut self, line: &[u8]) -> (Option<String>, Option<i64>) {
         let Ok(text) = std::str::from_utf8(line) else { return (None, None) };
         let found = &mut self.found;
-        if self.fields.scan(text, found).is_err() {
+        if self.fields.scan(text, &|_| None, found).is_err() {
             return (None, None);
         }
-        let key = match found.get(self.key) {
-            Raw::Text(text) => Some(found.text(text).to_owned()),
-            Raw::Signed(number) => Some(number.to_string()),
-            Raw::Unsigned(number) => Some(number.to_string()),
-            Raw::Bool(value) => Some(value.to_string()),
-            _ => None,
-        };
-        let time = self.time.and_then(|time| time_ms(found.get(time), found, "", self.unit).ok());
+        if found.events() > 0 {
+            self.fields.select(0, found);
+        }
+        let mut digits = itoa::Buffer::new();
+        let key = found.get(self.key).scalar(found, &mut digits).map(str::to_owned);
+        let time = self.time.as_ref().and_then(|time| time.ms(found).ok());
         // Kafka refuses records from before 1970, and 0 stands for the present time.
         (key, time.filter(|&ms| ms > 0))
     }

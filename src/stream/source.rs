@@ -8,7 +8,7 @@
 //! with the data.
 
 mod census;
-mod decoders;
+pub(super) mod decoders;
 mod example;
 mod growth;
 mod guard;
@@ -43,7 +43,7 @@ use intake::Intake;
 use lanes::{Lanes, Stop};
 use millrace_events::{Batch, Offsets, Witness};
 pub(in crate::stream) use sample::sample;
-pub use sample::{Reason, Sample};
+pub use sample::{Reason, Sample, newest_values};
 
 /// The answer of [`Source::next`].
 #[derive(Debug)]
@@ -309,13 +309,14 @@ impl Source {
         self.intake.guard.unread()
     }
 
-    /// Tells the offsets of a durable checkpoint to Kafka, for dashboards; a failure is only
-    /// logged. A run without end leaves the `version` with them.
+    /// Tells the offsets of a durable checkpoint and its `version` to Kafka, for dashboards; a
+    /// failure is only logged. A replay tells nothing: the group is that of the live run, which
+    /// may be elsewhere in the log.
     pub fn commit(&self, offsets: &Offsets, version: &str) {
         // A commit to a group that is refused would hold up the end of the client.
         let refused = self.topic.consumer.context().no_group.load(Ordering::Relaxed);
-        if !self.config.kafka.group.is_empty() && !refused {
-            group::commit(&self.topic, offsets, if self.bounded { "" } else { version });
+        if !self.bounded && !self.config.kafka.group.is_empty() && !refused {
+            group::commit(&self.topic, offsets, version);
         }
     }
 }

@@ -211,8 +211,11 @@ impl Survey {
     /// What a run would make of records like these.
     fn mapping(&mut self, config: &Config, sample: &Sample) {
         let records = sample.records();
-        let rejected = records - sample.accepted;
-        let text = format!("{} of the newest {records} records are accepted", sample.accepted);
+        let rejected = records - sample.accepted - sample.skipped;
+        let mut text = format!("{} of the newest {records} records are accepted", sample.accepted);
+        if sample.skipped > 0 {
+            text += &format!(", {} are no events", sample.skipped);
+        }
         let share_max = config.kafka.rejected_share_max;
         if records == 0 {
             let text = "none of the newest offsets holds a record".to_owned();
@@ -223,7 +226,7 @@ impl Survey {
                 "{text}: a run stops above {limit}% rejected; correct the mapping or the producer"
             );
             self.fault("sample", text);
-        } else if rejected > 0 {
+        } else if rejected > 0 || sample.accepted == 0 {
             self.push(Weight::Warning, "sample", text);
         } else {
             self.ok("sample", text);

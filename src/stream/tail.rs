@@ -17,6 +17,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::decode::Mapping;
 use super::refusal::Wish;
+use super::source::decoders::decode;
 use super::topic::Topic;
 use super::{events_of, identity};
 use crate::config::{Config, Tombstone};
@@ -194,9 +195,9 @@ fn take(mapping: &mut Mapping, skips: bool, message: &BorrowedMessage<'_>, arriv
         arrived.without.push((partition, offset, None));
         return;
     }
-    let time_ms = message.timestamp().to_millis();
-    match mapping.decode(message.payload(), time_ms, &mut arrived.events) {
-        Ok(()) => arrived.origins.push((partition, offset)),
+    match decode(mapping, message, &mut arrived.events) {
+        Ok(0) => arrived.without.push((partition, offset, None)),
+        Ok(events) => arrived.origins.extend(std::iter::repeat_n((partition, offset), events)),
         Err(error) => arrived.without.push((partition, offset, Some(error.reason()))),
     }
 }

@@ -119,9 +119,11 @@ impl Board {
 
     /// Whether it does what it is for, whether it has failed, and both in words.
     fn sentence(&self) -> (bool, bool, String) {
-        let (status, said) = self.health.readyz();
+        let (alive, unwell) = self.health.livez();
+        let (ready, waits) = self.health.readyz();
+        let failed = !alive.is_success();
+        let said = if failed { unwell } else { waits };
         let said = said.trim();
-        let failed = self.health.failure().is_some();
         let sentence = match (self.role, said) {
             (Role::Train, "ready") => "Training.".to_owned(),
             (Role::Serve, "ready") => "Answering.".to_owned(),
@@ -131,7 +133,7 @@ impl Board {
                 first + letters.as_str() + "."
             }
         };
-        (status.is_success(), failed, sentence)
+        (ready.is_success() && !failed, failed, sentence)
     }
 
     /// `GET /curves.json`, with the part of the address behind its `?`.
@@ -165,6 +167,8 @@ pub(crate) fn json(body: String) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
 
     #[test]
@@ -205,6 +209,13 @@ mod tests {
         assert_eq!(sentence(), ("Training.".into(), true, false));
         health.set_waits_for(Some("the brokers: none answers".into()));
         assert_eq!(sentence(), ("Waits for the brokers: none answers.".into(), false, false));
+        health.set_waits_for(None);
+        let stuck = Arc::new(AtomicBool::new(true));
+        let watched = Arc::clone(&stuck);
+        health.watch(move || watched.load(Ordering::Relaxed).then(|| "a step".to_owned()));
+        assert_eq!(sentence(), ("Stuck: a step.".into(), false, true));
+        stuck.store(false, Ordering::Relaxed);
+        assert_eq!(sentence(), ("Training.".into(), true, false));
         health.fail("the disk is full".into());
         assert_eq!(sentence(), ("Failed: the disk is full.".into(), false, true));
     }

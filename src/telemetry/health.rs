@@ -5,14 +5,18 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use axum::http::StatusCode;
 
+/// Says what is stuck, if anything is.
+type Stuck = Box<dyn Fn() -> Option<String> + Send + Sync>;
+
 /// Whether the process works, and whether it trains yet. Any thread may report.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Health {
     ready: AtomicBool,
     phase: Mutex<&'static str>,
     /// What a process that has begun waits for, and cannot go on without.
     waits_for: Mutex<Option<String>>,
     failure: OnceLock<String>,
+    stuck: OnceLock<Stuck>,
 }
 
 impl Health {
@@ -38,7 +42,7 @@ impl Health {
         *self.waits_for.lock().unwrap_or_else(PoisonError::into_inner) = what;
     }
 
-    /// Turns `/healthz` to 503 for good. The first reason stays: later ones tend to follow from it.
+    /// Turns `/livez` to 503 for good. The first reason stays: later ones tend to follow from it.
     pub fn fail(&self, reason: String) {
         self.failure.get_or_init(|| reason);
     }
@@ -49,18 +53,27 @@ impl Health {
         self.failure.get().map(String::as_str)
     }
 
-    /// The answer of `/healthz`.
-    pub(crate) fn healthz(&self) -> (StatusCode, String) {
-        match self.failure() {
-            None => (StatusCode::OK, "ok\n".to_owned()),
-            Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("failed: {reason}\n")),
+    /// Looks at `stuck` whenever `/livez` is asked: a thread that is stuck cannot report it. The
+    /// first one stays.
+    pub fn watch(&self, stuck: impl Fn() -> Option<String> + Send + Sync + 'static) {
+        self.stuck.get_or_init(|| Box::new(stuck));
+    }
+
+    /// The answer of `/livez`.
+    pub(crate) fn livez(&self) -> (StatusCode, String) {
+        let unwell =
+            |what, reason| (StatusCode::SERVICE_UNAVAILABLE, format!("{what}: {reason}\n"));
+        match (self.failure(), self.stuck.get().and_then(|stuck| stuck())) {
+            (Some(reason), _) => unwell("failed", reason),
+            (None, Some(reason)) => unwell("stuck", &reason),
+            (None, None) => (StatusCode::OK, "ok\n".to_owned()),
         }
     }
 
     /// The answer of `/readyz`.
     pub(crate) fn readyz(&self) -> (StatusCode, String) {
         if self.failure().is_some() {
-            return self.healthz();
+            return self.livez();
         }
         if self.ready.load(Ordering::Relaxed) {
             let waits_for = self.waits_for.lock().unwrap_or_else(PoisonError::into_inner);

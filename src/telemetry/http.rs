@@ -39,7 +39,7 @@ const INDEX: &str = "millrace
 
 /         in a browser: how it goes, as curves
 /metrics  Prometheus text format
-/livez    200 unless a person must act (/healthz is the same)
+/livez    200 unless it has failed or is stuck (/healthz is the same)
 /readyz   200 when training, else what it waits for
 ";
 
@@ -71,7 +71,7 @@ type Shared = State<Arc<Board>>;
 fn routes(board: Arc<Board>) -> Router {
     let metrics =
         |State(board): Shared| async move { ([(CONTENT_TYPE, METRICS_TYPE)], board.render()) };
-    let healthz = |State(board): Shared| async move { board.health().healthz() };
+    let livez = |State(board): Shared| async move { board.health().livez() };
     let readyz = |State(board): Shared| async move { board.health().readyz() };
     let points = |State(board): Shared, RawQuery(parameters): RawQuery| async move {
         json(board.points(&parameters.unwrap_or_default()))
@@ -81,8 +81,8 @@ fn routes(board: Arc<Board>) -> Router {
         .route("/status.json", get(|State(board): Shared| async move { json(board.status()) }))
         .route("/curves.json", get(points))
         .route("/metrics", get(metrics))
-        .route("/healthz", get(healthz))
-        .route("/livez", get(healthz))
+        .route("/healthz", get(livez))
+        .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .with_state(board)
 }
@@ -91,6 +91,7 @@ fn routes(board: Arc<Board>) -> Router {
 mod tests {
     use std::io::{Read, Write};
     use std::net::{SocketAddr, TcpStream};
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::Instant;
 
     use tokio::sync::oneshot;
@@ -166,6 +167,14 @@ mod tests {
         assert_eq!(server.get("/readyz").0, 200);
         let (status, answer) = server.get("/healthz");
         assert_eq!((status, body(&answer)), (200, "ok\n"));
+        let stuck = Arc::new(AtomicBool::new(true));
+        let watched = Arc::clone(&stuck);
+        health.watch(move || watched.load(Ordering::Relaxed).then(|| "a step".to_owned()));
+        let (status, answer) = server.get("/livez");
+        assert_eq!((status, body(&answer)), (503, "stuck: a step\n"));
+        assert_eq!(server.get("/readyz").0, 200, "until somebody restarts it, it may go on");
+        stuck.store(false, Ordering::Relaxed);
+        assert_eq!(server.get("/livez").0, 200);
         health.fail("the disk is full".to_owned());
         health.fail("the source stopped".to_owned());
         let (status, answer) = server.get("/healthz");

@@ -22,11 +22,17 @@ impl Default for Registry {
 
 /// Names, labels and buckets are constants: a wrong one fails the first test that makes them.
 impl Registry {
-    /// Nothing but `millrace_build_info`.
+    /// Nothing but `millrace_build_info`, and what the process uses.
     pub fn new() -> Registry {
         let registry = Registry(prometheus::Registry::new());
         let build = registry.int_gauges("build_info", "Always 1.", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        // `process_*`, by the names that every Prometheus client gives: memory, descriptors, CPU.
+        #[cfg(target_os = "linux")]
+        registry
+            .0
+            .register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))
+            .expect("nobody else has these names");
         registry
     }
 
@@ -111,6 +117,7 @@ mod tests {
         one.counter("published_total", "Vectors delivered.").inc_by(7);
         two.counter("published_total", "Vectors delivered.");
         assert!(one.render().contains("millrace_published_total 7"));
+        assert!(one.render().contains("\nprocess_resident_memory_bytes "));
         assert!(two.render().contains("millrace_published_total 0"));
     }
 

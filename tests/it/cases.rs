@@ -185,3 +185,70 @@ fn events_older_than_the_topic_keeps_are_warned_of() {
         assert_eq!(said, usize::from(warned), "{log}");
     }
 }
+
+/// A replay of a file of tests/cases under a mapping of its own, with a name for the result.
+fn shape(file: &str, mapping: &str) -> (Value, String) {
+    let bench = Bench::new("demo.toml", 2);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases").join(file);
+    let config = bench.directory.path().join("shape.toml");
+    let model = "[model]\nhidden = [16]\ndim = 8\n[embedding]\ndim = 8\n[batch]\nsize = 64\n";
+    std::fs::write(&config, format!("{mapping}\n{model}")).expect("written");
+    json(bench.command_of(&config, "produce", "none", &[]).arg(path));
+    let replay = |name: &str| bench.command_of(&config, "replay", name, &["publish.topic="]);
+    let output = replay("run").arg("--json").output().expect("millrace can be run");
+    let log = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{log}");
+    let result: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    // In two parts, at a place where a batch ends early: the same bits.
+    let part = json(replay("parts").args(["--to", "50%"]));
+    assert!(part["trained"].as_u64() < result["trained"].as_u64(), "{part}");
+    let parts = json(&mut replay("parts"));
+    assert_eq!(parts["trained"], result["trained"]);
+    (result, log)
+}
+
+fn side(side: &str, field: &str) -> String {
+    format!(
+        "[{side}]\nid = \"{field}\"\nfeatures = [{{ name = \"{side}\", kind = \"id\", \
+         field = \"{field}\", table = \"{side}\" }}]\n"
+    )
+}
+
+#[test]
+fn a_log_of_track_calls_is_read_with_its_times_in_iso_8601() {
+    let mapping = [
+        side("query", "userId"),
+        side("item", "properties.product_id"),
+        "[timestamp]\nfield = \"timestamp\"".to_owned(),
+    ];
+    let (result, log) = shape("segment-track.jsonl", &mapping.concat());
+    assert_eq!(counts(&result), (200, 0), "{log}");
+}
+
+#[test]
+fn an_export_of_baskets_gives_an_event_an_element() {
+    let mapping = [
+        "[[event]]\nwhere = { field = \"event_name\", equals = \"purchase\" }\n\
+         [[event]]\nwhere = { field = \"event_name\", equals = \"view_item\" }\nweight = 0.2\n"
+            .to_owned(),
+        side("query", "user_pseudo_id"),
+        side("item", "items[].item_id"),
+        "[timestamp]\nfield = \"event_timestamp\"\nunit = \"us\"".to_owned(),
+    ];
+    let (result, log) = shape("ga4-export.jsonl", &mapping.concat());
+    assert_eq!(counts(&result), (208, 0), "{log}");
+    assert_eq!((&result["skipped"], &result["events"]), (&91.into(), &208.into()));
+}
+
+#[test]
+fn a_change_stream_gives_its_rows_and_passes_over_deletes() {
+    let mapping = [
+        "[kafka]\nformat = \"debezium\"\n".to_owned(),
+        side("query", "after.user_id"),
+        side("item", "after.item_id"),
+        "[timestamp]\nfield = \"after.created_at\"".to_owned(),
+    ];
+    let (result, log) = shape("debezium-cdc.jsonl", &mapping.concat());
+    assert_eq!(counts(&result), (184, 0), "{log}");
+    assert_eq!(result["skipped"], 16);
+}

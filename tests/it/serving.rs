@@ -1,5 +1,6 @@
 //! Does `serve` answer what the model says, from one version, whatever happens around it?
 
+mod api;
 mod chain;
 mod histories;
 

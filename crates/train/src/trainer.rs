@@ -138,6 +138,12 @@ impl Trainer {
         &self.state.progress
     }
 
+    /// Events of `batch`, by place, that must not be trained on, because their item would be taken
+    /// for another one; see [`Corpus::impostors`](crate::memory::corpus::Corpus::impostors).
+    pub fn impostors(&self, batch: &Batch) -> Vec<u32> {
+        self.state.corpus.impostors(&batch.events)
+    }
+
     /// Trains on one batch and moves the offsets past it. A batch without events only moves offsets
     /// and counts: `None`.
     pub fn step(&mut self, batch: &Batch) -> Option<StepReport> {

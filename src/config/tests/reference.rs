@@ -74,6 +74,7 @@ fn changed(config: &Config, path: &str) -> Option<Config> {
         Value::String("skip".into()),
         Value::String("s".into()),
         Value::String("plain".into()),
+        Value::String("debezium".into()),
         Value::String("adam".into()),
         Value::String("bf16".into()),
         Value::Array(vec![Value::Integer(5)]),

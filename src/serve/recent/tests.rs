@@ -41,7 +41,7 @@ fn arrived(after: &Offsets, records: &[Record]) -> Arrived {
 }
 
 fn take(recent: &Recent, records: &[Record]) {
-    recent.take(&arrived(&recent.next(), records));
+    recent.take(&arrived(&recent.next(), records), &[]);
 }
 
 const READING: &str = "as always";

@@ -45,7 +45,7 @@ pub enum DecodeError {
         /// The parser's words.
         reason: String,
     },
-    /// JSON, but an array or a scalar.
+    /// JSON, but a scalar, or an array of something else than objects.
     #[error("the record is no JSON object: {reason}")]
     NotObject {
         /// The parser's words.
@@ -74,14 +74,14 @@ pub enum DecodeError {
         field: String,
     },
     /// A time outside the years 1 to 9999.
-    #[error("field `{field}`: {value} is no time in {unit}; is timestamp.unit right?")]
+    #[error("field `{field}`: {value} is no {expected}")]
     BadTimestamp {
         /// The field's path.
         field: String,
         /// The value that was found.
         value: String,
-        /// The unit it was read in.
-        unit: &'static str,
+        /// What it should be, and what to look at.
+        expected: String,
     },
     /// A time that lies too far ahead of the Kafka record's own.
     #[error(
@@ -98,6 +98,14 @@ pub enum DecodeError {
         /// Seconds that are allowed.
         limit_s: i64,
     },
+    /// A record that holds more events than a batch, or than any should.
+    #[error("the record holds {events} events; the limit is {limit}")]
+    TooManyEvents {
+        /// How many there are.
+        events: usize,
+        /// How many may be.
+        limit: usize,
+    },
     /// A vector, or a bag's weights, of another length.
     #[error("field `{field}` has {found} entries; expected {expected}")]
     WrongLength {
@@ -111,7 +119,7 @@ pub enum DecodeError {
 }
 
 /// Every [`DecodeError::reason`], so that each has a counter before the first such record.
-pub const REASONS: [&str; 14] = [
+pub const REASONS: [&str; 15] = [
     "tombstone",
     "empty",
     "too_large",
@@ -125,6 +133,7 @@ pub const REASONS: [&str; 14] = [
     "bad_number",
     "bad_timestamp",
     "future",
+    "too_many_events",
     "wrong_length",
 ];
 
@@ -145,6 +154,7 @@ impl DecodeError {
             | DecodeError::Foreign { .. }
             | DecodeError::InvalidUtf8 { .. }
             | DecodeError::NotJson { .. }
+            | DecodeError::TooManyEvents { .. }
             | DecodeError::NotObject { .. } => None,
         }
     }
@@ -165,6 +175,7 @@ impl DecodeError {
             DecodeError::BadNumber { .. } => "bad_number",
             DecodeError::BadTimestamp { .. } => "bad_timestamp",
             DecodeError::Future { .. } => "future",
+            DecodeError::TooManyEvents { .. } => "too_many_events",
             DecodeError::WrongLength { .. } => "wrong_length",
         }
     }

@@ -37,7 +37,6 @@ pub(super) fn name(payload: &[u8]) -> Option<&'static str> {
 pub(super) fn name_text(text: &str) -> &'static str {
     match text.trim_start().as_bytes().first() {
         Some(b'"') => " (JSON within a JSON string: produce the object itself)",
-        Some(b'[') => " (an array: produce one record for each of its objects)",
         _ => "",
     }
 }

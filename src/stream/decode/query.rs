@@ -4,9 +4,9 @@
 //! A record that lacks a required field is rejected, because a model must not learn from it. A
 //! request that lacks one gets an answer: that of a query of which so much is not known.
 
-use super::scan::FieldValues;
-use super::values::key;
-use super::{DecodeError, Mapping, entries, text};
+use super::raw::FieldValues;
+use super::values::{entries, key};
+use super::{DecodeError, Mapping, text};
 use millrace_events::{Events, id_key};
 
 /// Stands for the query that nobody has seen: no id is empty.
@@ -22,7 +22,9 @@ impl Mapping {
         let before = events.len();
         let text = text(Some(payload))?;
         let mut found = FieldValues::default();
-        self.fields.scan(text, &mut found).map_err(|failure| self.explain(&failure, text))?;
+        self.fields
+            .scan(text, &|_| None, &mut found)
+            .map_err(|failure| self.explain(&failure, text))?;
         self.append_query(&found, events).inspect_err(|_| events.truncate(before))
     }
 

@@ -3,139 +3,47 @@
 //! The kept values go into a scratch that the next record reuses: a record costs no allocation.
 
 use std::fmt;
-use std::ops::Range;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-/// The raw value of a mapped field. [`FieldValues`] holds the strings and the elements of arrays.
-// It is returned through memory. A tag of a byte is stored as one and loaded with its neighbours,
-// which waits for the store to reach the cache: a tenth of decoding.
-#[derive(Clone, Copy, Debug, PartialEq)]
-#[repr(u64)]
-pub(crate) enum Raw {
-    Missing,
-    Null,
-    Bool(bool),
-    Signed(i64),
-    Unsigned(u64),
-    Float(f64),
-    Text(Span),
-    List(Span),
-    /// An object, or an array within an array: no mapped field takes one, so its content is gone.
-    Nested,
-}
-
-/// The place of a string or an array in the scratch. 32 bits are enough: no record or line is
-/// larger than 10 MiB.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Span {
-    start: u32,
-    end: u32,
-}
-
-impl Span {
-    fn new(start: usize, end: usize) -> Span {
-        let narrow = |at| u32::try_from(at).expect("a record is far below 4 GiB");
-        Span { start: narrow(start), end: narrow(end) }
-    }
-
-    #[inline]
-    fn range(self) -> Range<usize> {
-        self.start as usize..self.end as usize
-    }
-}
-
-impl Raw {
-    /// Its kind, for messages.
-    pub(crate) fn what(self) -> &'static str {
-        match self {
-            Raw::Missing => "nothing",
-            Raw::Null => "null",
-            Raw::Bool(_) => "a boolean",
-            Raw::Signed(_) | Raw::Unsigned(_) => "an integer",
-            Raw::Float(_) => "a number with a decimal point or an exponent",
-            Raw::Text(_) => "a string",
-            Raw::List(_) => "an array",
-            Raw::Nested => "an object or a nested array",
-        }
-    }
-
-    /// `null` means the same as no field at all.
-    #[inline]
-    pub(crate) fn absent(self) -> bool {
-        matches!(self, Raw::Missing | Raw::Null)
-    }
-
-    /// Null and empty strings name nothing.
-    #[inline]
-    pub(crate) fn names_something(self) -> bool {
-        !self.absent() && !matches!(self, Raw::Text(text) if text.range().is_empty())
-    }
-}
-
-/// The mapped fields as a tree of keys.
-#[derive(Debug, Default)]
-pub(crate) struct Fields {
-    root: Node,
-    slots: usize,
-}
-
-/// The slots of a field's value. A dotted path has two: one for a key that is spelt with the dots,
-/// one for the path through nested objects.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct FieldPlace {
-    literal: usize,
-    nested: Option<usize>,
-}
-
-#[derive(Debug, Default)]
-struct Node {
-    // A handful of keys: comparing numbers beats hashing.
-    children: Vec<Child>,
-    slot: Option<usize>,
-}
-
-#[derive(Debug)]
-struct Child {
-    tail: u64,
-    name: Box<str>,
-    node: Node,
-}
-
-/// A key's last eight bytes. Keys of one log begin alike ("click_os", "click_region"), and seldom
-/// end so.
-#[inline]
-fn tail(key: &str) -> u64 {
-    let bytes = key.as_bytes();
-    match bytes.last_chunk() {
-        Some(last) => u64::from_be_bytes(*last),
-        None => bytes.iter().fold(0, |tail, &byte| tail << 8 | u64::from(byte)),
-    }
-}
-
-/// Elements of arrays have no mapped fields within.
-static LEAF: Node = Node { children: Vec::new(), slot: None };
+use super::fields::{FieldPlace, Fields, LEAF, Node, Outside};
+use super::raw::{EVENTS_MAX, FieldValues, Raw, Span};
 
 impl Fields {
-    /// Maps `path`; the same path always has the same place.
-    pub(crate) fn add(&mut self, path: &str) -> FieldPlace {
-        let literal = self.root.slot_at(&mut std::iter::once(path), &mut self.slots);
-        let nested =
-            path.contains('.').then(|| self.root.slot_at(&mut path.split('.'), &mut self.slots));
-        FieldPlace { literal, nested }
-    }
-
-    /// Reads `text`, which must be one JSON object, into `found`.
-    pub(crate) fn scan(&self, text: &str, found: &mut FieldValues) -> Result<(), ScanError> {
+    /// Reads `text`, which must be a JSON object or an array of them, into `found`. `outside` gives
+    /// what lies beside the record's value.
+    pub(crate) fn scan<'r>(
+        &self,
+        text: &str,
+        outside: &dyn Fn(&Outside) -> Option<&'r [u8]>,
+        found: &mut FieldValues,
+    ) -> Result<(), ScanError> {
         found.slots.clear();
         found.slots.resize(self.slots, Raw::Missing);
         found.elements.clear();
         found.text.clear();
+        found.rows.clear();
+        (found.events, found.rows_are_whole) = (0, false);
         found.at = None;
+        for (what, slot) in &self.beside {
+            let text = outside(what).and_then(|bytes| std::str::from_utf8(bytes).ok());
+            found.slots[*slot] = text.map_or(Raw::Missing, |text| found.keep(text));
+        }
         let mut json = serde_json::Deserializer::from_str(text);
-        json.deserialize_map(Top { node: &self.root, found })
+        json.deserialize_any(Top { fields: self, found })
             .and_then(|()| json.end())
             .map_err(|error| ScanError { error, slot: found.at })
+    }
+
+    /// Puts event `event` of the record that was read last in the slots.
+    pub(crate) fn select(&self, event: usize, found: &mut FieldValues) {
+        let FieldValues { slots, rows, rows_are_whole, .. } = found;
+        if *rows_are_whole {
+            slots.copy_from_slice(&rows[event * self.slots..][..self.slots]);
+        } else if !self.each.is_empty() {
+            let row = &rows[event * self.each.len()..][..self.each.len()];
+            self.each.iter().zip(row).for_each(|(&slot, &raw)| slots[slot] = raw);
+        }
     }
 }
 
@@ -149,100 +57,46 @@ pub(crate) struct ScanError {
 impl ScanError {
     /// True if the error came up at or after `place` and before the next mapped field.
     pub(crate) fn at(&self, place: FieldPlace) -> bool {
-        self.slot == Some(place.literal) || (self.slot.is_some() && self.slot == place.nested)
-    }
-}
-
-/// Values of the mapped fields of one record.
-#[derive(Debug, Default)]
-pub(crate) struct FieldValues {
-    slots: Vec<Raw>,
-    /// Elements of the mapped fields' arrays.
-    elements: Vec<Raw>,
-    /// Their strings, unescaped.
-    text: String,
-    at: Option<usize>,
-}
-
-impl FieldValues {
-    /// The value at `place`; a key spelt with dots goes before a path through objects.
-    #[inline]
-    pub(crate) fn get(&self, place: FieldPlace) -> Raw {
-        match (self.slots[place.literal], place.nested) {
-            (Raw::Missing, Some(nested)) => self.slots[nested],
-            (literal, _) => literal,
-        }
-    }
-
-    /// A string.
-    #[inline]
-    pub(crate) fn text(&self, span: Span) -> &str {
-        &self.text[span.range()]
-    }
-
-    /// Elements of an array.
-    #[inline]
-    pub(crate) fn elements(&self, span: Span) -> &[Raw] {
-        &self.elements[span.range()]
+        self.slot.is_some_and(|slot| place.holds(slot))
     }
 }
 
 impl Node {
-    fn slot_at(&mut self, path: &mut dyn Iterator<Item = &str>, slots: &mut usize) -> usize {
-        let Some(key) = path.next() else {
-            return *self.slot.get_or_insert_with(|| {
-                *slots += 1;
-                *slots - 1
-            });
-        };
-        let known = self.children.iter().position(|child| *child.name == *key);
-        let index = known.unwrap_or_else(|| {
-            let child = Child { tail: tail(key), name: key.into(), node: Node::default() };
-            self.children.push(child);
-            self.children.len() - 1
-        });
-        self.children[index].node.slot_at(path, slots)
-    }
-
-    #[inline]
-    fn child(&self, key: &str) -> Option<&Node> {
-        let tail = tail(key);
-        let child = self.children.iter().find(|child| child.tail == tail && *child.name == *key);
-        child.map(|child| &child.node)
-    }
-
     /// If a key repeats, the last one wins, with everything below it.
     fn clear(&self, found: &mut FieldValues) {
-        if let Some(slot) = self.slot {
-            found.slots[slot] = Raw::Missing;
+        self.slots(&mut |slot| found.slots[slot] = Raw::Missing);
+        if self.holds_each() {
+            found.rows.clear();
+            found.events = 0;
         }
-        self.children.iter().for_each(|child| child.node.clear(found));
     }
+}
 
-    fn read_map<'de, A: MapAccess<'de>>(
-        &self,
-        found: &mut FieldValues,
-        mut map: A,
-    ) -> Result<(), A::Error> {
-        while let Some(child) = map.next_key_seed(Key(self))? {
-            let Some(node) = child else {
-                map.next_value::<IgnoredAny>()?;
-                continue;
-            };
-            node.clear(found);
-            found.at = node.slot.or(found.at);
-            let raw = map.next_value_seed(Value { node, found, in_list: false })?;
-            if let Some(slot) = node.slot {
-                found.slots[slot] = raw;
-            }
+/// Reads an object whose mapped fields are those of `node`.
+fn read_map<'de, A: MapAccess<'de>>(
+    fields: &Fields,
+    node: &Node,
+    found: &mut FieldValues,
+    mut map: A,
+) -> Result<(), A::Error> {
+    while let Some(child) = map.next_key_seed(Key(node))? {
+        let Some(node) = child else {
+            map.next_value::<IgnoredAny>()?;
+            continue;
+        };
+        node.clear(found);
+        found.at = node.slot.or(found.at);
+        let raw = map.next_value_seed(Value { fields, node, found, in_list: false })?;
+        if let Some(slot) = node.slot {
+            found.slots[slot] = raw;
         }
-        Ok(())
     }
+    Ok(())
 }
 
 /// The record itself.
 struct Top<'f> {
-    node: &'f Node,
+    fields: &'f Fields,
     found: &'f mut FieldValues,
 }
 
@@ -250,11 +104,52 @@ impl<'de> Visitor<'de> for Top<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
+        f.write_str("an object, or an array of objects")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<(), A::Error> {
-        self.node.read_map(self.found, map)
+        let Self { fields, found } = self;
+        read_map(fields, &fields.root, found, map)?;
+        if fields.each.is_empty() {
+            found.events = 1;
+        }
+        Ok(())
+    }
+
+    /// Each element is a record of its own, with all its fields.
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+        let Self { fields, found } = self;
+        let beside: Vec<_> =
+            fields.beside.iter().map(|&(_, slot)| (slot, found.slots[slot])).collect();
+        let (mut rows, mut events) = (Vec::new(), 0);
+        while list.next_element_seed(Element { fields, found })?.is_some() {
+            for event in 0..found.events.min(EVENTS_MAX.saturating_sub(events)) {
+                fields.select(event, found);
+                rows.extend_from_slice(&found.slots);
+            }
+            events += found.events;
+            found.events = 0;
+            found.rows.clear();
+            found.slots.fill(Raw::Missing);
+            beside.iter().for_each(|&(slot, raw)| found.slots[slot] = raw);
+        }
+        found.rows = rows;
+        (found.events, found.rows_are_whole) = (events, true);
+        Ok(())
+    }
+}
+
+/// A record within an array of them.
+struct Element<'f> {
+    fields: &'f Fields,
+    found: &'f mut FieldValues,
+}
+
+impl<'de> DeserializeSeed<'de> for Element<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
+        json.deserialize_map(Top { fields: self.fields, found: self.found })
     }
 }
 
@@ -283,6 +178,7 @@ impl<'f> Visitor<'_> for Key<'f> {
 
 /// The value of a mapped key, or an element of its array.
 struct Value<'f> {
+    fields: &'f Fields,
     node: &'f Node,
     found: &'f mut FieldValues,
     in_list: bool,
@@ -324,9 +220,7 @@ impl<'de> Visitor<'de> for Value<'_> {
     }
 
     fn visit_str<E: Error>(self, value: &str) -> Result<Raw, E> {
-        let start = self.found.text.len();
-        self.found.text.push_str(value);
-        Ok(Raw::Text(Span::new(start, self.found.text.len())))
+        Ok(self.found.keep(value))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Raw, A::Error> {
@@ -334,16 +228,48 @@ impl<'de> Visitor<'de> for Value<'_> {
             while list.next_element::<IgnoredAny>()?.is_some() {}
             return Ok(Raw::Nested);
         }
-        let found = self.found;
+        let Self { fields, node, found, .. } = self;
+        if node.has_elements() {
+            return read_elements(fields, node, found, list);
+        }
         let start = found.elements.len();
-        while let Some(raw) = list.next_element_seed(Value { node: &LEAF, found, in_list: true })? {
+        loop {
+            let value = Value { fields, node: &LEAF, found: &mut *found, in_list: true };
+            let Some(raw) = list.next_element_seed(value)? else { break };
             found.elements.push(raw);
         }
         Ok(Raw::List(Span::new(start, found.elements.len())))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Raw, A::Error> {
-        self.node.read_map(self.found, map)?;
+        read_map(self.fields, self.node, self.found, map)?;
         Ok(Raw::Nested)
     }
+}
+
+/// Reads an array whose elements may hold mapped fields.
+fn read_elements<'de, A: SeqAccess<'de>>(
+    fields: &Fields,
+    node: &Node,
+    found: &mut FieldValues,
+    mut list: A,
+) -> Result<Raw, A::Error> {
+    // An element may hold arrays, whose own elements go to the scratch meanwhile.
+    let mut elements = Vec::new();
+    loop {
+        let element = node.element(elements.len()).unwrap_or(&LEAF);
+        found.at = element.slot.or(found.at);
+        let value = Value { fields, node: element, found, in_list: true };
+        let Some(raw) = list.next_element_seed(value)? else { break };
+        elements.push(raw);
+        if let Some(slot) = element.slot {
+            found.slots[slot] = raw;
+        }
+        if node.each.is_some() {
+            found.end_row(&fields.each);
+        }
+    }
+    let start = found.elements.len();
+    found.elements.append(&mut elements);
+    Ok(Raw::List(Span::new(start, found.elements.len())))
 }

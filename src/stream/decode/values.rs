@@ -1,14 +1,10 @@
 //! A mapped field's raw value becomes a feature's value. Pure; one function for each kind.
 
-use crate::config::TimeUnit;
-
 use super::error::DecodeError;
-use super::scan::{FieldValues, Raw};
-use super::{Feature, Field};
+use super::raw::{FieldValues, Raw};
+use super::side::{Feature, Field, Unread};
+use crate::config::FeatureKind;
 use millrace_events::{Column, id_key};
-
-/// Event times must lie in the years 1 to 9999: a time outside is one in another unit.
-const TIMES_MS: std::ops::RangeInclusive<i64> = -62_135_596_800_000..=253_402_300_799_999;
 
 /// An id's text: strings as they are, integers in decimal.
 #[inline]
@@ -19,23 +15,19 @@ pub(super) fn id<'r>(
     bytes_max: usize,
     digits: &'r mut itoa::Buffer,
 ) -> Result<&'r str, DecodeError> {
-    Ok(match raw {
-        raw if !raw.names_something() => return Err(field.missing()),
+    match raw {
+        raw if !raw.names_something() => Err(field.missing()),
         Raw::Text(text) if found.text(text).len() > bytes_max => {
             let (field, bytes) = (field.name.clone(), found.text(text).len());
-            return Err(DecodeError::IdTooLong { field, bytes, limit: bytes_max });
+            Err(DecodeError::IdTooLong { field, bytes, limit: bytes_max })
         }
-        Raw::Text(text) => found.text(text),
-        Raw::Signed(value) => digits.format(value),
-        Raw::Unsigned(value) => digits.format(value),
-        Raw::Bool(true) => "true",
-        Raw::Bool(false) => "false",
         // 858.0 is refused too: past 2^53 its digits are not those that the source meant.
-        other => {
+        raw => {
             let expected = "an id (a string, or an integer without a decimal point)";
-            return Err(wrong_type(&field.name, expected, other));
+            let text = raw.scalar(found, digits);
+            text.ok_or_else(|| wrong_type(&field.name, expected, raw))
         }
-    })
+    }
 }
 
 /// The key of an id.
@@ -153,47 +145,6 @@ pub(super) fn number(raw: Raw, found: &FieldValues, field: &str) -> Result<f32, 
     if value.is_finite() { Ok(value) } else { Err(DecodeError::BadNumber { field: field.into() }) }
 }
 
-/// Milliseconds since 1970 of a number or a numeric string in `unit`.
-pub(crate) fn time_ms(
-    raw: Raw,
-    found: &FieldValues,
-    field: &str,
-    unit: TimeUnit,
-) -> Result<i64, DecodeError> {
-    let (name, per_unit_us) = match unit {
-        TimeUnit::Seconds => ("seconds", 1_000_000),
-        TimeUnit::Milliseconds => ("milliseconds", 1_000),
-        TimeUnit::Microseconds => ("microseconds", 1),
-    };
-    // A time that overflows lies outside of TIMES_MS as well.
-    let whole = |value: i64| Some(value.checked_mul(per_unit_us)?.div_euclid(1000));
-    // A float's microseconds are exact up to the year 2255, and the cast saturates beyond.
-    let fraction = |value: f64| {
-        value.is_finite().then(|| ((value * per_unit_us as f64).round() as i64).div_euclid(1000))
-    };
-    let ms = match raw {
-        raw if !raw.names_something() => {
-            return Err(DecodeError::MissingField { field: field.to_owned() });
-        }
-        Raw::Signed(value) => whole(value),
-        Raw::Unsigned(_) => None,
-        Raw::Float(value) => fraction(value),
-        Raw::Text(text) => {
-            let text = found.text(text).trim();
-            match text.parse::<i64>() {
-                Ok(value) => whole(value),
-                Err(_) => text.parse::<f64>().ok().and_then(fraction),
-            }
-        }
-        other => return Err(wrong_type(field, "a time (a number or a numeric string)", other)),
-    };
-    ms.filter(|ms| TIMES_MS.contains(ms)).ok_or_else(|| DecodeError::BadTimestamp {
-        field: field.to_owned(),
-        value: quoted(raw, found),
-        unit: name,
-    })
-}
-
 /// A scalar for a message, which quotes at most this much of a record: it travels in a header and
 /// a log line.
 pub(super) fn quoted(raw: Raw, found: &FieldValues) -> String {
@@ -208,6 +159,62 @@ pub(super) fn quoted(raw: Raw, found: &FieldValues) -> String {
     whole.chars().take(CHARS_MAX).collect()
 }
 
-fn wrong_type(field: &str, expected: &'static str, raw: Raw) -> DecodeError {
+pub(super) fn wrong_type(field: &str, expected: &'static str, raw: Raw) -> DecodeError {
     DecodeError::WrongType { field: field.to_owned(), expected, found: raw.what() }
+}
+
+/// Appends one feature's value to its column. One that is optional and cannot be read is absent: an
+/// event is worth more than a price.
+pub(super) fn value(
+    feature: &Feature,
+    found: &FieldValues,
+    column: &mut Column,
+    unread: &mut Unread,
+) -> Result<(), DecodeError> {
+    if let Some(field) = &feature.field {
+        let raw = found.get(field.place);
+        // An empty id names nothing. An empty array is a bag of nothing, which is something else.
+        if raw.names_something() {
+            let before = (column.ids.len(), column.values.len());
+            match entries(feature, field, raw, found, column) {
+                Err(error) if feature.optional => {
+                    column.ids.truncate(before.0);
+                    column.values.truncate(before.1);
+                    unread.values += 1;
+                    unread.first.get_or_insert(error);
+                }
+                read => read?,
+            }
+        } else if !feature.optional {
+            return Err(field.missing());
+        }
+    }
+    column.end();
+    Ok(())
+}
+
+/// Appends what `raw` holds of a feature.
+pub(super) fn entries(
+    feature: &Feature,
+    field: &Field,
+    raw: Raw,
+    found: &FieldValues,
+    column: &mut Column,
+) -> Result<(), DecodeError> {
+    let length = feature.length;
+    match (feature.kind, &feature.weights) {
+        (FeatureKind::Id, _) => column.entry(key(raw, found, field, feature.id_bytes_max)?, 1.0),
+        (FeatureKind::Number, _) => column.values.push(number(raw, found, &field.name)?),
+        (FeatureKind::Vector, _) => vector(raw, found, &field.name, length, column)?,
+        (FeatureKind::Bag, Some(weights)) => {
+            weighted(raw, found, feature, (field, weights), column)?;
+        }
+        (FeatureKind::Bag, None) => {
+            pooled(raw, found, feature, field, Keep::First(length), column)?;
+        }
+        (FeatureKind::History, _) => {
+            pooled(raw, found, feature, field, Keep::Last(length), column)?;
+        }
+    }
+    Ok(())
 }

@@ -63,7 +63,8 @@ mod tests {
     const DAY: i64 = 86_400_000;
 
     fn records(times: &[Option<i64>]) -> VecDeque<Record> {
-        let record = |(offset, &time_ms)| Record { offset, time_ms };
+        let record =
+            |(offset, &time_ms)| Record { offset, time_ms, events: u32::from(time_ms.is_some()) };
         (0..).zip(times).map(record).collect()
     }
 

@@ -5,10 +5,10 @@
 
 use std::sync::{Mutex, mpsc};
 
-use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::message::{BorrowedMessage, Headers, Message};
 
 use crate::config::{Config, Tombstone};
-use crate::stream::decode::{DecodeError, Mapping, Unread};
+use crate::stream::decode::{DecodeError, Envelope, Mapping, Outside, Unread};
 use crate::stream::events_of;
 use crate::stream::merge::{Record, Run};
 use millrace_events::Events;
@@ -95,22 +95,45 @@ fn part<'m>(
     let last = messages.last().expect("a part has records");
     let (partition, next) = (last.partition(), last.offset() + 1);
     let taken = messages.len();
-    messages.retain(|message| !skips || message.payload().is_some());
-    let skipped = (taken - messages.len()) as u64;
-    let mut errors = Vec::new();
-    let record = |message: &BorrowedMessage<'_>| {
-        let time_ms = message.timestamp().to_millis();
-        let decoded = mapping.decode(message.payload(), time_ms, &mut events);
-        let time_ms = match decoded {
-            Ok(()) => events.times_ms.last().copied(),
+    let (mut errors, mut records) = (Vec::new(), Vec::with_capacity(taken));
+    messages.retain(|message| {
+        if skips && message.payload().is_none() {
+            return false;
+        }
+        let before = events.len();
+        let record = match decode(mapping, message, &mut events) {
+            Ok(0) => return false,
+            Ok(count) => Record {
+                offset: message.offset(),
+                time_ms: Some(events.times_ms[before]),
+                events: u32::try_from(count).expect("a batch holds them"),
+            },
             Err(error) => {
                 errors.push(error);
-                None
+                Record { offset: message.offset(), time_ms: None, events: 0 }
             }
         };
-        Record { offset: message.offset(), time_ms }
-    };
-    let records = messages.iter().map(record).collect();
+        records.push(record);
+        true
+    });
+    let skipped = (taken - messages.len()) as u64;
     let run = Run { partition, records, events };
     Part { messages, run, errors, next, skipped, unread: mapping.take_unread() }
+}
+
+/// Appends the events of a record, whose key and headers may be fields.
+pub(in crate::stream) fn decode(
+    mapping: &mut Mapping,
+    message: &BorrowedMessage<'_>,
+    events: &mut Events,
+) -> Result<usize, DecodeError> {
+    let outside = |what: &Outside| match what {
+        Outside::Key => message.key(),
+        Outside::Header(name) => {
+            let last = |headers| Headers::iter(headers).filter(|h| h.key == &**name).last();
+            message.headers().and_then(last).and_then(|header| header.value)
+        }
+    };
+    let envelope = Envelope { time_ms: message.timestamp().to_millis(), outside: &outside };
+    mapping.decode_record(message.payload(), &envelope, events)
 }

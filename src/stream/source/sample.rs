@@ -16,7 +16,7 @@ use crate::stream::events_of;
 use crate::stream::refusal::Wish;
 use crate::stream::topic::{Topic, Watermarks};
 
-use super::{example, intake};
+use super::{decoders, example, intake};
 
 /// Brokers that answered a moment ago send records within this.
 const WAIT_MAX: Duration = Duration::from_secs(10);
@@ -27,6 +27,8 @@ const POLL: Duration = Duration::from_millis(100);
 pub struct Sample {
     /// Records that became events.
     pub accepted: u64,
+    /// Records that are no events (`[[event]]`, deletions).
+    pub skipped: u64,
     /// The others, by reason.
     pub rejected: BTreeMap<&'static str, Reason>,
     /// Events whose time lies more than ten years from their record's.
@@ -51,7 +53,9 @@ pub struct Reason {
 impl Sample {
     /// Records that were read.
     pub fn records(&self) -> u64 {
-        self.accepted + self.rejected.values().map(|rejected| rejected.count).sum::<u64>()
+        self.accepted
+            + self.skipped
+            + self.rejected.values().map(|rejected| rejected.count).sum::<u64>()
     }
 
     fn take(&mut self, mapping: &mut Mapping, config: &Config, message: &BorrowedMessage<'_>) {
@@ -62,8 +66,9 @@ impl Sample {
             self.by_broker = matches!(time, Timestamp::LogAppendTime(_));
         }
         let mut events = events_of(config);
-        match mapping.decode(message.payload(), record_ms, &mut events) {
-            Ok(()) => {
+        match decoders::decode(mapping, message, &mut events) {
+            Ok(0) => self.skipped += 1,
+            Ok(_) => {
                 let time_ms = events.times_ms[0];
                 let (oldest, newest) = self.event_times_ms.unwrap_or((time_ms, time_ms));
                 self.event_times_ms = Some((oldest.min(time_ms), newest.max(time_ms)));
@@ -94,14 +99,43 @@ pub(in crate::stream) fn sample(
     config: &Config,
     records: usize,
 ) -> anyhow::Result<Sample> {
+    let (mut sample, mut mapping) = (Sample::default(), Mapping::new(config));
+    newest(topic, watermarks, records, |message| sample.take(&mut mapping, config, message))?;
+    Ok(sample)
+}
+
+/// The values of about `records` of the newest records of the config's topic.
+///
+/// # Errors
+/// If the brokers do not answer.
+pub fn newest_values(config: &Config, records: usize) -> anyhow::Result<Vec<Vec<u8>>> {
+    let topic = Topic::of(config)?;
+    let watermarks = topic.watermarks()?;
+    let mut values = Vec::new();
+    newest(&topic, &watermarks, records, |message| {
+        values.extend(message.payload().map(<[u8]>::to_vec));
+    })?;
+    Ok(values)
+}
+
+/// Calls `take` with about `records` of the newest records, from all partitions alike.
+fn newest(
+    topic: &Topic,
+    watermarks: &Watermarks,
+    records: usize,
+    mut take: impl FnMut(&BorrowedMessage<'_>),
+) -> anyhow::Result<()> {
     let Topic { consumer, name, .. } = topic;
     let share = i64::try_from(records.div_ceil(watermarks.len().max(1))).unwrap_or(i64::MAX);
-    let (mut sample, mut mapping) = (Sample::default(), Mapping::new(config));
     let mut open = topic.assign_newest(watermarks, share)?;
     let deadline = Instant::now() + WAIT_MAX;
-    while open > 0 && sample.records() < records as u64 {
+    let mut taken = 0;
+    while open > 0 && taken < records {
         match consumer.poll(POLL) {
-            Some(Ok(message)) => sample.take(&mut mapping, config, &message),
+            Some(Ok(message)) => {
+                taken += 1;
+                take(&message);
+            }
             Some(Err(KafkaError::PartitionEOF(_))) => open -= 1,
             _ => {}
         }
@@ -110,14 +144,13 @@ pub(in crate::stream) fn sample(
         }
         if Instant::now() > deadline {
             bail!(
-                "the brokers sent no more than {} of the newest records of `{name}` within {} s \
-                 ({})",
-                sample.records(),
+                "the brokers sent no more than {taken} of the newest records of `{name}` within \
+                 {} s ({})",
                 WAIT_MAX.as_secs(),
                 topic.last_error()
             );
         }
     }
     consumer.unassign()?;
-    Ok(sample)
+    Ok(())
 }

@@ -606,7 +606,7 @@ fn too_many_rejected_records_stop_the_run() {
     let mut broker = Broker::new(1);
     broker.config.kafka.rejected_share_max = 0.1;
     broker.config.kafka.rejected_window = 100;
-    (0..12).for_each(|_| broker.send(0, Some(b"[]")));
+    (0..12).for_each(|_| broker.send(0, Some(b"3")));
     broker.flush();
     let error = error_of(&mut broker.open(broker.all()));
     assert!(error.contains("11 of the last 11 records were rejected (11 not_object)"), "{error}");

@@ -153,6 +153,31 @@ fn seen(bench: &Bench, client: &mut Client, user: &str, item: &str) -> (Duration
     }
 }
 
+/// What became of the records that were read behind the versions.
+fn counted(client: &mut Client) -> Vec<String> {
+    let page = client.get("/metrics").1;
+    let series = ["millrace_rejected_total", "millrace_history_records_total"];
+    let lines = page.as_str().expect("text").lines();
+    let lines = lines.filter(|line| series.iter().any(|name| line.starts_with(name)));
+    lines.map(str::to_owned).collect()
+}
+
+/// Every query of the dashboard has series to look at.
+fn the_dashboard_is_answered(page: &str) {
+    let dashboard = include_str!("../../../dashboards/serve.json");
+    let words = dashboard.split(|c: char| !(c.is_ascii_lowercase() || c == '_'));
+    let mut asked: Vec<&str> = words.filter(|word| word.starts_with("millrace_")).collect();
+    asked.sort_unstable();
+    asked.dedup();
+    assert!(asked.len() > 10, "{asked:?}");
+    for name in asked {
+        assert!(
+            page.contains(&format!("{name}{{")) || page.contains(&format!("{name} ")),
+            "{name}"
+        );
+    }
+}
+
 #[test]
 fn the_last_click_counts_in_the_next_answer_and_a_new_version_goes_on() {
     let bench = Bench::new("demo.toml", 1);
@@ -172,15 +197,6 @@ fn the_last_click_counts_in_the_next_answer_and_a_new_version_goes_on() {
     assert!(took[25] < Duration::from_millis(500), "{took:?}");
     let (_, answer) = seen(&bench, &mut client, "u7", "i9");
     assert_eq!(answer["offsets"]["next"]["0"], json!(10_000 + 2 + 51));
-    let counted = |client: &mut Client| {
-        let page = client.get("/metrics").1;
-        let page = page.as_str().expect("text").to_owned();
-        let lines = page.lines().filter(|line| {
-            line.starts_with("millrace_rejected_total")
-                || line.starts_with("millrace_history_records_total")
-        });
-        lines.map(str::to_owned).collect::<Vec<_>>()
-    };
     let before = counted(&mut client);
     for line in [
         "millrace_rejected_total{reason=\"not_json\"} 1",
@@ -219,6 +235,7 @@ fn the_last_click_counts_in_the_next_answer_and_a_new_version_goes_on() {
     let page = client.get("/metrics").1.to_string();
     assert!(page.contains("millrace_freshness_seconds_count{stage=\\\"served\\\"} "), "{page}");
     assert!(page.contains("millrace_histories_following 1\\n"), "{page}");
+    the_dashboard_is_answered(&page);
 }
 
 #[test]

@@ -16,7 +16,7 @@ use super::pieces::Pieces;
 use crate::capture::{Capture, Extent, Piece};
 use crate::kernel::id_map::IdMap;
 use crate::saved::{Damaged, ReadSection, decode, grown};
-use millrace_events::{Batch, FeatureValue};
+use millrace_events::{Batch, Events, FeatureValue};
 
 /// Share of the items that goes at once when the bound is reached.
 const SWEEP: usize = 16;
@@ -114,6 +114,23 @@ impl Corpus {
             self.items.insert(id, Arc::new(Item { name, values, count: 1, touched: now }));
             self.order.push(id);
         }
+    }
+
+    /// Events, by place, whose item has the key of another item that is here or comes earlier in
+    /// the batch. Two ids meet by chance once in 2^64 pairs: such an id was made to.
+    pub fn impostors(&self, events: &Events) -> Vec<u32> {
+        let mut fresh: IdMap<&str> = IdMap::default();
+        let mut impostors = Vec::new();
+        for ((place, id), name) in (0u32..).zip(&events.item_ids).zip(events.item_names.iter()) {
+            let known = match self.items.get(id) {
+                Some(item) => &item.name,
+                None => *fresh.entry(*id).or_insert(name),
+            };
+            if known != name {
+                impostors.push(place);
+            }
+        }
+        impostors
     }
 
     fn sweep(&mut self, now: u64) {
@@ -395,6 +412,20 @@ mod tests {
             });
         }
         batch
+    }
+
+    #[test]
+    fn an_id_that_has_the_key_of_another_is_an_impostor() {
+        let mut corpus = Corpus::new(10, 100);
+        corpus.remember(&batch(&["a", "b"]), 1);
+        let mut next = batch(&["a", "x", "c", "y", "c", "b"]);
+        assert!(corpus.impostors(&next.events).is_empty());
+        // As if their hashes were those of `a`, which is known, and of `c`, which is new.
+        next.events.item_ids[1] = id_key(b"a");
+        next.events.item_ids[3] = id_key(b"c");
+        assert_eq!(corpus.impostors(&next.events), [1, 3]);
+        let only = next.part(&[1]);
+        assert_eq!(corpus.impostors(&only.events), [0], "alone in its batch, too");
     }
 
     #[test]

@@ -1,0 +1,371 @@
+//! A config for somebody's log, proposed from a sample of it.
+//!
+//! Pure: it is given the sample's lines, and gives a text and what it understood. It reads names
+//! (`user_id`, `sku`), values (times, few or many different ones) and what depends on what. The
+//! result is a first try: whoever knows the log corrects it.
+//!
+//! Must never know: where the sample came from.
+
+mod document;
+mod features;
+mod names;
+mod profile;
+mod roles;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+use toml::{Table, Value as Toml};
+
+use crate::config::{Config, Fault, RecordFormat, parse_override};
+use crate::stream::decode::{DecodeError, Mapping};
+use crate::stream::events_of;
+
+use document::Document;
+use features::{Feature, Kind, Sides};
+use profile::Profile;
+use roles::{Kinds, Reward, Time};
+
+/// What is known beside the sample.
+#[derive(Debug, Default)]
+pub struct Given<'g> {
+    /// The brokers and the topic, where the sample came from some.
+    pub from: Option<(&'g str, &'g str)>,
+    /// `--set`, which has the last word.
+    pub overrides: &'g [String],
+}
+
+/// A config, and how it fits the sample.
+#[derive(Debug)]
+pub struct Proposal {
+    /// The file.
+    pub text: String,
+    /// What the sample is, a line each.
+    pub understood: Vec<String>,
+}
+
+/// Why no config can be proposed.
+#[derive(Debug, thiserror::Error)]
+pub enum Unclear {
+    /// Nothing of the sample can be read.
+    #[error(
+        "none of the {lines} records is a JSON object or an array of them; where records are in \
+         another format, write the mapping by hand: config/trainer.toml explains every key"
+    )]
+    NoJson {
+        /// Records looked at.
+        lines: usize,
+    },
+    /// A role that no field's name fits.
+    #[error(
+        "no field looks like the id of {what}; name it: --set {key}=FIELD. There are: {fields}"
+    )]
+    NoField {
+        /// Whose id.
+        what: &'static str,
+        /// The key that names it.
+        key: &'static str,
+        /// Fields with the number of their values.
+        fields: String,
+    },
+    /// `--set` of another form.
+    #[error(transparent)]
+    Override(#[from] Fault),
+}
+
+/// The fields that were found, or given.
+struct Roles {
+    query: String,
+    item: String,
+    time: Option<Time>,
+    kinds: Option<Kinds>,
+    reward: Option<Reward>,
+}
+
+/// Proposes a config for records like `lines`.
+///
+/// # Errors
+/// The sample is not JSON, or no field looks like an id of the query or of the item.
+pub fn propose(lines: &[Vec<u8>], given: &Given<'_>) -> Result<Proposal, Unclear> {
+    let records: Vec<Value> =
+        lines.iter().filter_map(|line| serde_json::from_slice(line).ok()).collect();
+    let records: Vec<Value> =
+        records.into_iter().filter(|value| value.is_object() || value.is_array()).collect();
+    if records.is_empty() {
+        return Err(Unclear::NoJson { lines: lines.len() });
+    }
+    let sets: Vec<(Vec<&str>, Toml)> =
+        given.overrides.iter().map(|text| parse_override(text)).collect::<Result<_, _>>()?;
+    let set = |path: &[&str]| {
+        let found = sets.iter().rev().find(|(other, _)| other == path);
+        found.and_then(|(_, value)| value.as_str()).map(str::to_owned)
+    };
+    let array = |arrays: &BTreeSet<String>, plain: &Profile| {
+        array_of_events(arrays, plain, &records, set(&["item", "id"]).as_deref())
+    };
+    let profile = Profile::new(&records, array);
+    let role = |path: &[&str], names: &[&str], what, key| {
+        set(path)
+            .or_else(|| roles::best(&profile, names, roles::is_id).map(str::to_owned))
+            .ok_or_else(|| Unclear::NoField { what, key, fields: listed(&profile) })
+    };
+    let query = role(&["query", "id"], names::QUERIES, "who asks (a user)", "query.id")?;
+    let item = role(&["item", "id"], names::ITEMS, "what there is to find (an item)", "item.id")?;
+    let given_time = set(&["timestamp", "field"])
+        .and_then(|path| roles::time_at(&path, profile.fields.get(&path)?));
+    let roles = Roles {
+        query,
+        item,
+        time: given_time.or_else(|| roles::time(&profile)),
+        kinds: roles::kinds(&profile),
+        reward: roles::reward(&profile),
+    };
+    let sides = features::sides(&profile, &roles.item, &roles.taken());
+    let mut document = document(&profile, &roles, &sides, given.from);
+    sets.iter().for_each(|(path, value)| document.set(path, value));
+    let text = document.to_toml();
+    let understood = understood(&profile, &roles, &text, lines);
+    Ok(Proposal { text, understood })
+}
+
+impl Roles {
+    fn taken(&self) -> BTreeSet<&str> {
+        let mut taken = BTreeSet::from([&*self.query, &*self.item]);
+        taken.extend(self.time.iter().map(|time| &*time.field));
+        taken.extend(self.kinds.iter().map(|kinds| &*kinds.field));
+        match &self.reward {
+            Some(Reward::Rating(field, _)) => drop(taken.insert(field)),
+            Some(Reward::Part(part, whole)) => taken.extend([&**part, &**whole]),
+            None => {}
+        }
+        taken
+    }
+}
+
+/// The array in which the items are, if no field beside it looks like their id.
+fn array_of_events(
+    arrays: &BTreeSet<String>,
+    plain: &Profile,
+    records: &[Value],
+    item: Option<&str>,
+) -> Option<String> {
+    if let Some(item) = item {
+        return item.split_once("[]").map(|(array, _)| array.to_owned());
+    }
+    let beside = roles::best(plain, names::ITEMS, roles::is_id);
+    let beside = beside.and_then(|path| names::rank(path, names::ITEMS)).unwrap_or(usize::MAX);
+    let within = arrays.iter().filter_map(|array| {
+        let fields = profile::element_fields(records, array);
+        let ranks = fields
+            .iter()
+            .filter_map(|field| names::rank(&format!("{array}[].{field}"), names::ITEMS));
+        Some((ranks.min()?, array))
+    });
+    within.min().filter(|(rank, _)| *rank < beside).map(|(_, array)| array.clone())
+}
+
+/// Every field and how many values it has.
+fn listed(profile: &Profile) -> String {
+    let fields = profile.fields.iter();
+    let listed = fields.map(|(path, field)| format!("{path} ({} values)", field.distinct()));
+    listed.collect::<Vec<_>>().join(", ")
+}
+
+fn document(
+    profile: &Profile,
+    roles: &Roles,
+    sides: &Sides,
+    from: Option<(&str, &str)>,
+) -> Document {
+    let mut document = Document::new(&[
+        "Proposed by `millrace init` from a sample of the log; correct what it got wrong.",
+        "Every key that is not here has the default that config/trainer.toml shows and explains.",
+        "Next: millrace check FILE --connect --sample 1000",
+    ]);
+    let (brokers, topic) = from.unwrap_or(("127.0.0.1:9092", "interactions"));
+    document.section("kafka", &[]).key("brokers", brokers).key("topic", topic);
+    if profile.format != RecordFormat::Json {
+        let format = Toml::try_from(profile.format).expect("a word");
+        document.key("format", format);
+    }
+    document.key("dead_letter_topic", format!("{topic}-dead"));
+    if let Some(kinds) = &roles.kinds {
+        events(&mut document, kinds);
+    }
+    timestamp(&mut document, roles.time.as_ref());
+    match &roles.reward {
+        None => {}
+        Some(Reward::Rating(field, most)) => {
+            let note = format!("Ratings up to {most}: the best is worth 1.");
+            document
+                .section("reward", &[note])
+                .key("field", field.as_str())
+                .key("scale", 1.0 / most);
+        }
+        Some(Reward::Part(part, whole)) => {
+            let note = "The part of the item that somebody stayed for.".to_owned();
+            document.section("reward", &[note]).key("field", &**part).key("per", &**whole);
+        }
+    }
+    side(&mut document, "query", &roles.query, &sides.query);
+    let note = "The last items of the same user, kept by the trainer: what it asks for next.";
+    for (index, length) in [1, 4, 20].into_iter().enumerate() {
+        let notes: &[String] = if index == 0 { &[note.to_owned()] } else { &[] };
+        document.section("[query.features]", notes);
+        let name =
+            if length == 1 { "last item".to_owned() } else { format!("last {length} items") };
+        document.key("name", name).key("kind", "history").key("length", length);
+        document.key("table", "item");
+    }
+    side(&mut document, "item", &roles.item, &sides.item);
+    if !sides.unused.is_empty() {
+        document.rest("Not used:".to_owned());
+        for (field, reason) in &sides.unused {
+            document.rest(format!("  {field}: {reason}"));
+        }
+    }
+    document.section("checkpoint", &[]).key("directory", "checkpoints");
+    let note = "Item vectors go here; \"\": nowhere.".to_owned();
+    document.section("publish", &[note]).key("topic", format!("{topic}-vectors"));
+    document.key("versions_topic", format!("{topic}-versions"));
+    document
+}
+
+fn events(document: &mut Document, kinds: &Kinds) {
+    let Kinds { field, worth, rest } = kinds;
+    let mut notes =
+        vec![format!("What of `{field}` is an event, and what each is worth beside others.")];
+    if !rest.is_empty() {
+        let rest: Vec<_> =
+            rest.iter().map(|(value, count)| format!("{value} ({count} of the sample)")).collect();
+        notes.push(format!("Passed over: {}.", rest.join(", ")));
+    }
+    for (value, weight, _) in worth {
+        let condition: Table = [("field", field), ("equals", value)]
+            .map(|(key, value)| (key.to_owned(), Toml::from(value.as_str())))
+            .into_iter()
+            .collect();
+        document.section("[event]", &std::mem::take(&mut notes));
+        document
+            .key("where", inline(&condition))
+            .key("weight", f64::from((weight * 10.0).round()) / 10.0);
+    }
+}
+
+/// A table that stands on one line.
+fn inline(table: &Table) -> Toml {
+    Toml::Table(table.clone())
+}
+
+fn timestamp(document: &mut Document, time: Option<&Time>) {
+    let Some(Time { field, unit, format }) = time else {
+        let note = "No field looks like the event's time: the Kafka record's own is used.";
+        document.section("timestamp", &[note.to_owned()]).key("field", "");
+        return;
+    };
+    document.section("timestamp", &[]).key("field", field.as_str());
+    if let Some(unit) = unit {
+        document.key("unit", *unit);
+    }
+    if let Some(format) = format {
+        document.key("format", *format);
+        document.rest("zone = \"Europe/Berlin\"  if its times are not UTC".to_owned());
+    }
+}
+
+fn side(document: &mut Document, side: &str, id: &str, features: &[Feature]) {
+    document.section(side, &[]).key("id", id);
+    let header = format!("[{side}.features]");
+    let table = if side == "item" { "item" } else { "query" };
+    document.section(&header, &[]);
+    document.key("name", side).key("kind", "id").key("field", id).key("table", table);
+    for Feature { field, kind, distinct } in features {
+        document.section(&header, &[format!("{distinct} values in the sample.")]);
+        document.key("name", field.as_str());
+        let table = || {
+            field
+                .chars()
+                .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
+                .collect::<String>()
+        };
+        match kind {
+            Kind::Id => {
+                document.key("kind", "id").key("field", field.as_str()).key("table", table())
+            }
+            Kind::Bag => {
+                document.key("kind", "bag").key("field", field.as_str()).key("table", table())
+            }
+            Kind::Log => {
+                document.key("kind", "number").key("field", field.as_str()).key("transform", "log")
+            }
+            Kind::Zscore => document
+                .key("kind", "number")
+                .key("field", field.as_str())
+                .key("transform", "zscore"),
+        };
+        document.key("optional", true);
+    }
+}
+
+/// What the sample is, three of its records as the config reads them, and how many it reads.
+fn understood(profile: &Profile, roles: &Roles, text: &str, lines: &[Vec<u8>]) -> Vec<String> {
+    let count = |path: &str| profile.fields.get(path).map_or(0, profile::Field::distinct);
+    let mut said = vec![format!("{} records, {} events in them", lines.len(), profile.rows.len())];
+    if let Some(array) = &profile.array {
+        said.push(format!("one event for each element of `{array}`"));
+    }
+    said.push(format!("query: `{}`, {} of them", roles.query, count(&roles.query)));
+    said.push(format!("item:  `{}`, {} of them", roles.item, count(&roles.item)));
+    match &roles.time {
+        None => said.push("time:  that of the Kafka record".to_owned()),
+        Some(Time { field, unit, format }) => {
+            let how = format.or(*unit).unwrap_or("ISO 8601");
+            said.push(format!("time:  `{field}` ({how})"));
+        }
+    }
+    match Config::from_toml(text) {
+        Err(faults) => said.push(format!("the proposal needs a hand:\n{faults}")),
+        Ok(config) => said.extend(tried(&config, lines)),
+    }
+    said
+}
+
+/// What the config makes of the sample.
+fn tried(config: &Config, lines: &[Vec<u8>]) -> Vec<String> {
+    let mut mapping = Mapping::new(config);
+    let (mut read, mut skipped, mut shown) = (0, 0, Vec::new());
+    let mut rejected: BTreeMap<&'static str, (usize, DecodeError)> = BTreeMap::new();
+    for line in lines {
+        let mut events = events_of(config);
+        match mapping.decode(Some(line), Some(0), &mut events) {
+            Ok(0) => skipped += 1,
+            Ok(count) => {
+                read += 1;
+                if shown.len() < 3 {
+                    shown.push(as_read(line, &events, count));
+                }
+            }
+            Err(error) => rejected.entry(error.reason()).or_insert((0, error)).0 += 1,
+        }
+    }
+    let mut said = shown;
+    said.push(format!("of {} records {read} are read, {skipped} are no events", lines.len()));
+    for (reason, (count, error)) in rejected {
+        said.push(format!("{count} are rejected as {reason}, the first because {error}"));
+    }
+    said
+}
+
+/// A record's events in words.
+fn as_read(line: &[u8], events: &millrace_events::Events, count: usize) -> String {
+    const CHARS_MAX: usize = 60;
+    let text: String = String::from_utf8_lossy(line).chars().take(CHARS_MAX).collect();
+    let time = jiff::Timestamp::from_millisecond(events.times_ms[0]);
+    let time = time.map_or_else(|_| "no time".to_owned(), |time| time.to_string());
+    let items: Vec<_> = events.item_names.iter().take(3).map(|name| format!("`{name}`")).collect();
+    let more = if count > 3 { format!(" and {} more", count - 3) } else { String::new() };
+    format!("{text}...\n  is {}{more} at {time}, worth {}", items.join(", "), events.rewards[0])
+}
+
+#[cfg(test)]
+mod tests;

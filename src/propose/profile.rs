@@ -1,0 +1,267 @@
+//! What the fields of a sample hold.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Map, Value};
+
+use crate::config::RecordFormat;
+
+/// Objects within objects that are looked into: deeper fields are rarely what a model should see.
+const DEPTH_MAX: usize = 4;
+
+/// A value of one field.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Cell {
+    Text(String),
+    Number(f64),
+    Bool(bool),
+    List(Vec<String>),
+}
+
+impl Cell {
+    /// What tells it from others.
+    pub(super) fn key(&self) -> String {
+        match self {
+            Cell::Text(text) => text.clone(),
+            Cell::Number(number) => number.to_string(),
+            Cell::Bool(value) => value.to_string(),
+            Cell::List(list) => list.join(","),
+        }
+    }
+
+    /// Its number; of a text, the one that it spells.
+    pub(super) fn number(&self) -> Option<f64> {
+        match self {
+            Cell::Number(number) => Some(*number),
+            Cell::Text(text) => text.trim().parse().ok().filter(|number: &f64| number.is_finite()),
+            Cell::Bool(_) | Cell::List(_) => None,
+        }
+    }
+}
+
+/// Fields by path, of one event.
+pub(super) type Row = BTreeMap<String, Cell>;
+
+/// A sample as events would be read from it.
+#[derive(Debug, Default)]
+pub(super) struct Profile {
+    pub(super) format: RecordFormat,
+    /// The array each of whose elements is an event, if there is one.
+    pub(super) array: Option<String>,
+    pub(super) rows: Vec<Row>,
+    /// Every field that some row has.
+    pub(super) fields: BTreeMap<String, Field>,
+}
+
+/// One field of a sample.
+#[derive(Debug, Default)]
+pub(super) struct Field {
+    /// Rows that have it.
+    pub(super) present: usize,
+    /// Of all rows.
+    pub(super) rows: usize,
+    /// Its values, and how often each comes.
+    pub(super) values: BTreeMap<String, usize>,
+    /// Rows in which it is a number, or a text that spells one; and an array.
+    pub(super) numbers: usize,
+    pub(super) lists: usize,
+}
+
+impl Field {
+    /// Share of the rows that have it.
+    pub(super) fn share(&self) -> f64 {
+        self.present as f64 / self.rows.max(1) as f64
+    }
+
+    /// Different values.
+    pub(super) fn distinct(&self) -> usize {
+        self.values.len()
+    }
+
+    /// Nearly every row has a value of its own.
+    pub(super) fn is_unique(&self) -> bool {
+        self.present >= 20 && self.distinct() as f64 > 0.9 * self.present as f64
+    }
+
+    pub(super) fn is_number(&self) -> bool {
+        self.numbers > 0 && self.numbers == self.present
+    }
+
+    pub(super) fn is_list(&self) -> bool {
+        2 * self.lists > self.present
+    }
+}
+
+impl Profile {
+    /// Of JSON records; `each` names the array to take apart, among those that there are.
+    pub(super) fn new(
+        records: &[Value],
+        each: impl FnOnce(&BTreeSet<String>, &Profile) -> Option<String>,
+    ) -> Profile {
+        let objects: Vec<&Map<String, Value>> = records.iter().flat_map(objects).collect();
+        let format = format_of(&objects);
+        let inner: Vec<Map<String, Value>> =
+            objects.iter().filter_map(|object| inside(object, format)).collect();
+        let mut plain = Profile { format, ..Profile::default() };
+        plain.read(&inner);
+        let arrays = arrays_of(&inner);
+        let Some(array) = each(&arrays, &plain) else { return plain };
+        let mut profile = Profile { format, array: Some(array), ..Profile::default() };
+        profile.read(&inner);
+        profile
+    }
+
+    fn read(&mut self, objects: &[Map<String, Value>]) {
+        for object in objects {
+            let mut shared = Row::new();
+            flatten("", object, DEPTH_MAX, &mut shared);
+            let Some(array) = &self.array else {
+                self.rows.push(shared);
+                continue;
+            };
+            for element in at_path(object, array).and_then(Value::as_array).into_iter().flatten() {
+                let mut row = shared.clone();
+                row.remove(array);
+                let prefix = format!("{array}[]");
+                match element {
+                    Value::Object(object) => {
+                        flatten(&format!("{prefix}."), object, DEPTH_MAX, &mut row);
+                    }
+                    scalar => row.extend(cell(scalar).map(|cell| (prefix, cell))),
+                }
+                self.rows.push(row);
+            }
+        }
+        for (path, cell) in self.rows.iter().flatten() {
+            let field = self.fields.entry(path.clone()).or_default();
+            field.present += 1;
+            field.numbers += usize::from(cell.number().is_some());
+            field.lists += usize::from(matches!(cell, Cell::List(_)));
+            *field.values.entry(cell.key()).or_default() += 1;
+        }
+        self.fields.values_mut().for_each(|field| field.rows = self.rows.len());
+    }
+}
+
+/// The records in a value: it, or its elements.
+fn objects(value: &Value) -> Vec<&Map<String, Value>> {
+    match value {
+        Value::Array(array) => array.iter().filter_map(Value::as_object).collect(),
+        value => value.as_object().into_iter().collect(),
+    }
+}
+
+fn format_of(objects: &[&Map<String, Value>]) -> RecordFormat {
+    let most = |test: &dyn Fn(&Map<String, Value>) -> bool| {
+        2 * objects.iter().filter(|object| test(object)).count() > objects.len()
+    };
+    let changes =
+        |object: &Map<String, Value>| object.contains_key("op") && object.contains_key("after");
+    let payload = |object: &Map<String, Value>| {
+        object.get("payload").and_then(Value::as_object).is_some_and(changes)
+    };
+    if most(&|object| changes(object) || payload(object)) {
+        RecordFormat::Debezium
+    } else if most(&|object| object.contains_key("specversion") && object.contains_key("data")) {
+        RecordFormat::CloudEvents
+    } else {
+        RecordFormat::Json
+    }
+}
+
+/// A record's fields as its format has them, those of the inner object first; none: it is no event.
+fn inside(object: &Map<String, Value>, format: RecordFormat) -> Option<Map<String, Value>> {
+    let Some(key) = format.inside() else { return Some(object.clone()) };
+    let object = match object.get("payload").and_then(Value::as_object) {
+        Some(payload) if format == RecordFormat::Debezium => payload,
+        _ => object,
+    };
+    let inner = object.get(key)?.as_object()?;
+    let mut fields = inner.clone();
+    for (name, value) in object.iter().filter(|(name, value)| {
+        *name != key && *name != "before" && !value.is_object() && !inner.contains_key(*name)
+    }) {
+        fields.insert(name.clone(), value.clone());
+    }
+    Some(fields)
+}
+
+fn flatten(prefix: &str, object: &Map<String, Value>, depth: usize, row: &mut Row) {
+    for (name, value) in object {
+        let path = format!("{prefix}{name}");
+        match value {
+            Value::Object(object) if depth > 0 => {
+                flatten(&format!("{path}."), object, depth - 1, row);
+            }
+            value => row.extend(cell(value).map(|cell| (path, cell))),
+        }
+    }
+}
+
+fn cell(value: &Value) -> Option<Cell> {
+    Some(match value {
+        Value::String(text) if !text.is_empty() => Cell::Text(text.clone()),
+        Value::Number(number) => Cell::Number(number.as_f64()?),
+        Value::Bool(value) => Cell::Bool(*value),
+        Value::Array(list) => {
+            let scalars: Option<Vec<String>> = list.iter().map(scalar).collect();
+            Cell::List(scalars?)
+        }
+        _ => return None,
+    })
+}
+
+fn scalar(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Bool(value) => Some(value.to_string()),
+        _ => None,
+    }
+}
+
+/// Paths of arrays of objects.
+fn arrays_of(objects: &[Map<String, Value>]) -> BTreeSet<String> {
+    let mut arrays = BTreeSet::new();
+    objects.iter().for_each(|object| note_arrays("", object, DEPTH_MAX, &mut arrays));
+    arrays
+}
+
+fn note_arrays(
+    prefix: &str,
+    object: &Map<String, Value>,
+    depth: usize,
+    arrays: &mut BTreeSet<String>,
+) {
+    for (name, value) in object {
+        let path = format!("{prefix}{name}");
+        match value {
+            Value::Array(list) if list.first().is_some_and(Value::is_object) => {
+                arrays.insert(path);
+            }
+            Value::Object(object) if depth > 0 => {
+                note_arrays(&format!("{path}."), object, depth - 1, arrays);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Names of the fields of the elements of `array`.
+pub(super) fn element_fields(records: &[Value], array: &str) -> BTreeSet<String> {
+    let objects = records.iter().flat_map(objects);
+    let elements = objects.filter_map(|object| {
+        let inner = [Some(object), object.get("data").and_then(Value::as_object)];
+        inner.into_iter().flatten().find_map(|object| at_path(object, array)?.as_array())
+    });
+    let fields = elements.flatten().filter_map(Value::as_object).flat_map(Map::keys);
+    fields.cloned().collect()
+}
+
+fn at_path<'v>(object: &'v Map<String, Value>, path: &str) -> Option<&'v Value> {
+    if let Some(value) = object.get(path) {
+        return Some(value);
+    }
+    let (first, rest) = path.split_once('.')?;
+    at_path(object.get(first)?.as_object()?, rest)
+}

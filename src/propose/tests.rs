@@ -1,0 +1,131 @@
+//! Logs of known tools, made small, become configs that read them.
+
+use std::path::Path;
+
+use super::*;
+use crate::config::TimeUnit;
+
+fn lines(text: &str) -> Vec<Vec<u8>> {
+    text.lines().filter(|line| !line.is_empty()).map(|line| line.as_bytes().to_vec()).collect()
+}
+
+fn case(file: &str) -> Vec<Vec<u8>> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases").join(file);
+    lines(&std::fs::read_to_string(path).expect("a file of tests/cases"))
+}
+
+/// The proposal, as a config that passes its checks.
+fn config(lines: &[Vec<u8>], overrides: &[String]) -> (Config, Proposal) {
+    let proposal = propose(lines, &Given { from: None, overrides }).expect("a proposal");
+    let config = Config::from_toml(&proposal.text);
+    (config.unwrap_or_else(|faults| panic!("{faults}\n{}", proposal.text)), proposal)
+}
+
+/// Events that the config reads of the lines, records it passes over, and records it rejects.
+fn counts(config: &Config, lines: &[Vec<u8>]) -> (usize, usize, usize) {
+    let (mut mapping, mut events) = (Mapping::new(config), events_of(config));
+    let (mut skipped, mut rejected) = (0, 0);
+    for line in lines {
+        match mapping.decode(Some(line), Some(0), &mut events) {
+            Ok(count) => skipped += usize::from(count == 0),
+            Err(_) => rejected += 1,
+        }
+    }
+    (events.len(), skipped, rejected)
+}
+
+#[test]
+fn track_calls_are_read_with_what_they_know_of_a_product() {
+    let log = case("segment-track.jsonl");
+    let (config, proposal) = config(&log, &[]);
+    assert_eq!((&*config.query.id, &*config.item.id), ("userId", "properties.product_id"));
+    assert_eq!(config.timestamp.field, "timestamp");
+    assert_eq!(counts(&config, &log), (200, 0, 0), "{}", proposal.text);
+    let said = proposal.understood.join("\n");
+    assert!(said.contains("of 200 records 200 are read") && said.contains("is `p5` at 2025-10-26"));
+}
+
+#[test]
+fn baskets_are_taken_apart_and_their_events_weighed() {
+    let log = case("ga4-export.jsonl");
+    let (config, proposal) = config(&log, &[]);
+    assert_eq!((&*config.query.id, &*config.item.id), ("user_pseudo_id", "items[].item_id"));
+    assert_eq!(
+        (&*config.timestamp.field, config.timestamp.unit),
+        ("event_timestamp", TimeUnit::Microseconds)
+    );
+    let weights: Vec<f32> = config.event.iter().map(|rule| rule.weight).collect();
+    assert_eq!(weights, [1.0, 0.2], "{}", proposal.text);
+    assert_eq!(counts(&config, &log), (208, 91, 0));
+    assert!(proposal.text.contains("page_view (95 of the sample)"), "{}", proposal.text);
+}
+
+#[test]
+fn a_change_stream_is_read_by_its_columns() {
+    let log = case("debezium-cdc.jsonl");
+    let (config, proposal) = config(&log, &[]);
+    assert_eq!(config.kafka.format, RecordFormat::Debezium);
+    assert_eq!((&*config.query.id, &*config.item.id), ("user_id", "item_id"));
+    assert_eq!(config.timestamp.field, "created_at");
+    assert_eq!(counts(&config, &log), (184, 16, 0), "{}", proposal.text);
+}
+
+/// Snowplow's enriched events: one is a page, what it shows lies in a context.
+fn snowplow() -> Vec<Vec<u8>> {
+    let line = |n: usize| {
+        let (user, sku) = (n % 17, n * n % 31);
+        let event = ["view_item", "page_ping", "add_to_cart"][n % 3];
+        let second = n % 60;
+        let minute = n / 60;
+        format!(
+            "{{\"app_id\":\"shop\",\"platform\":\"web\",\"event_id\":\"e{n}\",\"event_name\":\"{event}\",\
+             \"derived_tstamp\":\"2025-10-26 03:{minute:02}:{second:02}.5\",\"domain_userid\":\"d{user}\",\
+             \"geo_country\":\"{}\",\"contexts_com_acme_product_1\":[{{\"sku\":\"s{sku}\",\
+             \"category\":\"c{}\",\"price\":{}.5}}]}}",
+            ["DE", "FR", "IT"][user % 3],
+            sku % 5,
+            sku + 3
+        )
+    };
+    (0..300).map(|n| line(n).into_bytes()).collect()
+}
+
+#[test]
+fn a_collectors_log_gives_features_to_the_side_that_they_depend_on() {
+    let log = snowplow();
+    let (config, proposal) = config(&log, &[]);
+    let text = &proposal.text;
+    assert_eq!(config.query.id, "domain_userid");
+    assert_eq!(config.item.id, "contexts_com_acme_product_1[].sku");
+    assert_eq!(config.timestamp.field, "derived_tstamp");
+    assert_eq!(counts(&config, &log), (200, 100, 0), "page pings teach nothing\n{text}");
+    let fields = |side: &crate::config::SideConfig| -> Vec<String> {
+        side.features.iter().map(|feature| feature.field.clone()).collect()
+    };
+    let category = "contexts_com_acme_product_1[].category".to_owned();
+    assert!(fields(&config.item).contains(&category), "{text}");
+    assert!(fields(&config.query).contains(&"geo_country".to_owned()), "{text}");
+    for unused in
+        ["event_id: nearly every record has a value of its own", "platform: always the same"]
+    {
+        assert!(text.contains(unused), "{text}");
+    }
+}
+
+#[test]
+fn what_is_given_has_the_last_word() {
+    let log: Vec<_> = (0..50)
+        .map(|n| format!("{{\"who\":{},\"what\":{},\"n\":{n}}}", n % 7, n % 11).into_bytes())
+        .collect();
+    let error = propose(&log, &Given::default()).expect_err("no name is known").to_string();
+    for part in ["--set query.id=FIELD", "who (7 values)", "what (11 values)"] {
+        assert!(error.contains(part), "{error}");
+    }
+    let sets = ["query.id=who", "item.id=what", "batch.size=64", "kafka.topic=visits"];
+    let (config, proposal) = config(&log, &sets.map(str::to_owned));
+    assert_eq!((config.batch.size, &*config.kafka.topic), (64, "visits"));
+    assert_eq!(counts(&config, &log), (50, 0, 0), "{}", proposal.text);
+    assert!(proposal.text.contains("field = \"\""), "Kafka's own time\n{}", proposal.text);
+    let error = propose(&lines("not json\n3"), &Given::default()).expect_err("no JSON");
+    assert!(error.to_string().contains("none of the 2 records"), "{error}");
+}

@@ -1,0 +1,68 @@
+//! The fields of one side of an event, compiled.
+
+use super::error::DecodeError;
+use super::fields::{FieldPlace, Fields};
+use crate::config::{FeatureConfig, FeatureKind};
+
+/// Values of optional features that could not be read, and count as absent.
+#[derive(Debug, Default)]
+pub struct Unread {
+    /// How many there were.
+    pub values: u64,
+    /// What was wrong with the first one.
+    pub first: Option<DecodeError>,
+}
+
+#[derive(Debug)]
+pub(super) struct Side {
+    pub(super) id: Field,
+    pub(super) features: Vec<Feature>,
+}
+
+#[derive(Debug)]
+pub(super) struct Field {
+    pub(super) name: String,
+    pub(super) place: FieldPlace,
+}
+
+#[derive(Debug)]
+pub(super) struct Feature {
+    /// None: a history that the trainer keeps.
+    pub(super) field: Option<Field>,
+    pub(super) weights: Option<Field>,
+    pub(super) kind: FeatureKind,
+    pub(super) length: usize,
+    pub(super) optional: bool,
+    pub(super) id_bytes_max: usize,
+}
+
+impl Field {
+    pub(super) fn required(fields: &mut Fields, name: &str) -> Field {
+        Field { name: name.to_owned(), place: fields.add(name) }
+    }
+
+    pub(super) fn new(fields: &mut Fields, name: &str) -> Option<Field> {
+        (!name.is_empty()).then(|| Field::required(fields, name))
+    }
+
+    pub(super) fn missing(&self) -> DecodeError {
+        DecodeError::MissingField { field: self.name.clone() }
+    }
+}
+
+/// Compiles the features of one side.
+pub(super) fn features(
+    fields: &mut Fields,
+    configs: &[FeatureConfig],
+    id_bytes_max: usize,
+) -> Vec<Feature> {
+    let compile = |config: &FeatureConfig| Feature {
+        field: Field::new(fields, &config.field),
+        weights: Field::new(fields, &config.weights),
+        kind: config.kind,
+        length: config.length.unwrap_or(crate::config::BAG_LENGTH),
+        optional: config.optional,
+        id_bytes_max,
+    };
+    configs.iter().map(compile).collect()
+}
