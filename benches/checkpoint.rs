@@ -168,6 +168,7 @@ fn facts(config: &Config, progress: &Progress) -> Facts {
     Facts {
         witness: millrace_events::Witness::default(),
         run: "5eed0001".into(),
+        began_ms: None,
         step: progress.step,
         offsets: progress.offsets.clone(),
         pass: progress.pass,

@@ -3,7 +3,7 @@
 //! `cargo run --release --example read_versions -- BROKERS VECTORS VERSIONS [ITEM]`, for example
 //! `127.0.0.1:9092 item-embeddings item-embedding-versions i7`
 //!
-//! A version is complete when its marker names as many vectors as are held of it. Only then it
+//! A version is whole when as many vectors of it have come as its marker says. Only then it
 //! replaces the one before, so that no answer mixes two. docs/reference/topics.md has the fields.
 
 use std::collections::HashMap;
@@ -29,6 +29,8 @@ pub(crate) struct Marker {
     pub(crate) version: String,
     /// How many vectors it has.
     pub(crate) vectors: usize,
+    /// Where its records lie: of each partition the first offset, and the one after the last.
+    offsets: HashMap<i32, (i64, i64)>,
 }
 
 /// A version that is whole: the vectors of its items.
@@ -52,47 +54,51 @@ impl Version {
     }
 }
 
+/// An item's record; without a value the item went.
+struct Record {
+    partition: i32,
+    offset: i64,
+    key: String,
+    value: Option<ItemVector>,
+}
+
 /// What the topics said so far.
 #[derive(Default)]
 struct Held {
-    /// The newest vector of each item, of whatever version.
-    items: HashMap<String, ItemVector>,
-    /// How many of them each version has.
+    /// The vectors of the version that is held.
+    items: HashMap<String, Vec<f32>>,
+    /// What came after it.
+    waiting: Vec<Record>,
+    /// How many vectors of each version wait.
     counts: HashMap<String, usize>,
     /// The newest marker, while its version is not whole.
     marker: Option<Marker>,
 }
 
 impl Held {
-    /// Takes an item's record; without a value the item went.
-    fn take_item(&mut self, key: String, value: Option<&[u8]>) -> anyhow::Result<()> {
-        let new = value.map(serde_json::from_slice::<ItemVector>).transpose()?;
-        if let Some(new) = &new {
-            *self.counts.entry(new.version.clone()).or_default() += 1;
+    fn take_item(&mut self, record: Record) {
+        if let Some(value) = &record.value {
+            *self.counts.entry(value.version.clone()).or_default() += 1;
         }
-        let old = match new {
-            Some(new) => self.items.insert(key, new),
-            None => self.items.remove(&key),
-        };
-        if let Some(old) = old {
-            let count = self.counts.entry(old.version.clone()).or_default();
-            *count -= 1;
-            if *count == 0 {
-                self.counts.remove(&old.version);
-            }
-        }
-        Ok(())
+        self.waiting.push(record);
     }
 
-    /// The version of the newest marker, once it is whole. If the next one has begun to replace it,
-    /// it never will be: the next marker comes.
+    /// The version of the newest marker, once it is whole. Compaction has taken records out of
+    /// those before it: they never are, and the next marker comes.
     fn whole(&mut self) -> Option<Version> {
         let marker = self.marker.take_if(|marker| {
             self.counts.get(&marker.version).is_some_and(|&count| count == marker.vectors)
         })?;
-        let own = self.items.iter().filter(|(_, item)| item.version == marker.version);
-        let items = own.map(|(key, item)| (key.clone(), item.vector.clone())).collect();
-        Some(Version { marker, items })
+        let end = |partition: &i32| marker.offsets.get(partition).map_or(0, |(_, to)| *to);
+        let own = |record: &mut Record| record.offset < end(&record.partition);
+        for Record { key, value, .. } in self.waiting.extract_if(.., own) {
+            match value {
+                Some(value) => self.items.insert(key, value.vector),
+                None => self.items.remove(&key),
+            };
+        }
+        self.counts.remove(&marker.version);
+        Some(Version { marker, items: self.items.clone() })
     }
 }
 
@@ -111,6 +117,8 @@ pub(crate) fn follow(
         .set("bootstrap.servers", brokers)
         .set("group.id", "read-versions")
         .set("enable.auto.commit", "false")
+        // A version is one transaction. This is the default here, and not that of Java's client.
+        .set("isolation.level", "read_committed")
         .create()?;
     let mut assignment = TopicPartitionList::new();
     for topic in [vectors, versions] {
@@ -129,8 +137,10 @@ pub(crate) fn follow(
             let value = message.payload().context("a marker without a value")?;
             held.marker = Some(serde_json::from_slice(value)?);
         } else {
+            let (partition, offset) = (message.partition(), message.offset());
             let key = String::from_utf8_lossy(message.key().unwrap_or_default()).into_owned();
-            held.take_item(key, message.payload())?;
+            let value = message.payload().map(serde_json::from_slice).transpose()?;
+            held.take_item(Record { partition, offset, key, value });
         }
         if held.whole().is_some_and(|version| !shown(&version)) {
             return Ok(());

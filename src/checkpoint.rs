@@ -48,6 +48,8 @@ const STEP_DIGITS: usize = 12;
 pub struct Facts {
     /// Names the run that began from nothing and led here: two runs may reach the same step.
     pub run: String,
+    /// When that run began, ms since 1970, by its machine's clock; none: nobody wrote it down.
+    pub began_ms: Option<i64>,
     /// Tells the log from others.
     pub witness: Witness,
     /// Steps trained so far.

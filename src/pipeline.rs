@@ -37,6 +37,7 @@ use crossbeam_channel::RecvTimeoutError;
 
 use crate::checkpoint::{Chain, Checkpoint, Store};
 use crate::config::Config;
+use crate::publish::claim::Superseded;
 use crate::publish::{Published, Publisher};
 use crate::stream::calendar::now_ms;
 use crate::telemetry::Health;
@@ -46,7 +47,8 @@ use millrace_train::placement::Placement;
 use millrace_train::trainer::{Phase, StepReport, Trainer};
 
 use captures::RunState;
-use line::Line;
+use durable::Lineage;
+use line::{Line, Outbound};
 use metrics::{Beat, Queue, StepPhase};
 use start::RunStart;
 use unusable::Unusable;
@@ -181,8 +183,9 @@ fn run_once(
     plan: &RunPlan,
     observe: &mut dyn FnMut(&Trainer, &RunStats),
 ) -> anyhow::Result<Summary> {
-    let RunStart { mut trainer, lineage, mut chain, passes, total } =
+    let RunStart { mut trainer, lineage, checkpoint, passes, total } =
         start::start(site, store, plan)?;
+    let mut chain = checkpoint.as_ref().map(|checkpoint| Chain::of(&checkpoint.manifest));
     if plan.to.is_none() && trainer.progress().records() == 0 {
         // A kill before the first checkpoint must not lose the place where reading began: the next
         // start would ask for the newest record once more, and skip what came meanwhile.
@@ -190,14 +193,13 @@ fn run_once(
         let first = store.write(facts, trainer.capture().into_sections(), now_ms())?;
         chain = Some(Chain::of(&first.manifest));
     }
-    let publisher = publisher(site, plan.publication)?;
-    let publisher = publisher.map(|publisher| (publisher, plan.publication));
+    let outbound = outbound(site, plan.publication, &lineage, checkpoint)?;
     let mut stats = RunStats::new(&trainer, total);
     site.health.set_ready(true);
     std::thread::scope(|scope| {
         let outlook = Arc::clone(&stats.outlook);
         let state = RunState { lineage, progress: trainer.progress().clone(), chain };
-        let mut line = Line::start(scope, site, store, state, passes, publisher, outlook)?;
+        let mut line = Line::start(scope, site, store, state, passes, outbound, outlook)?;
         let trained = train(site, &mut trainer, &mut stats, &mut line, observe);
         // A broken state must not take the place of a good checkpoint.
         let broken = trained.as_ref().is_err_and(|error| error.is::<Broken>());
@@ -238,12 +240,36 @@ fn by_reason(
     rejected
 }
 
-/// The publisher of a run that publishes at all.
-fn publisher(site: &Site, publication: Publication) -> anyhow::Result<Option<Publisher>> {
+/// The publisher of a run that publishes at all. `checkpoint` is the one that it goes on from.
+///
+/// # Errors
+/// The topic belongs to a newer run; or, if the run is to publish all of its versions, whatever
+/// keeps it from the first.
+fn outbound(
+    site: &Site,
+    publication: Publication,
+    lineage: &Lineage,
+    checkpoint: Option<Checkpoint>,
+) -> anyhow::Result<Option<Outbound>> {
     if publication == Publication::Never || site.config.publish.topic.is_empty() {
         return Ok(None);
     }
-    Publisher::new(&site.config, &site.placement).map(Some)
+    site.health.set_phase("asking for the topic of versions");
+    let mut publisher = Publisher::new(&site.config, &site.placement)?;
+    let connected = publisher.connect(lineage.claimant());
+    match connected {
+        Err(error) if publication == Publication::Live && !error.is::<Superseded>() => {
+            site.metrics.publish_failures_total.inc();
+            tracing::error!("{error:#}; the next version tries again");
+        }
+        connected => connected?,
+    }
+    // A stop does not wait for a sweep, and a kill for nothing: what is durable is published now. A
+    // complete run publishes its last state in any case.
+    let unpublished = checkpoint
+        .filter(|_| publication == Publication::Live)
+        .filter(|checkpoint| !publisher.is_behind(&checkpoint.manifest));
+    Ok(Some(Outbound { publisher, publication, unpublished }))
 }
 
 /// The trainer: steps until the source is done, the run stops (at the end of a window), or the

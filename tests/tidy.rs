@@ -82,7 +82,7 @@ const TOP: [&str; 3] = ["commands", "main", "lib"];
 type Inner = (&'static str, &'static [&'static str]);
 
 /// The rooms of `train`, from the ground up.
-const TRAIN_ROOMS: [Inner; 16] = [
+const TRAIN_ROOMS: [Inner; 17] = [
     ("saved", &[]),
     ("capture", &[]),
     ("placement", &[]),
@@ -94,7 +94,7 @@ const TRAIN_ROOMS: [Inner; 16] = [
     ("memory", &["saved", "capture", "kernel"]),
     ("model", &["saved", "placement", "portion", "kernel", "table", "memory"]),
     ("objective", &["saved", "placement", "kernel", "frequency", "memory"]),
-    ("settings", &["frequency", "model", "objective"]),
+    ("settings", &["frequency", "memory", "model", "objective"]),
     (
         "state",
         &[
@@ -111,6 +111,7 @@ const TRAIN_ROOMS: [Inner; 16] = [
     ("query_side", &["saved", "placement", "memory", "model", "settings"]),
     ("captured", &["capture", "progress", "table", "memory", "model", "state"]),
     ("evaluation", &["saved", "kernel", "frequency", "memory", "objective", "settings", "state"]),
+    ("item_side", &["saved", "memory", "model", "settings", "evaluation"]),
 ];
 
 /// The top floor of `train`: it may import every room there.

@@ -27,6 +27,9 @@ pub struct Manifest {
     pub version: String,
     /// Names the run that began from nothing and led here.
     pub run: String,
+    /// When that run began, ms since 1970; earlier programs did not write it down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub began_ms: Option<i64>,
     /// A few of the records that the state was trained on, to tell their log from another one.
     #[serde(default)]
     pub witness: Witness,

@@ -105,6 +105,7 @@ impl Staging {
             format: FORMAT,
             version: version(&facts.run, facts.step),
             run: facts.run.clone(),
+            began_ms: facts.began_ms,
             witness: facts.witness.clone(),
             step: facts.step,
             offsets: facts.offsets.clone(),

@@ -21,6 +21,7 @@ fn snapshot(step: u64) -> Snapshot {
     offsets.advance(3, 7);
     let facts = Facts {
         run: "5eed0001".into(),
+        began_ms: Some(1_700_000_000_000),
         witness: Witness::default(),
         step,
         offsets,

@@ -20,6 +20,10 @@ pub(super) struct PublishArgs {
     /// A checkpoint, or a directory of them; default: checkpoint.directory of the config.
     #[arg(long, value_name = "CHECKPOINT")]
     checkpoint: Option<PathBuf>,
+    /// Publish although the topic holds a later version, or one of a run that began later: to go
+    /// back, or to give the topic to another run.
+    #[arg(long)]
+    take_over: bool,
     /// Print the result as one JSON object.
     #[arg(long)]
     json: bool,
@@ -35,6 +39,9 @@ pub(super) fn run(args: &PublishArgs) -> anyhow::Result<()> {
     let (checkpoint, _) = Checkpoint::resolve(&path)?;
     let placement = pipeline::placement(config.device)?;
     let mut publisher = Publisher::new(&config, &placement)?;
+    if args.take_over {
+        publisher = publisher.taking_over();
+    }
     let published = publisher.publish(&checkpoint, &|| false)?.context("publishing was stopped")?;
     if args.json {
         say!(

@@ -136,7 +136,7 @@ impl Default for HistoryConfig {
 
 impl Default for CorpusConfig {
     fn default() -> Self {
-        Self { items_max: 1_000_000, tombstone_events: 100_000_000 }
+        Self { items_max: 1_000_000, tombstone_events: 100_000_000, expiry_events: 0 }
     }
 }
 
@@ -148,16 +148,6 @@ impl Default for CheckpointConfig {
             every_s: 300,
             keep: 3,
             base_every: 16,
-        }
-    }
-}
-
-impl Default for PublishConfig {
-    fn default() -> Self {
-        Self {
-            topic: "item-embeddings".into(),
-            versions_topic: "item-embedding-versions".into(),
-            every_checkpoints: 1,
         }
     }
 }

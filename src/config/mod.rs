@@ -10,6 +10,7 @@ mod alpha;
 mod defaults;
 mod features;
 mod load;
+mod publishing;
 mod records;
 mod references;
 mod serving;
@@ -28,6 +29,7 @@ pub use alpha::Alpha;
 pub use features::*;
 pub(crate) use load::leaves;
 pub use load::{Fault, Faults, parse_override};
+pub use publishing::PublishConfig;
 pub use records::{Beside, Condition, EventRule, RecordFormat, Scalar, Step, beside, steps};
 pub use serving::{HttpConfig, ServeConfig, ServeKeys};
 pub use training::*;
@@ -288,6 +290,8 @@ pub struct CorpusConfig {
     pub items_max: usize,
     /// For this many events each publish repeats the tombstone of an item that went.
     pub tombstone_events: u64,
+    /// An item goes that has been unseen for this many events; 0: only the bound makes it go.
+    pub expiry_events: u64,
 }
 
 /// `[checkpoint]`
@@ -304,18 +308,6 @@ pub struct CheckpointConfig {
     pub keep: usize,
     /// Every this-many-th checkpoint at least is whole, the others hold what has changed; 1: all.
     pub base_every: u64,
-}
-
-/// `[publish]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct PublishConfig {
-    /// Topic of item vectors; empty: nothing is published.
-    pub topic: String,
-    /// Topic of end markers, one a version.
-    pub versions_topic: String,
-    /// Every this-many-th checkpoint is published; by `replay --publish` the last one as well.
-    pub every_checkpoints: u64,
 }
 
 impl Config {

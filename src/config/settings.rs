@@ -29,6 +29,8 @@ impl Config {
             queries_max: self.history.queries_max,
             items_max: self.corpus.items_max,
             tombstone_events: self.corpus.tombstone_events,
+            item_expiry_events: (self.corpus.expiry_events > 0)
+                .then_some(self.corpus.expiry_events),
         }
     }
 

@@ -191,23 +191,7 @@ impl Config {
         at_least(faults, "checkpoint.every_steps", self.checkpoint.every_steps, 1);
         at_least(faults, "checkpoint.keep", self.checkpoint.keep as u64, 1);
         at_least(faults, "checkpoint.base_every", self.checkpoint.base_every, 1);
-        at_least(faults, "publish.every_checkpoints", self.publish.every_checkpoints, 1);
-        let publish = &self.publish;
-        if !publish.topic.is_empty() {
-            if publish.versions_topic.is_empty() {
-                faults
-                    .add("publish.versions_topic", "must not be empty where publish.topic is set");
-            }
-            let topics =
-                [&self.kafka.topic, &self.kafka.dead_letter_topic, &publish.versions_topic];
-            if topics.contains(&&publish.topic) {
-                faults.add("publish.topic", "must differ from every other topic");
-            }
-            if [&self.kafka.topic, &self.kafka.dead_letter_topic].contains(&&publish.versions_topic)
-            {
-                faults.add("publish.versions_topic", "must differ from every other topic");
-            }
-        }
+        self.publish.validate(self, faults);
         let listen = &self.http.listen;
         if !listen.is_empty() && listen.parse::<std::net::SocketAddr>().is_err() {
             let reason = format!("`{listen}` is not an address; expected like 0.0.0.0:9464");
@@ -231,7 +215,7 @@ const RESERVED_PROPERTIES: [&str; 17] = [
     "client.id",
     "group.id",
     "enable.idempotence",
-    // No transaction is ever begun; a producer with an id and without one sends nothing.
+    // That of the publisher is its topic's; any other producer with one would send nothing.
     "transactional.id",
     "acks",
     "request.required.acks",

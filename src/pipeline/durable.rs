@@ -11,6 +11,7 @@ use super::{Publication, Site};
 use crate::checkpoint::{Chain, Checkpoint, CheckpointError, Facts, Manifest, Pin, Store};
 use crate::config::Config;
 use crate::publish::Published;
+use crate::publish::claim::Claimant;
 use crate::stream::calendar::now_ms;
 use millrace_events::Witness;
 use millrace_train::Progress;
@@ -44,7 +45,7 @@ impl Outlet {
 
     /// A checkpoint takes the place of an older one that waits: nobody wants that version any more.
     /// Never blocks, and a publisher that has ended is not noticed: its error is the run's.
-    fn offer(&self, store: &Store, checkpoint: &Checkpoint) {
+    pub(super) fn offer(&self, store: &Store, checkpoint: &Checkpoint) {
         let pin = store.pin(checkpoint.manifest.step);
         let mut due = Due { checkpoint: checkpoint.clone(), _pin: pin };
         while let Err(TrySendError::Full(back)) = self.sender.try_send(due) {
@@ -58,13 +59,20 @@ impl Outlet {
 pub(super) struct Lineage {
     /// Names the run that began from nothing and led here.
     pub(super) run: String,
+    /// When that run began, ms since 1970; none: its first checkpoints do not say.
+    pub(super) began_ms: Option<i64>,
     /// Some records of the log that has been read, whether they are in the state yet or not.
     pub(super) witness: Arc<Mutex<Witness>>,
 }
 
 impl Lineage {
-    pub(super) fn new(run: impl Into<String>, witness: Witness) -> Lineage {
-        Lineage { run: run.into(), witness: Arc::new(Mutex::new(witness)) }
+    /// The run, as who publishes.
+    pub(super) fn claimant(&self) -> Claimant<'_> {
+        Claimant { run: &self.run, began_ms: self.began_ms }
+    }
+
+    pub(super) fn new(run: impl Into<String>, began_ms: Option<i64>, witness: Witness) -> Lineage {
+        Lineage { run: run.into(), began_ms, witness: Arc::new(Mutex::new(witness)) }
     }
 }
 
@@ -182,6 +190,7 @@ pub(super) fn facts(config: &Config, lineage: &Lineage, progress: Progress) -> F
     let witness = lineage.witness.lock().unwrap_or_else(PoisonError::into_inner);
     Facts {
         run: lineage.run.clone(),
+        began_ms: lineage.began_ms,
         witness: witness.before(&progress.offsets),
         step: progress.step,
         offsets: progress.offsets,

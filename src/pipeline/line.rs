@@ -13,6 +13,7 @@ use super::passes::Passes;
 use super::reader::{self, Outlook, ReadOut};
 use super::{Publication, Site};
 use crate::checkpoint::{Checkpoint, Store};
+use crate::publish::background::yield_to_others;
 use crate::publish::{Published, Publisher};
 use millrace_events::Batch;
 use millrace_train::trainer::Trainer;
@@ -26,6 +27,14 @@ pub(super) struct Line<'scope> {
     source: Thread<'scope, ReadOut>,
     writer: Thread<'scope, anyhow::Result<Option<Checkpoint>>>,
     publisher: Option<Thread<'scope, anyhow::Result<Option<Published>>>>,
+}
+
+/// What goes out, and what is to go first.
+pub(super) struct Outbound {
+    pub(super) publisher: Publisher,
+    pub(super) publication: Publication,
+    /// The state that the run goes on from, if the topic does not hold it.
+    pub(super) unpublished: Option<Checkpoint>,
 }
 
 /// The results of the threads.
@@ -45,7 +54,7 @@ impl<'scope> Line<'scope> {
         store: &'env Store,
         state: RunState,
         passes: Passes,
-        publisher: Option<(Publisher, Publication)>,
+        outbound: Option<Outbound>,
         outlook: Arc<Outlook>,
     ) -> anyhow::Result<Self> {
         let named = |name: &str| std::thread::Builder::new().name(name.into());
@@ -58,14 +67,23 @@ impl<'scope> Line<'scope> {
             let _stop = StopOnPanic(&site.stop);
             reader::read(site, passes, batch_sender, &durable, &outlook)
         })?;
-        let (outlet, publisher) = match publisher {
+        let (outlet, publisher) = match outbound {
             None => (None, None),
-            Some((mut publisher, publication)) => {
+            Some(Outbound { mut publisher, publication, unpublished }) => {
                 let (outlet, checkpoints) = Outlet::new(publication);
+                if let Some(checkpoint) = unpublished {
+                    outlet.offer(store, &checkpoint);
+                }
+                let live = publication == Publication::Live;
                 let thread = named("publisher").spawn_scoped(scope, move || {
                     let _stop = StopOnPanic(&site.stop);
+                    yield_to_others();
                     durable::publish(site, publication, checkpoints, |checkpoint, stop| {
-                        publisher.publish(checkpoint, stop)
+                        // A run that went back to an older checkpoint catches up with itself.
+                        match live && publisher.is_behind(&checkpoint.manifest) {
+                            true => Ok(None),
+                            false => publisher.publish(checkpoint, stop),
+                        }
                     })
                 })?;
                 (Some(outlet), Some(thread))

@@ -12,10 +12,11 @@ use anyhow::{Context, anyhow, bail};
 use super::absent::refuse_what_kafka_knows;
 use super::durable::Lineage;
 use super::passes::Passes;
-use super::{Publication, RunPlan, Site, TICK};
+use super::{RunPlan, Site, TICK};
 use crate::checkpoint::{self, Chain, Checkpoint, Manifest, SectionEntry, Store, Tally};
 use crate::config::{Config, leaves};
 use crate::sections;
+use crate::stream::calendar::now_ms;
 use crate::stream::identity;
 use crate::stream::position::Range;
 use crate::stream::topic::{NoAnswer, Topic};
@@ -31,8 +32,8 @@ pub(super) struct RunStart {
     pub(super) trainer: Trainer,
     /// The run that the state began with, and its log.
     pub(super) lineage: Lineage,
-    /// The checkpoints that it comes from.
-    pub(super) chain: Option<Chain>,
+    /// The checkpoint that it comes from; none: it has seen no event.
+    pub(super) checkpoint: Option<Checkpoint>,
     pub(super) passes: Passes,
     /// Records from the trainer's offsets to the end of the last pass; 0: there is no end.
     pub(super) total: u64,
@@ -50,19 +51,21 @@ pub(super) fn start(site: &Site, store: &Store, plan: &RunPlan) -> anyhow::Resul
     let topic = Topic::of(config)?;
     let bounded = plan.to.is_some();
     let resumed = resume(site, &topic, bounded)?;
-    name_missing_outputs(config, &topic, plan);
+    if let Some(missing) = survey::missing_letters(config, &topic) {
+        tracing::warn!("{missing}");
+    }
     let to = plan.to.map(|to| topic.resolve(to)).transpose()?;
     let from = match &resumed {
         // Nobody asks where such a run would have begun.
         Some((trainer, ..)) if !bounded => trainer.progress().offsets.clone(),
         _ => topic.resolve(plan.from)?,
     };
-    let (trainer, lineage, chain) = match resumed {
+    let (trainer, lineage, checkpoint) = match resumed {
         None => {
             refuse_what_kafka_knows(config, &topic, plan)?;
             let witness = Witness::of_cluster(topic.cluster());
             let trainer = Trainer::new(&config.train(), &site.placement, from.clone());
-            (trainer, Lineage::new(new_run(), witness), None)
+            (trainer, Lineage::new(new_run(), Some(now_ms()), witness), None)
         }
         Some(resumed) => resumed,
     };
@@ -77,11 +80,11 @@ pub(super) fn start(site: &Site, store: &Store, plan: &RunPlan) -> anyhow::Resul
     site.health.set_phase("opening the source");
     let (pass, witness) = ((*pass, last), &lineage.witness);
     let passes = Passes::begin(config, rest, range, plan.cut, pass, &site.stop, witness)?;
-    Ok(RunStart { passes, trainer, lineage, chain, total })
+    Ok(RunStart { passes, trainer, lineage, checkpoint, total })
 }
 
-/// A trainer that goes on, its run and log, and the checkpoints that it comes from.
-type Resumed = (Trainer, Lineage, Option<Chain>);
+/// A trainer that goes on, its run and log, and the checkpoint that it comes from.
+type Resumed = (Trainer, Lineage, Option<Checkpoint>);
 
 /// The trainer of the newest good checkpoint, if there is one for this topic.
 fn resume(site: &Site, topic: &Topic, bounded: bool) -> anyhow::Result<Option<Resumed>> {
@@ -143,7 +146,10 @@ fn resume_from(
     if let Some(written) = manifest.written_ms {
         site.clocks.checkpoint.store(written, Ordering::Relaxed);
     }
-    Ok((trainer, Lineage::new(run, witness), chain))
+    // What saw no event is another run from here on.
+    let began_ms = if chain.is_some() { manifest.began_ms } else { Some(now_ms()) };
+    let state = chain.is_some().then(|| checkpoint.clone());
+    Ok((trainer, Lineage::new(run, began_ms, witness), state))
 }
 
 /// Waits until the brokers answer: a trainer that has been here before, and is started in an
@@ -182,15 +188,6 @@ const PAUSE_MAX: Duration = Duration::from_secs(20);
 #[derive(Debug, thiserror::Error)]
 #[error("stopped while it waited for the brokers")]
 pub struct Stopped;
-
-/// Says which topics that the run writes to are not there: nobody would look for them before the
-/// first bad record, months later.
-fn name_missing_outputs(config: &Config, topic: &Topic, plan: &RunPlan) {
-    let publishes = plan.publication != Publication::Never;
-    for missing in survey::missing_outputs(config, topic, publishes) {
-        tracing::warn!("{missing}");
-    }
-}
 
 /// The newest checkpoint that verifies. If all are damaged, this is an error: starting from nothing
 /// would throw the model away without being asked. With `end` those from this step on are none.
@@ -372,7 +369,7 @@ mod tests {
     use millrace_train::objective::Correction;
 
     fn lineage() -> Lineage {
-        Lineage::new("5eed0001", Witness::default())
+        Lineage::new("5eed0001", None, Witness::default())
     }
 
     /// A checkpoint of an untrained model, with this for its digest of the config.

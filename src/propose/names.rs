@@ -28,6 +28,7 @@ pub(super) const QUERIES: &[&str] = &[
     "session",
     "queryid",
     "actorid",
+    "source",
 ];
 
 /// What there is to find.
@@ -77,6 +78,7 @@ pub(super) const ITEMS: &[&str] = &[
     "pageid",
     "pageurlpath",
     "url",
+    "target",
 ];
 
 /// When it happened.
@@ -217,10 +219,16 @@ pub(super) fn plain(path: &str) -> String {
     of + &last
 }
 
-/// The place of a path's name in a list; none: it is not there.
+/// Shorter names end many others: every `status` ends with a `us`.
+const ENDING: usize = 6;
+
+/// The place of a path's name in a list; behind them all, that of a name which ends like one of the
+/// list, as `click_article_id` does; none: it is not there.
 pub(super) fn rank(path: &str, names: &[&str]) -> Option<usize> {
     let plain = plain(path);
-    names.iter().position(|name| **name == plain)
+    let ends = |name: &&str| name.len() >= ENDING && plain.ends_with(name);
+    let exact = names.iter().position(|name| *name == plain);
+    exact.or_else(|| Some(names.len() + names.iter().position(ends)?))
 }
 
 #[cfg(test)]
@@ -233,6 +241,7 @@ mod tests {
             assert_eq!(rank(path, QUERIES), Some(0), "{path}");
         }
         assert_eq!(plain("items[].item_id"), "itemid");
+        assert_eq!(rank("click_article_id", ITEMS), Some(ITEMS.len() + 3));
         assert_eq!(rank("price", ITEMS), None);
     }
 

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use serde_json::json;
+
 use super::*;
 use crate::config::TimeUnit;
 
@@ -77,15 +79,15 @@ fn snowplow() -> Vec<Vec<u8>> {
         let event = ["view_item", "page_ping", "add_to_cart"][n % 3];
         let second = n % 60;
         let minute = n / 60;
-        format!(
-            "{{\"app_id\":\"shop\",\"platform\":\"web\",\"event_id\":\"e{n}\",\"event_name\":\"{event}\",\
-             \"derived_tstamp\":\"2025-10-26 03:{minute:02}:{second:02}.5\",\"domain_userid\":\"d{user}\",\
-             \"geo_country\":\"{}\",\"contexts_com_acme_product_1\":[{{\"sku\":\"s{sku}\",\
-             \"category\":\"c{}\",\"price\":{}.5}}]}}",
-            ["DE", "FR", "IT"][user % 3],
-            sku % 5,
-            sku + 3
-        )
+        let (country, category, price) = (["DE", "FR", "IT"][user % 3], sku % 5, sku + 3);
+        let product = json!({"sku": format!("s{sku}"), "category": category, "price": price});
+        let record = json!({
+            "app_id": "shop", "platform": "web", "event_id": format!("e{n}"), "event_name": event,
+            "derived_tstamp": format!("2025-10-26 03:{minute:02}:{second:02}.5"),
+            "domain_userid": format!("d{user}"), "geo_country": country,
+            "contexts_com_acme_product_1": [product],
+        });
+        record.to_string()
     };
     (0..300).map(|n| line(n).into_bytes()).collect()
 }

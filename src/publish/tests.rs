@@ -2,14 +2,18 @@
 
 use std::collections::BTreeMap;
 
+use rdkafka::Message;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
+use super::claim::Superseded;
 use super::*;
 use crate::checkpoint::{Facts, Store};
+use crate::config::TableConfig;
 use crate::stream::decode::Mapping;
 use crate::stream::events_of;
+use crate::stream::outbox::{Outgoing, Patience};
 use crate::stream::source::tests::read;
 use millrace_events::{Batch, Offsets, Witness};
 use millrace_train::trainer::Trainer;
@@ -29,10 +33,16 @@ struct Bench {
 impl Bench {
     /// The state after one batch of one event for each of `items` items.
     fn new(items: usize) -> Bench {
+        Bench::of(&[0..items], |_| {})
+    }
+
+    /// The state after a batch of one event for each item of each range.
+    fn of(batches: &[std::ops::Range<usize>], change: impl FnOnce(&mut Config)) -> Bench {
         let cluster = MockCluster::new(1).expect("a mock cluster");
         let text = include_str!("../../config/demo.toml");
         let mut config = Config::from_toml(text).expect("the demo's config is right");
         config.kafka.brokers = cluster.bootstrap_servers();
+        change(&mut config);
         for (topic, partitions) in
             [(&config.publish.topic, PARTITIONS), (&config.publish.versions_topic, 1)]
         {
@@ -41,20 +51,28 @@ impl Bench {
         let placement = Placement::Cpu;
         let mut trainer = Trainer::new(&config.train(), &placement, Offsets::new("demo"));
         let mut mapping = Mapping::new(&config);
-        let mut events = events_of(&config);
-        for item in 0..items {
-            let line = format!(
-                "{{\"user\":\"u\",\"item\":\"item {item}\",\"category\":\"c\",\"time_ms\":1}}"
-            );
-            mapping.decode(Some(line.as_bytes()), None, &mut events).expect("a good event");
+        for items in batches {
+            let mut events = events_of(&config);
+            for item in items.clone() {
+                let line = format!(
+                    "{{\"user\":\"u\",\"item\":\"item {item}\",\"category\":\"c\",\"time_ms\":1}}"
+                );
+                mapping.decode(Some(line.as_bytes()), None, &mut events).expect("a good event");
+            }
+            trainer.step(&Batch::new(events, Offsets::new("demo")));
         }
-        trainer.step(&Batch::new(events, Offsets::new("demo")));
         let directory = tempfile::tempdir().expect("a directory");
         let store = Store::open(directory.path(), 1).expect("the directory is ours");
         let sections = trainer.capture().into_sections();
         let written = store.write(facts(&config, &trainer), sections, 1);
         let checkpoint = written.expect("the disk has room");
         Bench { cluster, config, checkpoint, placement, _directory: directory }
+    }
+
+    fn markers(&self) -> Vec<VersionMarker> {
+        let records = read(&self.config, &self.config.publish.versions_topic);
+        let marker = |value: &[u8]| VersionMarker::read(value).expect("a marker");
+        records.iter().map(|record| marker(record.payload().expect("a value"))).collect()
     }
 
     fn publish(&self) -> anyhow::Result<Option<Published>> {
@@ -69,6 +87,7 @@ impl Bench {
 fn facts(config: &Config, trainer: &Trainer) -> Facts {
     Facts {
         run: "5eed0001".into(),
+        began_ms: Some(1_700_000_000_000),
         witness: Witness::default(),
         step: trainer.progress().step,
         offsets: trainer.progress().offsets.clone(),
@@ -136,11 +155,97 @@ fn a_vector_lies_where_java_puts_its_key_and_the_marker_counts_all() {
     println!("{right} of {} keys where Java puts them: {of_partition:?}", vectors.len());
     assert_eq!((right, vectors.len()), (ITEMS, ITEMS));
     assert_eq!(of_partition.len(), PARTITIONS as usize, "keys are spread over all partitions");
-    let markers = read(&bench.config, &bench.config.publish.versions_topic);
+    let markers = bench.markers();
     let [marker] = markers.as_slice() else { panic!("{} markers", markers.len()) };
-    let marker: VersionMarker =
-        serde_json::from_slice(marker.payload().expect("a value")).expect("JSON");
-    assert_eq!((marker.version, marker.vectors), (published.version, ITEMS as u64));
+    assert_eq!((&marker.version, marker.vectors), (&published.version, ITEMS as u64));
+    assert_eq!((marker.run.as_str(), &marker.previous), ("5eed0001", &None));
+    assert_eq!(marker.artifact_digest, bench.checkpoint.manifest.digest);
+    let mut digest = record::Digest::default();
+    for message in &vectors {
+        let (from, to) = marker.offsets[&message.partition()];
+        assert!((from..to).contains(&message.offset()), "{message:?} of {marker:?}");
+        digest.add(message.key().expect("a key"), message.payload());
+    }
+    let span = marker.offsets.values().map(|(from, to)| to - from).sum::<i64>();
+    assert_eq!((span, marker.digest.as_str()), (ITEMS as i64, digest.hex().as_str()));
+}
+
+#[test]
+fn an_item_whose_rows_went_is_not_sent_as_a_random_vector() {
+    let bench = Bench::of(&[0..50, 50..100], |config| {
+        let table = TableConfig { rows_max: Some(70), ..TableConfig::default() };
+        config.tables.insert("item".into(), table);
+    });
+    let published = bench.publish().expect("no trouble").expect("nobody said stop");
+    assert!((50..=70).contains(&published.vectors), "{published:?}");
+    assert_eq!(published.vectors + published.tombstones, 100);
+    let mut sent = 0;
+    for message in read(&bench.config, &bench.config.publish.topic) {
+        let name = String::from_utf8_lossy(message.key().expect("a key")).into_owned();
+        let number: usize = name.trim_start_matches("item ").parse().expect("a number");
+        assert!(message.payload().is_some() || number < 50, "{name} has a row");
+        sent += u64::from(message.payload().is_some());
+    }
+    assert_eq!(sent, published.vectors);
+}
+
+/// A marker as another publisher would have left it.
+fn leave(bench: &Bench, change: impl FnOnce(&mut VersionMarker)) {
+    let Manifest { version, run, began_ms, step, digest, .. } = bench.checkpoint.manifest.clone();
+    let topic = bench.config.publish.topic.clone();
+    let artifact_digest = digest;
+    let marker =
+        VersionMarker { version, run, began_ms, step, topic, artifact_digest, ..<_>::default() };
+    let mut marker = marker;
+    change(&mut marker);
+    let value = serde_json::to_vec(&marker).expect("JSON");
+    let mut outbox = Outbox::new(&bench.config, 0, 1024, Patience::Bounded).expect("a producer");
+    let topic = &bench.config.publish.versions_topic;
+    let key = Some(marker.version.as_bytes());
+    let record = Outgoing { topic, key, payload: Some(&value), ..Outgoing::default() };
+    outbox.send(record).expect("queued");
+    outbox.flush().expect("delivered");
+}
+
+#[test]
+fn what_is_newer_is_not_replaced_unless_one_says_so() {
+    type Change = fn(&mut VersionMarker);
+    let newer: [(&str, Change); 3] = [
+        ("began on 2023-11-14 at 22:13:21 UTC, after this one", |marker| {
+            marker.run = "0ther000".into();
+            marker.began_ms = marker.began_ms.map(|ms| ms + 1000);
+        }),
+        ("a later step of this run", |marker| marker.step += 1),
+        ("the same step with another content", |marker| marker.artifact_digest = "x".into()),
+    ];
+    for (why, change) in newer {
+        let bench = Bench::new(3);
+        leave(&bench, change);
+        let error = bench.publish().expect_err(why);
+        assert!(error.is::<Superseded>(), "{error:#}");
+        let text = error.to_string();
+        assert!(text.contains(why) && text.contains("--take-over"), "{text}");
+        assert!(read(&bench.config, &bench.config.publish.topic).is_empty(), "nothing was sent");
+        let taken = bench.publisher().taking_over().publish(&bench.checkpoint, &|| false);
+        assert_eq!(taken.expect("it was told to").map(|published| published.vectors), Some(3));
+        assert_eq!(bench.markers().len(), 2);
+    }
+    let older: [Change; 4] = [
+        |_| {},
+        |marker| marker.step -= 1,
+        |marker| (marker.run, marker.began_ms) = ("0ther000".into(), None),
+        |marker| (marker.topic, marker.step) = ("another one's".into(), 99),
+    ];
+    for change in older {
+        let bench = Bench::new(3);
+        leave(&bench, change);
+        bench.publish().expect("it may").expect("nobody said stop");
+        let markers = bench.markers();
+        let ours = markers.iter().find(|marker| !marker.offsets.is_empty()).expect("ours");
+        let before = markers.iter().find(|marker| marker.offsets.is_empty()).expect("the other");
+        let previous = (before.topic == ours.topic).then(|| before.version.clone());
+        assert_eq!(ours.previous, previous);
+    }
 }
 
 #[test]

@@ -21,8 +21,6 @@ use super::{kserve, routes};
 use crate::config::{FeatureConfig, FeatureKind};
 use crate::telemetry;
 
-/// Most bytes of one letter in UTF-8: limits are in bytes here, and in letters there.
-const LETTER_BYTES: usize = 4;
 /// What a number may be and still be one of 32 bits.
 const NUMBER_MAX: f64 = 3.4e38;
 
@@ -96,7 +94,8 @@ fn described(version: Option<&Version>) -> String {
 }
 
 fn id(version: &Version) -> Value {
-    let most = version.config.kafka.id_bytes_max / LETTER_BYTES;
+    // In bytes here, in letters there: a text of other letters may be refused below it.
+    let most = version.config.kafka.id_bytes_max;
     json!({
         "type": ["string", "integer", "boolean", "null"],
         "maxLength": most,

@@ -13,9 +13,8 @@ use crate::sections;
 use crate::stream::decode::Mapping;
 use millrace_events::{Names, Offsets, Witness, id_key};
 use millrace_retrieval::{Centroids, Index, IndexSettings, Items};
-use millrace_train::QuerySide;
-use millrace_train::evaluation::popularity::Popularity;
-use millrace_train::memory::corpus::Corpus;
+use millrace_train::memory::corpus::Item;
+use millrace_train::{ItemSide, QuerySide};
 
 /// All that answers of one checkpoint need.
 pub struct Version {
@@ -79,24 +78,14 @@ impl Version {
         let read = sections::of(checkpoint);
         let cannot = || format!("cannot load {path}");
         let queries = QuerySide::restore(&train, &read).with_context(cannot)?;
-        let mut corpus = Corpus::new(train.items_max, train.tombstone_events);
-        corpus.restore(&read).with_context(cannot)?;
-        queries.model.check(&corpus).with_context(cannot)?;
-        let items = corpus.sorted();
-        drop(corpus);
+        let mut attributes = Attributes::default();
+        let look = |items: &[(u64, Item)]| {
+            attributes = Attributes::new(&config, items.iter().map(|(_, item)| item));
+        };
+        let items = ItemSide::restore_looking(&train, &queries.model, &read, look);
+        let items = items.with_context(cannot)?;
         ensure!(!items.is_empty(), "{path} holds no item: there is nothing to answer with");
-        let vectors = queries.model.embed_items(&items); // [items, dim]
-        let keys: Vec<u64> = items.iter().map(|(key, _)| *key).collect();
-        let mut names = Names::default();
-        items.iter().for_each(|(_, item)| names.push(&item.name));
-        let attributes = Attributes::new(&config, items.iter().map(|(_, item)| item));
-        drop(items);
-        let weight = config.retrieval.popularity;
-        let popularity = Popularity::restore(&train, weight, &read).with_context(cannot)?;
-        let temperature = popularity.temperature;
-        let log_q = popularity.log_q(&keys); // [items]
-        drop(popularity);
-        let dim = queries.model.towers.dim();
+        let ItemSide { keys, names, vectors, log_q, dim, temperature, .. } = items;
         let index = Index::build(Items { dim, vectors, log_q, temperature }, settings, kept)
             .with_context(cannot)?;
         let manifest = &checkpoint.manifest;
@@ -114,11 +103,11 @@ impl Version {
             query_id: config.query.id.clone(),
             reading: config.reading().into(),
             witness: manifest.witness.clone(),
+            popularity: config.retrieval.popularity,
             config,
             index,
             attributes,
             temperature,
-            popularity: weight,
             keys,
             names,
         })

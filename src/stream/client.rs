@@ -17,7 +17,7 @@ use anyhow::anyhow;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, OwnedMessage};
+use rdkafka::message::{DeliveryResult, Message as _, OwnedMessage};
 use rdkafka::producer::{BaseProducer, ProducerContext};
 use rdkafka::{ClientContext, Statistics, TopicPartitionList};
 
@@ -92,7 +92,8 @@ pub(crate) fn consumer_of(
 
 /// A producer that loses and repeats nothing while it lives; `linger_ms` trades delay for larger
 /// requests, `queue_kbytes` bounds what waits to be sent. A record fails that was on its way for
-/// `delivery_wait`; none: it waits for the brokers without end.
+/// `delivery_wait`; none: it waits for the brokers without end. A `transactional` one sends
+/// nothing outside of transactions.
 ///
 /// # Errors
 /// As [`consumer`].
@@ -101,8 +102,13 @@ pub(crate) fn producer(
     linger_ms: u32,
     queue_kbytes: usize,
     delivery_wait: Option<Duration>,
+    transactional: Option<&Transactional>,
 ) -> anyhow::Result<BaseProducer<Deliveries>> {
     let mut client = base(config);
+    if let Some(Transactional { id, timeout }) = transactional {
+        client.set("transactional.id", id);
+        client.set("transaction.timeout.ms", timeout.as_millis().to_string());
+    }
     // Retries neither repeat nor reorder records; implies acks=all.
     client.set("enable.idempotence", "true");
     client.set("message.max.bytes", MESSAGE_BYTES_MAX.to_string());
@@ -119,6 +125,16 @@ pub(crate) fn producer(
     on_top(&mut client, config)
         .create_with_context(Deliveries::default())
         .map_err(|error| refused(config, &error))
+}
+
+/// What makes a producer one of transactions.
+#[derive(Clone, Debug)]
+pub(crate) struct Transactional {
+    /// Of all producers with this name (`transactional.id`) the newest alone may write.
+    pub(crate) id: String,
+    /// The brokers give up a transaction that is open for longer. Meanwhile readers wait at its
+    /// first record.
+    pub(crate) timeout: Duration,
 }
 
 /// How long a record may be on its way if someone waits for it: a broker may take this long to
@@ -245,7 +261,12 @@ pub(crate) struct Deliveries {
     done: AtomicU64,
     // Not longer than the producer's queue: whoever sends also takes.
     failed: Mutex<Vec<Failure>>,
+    /// Since they were taken last.
+    spans: Mutex<Spans>,
 }
+
+/// Of each partition the first offset, and the one after the last.
+pub(crate) type Spans = BTreeMap<i32, (i64, i64)>;
 
 /// A record that was not delivered.
 #[derive(Debug)]
@@ -263,6 +284,11 @@ impl Deliveries {
     /// The failures since the last call.
     pub(crate) fn take_failed(&self) -> Vec<Failure> {
         std::mem::take(&mut *self.failed.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Where what was delivered since the last call lies, whatever its topic.
+    pub(crate) fn take_spans(&self) -> Spans {
+        std::mem::take(&mut *self.spans.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The errors of the connection.
@@ -287,7 +313,13 @@ impl ProducerContext for Deliveries {
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         match result {
-            Ok(_) => self.errors.answered(),
+            Ok(message) => {
+                self.errors.answered();
+                let at = message.offset();
+                let mut spans = self.spans.lock().unwrap_or_else(PoisonError::into_inner);
+                let span = spans.entry(message.partition()).or_insert((at, at + 1));
+                *span = (span.0.min(at), span.1.max(at + 1));
+            }
             Err((error, message)) => {
                 let failure = Failure { error: error.clone(), message: message.detach() };
                 self.failed.lock().unwrap_or_else(PoisonError::into_inner).push(failure);

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use rdkafka::error::KafkaError;
 use rdkafka::message::BorrowedMessage;
 
@@ -27,7 +27,11 @@ pub(crate) fn read(
     mut take: impl FnMut(&BorrowedMessage<'_>),
 ) -> anyhow::Result<()> {
     let topic = Topic::named(name, config)?;
-    let there = topic.look(READ_MAX).with_context(|| format!("no answer about `{name}`"))?;
+    let there = match topic.look(READ_MAX) {
+        Some(there) => there,
+        // Asked once more, for the words.
+        None => topic.partitions()?,
+    };
     let bounds = topic.bounds(&there)?;
     let share = (records / i64::try_from(bounds.len().max(1))?).max(1);
     let mut left = topic.assign_newest(&bounds, share)?;
@@ -39,7 +43,7 @@ pub(crate) fn read(
         match topic.consumer.poll(Duration::from_millis(100)) {
             Some(Ok(record)) => take(&record),
             Some(Err(KafkaError::PartitionEOF(_))) => left -= 1,
-            Some(Err(error)) => return Err(error.into()),
+            Some(Err(error)) => return Err(topic.explain_reading(&error)),
             None => {}
         }
     }

@@ -7,6 +7,8 @@
 //!
 //! Must never know: what a record says.
 
+mod transaction;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -15,7 +17,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
-use super::client::{self, DELIVERY_WAIT_MAX, Deliveries, Failure};
+use super::client::{self, DELIVERY_WAIT_MAX, Deliveries, Failure, Transactional};
 use super::refusal::{REFUSED_MAX, Refusal, Remedies, Wish};
 use crate::config::Config;
 
@@ -113,6 +115,26 @@ pub(crate) enum SendError {
         /// All of them, in the order of their failures.
         failed: Vec<Failure>,
     },
+    /// A newer producer of the same name has begun.
+    #[error(
+        "another publisher has begun to write under the same name ({id}), so this one may not any \
+         more: two runs cannot share a topic. Stop one of them, or give it a publish.topic and a \
+         publish.versions_topic of its own"
+    )]
+    Fenced {
+        /// The `transactional.id`.
+        id: String,
+    },
+    /// The brokers do not begin or end a transaction.
+    #[error("no transaction ({id}) could be {what}: {reason}")]
+    Transaction {
+        /// The `transactional.id`.
+        id: String,
+        /// Begun or committed.
+        what: &'static str,
+        /// The fault, and what to do.
+        reason: String,
+    },
 }
 
 /// Sends records, and waits for room when the brokers are slower than the sender.
@@ -124,6 +146,8 @@ pub(crate) struct Outbox {
     sent: u64,
     /// The topic of the last record, for messages.
     topic: String,
+    /// Its name and timeout; none: it sends without transactions.
+    transactional: Option<Transactional>,
 }
 
 impl Outbox {
@@ -142,9 +166,14 @@ impl Outbox {
             Patience::Bounded => Some(DELIVERY_WAIT_MAX),
             Patience::UntilStopped(_) => None,
         };
-        let producer = client::producer(config, linger_ms, queue_kbytes, delivery_wait)?;
+        let producer = client::producer(config, linger_ms, queue_kbytes, delivery_wait, None)?;
+        Ok(Outbox::of(producer, config, patience))
+    }
+
+    fn of(producer: BaseProducer<Deliveries>, config: &Config, patience: Patience) -> Outbox {
         let (brokers, remedies) = (config.kafka.brokers.clone(), client::remedies(config));
-        Ok(Outbox { producer, brokers, remedies, patience, sent: 0, topic: String::new() })
+        let (topic, transactional) = (String::new(), None);
+        Outbox { producer, brokers, remedies, patience, sent: 0, topic, transactional }
     }
 
     /// Queues `record`, and waits for room if need be.
@@ -172,6 +201,7 @@ impl Outbox {
                     self.wait(&mut wait)?;
                 }
                 Err((error, _)) => {
+                    self.check_fence(&error)?;
                     let bytes = payload.map_or(0, <[u8]>::len);
                     let reason = self.explain(topic, &error, bytes);
                     return Err(SendError::Refused { topic: topic.to_owned(), reason });
@@ -213,7 +243,7 @@ impl Outbox {
             Patience::UntilStopped(_) => deliveries.errors().refused_for(REFUSED_MAX),
         };
         if let Some((refusal, said)) = refused {
-            let reason = self.remedies.explain(refusal, Wish::Write(&self.topic), &said);
+            let reason = self.remedies.explain(refusal, self.wish(refusal, &self.topic), &said);
             return Err(SendError::Barred { waiting, reason });
         }
         let over = match &self.patience {
@@ -234,11 +264,33 @@ impl Outbox {
     fn failures(&self) -> Result<(), SendError> {
         let failed = self.producer.context().take_failed();
         let Some(Failure { error, message }) = failed.first() else { return Ok(()) };
+        self.check_fence(error)?;
         let topic = message.topic().to_owned();
         let key = String::from_utf8_lossy(message.key().unwrap_or_default()).into_owned();
         let bytes = message.payload().map_or(0, <[u8]>::len);
         let reason = self.explain(&topic, error, bytes);
         Err(SendError::Undelivered { topic, key, reason, failed })
+    }
+
+    /// What was to be done when this refusal came.
+    fn wish<'w>(&'w self, refusal: Refusal, topic: &'w str) -> Wish<'w> {
+        match &self.transactional {
+            Some(transactional) if refusal == Refusal::Transactions || topic.is_empty() => {
+                Wish::Transact(&transactional.id)
+            }
+            _ => Wish::Write(topic),
+        }
+    }
+
+    /// An error if a newer producer of the same name has begun.
+    fn check_fence(&self, error: &KafkaError) -> Result<(), SendError> {
+        let Some(Transactional { id, .. }) = &self.transactional else { return Ok(()) };
+        let fatal = self.producer.client().fatal_error().map(|(code, _)| code);
+        let codes = [fatal, error.rdkafka_error_code()];
+        match codes.into_iter().flatten().any(transaction::is_fenced) {
+            true => Err(SendError::Fenced { id: id.clone() }),
+            false => Ok(()),
+        }
     }
 
     /// An error of a record of `bytes` bytes, and what to do about it.
@@ -252,7 +304,7 @@ impl Outbox {
         let answered = fatal.and_then(|(code, said)| Some((Refusal::of_code(code)?, said)));
         let answered = answered.or_else(|| Some((Refusal::of(error)?, error.to_string())));
         if let Some((refusal, said)) = answered.or_else(|| errors.refusing()) {
-            return self.remedies.explain(refusal, Wish::Write(topic), &said);
+            return self.remedies.explain(refusal, self.wish(refusal, topic), &said);
         }
         let last = errors.last();
         match error.rdkafka_error_code() {

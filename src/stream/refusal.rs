@@ -31,6 +31,8 @@ pub(crate) enum Refusal {
     Group,
     /// No right to produce with idempotence: brokers give it to whoever may write to any topic.
     Cluster,
+    /// No right to transactions of this name.
+    Transactions,
 }
 
 impl Refusal {
@@ -50,6 +52,7 @@ impl Refusal {
             Code::TopicAuthorizationFailed => Some(Refusal::Topic),
             Code::GroupAuthorizationFailed => Some(Refusal::Group),
             Code::ClusterAuthorizationFailed => Some(Refusal::Cluster),
+            Code::TransactionalIdAuthorizationFailed => Some(Refusal::Transactions),
             _ => None,
         }
     }
@@ -64,6 +67,8 @@ pub(crate) enum Wish<'n> {
     Write(&'n str),
     /// To commit offsets to the group of this name.
     Commit(&'n str),
+    /// To write in transactions of this name.
+    Transact(&'n str),
 }
 
 impl fmt::Display for Wish<'_> {
@@ -72,6 +77,7 @@ impl fmt::Display for Wish<'_> {
             Wish::Read(topic) => write!(f, "read topic `{topic}`"),
             Wish::Write(topic) => write!(f, "write to topic `{topic}`"),
             Wish::Commit(group) => write!(f, "commit offsets to group `{group}`"),
+            Wish::Transact(id) => write!(f, "write in transactions of the name `{id}`"),
         }
     }
 }
@@ -83,6 +89,8 @@ impl Wish<'_> {
             Wish::Read(topic) => format!("--operation Read --topic {topic}"),
             Wish::Write(topic) => format!("--operation Write --topic {topic}"),
             Wish::Commit(group) => format!("--operation Read --group {group}"),
+            // The right to write includes the one to describe.
+            Wish::Transact(id) => format!("--operation Write --transactional-id {id}"),
         }
     }
 }
@@ -124,7 +132,7 @@ impl Remedies {
                      \"ssl.key.location\""
                 ),
             },
-            Refusal::Topic | Refusal::Group => format!(
+            Refusal::Topic | Refusal::Group | Refusal::Transactions => format!(
                 "the brokers {brokers} do not allow this client to {wish}{}; allow it: {}",
                 // Who may not see a topic is told the same of one that is not there.
                 if refusal == Refusal::Topic { ", or it does not exist" } else { "" },
@@ -171,13 +179,19 @@ mod tests {
         let mut client = ClientConfig::new();
         client.set("sasl.password", "5ecret");
         let remedies = Remedies::new("kafka-1:9093", client);
-        let wishes = [Wish::Read("clicks"), Wish::Write("dead"), Wish::Commit("dash")];
+        let wishes = [
+            Wish::Read("clicks"),
+            Wish::Write("dead"),
+            Wish::Commit("dash"),
+            Wish::Transact("millrace-out"),
+        ];
         let cases = [
             (Refusal::Credentials, wishes[0], "\"sasl.password\""),
             (Refusal::Topic, wishes[0], "--operation Read --topic clicks"),
             (Refusal::Topic, wishes[1], "--operation Write --topic dead"),
             (Refusal::Group, wishes[2], "--operation Read --group dash"),
             (Refusal::Cluster, wishes[1], "--operation Write --topic dead"),
+            (Refusal::Transactions, wishes[3], "--operation Write --transactional-id millrace-out"),
         ];
         for (refusal, wish, remedy) in cases {
             let text = remedies.explain(refusal, wish, "no");

@@ -6,6 +6,8 @@
 //!
 //! Must never know: how findings are shown.
 
+mod outputs;
+
 use std::time::Duration;
 
 use rdkafka::TopicPartitionList;
@@ -19,6 +21,8 @@ use super::refusal::{Refusal, Wish};
 use super::source::{Sample, sample};
 use super::topic::{Topic, Watermarks};
 use crate::config::Config;
+pub use outputs::missing_letters;
+pub(crate) use outputs::prepare;
 
 /// The brokers have just answered: what takes longer is a fault.
 const WAIT: Duration = Duration::from_secs(5);
@@ -136,12 +140,10 @@ impl Survey {
             }
             None => {}
         }
-        let may = if role == Role::Input { found.may_read } else { found.may_write };
-        if !may {
-            self.fault(
-                &subject,
-                topic.remedies.explain(Refusal::Topic, wish, "authorized operations"),
-            );
+        let rights = [(found.may_read, Wish::Read(name)), (found.may_write, Wish::Write(name))];
+        for (_, wish) in rights.into_iter().filter(|(may, wish)| !may && role.needs(*wish)) {
+            let text = topic.remedies.explain(Refusal::Topic, wish, "authorized operations");
+            self.fault(&subject, text);
         }
         let Some(settings) = settings.get(name) else {
             let text = format!("{} partitions; its settings may not be seen", found.partitions);
@@ -297,26 +299,6 @@ fn roles(config: &Config) -> Vec<(&str, Role)> {
     roles
 }
 
-/// The topics that a run writes to and that are not there, each with what to do; those of a
-/// publication only if the run `publishes`.
-pub fn missing_outputs(config: &Config, topic: &Topic, publishes: bool) -> Vec<String> {
-    let written = |role: &Role| match role {
-        Role::Input => false,
-        Role::Letters => true,
-        Role::Vectors | Role::Versions => publishes,
-    };
-    let roles = roles(config).into_iter().filter(|(_, role)| written(role));
-    let missing = roles.filter(|(name, _)| topic.is_missing(name));
-    let line = |(name, role): (&str, Role)| {
-        let (key, creation) = (role.key(), role.creation(&topic.brokers, name));
-        format!(
-            "topic `{name}` ({key}) is not there. Unless the brokers make topics by themselves, \
-             create it: {creation}"
-        )
-    };
-    missing.map(line).collect()
-}
-
 impl Role {
     /// The key of the config that names it.
     fn key(self) -> &'static str {
@@ -328,15 +310,34 @@ impl Role {
         }
     }
 
+    /// Whether a run wishes this. It looks at what it publishes to: which version came last, and
+    /// which items an earlier run left.
+    fn needs(self, wish: Wish<'_>) -> bool {
+        match wish {
+            Wish::Read(_) => self != Role::Letters,
+            _ => self != Role::Input,
+        }
+    }
+
     fn wish(self, name: &str) -> Wish<'_> {
         if self == Role::Input { Wish::Read(name) } else { Wish::Write(name) }
+    }
+
+    /// What to say of such a topic that is not there.
+    fn missing(self, brokers: &str, name: &str) -> String {
+        let (key, creation) = (self.key(), self.creation(brokers, name));
+        format!(
+            "topic `{name}` ({key}) is not there. Unless the brokers make topics by themselves, \
+             create it: {creation}"
+        )
     }
 
     /// The command that creates such a topic.
     fn creation(self, brokers: &str, name: &str) -> String {
         let settings = match self {
             Role::Input => "--partitions 4",
-            Role::Letters | Role::Versions => "--partitions 1",
+            Role::Letters => "--partitions 1",
+            Role::Versions => "--partitions 1 --config cleanup.policy=compact",
             Role::Vectors => "--partitions 4 --config cleanup.policy=compact",
         };
         format!("kafka-topics.sh --bootstrap-server {brokers} --create --topic {name} {settings}")

@@ -345,6 +345,16 @@ impl Topic {
         }
     }
 
+    /// Why it could not be read, and what to do.
+    pub(crate) fn explain_reading(&self, error: &KafkaError) -> anyhow::Error {
+        match Refusal::of(error) {
+            Some(refusal) => {
+                anyhow!(self.remedies.explain(refusal, Wish::Read(&self.name), &error.to_string()))
+            }
+            None => anyhow!("topic `{}` cannot be read: {error}", self.name),
+        }
+    }
+
     /// The last error of the connection, for a message.
     pub(super) fn last_error(&self) -> String {
         self.consumer.context().errors.last()

@@ -1,13 +1,17 @@
 //! What reaches the output topics, and what must not.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Output;
 use std::time::Instant;
 
 use rdkafka::Message;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::Value;
 
-use crate::support::{Bench, PATIENCE, create_topic, inspect, json, records};
+use crate::support::{
+    Bench, PATIENCE, Running, client, create_topic, inspect, json, records, run_to_end,
+};
 
 fn versions(bench: &Bench) -> Vec<Value> {
     let markers = records(&format!("{}-versions", bench.topic));
@@ -163,6 +167,171 @@ fn a_password_stands_in_no_file_and_in_no_line() {
         assert!(!text.contains(SECRET), "{text}");
     }
     assert!(files(&directory, SECRET.as_bytes()) > 10);
+}
+
+/// The name under which publishers of the bench's output topic write.
+fn transactional_id(bench: &Bench) -> String {
+    format!("millrace-{}-out", bench.topic)
+}
+
+/// Whoever begins later writes, and what the earlier one had begun never was.
+#[test]
+fn a_second_publisher_shuts_the_first_one_out() {
+    let bench = Bench::new("demo.toml", 1);
+    bench.produce_synthetic(3_000, 55);
+    json(&mut bench.command("replay", "kept", &[]));
+    let first: BaseProducer = client()
+        .set("transactional.id", transactional_id(&bench))
+        .create()
+        .expect("a transactional producer");
+    first.init_transactions(PATIENCE).expect("the broker answers");
+    first.begin_transaction().expect("it is the only one");
+    let out = format!("{}-out", bench.topic);
+    first.send(BaseRecord::to(&out).key("half").payload("a version")).expect("queued");
+    first.flush(PATIENCE).expect("delivered");
+
+    let published = json(&mut bench.command("publish", "kept", &[]));
+    assert!(published["published"].as_u64() > Some(100), "{published}");
+    let error = first.commit_transaction(PATIENCE).expect_err("it is shut out").to_string();
+    println!("the first one: {error}");
+    let vectors = records(&out);
+    assert_eq!(vectors.len() as u64, published["published"].as_u64().expect("a number"));
+    assert!(vectors.iter().all(|record| record.key() != Some(b"half")), "half a version");
+
+    // The other way round: a trainer that is shut out says so, and comes back as long as nobody
+    // else has published.
+    let sets = ["checkpoint.every_steps=1", "publish.every_checkpoints=1"];
+    let mut run = Running::start(&mut bench.command("train", "kept", &sets));
+    bench.produce_synthetic(1_000, 56);
+    run.wait_for("published version");
+    let second: BaseProducer = client()
+        .set("transactional.id", transactional_id(&bench))
+        .create()
+        .expect("a transactional producer");
+    second.init_transactions(PATIENCE).expect("the broker answers");
+    bench.produce_synthetic(1_000, 57);
+    run.wait_for("another publisher has begun to write under the same name");
+    bench.produce_synthetic(1_000, 58);
+    run.wait_for("published version");
+    run.signal("-TERM");
+    assert!(run.wait().1.success());
+    in_order(&bench);
+}
+
+/// Asserts that versions are in order, each says which was before it, and the vectors that a reader
+/// finds are those of the last one, all of them.
+fn in_order(bench: &Bench) {
+    let versions = versions(bench);
+    let ids: Vec<&str> = versions.iter().filter_map(|v| v["version"].as_str()).collect();
+    assert!(ids.is_sorted_by(|a, b| a < b), "{ids:?}");
+    for pair in versions.windows(2) {
+        assert_eq!(pair[1]["previous"], pair[0]["version"]);
+    }
+    let last = versions.last().expect("a version");
+    let mut held = BTreeMap::new();
+    for record in records(&format!("{}-out", bench.topic)) {
+        match record.payload() {
+            Some(value) => held.insert(record.key().map(<[u8]>::to_vec), value.to_vec()),
+            None => held.remove(&record.key().map(<[u8]>::to_vec)),
+        };
+    }
+    assert_eq!(held.len() as u64, last["vectors"].as_u64().expect("a number"));
+    for value in held.values() {
+        let value: Value = serde_json::from_slice(value).expect("JSON");
+        assert_eq!(value["version"], last["version"]);
+    }
+}
+
+/// A stop waits for no sweep and a kill for nothing. On a topic without new events the next start
+/// is the only chance to publish what was learned last.
+#[test]
+fn what_is_durable_is_published_at_the_next_start_once() {
+    let bench = Bench::new("demo.toml", 1);
+    bench.produce_synthetic(3_000, 59);
+    let replayed = json(&mut bench.command("replay", "kept", &[]));
+    assert!(versions(&bench).is_empty());
+    for _ in 0..2 {
+        let mut run = Running::start(&mut bench.command("train", "kept", &[]));
+        let mut sign = run.wait_for("going on from a checkpoint");
+        if versions(&bench).is_empty() {
+            sign = run.wait_for("published version");
+        }
+        println!("{sign}");
+        run.signal("-TERM");
+        assert!(run.wait().1.success());
+    }
+    let versions = versions(&bench);
+    assert_eq!(versions.len(), 1, "{versions:?}");
+    assert_eq!(versions[0]["artifact_digest"], replayed["digest"]);
+}
+
+/// Items of an earlier run, and of a corpus that forgot them, do not stay on the topic for ever.
+#[test]
+fn a_new_run_takes_away_what_it_does_not_have() {
+    let bench = Bench::new("demo.toml", 1);
+    bench.produce_synthetic(5_000, 60);
+    let replay = |sets: &[&str], fresh: bool| {
+        let mut command = bench.command("replay", "kept", sets);
+        json(command.arg("--publish").args(fresh.then_some("--fresh")))
+    };
+    let first = replay(&[], false);
+    let second = replay(&["corpus.items_max=50", "corpus.tombstone_events=0"], true);
+    let items = |run: &Value| run["published"].as_u64().expect("a number");
+    assert!(items(&first) > 100 && items(&second) <= 50, "{first} {second}");
+    let mut held = std::collections::BTreeSet::new();
+    for record in records(&format!("{}-out", bench.topic)) {
+        let key = record.key().map(<[u8]>::to_vec);
+        if record.payload().is_some() {
+            held.insert(key)
+        } else {
+            held.remove(&key)
+        };
+    }
+    assert_eq!(held.len() as u64, items(&second));
+
+    // The earlier run may not come back by accident.
+    let aside = bench.checkpoints("kept").join("set-aside-1/000000000005");
+    let mut publish = bench.command("publish", "kept", &[]);
+    publish.arg("--checkpoint").arg(&aside);
+    let (status, log) = run_to_end(&mut publish);
+    assert!(status == Some(1) && log.contains("--take-over"), "{log}");
+    let taken = json(publish.arg("--take-over"));
+    assert_eq!(items(&taken), items(&first));
+}
+
+/// The topics of a config that nobody has made are what the docs say.
+#[test]
+fn output_topics_that_are_not_there_are_made_compacted() {
+    let bench = Bench::new("demo.toml", 1);
+    bench.produce_synthetic(3_000, 61);
+    let names = ["new-out", "new-versions"].map(|name| format!("{}-{name}", bench.topic));
+    let topics =
+        [format!("publish.topic={}", names[0]), format!("publish.versions_topic={}", names[1])];
+    let own = |rest: &[&'static str]| -> Vec<String> {
+        topics.iter().cloned().chain(rest.iter().map(|set| (*set).to_owned())).collect()
+    };
+    let replay = |sets: &[String]| {
+        let sets: Vec<&str> = sets.iter().map(String::as_str).collect();
+        run(&bench, "replay", "kept", &sets, &["--publish"])
+    };
+    let made = replay(&own(&[]));
+    assert!(made.status.success(), "{}", log(&made));
+    for (name, partitions) in names.iter().zip([4, 1]) {
+        assert!(log(&made).contains(&format!("topic=\"{name}\"")), "{}", log(&made));
+        let mut check = bench.command("check", "kept", &[&topics[0], &topics[1]]);
+        let check = check.arg("--connect").output().expect("millrace can be run");
+        let text = format!("{}{}", String::from_utf8_lossy(&check.stdout), log(&check));
+        let found = text.lines().any(|line| {
+            line.contains(name.as_str())
+                && line.contains(&format!("{partitions} partitions, compact"))
+        });
+        assert!(found, "{name}: {text}");
+    }
+    assert!(!log(&replay(&own(&[]))).contains("is not compacted"));
+    // What there is, is left as it is, and warned of once.
+    let other = run(&bench, "replay", "kept", &[], &["--publish"]);
+    let warned = log(&other).lines().filter(|line| line.contains("is not compacted")).count();
+    assert_eq!(warned, 1, "{}", log(&other));
 }
 
 /// Asserts that no file below `directory` holds `secret`; the number of files.

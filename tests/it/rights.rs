@@ -24,6 +24,7 @@ pub(crate) enum Right<'n> {
     Read(&'n str),
     Write(&'n str),
     Commit(&'n str),
+    Transact(&'n str),
 }
 
 impl Right<'_> {
@@ -36,6 +37,7 @@ impl Right<'_> {
             Right::Read(topic) => (TOPIC, topic, READ),
             Right::Write(topic) => (TOPIC, topic, WRITE),
             Right::Commit(group) => (GROUP, group, READ),
+            Right::Transact(id) => (Resource::RD_KAFKA_RESOURCE_TRANSACTIONAL_ID, id, WRITE),
         }
     }
 }

@@ -94,8 +94,16 @@ impl Room {
         let (dead, group, [out, versions]) = (self.bench.dead(), self.group(), self.output());
         let writes = [&dead, &out, &versions].map(|topic| Right::Write(topic));
         allow(secured_brokers(), user, &writes);
-        let reads = [Right::Read(&self.bench.topic), Right::Commit(&group)];
+        let reads = [&self.bench.topic, &out, &versions].map(|topic| Right::Read(topic));
         allow(secured_brokers(), user, &reads);
+        let id = self.transactions();
+        allow(secured_brokers(), user, &[Right::Commit(&group), Right::Transact(&id)]);
+    }
+
+    /// The name of the publisher's transactions.
+    fn transactions(&self) -> String {
+        let [out, _] = self.output();
+        format!("millrace-{out}")
     }
 }
 
@@ -167,7 +175,7 @@ fn the_right_credentials_train_end_to_end() {
         let group = [format!("kafka.group={}", room.group())];
         let name = number.to_string();
         let mut replay = room.command("replay", &name, "trainer", &[sets, &group]);
-        let run = json(replay.arg("--publish"));
+        let run = json(replay.arg("--publish").arg("--fresh"));
         assert_eq!(run["trained"], events, "{sets:?}");
         assert!(run["published"].as_u64() > Some(100), "{run}");
     }
@@ -245,12 +253,25 @@ fn a_missing_right_is_named() {
     // No rights to the outputs: may write elsewhere, so that idempotence is no question.
     allow(brokers, "User:trainer", &[Right::Read(topic), Right::Write(&dead)]);
     let quiet = ["kafka.group=".to_owned()];
-    let [out, _] = room.output();
+    let ([out, versions], id) = (room.output(), room.transactions());
+    let markers = [Right::Read(&versions), Right::Write(&versions)];
+    allow(brokers, "User:publisher", &[Right::Read(topic), Right::Write(&dead)]);
+    allow(brokers, "User:publisher", &markers);
+    allow(brokers, "User:sender", &[Right::Read(topic), Right::Write(&dead), Right::Read(&out)]);
+    allow(brokers, "User:sender", &markers);
+    allow(brokers, "User:sender", &[Right::Transact(&id)]);
     let plain = |user: &str| as_user(SASL, "PLAIN", user);
     let cases = [
         ("read", "writer", "train", format!("--operation Read --topic {topic}")),
         ("letters", "reader", "replay", format!("--operation Write --topic {dead}")),
-        ("outputs", "trainer", "publishing replay", format!("--operation Write --topic {out}")),
+        ("markers", "trainer", "publishing replay", format!("--operation Read --topic {versions}")),
+        (
+            "transactions",
+            "publisher",
+            "publishing replay",
+            format!("--operation Write --transactional-id {id}"),
+        ),
+        ("vectors", "sender", "publishing replay", format!("--operation Write --topic {out}")),
     ];
     let started: Vec<Refused> = cases
         .iter()

@@ -7,7 +7,8 @@
 //! In reading order:
 //! - [`trainer`]: Algorithm 1 of Yi et al. 2019, a batch at a time
 //! - [`state`]: all that accumulates, with its [`progress`]; [`captured`]: a copy as of one step
-//! - [`query_side`]: what of it turns queries into vectors, for who only answers
+//! - [`query_side`]: what of it turns queries into vectors, for who only answers; [`item_side`]:
+//!   the items with their vectors
 //! - [`settings`]: what it is built from; [`placement`]: where towers and loss compute
 //! - [`model`]: features become vectors: encoder and towers over [`table`]s of embeddings
 //! - [`objective`]: what the softmax is asked, with its negatives and temperature
@@ -22,6 +23,7 @@ pub mod capture;
 pub mod captured;
 pub mod evaluation;
 pub mod frequency;
+pub mod item_side;
 pub mod kernel;
 pub mod memory;
 pub mod model;
@@ -37,6 +39,7 @@ pub mod table;
 pub mod trainer;
 
 pub use captured::Captured;
+pub use item_side::ItemSide;
 pub use placement::Placement;
 pub use progress::Progress;
 pub use query_side::QuerySide;

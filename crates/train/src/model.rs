@@ -137,8 +137,33 @@ impl Model {
         Ok(model)
     }
 
+    /// As [`Model::restore`], without the tables that no feature of an item reads: those of queries
+    /// may be most of a checkpoint. It embeds items alone.
+    ///
+    /// # Errors
+    /// As [`Model::restore`].
+    pub fn restore_items(
+        settings: &ModelSettings,
+        placement: &Placement,
+        read: ReadSection<'_>,
+    ) -> Result<Self, Damaged> {
+        let mut model = Self::new(settings, placement);
+        let wanted: Vec<usize> = model.encoder.item.tables().collect();
+        model.load_with(read, |table| wanted.contains(&table))?;
+        Ok(model)
+    }
+
     /// Takes over what a checkpoint's sections hold.
     pub(crate) fn load(&mut self, read: ReadSection<'_>) -> Result<(), Damaged> {
+        self.load_with(read, |_| true)
+    }
+
+    /// The same, of tables only those that `wanted` names by their index.
+    fn load_with(
+        &mut self,
+        read: ReadSection<'_>,
+        wanted: impl Fn(usize) -> bool,
+    ) -> Result<(), Damaged> {
         whole(read, "towers", |bytes| self.towers.load(bytes))?;
         self.statistics = whole(read, "statistics", |bytes| {
             let statistics: Statistics = postcard::from_bytes(bytes)
@@ -148,7 +173,8 @@ impl Model {
                 false => Err("the statistics are damaged: no numbers give them".into()),
             }
         })?;
-        for (name, table) in self.encoder.tables.iter().zip(&mut self.tables) {
+        let tables = self.encoder.tables.iter().zip(&mut self.tables).enumerate();
+        for (_, (name, table)) in tables.filter(|(index, _)| wanted(*index)) {
             table.restore(read, &section_of_table(name))?;
         }
         Ok(())
@@ -186,17 +212,27 @@ impl Model {
         vec![("towers".to_owned(), self.towers.save()), ("statistics".into(), statistics)]
     }
 
+    /// Takes the items out whose rows went: a vector of theirs would be that of nobody. One is out
+    /// if a feature of it had rows and has none left.
+    pub(crate) fn take_rowless(&self, items: &mut Vec<(u64, Item)>) -> Vec<(u64, Item)> {
+        let mut rowless = Vec::new();
+        for items in items.chunks(ITEMS_A_PASS) {
+            let columns = columns(items);
+            rowless.extend(
+                (0..items.len()).map(|item| {
+                    !self.encoder.item.unknown(&columns, item, &self.tables).is_empty()
+                }),
+            );
+        }
+        let mut at = 0..;
+        items.extract_if(.., |_| rowless[at.next().expect("endless")]).collect()
+    }
+
     /// PerTower of `items`, `[items, dim]`, without training.
     pub fn embed_items(&self, items: &[(u64, Item)]) -> Vec<f32> {
         let mut vectors = Vec::with_capacity(items.len() * self.towers.dim());
         for items in items.chunks(ITEMS_A_PASS) {
-            let features = items.first().map_or(0, |(_, item)| item.values.len());
-            let mut columns = vec![Column::default(); features];
-            for (_, item) in items {
-                for (column, value) in columns.iter_mut().zip(&item.values) {
-                    column.push(value);
-                }
-            }
+            let columns = columns(items);
             let side = &self.encoder.item;
             let encoded = side.encode(&columns, items.len(), &[], &self.statistics);
             let input = side.input(&encoded, &self.tables); // [items, item_width]
@@ -218,6 +254,18 @@ impl Model {
         let input = side.input(&encoded, &self.tables); // [events, query_width]
         self.towers.embed_queries(&input)
     }
+}
+
+/// The features of `items`, a column each.
+fn columns(items: &[(u64, Item)]) -> Vec<Column> {
+    let features = items.first().map_or(0, |(_, item)| item.values.len());
+    let mut columns = vec![Column::default(); features];
+    for (_, item) in items {
+        for (column, value) in columns.iter_mut().zip(&item.values) {
+            column.push(value);
+        }
+    }
+    columns
 }
 
 /// The section that holds the table `name`.

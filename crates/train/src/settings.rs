@@ -3,6 +3,7 @@
 //! The defaults are those of the program's config; a test there keeps both the same.
 
 use crate::frequency::{FrequencySettings, Mode, Rate};
+use crate::memory::corpus::Corpus;
 use crate::model::ModelSettings;
 use crate::model::feature::Feature;
 use crate::objective::ObjectiveSettings;
@@ -26,6 +27,8 @@ pub struct TrainSettings {
     pub items_max: usize,
     /// Events for which the corpus remembers that an item went.
     pub tombstone_events: u64,
+    /// An item goes that has been unseen for so many events; none: only the bound makes it go.
+    pub item_expiry_events: Option<u64>,
 }
 
 impl TrainSettings {
@@ -50,6 +53,12 @@ impl TrainSettings {
             queries_max: 1_000_000,
             items_max: 1_000_000,
             tombstone_events: 100_000_000,
+            item_expiry_events: None,
         }
+    }
+
+    /// The corpus, without an item.
+    pub fn corpus(&self) -> Corpus {
+        Corpus::new(self.items_max, self.tombstone_events).expiring(self.item_expiry_events)
     }
 }

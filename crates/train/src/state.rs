@@ -36,7 +36,7 @@ impl State {
         let model = Model::new(&settings.model, placement);
         let length = model.encoder.query.history_length();
         Self {
-            corpus: Corpus::new(settings.items_max, settings.tombstone_events),
+            corpus: settings.corpus(),
             frequency: Frequency::new(settings.frequency.clone()),
             progress,
             histories: Histories::new(settings.queries_max, length),

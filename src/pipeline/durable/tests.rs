@@ -96,7 +96,7 @@ fn line(
 }
 
 fn lineage() -> Lineage {
-    Lineage::new("5eed0001", Witness::default())
+    Lineage::new("5eed0001", None, Witness::default())
 }
 
 #[test]

@@ -16,8 +16,6 @@ pub struct Popularity {
     frequency: Frequency,
     /// τ.
     pub temperature: f32,
-    /// λ (`retrieval.popularity`).
-    pub weight: f32,
 }
 
 impl Popularity {
@@ -25,16 +23,12 @@ impl Popularity {
     ///
     /// # Errors
     /// A section that is missing or damaged.
-    pub fn restore(
-        settings: &TrainSettings,
-        weight: f32,
-        read: ReadSection<'_>,
-    ) -> Result<Self, Damaged> {
+    pub fn restore(settings: &TrainSettings, read: ReadSection<'_>) -> Result<Self, Damaged> {
         let mut temperature = Temperature::new(&settings.objective);
         whole(read, "temperature", |bytes| temperature.load(bytes))?;
         let mut frequency = Frequency::new(settings.frequency.clone());
         frequency.restore(read)?;
-        Ok(Self { frequency, temperature: temperature.value(), weight })
+        Ok(Self { frequency, temperature: temperature.value() })
     }
 
     /// Of each of `ids`, seen or not: nats, of expected occurrences a batch.

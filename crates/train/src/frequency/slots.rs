@@ -215,7 +215,8 @@ pub(super) fn shard_at(settings: &FrequencySettings, shard: usize) -> Shard {
 fn zeroed(count: usize) -> Box<[Cell]> {
     // SAFETY: an AtomicU64 of zero bytes is a valid one.
     let cells = unsafe { Box::<[Cell]>::new_zeroed_slice(count).assume_init() };
-    #[cfg(target_os = "linux")]
+    // Miri has no such call.
+    #[cfg(all(target_os = "linux", not(miri)))]
     {
         const PAGE: usize = 4096;
         let start = cells.as_ptr().addr();

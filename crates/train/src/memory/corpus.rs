@@ -5,6 +5,8 @@
 //!
 //! Must never know: the model.
 
+mod captured;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -12,14 +14,16 @@ use serde::{Deserialize, Serialize};
 
 use super::copying::Copying;
 use super::gone::{Gone, Since};
-use super::pieces::Pieces;
-use crate::capture::{Capture, Extent, Piece};
+use crate::capture::{Capture, Extent};
 use crate::kernel::id_map::IdMap;
 use crate::saved::{Damaged, ReadSection, decode, grown};
+pub use captured::CapturedCorpus;
 use millrace_events::{Batch, Events, FeatureValue};
 
 /// Share of the items that goes at once when the bound is reached.
 const SWEEP: usize = 16;
+/// Looks for items that are too old, in the events that make one too old: each walks over all.
+const EXPIRY_LOOKS: u64 = 16;
 
 /// One item.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -52,6 +56,7 @@ pub struct Corpus {
     clock: u64,
     items_max: usize,
     tombstone_events: u64,
+    expiry_events: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -83,13 +88,23 @@ impl Corpus {
             clock: 0,
             items_max,
             tombstone_events,
+            expiry_events: None,
         }
+    }
+
+    /// The same, from which items go that have been unseen for `expiry_events`; none: only the
+    /// bound makes them go.
+    #[must_use]
+    pub fn expiring(mut self, expiry_events: Option<u64>) -> Self {
+        self.expiry_events = expiry_events;
+        self
     }
 
     /// Remembers the items of `batch`, `now` being the events so far, these included.
     pub fn remember(&mut self, batch: &Batch, now: u64) {
         let events = &batch.events;
-        self.clock = self.clock.max(now);
+        let before = self.clock;
+        self.clock = before.max(now);
         for (event, &id) in events.item_ids.iter().enumerate() {
             if let Some(item) = self.items.get_mut(&id) {
                 if let Some(capturing) = &mut self.capturing {
@@ -113,6 +128,26 @@ impl Corpus {
             let values = events.item.iter().map(|column| column.value(event)).collect();
             self.items.insert(id, Arc::new(Item { name, values, count: 1, touched: now }));
             self.order.push(id);
+        }
+        self.expire(before);
+    }
+
+    /// Drops the items that are too old, if a look is due since the clock was at `before`. Which
+    /// event a look falls on is a matter of the stream alone, not of restarts.
+    fn expire(&mut self, before: u64) {
+        let Some(expiry) = self.expiry_events else { return };
+        let period = (expiry / EXPIRY_LOOKS).max(1);
+        let now = self.clock;
+        if before / period == now / period {
+            return;
+        }
+        let old = |item: &Item| now.saturating_sub(item.touched) >= expiry;
+        let old = self.items.iter().filter(|(_, item)| old(item)).map(|(&id, _)| id);
+        let mut old: Vec<u64> = old.collect();
+        if !old.is_empty() {
+            // The map's order is not that of a restored one.
+            old.sort_unstable();
+            self.drop_items(old.into_iter(), now);
         }
     }
 
@@ -138,12 +173,16 @@ impl Corpus {
             self.items.iter().map(|(&id, item)| (item.touched, id)).collect();
         let drop = (ages.len() / SWEEP).max(1);
         ages.select_nth_unstable(drop - 1);
+        self.drop_items(ages[..drop].iter().map(|(_, id)| *id), now);
+    }
+
+    fn drop_items(&mut self, ids: impl Iterator<Item = u64>, now: u64) {
         self.expired.retain(|_, at| now.saturating_sub(*at) <= self.tombstone_events);
-        for (_, id) in &ages[..drop] {
-            if let Some(item) = self.items.remove(id) {
-                self.gone.push(*id);
+        for id in ids {
+            if let Some(item) = self.items.remove(&id) {
+                self.gone.push(id);
                 if let Some(capturing) = &mut self.capturing {
-                    capturing.items.keep(*id, &item);
+                    capturing.items.keep(id, &item);
                 }
                 self.expired.insert(item.name.clone(), now);
             }
@@ -212,6 +251,11 @@ impl Corpus {
     /// Names of items that went not long ago.
     pub fn tombstones(&self) -> Vec<Box<str>> {
         self.expired.keys().cloned().collect()
+    }
+
+    /// The same, each with the events of the stream when it went.
+    pub fn gone(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.expired.iter().map(|(name, &at)| (&**name, at))
     }
 
     /// Everything, by key.
@@ -330,68 +374,6 @@ struct Capturing {
     since: Option<(Since, Vec<u64>)>,
 }
 
-/// A corpus as it was at one step.
-#[derive(Debug)]
-pub struct CapturedCorpus {
-    items: Vec<(u64, Arc<Item>)>,
-    order: Vec<u64>,
-    expired: BTreeMap<Box<str>, u64>,
-    /// What an increment builds upon, and the keys that came to `order` since; none: all is to be
-    /// written.
-    since: Option<(Since, Vec<u64>)>,
-}
-
-impl CapturedCorpus {
-    fn sorted(self) -> Vec<(u64, Item)> {
-        let items = self.items.into_iter().map(|(id, item)| (id, Arc::unwrap_or_clone(item)));
-        let mut items: Vec<(u64, Item)> = items.collect();
-        items.sort_unstable_by_key(|(id, _)| *id);
-        items
-    }
-
-    /// The section, a piece at a time: the bytes of [`save`](Self::save).
-    pub(crate) fn pieces<E>(
-        mut self,
-        take: &mut dyn FnMut(Piece) -> Result<(), E>,
-    ) -> Result<(), E> {
-        self.items.sort_unstable_by_key(|(id, _)| *id);
-        let since = self.since.as_ref();
-        let changed = |item: &Item| since.is_some_and(|(since, _)| item.touched > since.time);
-        let mut pieces = Pieces::new("corpus", since.is_some(), take);
-        pieces.content(&self.items.len());
-        if let Some((Since { gone, .. }, order)) = since {
-            let count = self.items.iter().filter(|(_, item)| changed(item)).count();
-            pieces.increment(&(gone, order, &self.expired, count));
-        }
-        for (id, item) in &self.items {
-            pieces.content(&(id, &**item));
-            if changed(item) {
-                pieces.increment(&(id, &**item));
-            }
-            pieces.turn()?;
-        }
-        pieces.content(&self.order.len());
-        for id in &self.order {
-            pieces.content(id);
-            pieces.turn()?;
-        }
-        pieces.content(&self.expired.len());
-        for tombstone in &self.expired {
-            pieces.content(&tombstone);
-            pieces.turn()?;
-        }
-        pieces.finish()
-    }
-
-    /// Everything, by key.
-    pub fn save(mut self) -> Vec<u8> {
-        let expired = std::mem::take(&mut self.expired);
-        let order = std::mem::take(&mut self.order);
-        let saved = Saved { items: self.sorted(), order, expired };
-        postcard::to_stdvec(&saved).expect("always encodes")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -447,6 +429,29 @@ mod tests {
         assert_eq!(corpus.tombstones(), ["a".into()]);
         corpus.remember(&batch(&["a"]), 4);
         assert_eq!(corpus.tombstones(), ["b".into()]);
+    }
+
+    #[test]
+    fn what_is_unseen_for_too_long_goes_at_the_same_event_after_a_restart() {
+        let expiring = || Corpus::new(10, 1000).expiring(Some(32));
+        let mut corpus = expiring();
+        corpus.remember(&batch(&["a"]), 1);
+        corpus.remember(&batch(&["b"]), 20);
+        corpus.remember(&batch(&["b"]), 32);
+        assert_eq!((corpus.len(), corpus.tombstones().len()), (2, 0), "31 events are not 32");
+        let mut restored = expiring();
+        restored.load(&corpus.save()).expect("good bytes");
+        for corpus in [&mut corpus, &mut restored] {
+            // 33 falls between two looks.
+            corpus.remember(&batch(&["b"]), 33);
+            assert_eq!(corpus.len(), 2);
+            corpus.remember(&batch(&["b"]), 34);
+            assert_eq!((corpus.len(), corpus.tombstones()), (1, vec!["a".into()]));
+            assert_eq!(corpus.gone().collect::<Vec<_>>(), [("a", 34)]);
+        }
+        assert_eq!(corpus.save(), restored.save());
+        corpus.remember(&batch(&["a"]), 35);
+        assert!(corpus.tombstones().is_empty(), "it is back");
     }
 
     #[test]

@@ -110,6 +110,11 @@ impl Side {
         lengths.max().unwrap_or(0)
     }
 
+    /// The tables that its features read, by index; one may come twice.
+    pub(crate) fn tables(&self) -> impl Iterator<Item = usize> {
+        self.parts.iter().filter_map(|part| part.source.table())
+    }
+
     /// The features of `event` that have ids, none of which has a row: what nobody has learned of.
     pub fn unknown(&self, columns: &[Column], event: usize, tables: &[Table]) -> Vec<usize> {
         let parts = self.parts.iter().zip(columns).enumerate();
