@@ -12,7 +12,7 @@ use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
-use crate::telemetry::Health;
+use crate::telemetry::Board;
 
 /// The running edge. Dropping it closes the port.
 pub struct Edge {
@@ -23,32 +23,34 @@ pub struct Edge {
 }
 
 impl Edge {
-    /// Listens on `listen` (empty: no server) and turns SIGTERM and SIGINT into `stop`; a second
-    /// signal ends the process at once. `scrape` renders the metrics.
+    /// Shows a board on an address (empty: no server) and turns SIGTERM and SIGINT into `stop`; a
+    /// second signal ends the process at once.
     ///
     /// # Errors
     /// An address that cannot be bound.
-    pub fn start(
-        listen: &str,
-        health: Arc<Health>,
-        scrape: impl Fn() -> String + Send + Sync + 'static,
-        stop: Arc<AtomicBool>,
-    ) -> anyhow::Result<Self> {
+    pub fn start(http: Option<(&str, Arc<Board>)>, stop: Arc<AtomicBool>) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let listener = match listen {
-            "" => None,
-            listen => Some(runtime.block_on(tokio::net::TcpListener::bind(listen)).with_context(
-                || format!("cannot listen on {listen}; set another http.listen, or \"\" for none"),
-            )?),
+        let listener = match &http {
+            None | Some(("", _)) => None,
+            Some((listen, _)) => Some(
+                runtime.block_on(tokio::net::TcpListener::bind(listen)).with_context(|| {
+                    format!("cannot listen on {listen}; set another http.listen, or \"\" for none")
+                })?,
+            ),
         };
         let address = listener.as_ref().map(tokio::net::TcpListener::local_addr).transpose()?;
+        let board = http.map(|(_, board)| board);
         let (shutdown, closed) = oneshot::channel();
         let thread = std::thread::Builder::new().name("edge".into()).spawn(move || {
             runtime.block_on(async move {
                 tokio::spawn(watch_signals(stop));
                 let closed = async move { closed.await.unwrap_or_default() };
-                let Some(listener) = listener else { return closed.await };
-                crate::telemetry::serve(listener, health, scrape, closed).await;
+                match listener.zip(board) {
+                    None => closed.await,
+                    Some((listener, board)) => {
+                        crate::telemetry::serve(listener, board, closed).await;
+                    }
+                }
             });
         })?;
         Ok(Self { shutdown: Some(shutdown), thread: Some(thread), address })

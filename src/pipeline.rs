@@ -14,6 +14,7 @@
 mod absent;
 mod captures;
 mod clocks;
+mod curves;
 mod durable;
 mod line;
 mod metrics;

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! directory of checkpoints -> follower thread -> shelf of versions (one pointer)
+//! topic of interactions ----> reader thread ---> what queries did since
 //!                                                       |
 //!            HTTP thread -> threads that compute -------+
 //! ```
@@ -9,21 +10,32 @@
 //! A [`Version`] is one checkpoint, whole: query tower, tables, histories, item vectors, log q,
 //! temperature. It never changes once it is on the shelf, and a request takes one from there once,
 //! so no answer mixes two. The follower builds the next version beside the one that answers, and
-//! goes on when the directory or the trainer is away.
+//! goes on when the directory or the trainer is away. What queries did behind a version's offsets
+//! is read from the topic and kept beside all versions; without Kafka answers go on with what was
+//! read.
 //!
-//! Must never know: the log (an answer's histories are those of the checkpoint), how a version was
-//! trained. It writes nothing.
+//! Must never know: how a version was trained. It writes nothing.
 
 mod access;
 mod answer;
+mod attributes;
+mod curves;
 mod follow;
 mod http;
+mod kserve;
 mod metrics;
+mod openapi;
 mod problem;
+mod query;
+mod reader;
+mod recent;
 mod request;
+mod routes;
 mod shelf;
+mod standing;
 mod version;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,12 +44,12 @@ use std::time::Duration;
 use anyhow::Context;
 
 use crate::config::Config;
-use crate::telemetry::Health;
+use crate::telemetry::{Board, Health, Role};
 
 use follow::Follower;
-use http::{App, Server};
+use http::{App, Server, Stock};
 use metrics::ServeMetrics;
-use shelf::Shelf;
+use reader::{Reader, Reading};
 
 pub use version::Version;
 
@@ -50,31 +62,96 @@ const TICK: Duration = Duration::from_millis(50);
 /// # Errors
 /// An address that cannot be listened on, or threads that cannot be had. A directory without a
 /// good checkpoint is none: it is waited for.
-pub fn run(config: &Config, from: PathBuf, stop: &AtomicBool) -> anyhow::Result<()> {
-    let health = Arc::new(Health::new());
-    let metrics = Arc::new(ServeMetrics::new());
-    let shelf = Arc::new(Shelf::new(config.serve.keep_versions));
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(config.serve.threads)
-        .thread_name(|number| format!("answer-{number}"))
-        // The request's own channel closes, which answers it with 500.
-        .panic_handler(|_| tracing::error!("a request panicked; this is a bug"))
-        .build()
-        .context("cannot start the threads that compute answers")?;
-    let app = App::new(config, Arc::clone(&shelf), Arc::clone(&health), metrics, pool);
-    let server = Server::start(&config.http.listen, Arc::new(app))?;
-    tracing::info!("answering on http://{}/", server.address);
-    let mut follower = Follower::new(config, from, shelf, Arc::clone(&health));
+pub fn run(config: &Config, from: PathBuf, stop: &Arc<AtomicBool>) -> anyhow::Result<()> {
+    let mut serving = Serving::start(config, from, stop)?;
     let pause = Duration::from_millis(config.serve.poll_ms);
     while !stop.load(Ordering::Relaxed) {
-        follower.look();
+        serving.look();
         let mut left = pause;
         while !left.is_zero() && !stop.load(Ordering::Relaxed) {
             std::thread::sleep(left.min(TICK));
             left = left.saturating_sub(TICK);
         }
     }
-    health.set_ready(false);
-    health.set_phase("stopping");
-    server.stop()
+    serving.end()
+}
+
+/// A server that answers, as long as it is told to look for newer versions.
+pub struct Serving {
+    health: Arc<Health>,
+    server: Server,
+    reading: Option<Reading>,
+    follower: Follower,
+}
+
+impl Serving {
+    /// Listens on `http.listen`; until [`look`](Self::look) finds a version, answers are refusals.
+    ///
+    /// # Errors
+    /// As of [`run`].
+    pub fn start(
+        config: &Config,
+        from: PathBuf,
+        stop: &Arc<AtomicBool>,
+    ) -> anyhow::Result<Serving> {
+        let health = Arc::new(Health::new());
+        let metrics = Arc::new(ServeMetrics::new());
+        let stock = Stock::new(&config.serve);
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(config.serve.threads)
+            .thread_name(|number| format!("answer-{number}"))
+            // The request's own channel closes, which answers it with 500.
+            .panic_handler(|_| tracing::error!("a request panicked; this is a bug"))
+            .build()
+            .context("cannot start the threads that compute answers")?;
+        let board = Arc::new(board(&health, &metrics, &stock));
+        let app = App::new(config, stock.clone(), board, Arc::clone(&metrics), pool);
+        let app = Arc::new(app);
+        let router = routes::routes(Arc::clone(&app)).merge(openapi::route(Arc::clone(&app)));
+        let server = Server::start(&config.http.listen, &app, router)?;
+        tracing::info!("answering on http://{}/", server.address);
+        let reading = if config.serve.follow {
+            let reader = Reader::new(config, stock.clone(), metrics);
+            let started = reader.start(Arc::clone(stop));
+            Some(started.context("cannot start the thread that reads histories")?)
+        } else {
+            None
+        };
+        let follower = Follower::new(config, from, stock.shelf, Arc::clone(&health));
+        Ok(Serving { health, server, reading, follower })
+    }
+
+    /// Looks for a newer version, and loads it.
+    pub fn look(&mut self) {
+        self.follower.look();
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.server.address
+    }
+
+    /// Takes no more requests, and waits for those that are being worked on.
+    ///
+    /// # Errors
+    /// A thread that panicked.
+    pub fn end(self) -> anyhow::Result<()> {
+        self.health.set_ready(false);
+        self.health.set_phase("stopping");
+        let stopped = self.server.stop();
+        self.reading.into_iter().for_each(Reading::join);
+        stopped
+    }
+}
+
+/// What the page shows.
+fn board(health: &Arc<Health>, metrics: &Arc<ServeMetrics>, stock: &Stock) -> Board {
+    let registry = metrics.registry().clone();
+    let (metrics, stock) = (Arc::clone(metrics), stock.clone());
+    let refresh = move || {
+        stock.standing.measure(&metrics);
+        metrics.refresh(&stock.shelf.row());
+    };
+    // Beyond this machine it takes a key to look in.
+    Board::new(Role::Serve, Arc::clone(health), registry, ServeMetrics::CURVES, true, refresh)
 }

@@ -6,6 +6,7 @@ mod estimator;
 mod events;
 mod faults;
 mod live;
+mod load;
 mod process;
 mod quality;
 mod retrieval;
@@ -35,6 +36,8 @@ enum Experiment {
     Faults(faults::FaultsArgs),
     /// A live run on a real broker beside a replay of the same topic.
     Live(live::LiveArgs),
+    /// Requests at a fixed rate at a `serve` of this machine, however long answers take.
+    Load(load::LoadArgs),
     /// Recall of the loss modes and ways of ranking on wikispeedia, ml-1m and Globo's clicks.
     Quality(quality::QualityArgs),
     /// The index on real vectors scaled up, beside faiss and usearch.
@@ -51,6 +54,7 @@ fn main() -> anyhow::Result<()> {
         Experiment::Estimator(args) => estimator::run(&args),
         Experiment::Faults(args) => faults::run(&args),
         Experiment::Live(args) => live::run(&args),
+        Experiment::Load(args) => load::run(&args),
         Experiment::Quality(args) => quality::run(&args),
         Experiment::Retrieval(args) => retrieval::run(&args),
         Experiment::Soak(args) => soak::run(&args),

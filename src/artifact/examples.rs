@@ -43,7 +43,9 @@ pub(super) fn of(
         let text = query.to_string();
         if text.len() <= BYTES_MAX && mapping.query(text.as_bytes(), &mut events).is_ok() {
             let batch = Batch::new(events, Offsets::new(config.kafka.topic.as_str()));
-            examples.push(Example { query, vector: queries.embed(&batch) });
+            let keys = batch.events.query_ids.iter();
+            let histories: Vec<_> = keys.map(|&key| queries.history(key, &[])).collect();
+            examples.push(Example { query, vector: queries.embed(&batch, &histories) });
         }
     };
     let newest = log.map(|log| newest::values(log, &log.kafka.topic, RECORDS_MAX));

@@ -1,7 +1,10 @@
 //! `millrace demo`
 
+mod answers;
+mod comparison;
 mod scratch;
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,9 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use rdkafka::mocking::MockCluster;
-use serde_json::json;
 
-use super::report;
 use super::session::stop_on_signal;
 use crate::commands::output::say;
 use crate::config::Config;
@@ -25,6 +26,7 @@ use crate::stream::outbox::{Outbox, Outgoing, Patience};
 use crate::stream::position::Position;
 use crate::synthetic::{Interaction, World, WorldSettings};
 use crate::telemetry::Health;
+use comparison::Comparison;
 use millrace_events::{Batch, Offsets};
 use millrace_train::evaluation::{Recall, ranks, static_ranks};
 use millrace_train::objective::Correction;
@@ -63,7 +65,8 @@ const EPOCH_MS: u64 = 1_700_000_000_000;
     Runs a Kafka broker inside this process (librdkafka's mock), streams interactions with \
     planted tastes, skewed popularity and drift through it, trains two models on them, one \
     corrected for sampling bias and one not, publishes embeddings, reads them back, and \
-    compares both models with popularity and with the best that the planted truth allows.")]
+    compares both models with popularity and with the best that the planted truth allows. In \
+    the end it serves the corrected one for a moment and shows what it answers three users.")]
 pub(super) struct DemoArgs {
     /// Events of the stream.
     #[arg(long, default_value_t = 4_000_000)]
@@ -72,10 +75,17 @@ pub(super) struct DemoArgs {
     /// Seed of the stream.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Keep answering in the end, with a page to look at, until the demo is stopped.
+    #[arg(long, value_name = "HOST:PORT", num_args = 0..=1)]
+    #[arg(default_missing_value = "127.0.0.1:9465")]
+    serve: Option<SocketAddr>,
     /// Print the result as one JSON object.
     #[arg(long)]
     json: bool,
 }
+
+/// Users whose answers are shown.
+const USERS: [&str; 3] = ["u1", "u20", "u300"];
 
 pub(super) fn run(args: &DemoArgs) -> anyhow::Result<()> {
     let cluster = MockCluster::new(1).context("the in-process mock broker did not start")?;
@@ -98,7 +108,11 @@ pub(super) fn run(args: &DemoArgs) -> anyhow::Result<()> {
     } else {
         comparison.print()
     }
-    Ok(())
+    let Some(listen) = args.serve else { return Ok(()) };
+    if !args.json {
+        say!("\nLook at http://{listen}/ (Ctrl-C ends it).");
+    }
+    answers::keep(&demo.corrected, &listen.to_string(), &stop)
 }
 
 fn config() -> anyhow::Result<Config> {
@@ -111,19 +125,6 @@ struct Demo {
     corrected: Config,
     uncorrected: Config,
     placement: Placement,
-}
-
-struct Comparison {
-    corrected: f64,
-    uncorrected: f64,
-    popularity: f64,
-    ceiling: f64,
-    items: usize,
-    events: u64,
-    seconds: f64,
-    published: u64,
-    read_back: u64,
-    seed: u64,
 }
 
 impl Demo {
@@ -199,6 +200,7 @@ impl Demo {
             published: published.vectors,
             read_back: vectors.len() as u64,
             seed: self.seed,
+            answers: answers::ask(&self.corrected, &USERS)?,
         })
     }
 
@@ -328,57 +330,4 @@ fn ceiling(world: &World, cases: &[Interaction]) -> f64 {
         recall.add(u32::try_from(ahead + 1).ok(), 1.0);
     }
     recall.at(10)
-}
-
-impl Comparison {
-    #[expect(clippy::cast_precision_loss, reason = "a rate")]
-    fn events_per_s(&self) -> f64 {
-        self.events as f64 / self.seconds
-    }
-
-    fn print_json(&self) {
-        say!(
-            "{}",
-            json!({
-                "recall_at_10": {
-                    "corrected": report::number(self.corrected),
-                    "uncorrected": report::number(self.uncorrected),
-                    "popularity": report::number(self.popularity),
-                    "ceiling": report::number(self.ceiling),
-                },
-                "events": self.events,
-                "seconds": self.seconds,
-                "events_per_s": self.events_per_s(),
-                "published": self.published,
-                "read_back": self.read_back,
-                "items": self.items,
-                "cases": CASES,
-                "seed": self.seed,
-            })
-        );
-    }
-
-    fn print(&self) {
-        say!("\nrecall@10 of {} items on {CASES} fresh events\n", self.items);
-        let rows = [
-            ("corrected", self.corrected, "trained with the sampling-bias correction"),
-            ("uncorrected", self.uncorrected, "the same model without it"),
-            ("popularity", self.popularity, "the items most frequent lately"),
-            ("ceiling", self.ceiling, "the planted truth itself: nothing can do better"),
-        ];
-        for (name, recall, what) in rows {
-            say!("  {name:<12} {recall:.4}   {what}");
-        }
-        say!(
-            "\n{} events in {:.1} s: {:.0} events/s through each of two models side by side",
-            self.events,
-            self.seconds,
-            self.events_per_s()
-        );
-        say!(
-            "{} item embeddings published, {} read back from the output topic",
-            self.published,
-            self.read_back
-        );
-    }
 }

@@ -11,8 +11,10 @@ use crate::serve;
 #[derive(Args)]
 #[command(after_help = "\
     It follows the directory: a newer checkpoint answers as soon as its index is built, without a \
-    pause and without an answer that mixes two. Fields, temperature and weight of popularity are \
-    those that a checkpoint was trained with. docs/reference/serve.md lists the routes.")]
+    pause and without an answer that mixes two. Histories that the trainer keeps go on with what \
+    users do meanwhile: it reads kafka.topic itself (serve.follow). Fields, temperature and \
+    weight of popularity are those that a checkpoint was trained with. \
+    docs/reference/serve.md lists the routes.")]
 pub(super) struct ServeArgs {
     #[command(flatten)]
     config: ConfigArgs,

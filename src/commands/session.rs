@@ -1,5 +1,6 @@
 //! The beginning that commands share: the config from the command line, the edge, a stop flag.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -9,7 +10,7 @@ use clap::Args;
 use crate::config::{Config, Faults};
 use crate::edge::Edge;
 use crate::pipeline::{self, Clocks, Metrics, Site};
-use crate::telemetry::Health;
+use crate::telemetry::{Board, Health, Role};
 
 /// The arguments that make a config.
 #[derive(Args, Clone, Debug)]
@@ -36,16 +37,18 @@ pub(super) fn site(config: Config, listen: &str) -> anyhow::Result<(Site, Edge)>
     let health = Arc::new(Health::new());
     let clocks = Arc::new(Clocks::default());
     let stop = Arc::new(AtomicBool::new(false));
-    let scrape = {
+    let refresh = {
         let (clocks, metrics) = (Arc::clone(&clocks), Arc::clone(&metrics));
-        move || {
-            clocks.set_ages(&metrics);
-            metrics.render()
-        }
+        move || clocks.set_ages(&metrics)
     };
     let watched = Arc::clone(&clocks);
     health.watch(move || watched.stuck());
-    let edge = Edge::start(listen, Arc::clone(&health), scrape, Arc::clone(&stop))?;
+    let registry = metrics.registry().clone();
+    // Warnings quote records: on this machine alone.
+    let own = listen.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_loopback());
+    let board =
+        Board::new(Role::Train, Arc::clone(&health), registry, Metrics::CURVES, own, refresh);
+    let edge = Edge::start(Some((listen, Arc::new(board))), Arc::clone(&stop))?;
     if let Some(address) = edge.address {
         tracing::info!("metrics and health on http://{address}/");
     }
@@ -56,7 +59,7 @@ pub(super) fn site(config: Config, listen: &str) -> anyhow::Result<(Site, Edge)>
 /// A flag that SIGTERM and SIGINT set, for work without metrics. Holds while the edge lives.
 pub(super) fn stop_on_signal() -> anyhow::Result<(Arc<AtomicBool>, Edge)> {
     let stop = Arc::new(AtomicBool::new(false));
-    let edge = Edge::start("", Arc::default(), String::new, Arc::clone(&stop))?;
+    let edge = Edge::start(None, Arc::clone(&stop))?;
     Ok((stop, edge))
 }
 

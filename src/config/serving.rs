@@ -25,6 +25,10 @@ pub struct ServeConfig {
     pub poll_ms: u64,
     /// Not ready once the version is older than this, in seconds of wall time; 0: never.
     pub stale_max_s: u64,
+    /// Histories follow the topic of interactions.
+    pub follow: bool,
+    /// Bytes of what is read there, at most.
+    pub follow_bytes_max: usize,
     /// Threads that compute answers; 0: as many as there are processors.
     pub threads: usize,
     /// Requests that are worked on at once.
@@ -57,6 +61,8 @@ impl Default for ServeConfig {
             keep_versions: 2,
             poll_ms: 500,
             stale_max_s: 0,
+            follow: true,
+            follow_bytes_max: 256 << 20,
             threads: 0,
             requests_max: 256,
             body_bytes_max: 1 << 20,
@@ -76,6 +82,7 @@ impl ServeConfig {
         let least = [
             ("serve.keep_versions", self.keep_versions as u64),
             ("serve.poll_ms", self.poll_ms),
+            ("serve.follow_bytes_max", self.follow_bytes_max as u64),
             ("serve.requests_max", self.requests_max as u64),
             ("serve.body_bytes_max", self.body_bytes_max as u64),
             ("serve.timeout_ms", self.timeout_ms),

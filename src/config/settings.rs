@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Alpha, Config, EmbeddingConfig, FeatureConfig, FeatureKind, Transform};
+use super::{Alpha, Config, EmbeddingConfig, FeatureConfig, FeatureKind, KafkaConfig, Transform};
 use millrace_train::frequency::{FrequencySettings, Mode, Rate};
 use millrace_train::model::ModelSettings;
 use millrace_train::model::feature::{Feature, FeatureInput, NumberScale};
@@ -32,6 +32,15 @@ impl Config {
             item_expiry_events: (self.corpus.expiry_events > 0)
                 .then_some(self.corpus.expiry_events),
         }
+    }
+
+    /// All of it that says which records are events, and of which query and item, as a text: equal
+    /// texts read a log alike.
+    pub fn reading(&self) -> String {
+        let Config { kafka, timestamp, event, reward, query, item, .. } = self;
+        let KafkaConfig { tombstone, id_bytes_max, .. } = kafka;
+        serde_json::to_string(&(tombstone, id_bytes_max, timestamp, event, reward, query, item))
+            .expect("the sections of a config are JSON")
     }
 
     fn model_settings(&self) -> ModelSettings {

@@ -267,9 +267,9 @@ impl Metrics {
         }
     }
 
-    /// Everything in the Prometheus text format.
-    pub fn render(&self) -> String {
-        self.registry.render()
+    /// All series.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
     }
 
     /// Events that reached their end.

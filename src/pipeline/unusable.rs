@@ -182,7 +182,7 @@ mod tests {
         let values: Vec<_> = letters.iter().filter_map(Message::payload).collect();
         assert_eq!(values, [b"b", b"c"]);
         assert_eq!(header(&letters[0], "reason").as_deref(), Some(ID_COLLISION));
-        let scrape = site.metrics.render();
+        let scrape = site.metrics.registry().render();
         assert!(scrape.contains("rejected_total{reason=\"id_collision\"} 2"), "{scrape}");
     }
 }

@@ -4,33 +4,55 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::Version;
 use super::problem::Problem;
+use super::query::{Cold, Seen, View, see};
 use super::request::{Embed, Fields, ItemId, Retrieve, Score, Similar};
-use millrace_events::{Batch, Events};
+use super::shelf::Row;
+use super::standing::Histories;
+use millrace_events::Offsets;
 use millrace_retrieval::{Allowed, Hit, Search};
 
 /// What every answer says, and its own content.
-#[derive(Serialize)]
-struct Answer<'v, T> {
+#[derive(Serialize, ToSchema)]
+pub(super) struct Answer<'v, T> {
+    /// The version that answered.
     version: &'v str,
-    /// How far in the log the version knows histories.
+    /// How far in the log histories were read.
     offsets: Known<'v>,
     #[serde(flatten)]
     content: T,
 }
 
-/// The next offset of each partition after those that a version knows.
-#[derive(Serialize)]
+/// The next offset of each partition behind what histories know.
+#[derive(Serialize, ToSchema)]
 struct Known<'v> {
+    /// The topic of interactions.
     topic: &'v str,
+    /// By partition.
+    #[schema(value_type = BTreeMap<String, i64>)]
     next: BTreeMap<i32, i64>,
 }
 
+/// What `POST /v1/retrieve` finds.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+pub(super) enum Retrieved<'v> {
+    /// For `query`.
+    One(Found<'v>),
+    /// For `queries`, one for each.
+    Several {
+        /// In the order of the queries.
+        answers: Vec<Found<'v>>,
+    },
+}
+
 /// The items for one query.
-#[derive(Serialize)]
-struct Found<'v> {
+#[derive(Serialize, ToSchema)]
+pub(super) struct Found<'v> {
+    /// Best first.
     items: Vec<FoundItem<'v>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cold: Option<&'v Cold<'v>>,
@@ -38,9 +60,10 @@ struct Found<'v> {
     explain: Option<Explained<'v>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct FoundItem<'v> {
     id: &'v str,
+    /// `dot / temperature + popularity * log_q`.
     score: f32,
     /// `dot / temperature`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -49,19 +72,8 @@ struct FoundItem<'v> {
     log_q: Option<f32>,
 }
 
-/// Why an answer is less of one for this query than others get.
-#[derive(Serialize)]
-struct Cold<'v> {
-    /// Fields that were not given.
-    missing: Vec<String>,
-    /// Features whose ids nobody has learned of.
-    unknown: Vec<&'v str>,
-    /// No history of it is held, though the tower reads one.
-    no_history: bool,
-}
-
 /// What a score can be computed again from.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Explained<'v> {
     /// Oldest first; an item that is no longer held has no name any more.
     history: Vec<Option<&'v str>>,
@@ -70,46 +82,18 @@ struct Explained<'v> {
     popularity: f32,
 }
 
-/// A query, as a version sees it.
-struct Seen<'v> {
-    vector: Vec<f32>,
-    /// Oldest first.
-    history: &'v [u64],
-    cold: Option<Cold<'v>>,
-}
-
-/// The vector of the query with these fields.
-fn encode<'v>(version: &'v Version, fields: &Fields) -> Result<Seen<'v>, Problem> {
-    let text = serde_json::to_vec(fields).map_err(ours)?;
-    let mut events = Events::new(version.features.len(), 0);
-    let missing = version.mapping.query(&text, &mut events).map_err(|error| {
-        let field = error.field().map_or_else(|| "query".to_owned(), |f| format!("query.{f}"));
-        Problem::field(field, error.to_string())
-    })?;
-    let query = events.query_ids[0];
-    let batch = Batch::new(events, version.offsets.clone());
-    let side = &version.queries;
-    let vector = side.embed(&batch);
-    let history = side.history(query);
-    let unknown = side.model.encoder.query.unknown(&batch.events.query, 0, &side.model.tables);
-    let no_history = side.keeps_histories() && history.is_empty();
-    let cold = !missing.is_empty() || !unknown.is_empty() || no_history;
-    let cold = cold.then(|| Cold {
-        missing,
-        unknown: unknown.iter().map(|&at| &*version.features[at]).collect(),
-        no_history,
-    });
-    Ok(Seen { vector, history, cold })
-}
-
-/// The bytes of an answer.
-fn answer<T: Serialize>(version: &Version, content: T) -> Result<Vec<u8>, Problem> {
-    let answer = Answer { version: &version.id, offsets: known(version), content };
+/// The bytes of an answer whose histories were read up to `offsets`.
+fn answer<T: Serialize>(
+    version: &Version,
+    offsets: &Offsets,
+    content: T,
+) -> Result<Vec<u8>, Problem> {
+    let answer = Answer { version: &version.id, offsets: known(offsets), content };
     serde_json::to_vec(&answer).map_err(ours)
 }
 
-fn known(version: &Version) -> Known<'_> {
-    Known { topic: version.offsets.topic(), next: version.offsets.iter().collect() }
+fn known(offsets: &Offsets) -> Known<'_> {
+    Known { topic: offsets.topic(), next: offsets.iter().collect() }
 }
 
 fn ours(error: impl std::fmt::Display) -> Problem {
@@ -124,31 +108,88 @@ struct Choice {
     allowed: Option<Allowed>,
 }
 
-/// `POST /v1/retrieve`
-pub(super) fn retrieve(version: &Version, request: &Retrieve) -> Result<Vec<u8>, Problem> {
+/// What the queries of a request may be answered with.
+fn choice(version: &Version, request: &Retrieve) -> Result<Choice, Problem> {
     let numbers = |ids: &[ItemId]| -> Vec<u32> {
         ids.iter().filter_map(|ItemId(id)| version.number(id)).collect()
     };
-    let included = request.include.as_ref();
-    let choice = Choice {
+    let included = request.include.as_ref().map(|ids| numbers(ids));
+    let filtered = version.attributes.chosen(&request.filter, version.items())?;
+    let allowed = match (included, filtered) {
+        (Some(mut ids), Some(chosen)) => {
+            ids.retain(|number| chosen.binary_search(number).is_ok());
+            Some(ids)
+        }
+        (ids, chosen) => ids.or(chosen),
+    };
+    Ok(Choice {
         k: request.k()?,
         popularity: request.popularity.unwrap_or(version.popularity),
         excluded: numbers(&request.exclude),
-        allowed: included.map(|ids| version.index.allow(numbers(ids))),
-    };
+        allowed: allowed.map(|numbers| version.index.allow(numbers)),
+    })
+}
+
+/// `POST /v1/retrieve`
+pub(super) fn retrieve(view: View<'_>, request: &Retrieve) -> Result<Vec<u8>, Problem> {
+    let version = view.version;
+    let choice = choice(version, request)?;
     if let Some(query) = &request.query {
-        let seen = encode(version, query)?;
-        return answer(version, found(version, &seen, request, &choice)?);
+        let (offsets, seen) = one(view, query)?;
+        let found = found(version, &seen, request, &choice)?;
+        return answer(version, &offsets, Retrieved::One(found));
     }
-    let queries = request.queries.as_deref().unwrap_or_default();
-    let seen = queries
-        .iter()
-        .enumerate()
-        .map(|(at, query)| encode(version, query).map_err(|problem| problem.of_query(at)));
-    let seen: Vec<Seen<'_>> = seen.collect::<Result<_, _>>()?;
+    let (offsets, seen) = several(view, request)?;
     let found = seen.iter().map(|seen| found(version, seen, request, &choice));
-    let found: Vec<Found<'_>> = found.collect::<Result<_, _>>()?;
-    answer(version, BTreeMap::from([("answers", found)]))
+    let answers = found.collect::<Result<_, _>>()?;
+    answer(version, &offsets, Retrieved::Several { answers })
+}
+
+/// Ids and scores of the best items for each of a request's `queries`.
+pub(super) fn ranked<'v>(
+    view: View<'v>,
+    request: &Retrieve,
+) -> Result<Vec<Vec<(&'v str, f32)>>, Problem> {
+    let choice = choice(view.version, request)?;
+    let (_, seen) = several(view, request)?;
+    let ranked = seen.iter().map(|seen| {
+        let hits = search(view.version, seen, request, &choice)?;
+        Ok(hits.iter().map(|hit| (view.version.name(hit.item), hit.score)).collect())
+    });
+    ranked.collect()
+}
+
+fn several<'v>(view: View<'v>, request: &Retrieve) -> Result<(Offsets, Vec<Seen<'v>>), Problem> {
+    let queries = request.queries.as_deref().unwrap_or_default();
+    see(view, queries).map_err(|(at, problem)| problem.of_query(at))
+}
+
+/// A single query.
+fn one<'v>(view: View<'v>, fields: &Fields) -> Result<(Offsets, Seen<'v>), Problem> {
+    let seen = see(view, std::slice::from_ref(fields));
+    let (offsets, mut seen) = seen.map_err(|(_, problem)| problem)?;
+    Ok((offsets, seen.pop().expect("one for each query")))
+}
+
+impl Choice {
+    fn search<'s>(&'s self, query: &'s [f32], excluded: &'s [u32]) -> Search<'s> {
+        let Self { k, popularity, ref allowed, .. } = *self;
+        Search { query, k, popularity, excluded, allowed: allowed.as_ref() }
+    }
+}
+
+/// The best items for one query.
+fn search(
+    version: &Version,
+    seen: &Seen<'_>,
+    request: &Retrieve,
+    choice: &Choice,
+) -> Result<Vec<Hit>, Problem> {
+    let mut excluded = choice.excluded.clone();
+    if request.exclude_seen {
+        excluded.extend(seen.history.iter().filter_map(|&key| version.number_of_key(key)));
+    }
+    version.index.search(&choice.search(&seen.vector, &excluded)).map_err(ours)
 }
 
 /// The items for one query.
@@ -158,26 +199,15 @@ fn found<'v>(
     request: &Retrieve,
     choice: &Choice,
 ) -> Result<Found<'v>, Problem> {
-    let mut excluded = choice.excluded.clone();
-    if request.exclude_seen {
-        excluded.extend(seen.history.iter().filter_map(|&key| version.number_of_key(key)));
-    }
-    let search = Search {
-        query: &seen.vector,
-        k: choice.k,
-        popularity: choice.popularity,
-        excluded: &excluded,
-        allowed: choice.allowed.as_ref(),
-    };
     let index = &version.index;
-    let alone = Search { popularity: 0.0, ..search };
+    let alone = Search { popularity: 0.0, ..choice.search(&seen.vector, &[]) };
     let item = |hit: &Hit| FoundItem {
         id: version.name(hit.item),
         score: hit.score,
         affinity: request.explain.then(|| index.hit(&alone, hit.item).score),
         log_q: request.explain.then(|| index.log_q(hit.item)),
     };
-    let items = index.search(&search).map_err(ours)?.iter().map(item).collect();
+    let items = search(version, seen, request, choice)?.iter().map(item).collect();
     let name = |&key: &u64| version.number_of_key(key).map(|number| version.name(number));
     let explain = request.explain.then(|| Explained {
         history: seen.history.iter().map(name).collect(),
@@ -189,22 +219,26 @@ fn found<'v>(
 }
 
 /// An item that was asked for, and its score; none: there is no such item.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Scored<'r> {
     id: &'r str,
+    #[schema(required)]
     score: Option<f32>,
 }
 
-#[derive(Serialize)]
-struct Scores<'r, 'v> {
-    items: Vec<Scored<'r>>,
+/// What `POST /v1/score` answers.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Scores<'v> {
+    /// In the order asked for.
+    items: Vec<Scored<'v>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cold: Option<Cold<'v>>,
 }
 
 /// `POST /v1/score`
-pub(super) fn score(version: &Version, request: &Score) -> Result<Vec<u8>, Problem> {
-    let seen = encode(version, &request.query)?;
+pub(super) fn score(view: View<'_>, request: &Score) -> Result<Vec<u8>, Problem> {
+    let version = view.version;
+    let (offsets, seen) = one(view, &request.query)?;
     let popularity = request.popularity.unwrap_or(version.popularity);
     let search = Search { query: &seen.vector, k: 0, popularity, excluded: &[], allowed: None };
     let item = |ItemId(id): &'_ ItemId| {
@@ -212,25 +246,30 @@ pub(super) fn score(version: &Version, request: &Score) -> Result<Vec<u8>, Probl
         number.map(|number| version.index.hit(&search, number).score)
     };
     let items = request.items.iter().map(|id| Scored { id: &id.0, score: item(id) });
-    answer(version, Scores { items: items.collect(), cold: seen.cold })
+    answer(version, &offsets, Scores { items: items.collect(), cold: seen.cold })
 }
 
-#[derive(Serialize)]
-struct Embedded<'v> {
+/// What `POST /v1/embed` answers.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Embedded<'v> {
+    /// `[dim]`, of length 1.
     vector: Vec<f32>,
+    /// Divides the dot products.
     temperature: f32,
     #[serde(skip_serializing_if = "Option::is_none")]
     cold: Option<Cold<'v>>,
 }
 
 /// `POST /v1/embed`
-pub(super) fn embed(version: &Version, request: &Embed) -> Result<Vec<u8>, Problem> {
-    let Seen { vector, cold, .. } = encode(version, &request.query)?;
-    answer(version, Embedded { vector, temperature: version.temperature, cold })
+pub(super) fn embed(view: View<'_>, request: &Embed) -> Result<Vec<u8>, Problem> {
+    let version = view.version;
+    let (offsets, Seen { vector, cold, .. }) = one(view, &request.query)?;
+    answer(version, &offsets, Embedded { vector, temperature: version.temperature, cold })
 }
 
-#[derive(Serialize)]
-struct ItemAnswer<'v> {
+/// What `GET /v1/items/{id}` answers.
+#[derive(Serialize, ToSchema)]
+pub(super) struct ItemAnswer<'v> {
     id: &'v str,
     log_q: f32,
     vector: &'v [f32],
@@ -240,16 +279,19 @@ struct ItemAnswer<'v> {
 pub(super) fn item(version: &Version, id: &str) -> Result<Vec<u8>, Problem> {
     let number = version.number(id).ok_or_else(|| Problem::no_item(id, &version.id))?;
     let index = &version.index;
-    answer(version, ItemAnswer { id, log_q: index.log_q(number), vector: index.vector(number) })
+    let (log_q, vector) = (index.log_q(number), index.vector(number));
+    answer(version, &version.offsets, ItemAnswer { id, log_q, vector })
 }
 
-#[derive(Serialize)]
-struct SimilarItems<'v> {
+/// What `GET /v1/items/{id}/similar` answers.
+#[derive(Serialize, ToSchema)]
+pub(super) struct SimilarItems<'v> {
     id: &'v str,
+    /// Nearest first.
     items: Vec<SimilarItem<'v>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct SimilarItem<'v> {
     id: &'v str,
     cosine: f32,
@@ -271,33 +313,64 @@ pub(super) fn similar(version: &Version, id: &str, request: &Similar) -> Result<
         id: version.name(hit.item),
         cosine: hit.score * version.temperature,
     };
-    answer(version, SimilarItems { id, items: hits.iter().map(item).collect() })
+    answer(version, &version.offsets, SimilarItems { id, items: hits.iter().map(item).collect() })
 }
 
-/// One entry of `GET /v1/versions`.
-#[derive(Serialize)]
+/// What `GET /v1/versions` answers.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Listed<'v> {
+    /// A person chose the one that answers; a newer one does not take its place.
+    held: bool,
+    /// Newest first.
+    versions: Vec<Described<'v>>,
+    histories: Histories,
+}
+
+/// What `POST /v1/versions/{id}/activate` answers.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Activated<'v> {
+    /// It answers from now on.
+    pub(super) version: &'v str,
+    /// Newer ones do not take its place.
+    pub(super) held: bool,
+}
+
+/// One version.
+#[derive(Serialize, ToSchema)]
 pub(super) struct Described<'v> {
     version: &'v str,
     run: &'v str,
     step: u64,
+    /// Time of the newest event it was trained on, ms since 1970.
     event_time_ms: i64,
+    /// Up to where it was trained.
     offsets: Known<'v>,
     digest: &'v str,
     items: usize,
+    /// Answers are exact.
     exact: bool,
     index_bytes: usize,
+    /// Since its checkpoint was written.
     age_seconds: f64,
+    /// It answers who names none.
     active: bool,
 }
 
+/// `GET /v1/versions`
+pub(super) fn listed(row: &Row, histories: Histories) -> Listed<'_> {
+    let versions = row.versions.iter();
+    let versions = versions.map(|version| described(version, row.is_active(version))).collect();
+    Listed { held: row.held, versions, histories }
+}
+
 /// `version`, which is the one that answers or not.
-pub(super) fn described(version: &Version, active: bool) -> Described<'_> {
+fn described(version: &Version, active: bool) -> Described<'_> {
     Described {
         version: &version.id,
         run: &version.run,
         step: version.step,
         event_time_ms: version.event_time_ms,
-        offsets: known(version),
+        offsets: known(&version.offsets),
         digest: &version.digest,
         items: version.items(),
         exact: version.index.is_exact(),
@@ -308,9 +381,10 @@ pub(super) fn described(version: &Version, active: bool) -> Described<'_> {
 }
 
 /// Share of the exact answer to a request's first query that the index finds.
-pub(super) fn recall(version: &Version, request: &Retrieve) -> Option<f64> {
+pub(super) fn recall(view: View<'_>, request: &Retrieve) -> Option<f64> {
+    let version = view.version;
     let first = request.queries.as_ref().and_then(|queries| queries.first());
-    let seen = encode(version, request.query.as_ref().or(first)?).ok()?;
+    let (_, seen) = one(view, request.query.as_ref().or(first)?).ok()?;
     let popularity = request.popularity.unwrap_or(version.popularity);
     let k = request.k().ok()?;
     let search = Search { query: &seen.vector, k, popularity, excluded: &[], allowed: None };

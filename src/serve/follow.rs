@@ -129,16 +129,13 @@ impl Follower {
         let began = Instant::now();
         let version = Version::load(&checkpoint, &self.settings, self.centroids.as_deref())?;
         self.centroids = version.index.centroids();
-        tracing::info!(
-            version = version.id,
-            step = version.step,
-            items = version.items(),
-            bytes = version.index.bytes(),
-            seconds = began.elapsed().as_secs_f64(),
-            "a version is ready to answer"
-        );
+        let (id, step, items) = (version.id.clone(), version.step, version.items());
+        let bytes = version.index.bytes();
         self.shelf.add(version);
         self.health.set_ready(true);
+        let seconds = began.elapsed().as_secs_f64();
+        // Only now is it true.
+        tracing::info!(version = id, step, items, bytes, seconds, "a version is ready to answer");
         Ok(())
     }
 

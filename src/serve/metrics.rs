@@ -1,12 +1,18 @@
 //! The series of `serve`. docs/reference/serve.md lists them; a test holds it.
 
 use std::sync::Mutex;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::shelf::Row;
-use crate::telemetry::{Counters, Gauge, Histogram, Histograms, IntGauge, Registry};
+use crate::telemetry::{
+    Counters, Gauge, Gauges, Histogram, Histograms, IntGauge, IntGauges, Registry,
+};
 
 /// From 100 us to 6.5 s, each twice the one before: a quantile is right within a factor of two.
 const REQUEST_SECONDS: (f64, i32) = (1e-4, 17);
+/// From 10 ms to 1.5 hours, each twice the one before. What is older comes from an old log, and how
+/// old no longer matters.
+const FRESHNESS_SECONDS: (f64, i32) = (0.01, 20);
 /// Samples that the recall is a mean of.
 const RECALL_SAMPLES: usize = 100;
 
@@ -20,10 +26,11 @@ pub(super) enum Route {
     Similar,
     Versions,
     Activate,
+    Infer,
 }
 
 impl Route {
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::Retrieve,
         Self::Score,
         Self::Embed,
@@ -31,6 +38,7 @@ impl Route {
         Self::Similar,
         Self::Versions,
         Self::Activate,
+        Self::Infer,
     ];
 
     fn spelt(self) -> &'static str {
@@ -42,6 +50,27 @@ impl Route {
             Self::Similar => "similar",
             Self::Versions => "versions",
             Self::Activate => "activate",
+            Self::Infer => "infer",
+        }
+    }
+}
+
+/// How far an event has come: `stage` of `millrace_freshness_seconds`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// The version that answers has learned from it.
+    Served,
+    /// It is in its query's history.
+    History,
+}
+
+impl Stage {
+    const ALL: [Self; 2] = [Self::Served, Self::History];
+
+    fn spelt(self) -> &'static str {
+        match self {
+            Self::Served => "served",
+            Self::History => "history",
         }
     }
 }
@@ -55,15 +84,43 @@ pub(super) struct ServeMetrics {
     served_version_step: IntGauge,
     served_versions: IntGauge,
     index_recall: Gauge,
+    freshness_seconds: Histograms,
+    event_age_seconds: Gauges,
+    histories_following: IntGauge,
+    history_bytes: IntGauge,
+    history_lag: IntGauges,
+    history_records_total: Counters,
+    rejected_total: Counters,
     recalls: Mutex<Vec<f64>>,
 }
 
 impl ServeMetrics {
+    /// The series. Those whose labels are known already exist.
     pub(super) fn new() -> Self {
-        let registry = Registry::new();
-        let (first, count) = REQUEST_SECONDS;
-        let buckets: Vec<f64> = (0..count).map(|bucket| first * 2f64.powi(bucket)).collect();
-        let metrics = Self {
+        let metrics = Self::without_series(Registry::new());
+        metrics.served_version_age_seconds.set(f64::NAN);
+        metrics.index_recall.set(f64::NAN);
+        for stage in Stage::ALL {
+            metrics.freshness_seconds.with_label_values(&[stage.spelt()]);
+            metrics.event_age_seconds.with_label_values(&[stage.spelt()]).set(f64::NAN);
+        }
+        for result in ["taken", "rejected", "skipped"] {
+            metrics.history_records_total.with_label_values(&[result]);
+        }
+        for route in Route::ALL {
+            metrics.seconds(route);
+            metrics.requests_total.with_label_values(&[route.spelt(), "200"]);
+        }
+        metrics
+    }
+
+    fn without_series(registry: Registry) -> Self {
+        let doubling = |(first, count): (f64, i32)| -> Vec<f64> {
+            (0..count).map(|bucket| first * 2f64.powi(bucket)).collect()
+        };
+        let buckets = doubling(REQUEST_SECONDS);
+        let freshness = doubling(FRESHNESS_SECONDS);
+        Self {
             request_seconds: registry.histograms(
                 "request_seconds",
                 "Time from a request's head to its answer.",
@@ -86,16 +143,39 @@ impl ServeMetrics {
                 "index_recall",
                 "Share of the exact answer that the index finds, mean of the last samples.",
             ),
+            freshness_seconds: registry.histograms(
+                "freshness_seconds",
+                "Time from an event until answers know of it.",
+                &["stage"],
+                &freshness,
+            ),
+            event_age_seconds: registry.gauges(
+                "event_age_seconds",
+                "Newest event's age.",
+                &["stage"],
+            ),
+            histories_following: registry
+                .int_gauge("histories_following", "1 while histories follow the topic."),
+            history_bytes: registry
+                .int_gauge("history_bytes", "Bytes of what was read behind the versions."),
+            history_lag: registry.int_gauges(
+                "history_lag",
+                "Records between what histories know and the log's end.",
+                &["topic", "partition"],
+            ),
+            history_records_total: registry.counters(
+                "history_records_total",
+                "Records that were read behind the versions.",
+                &["result"],
+            ),
+            rejected_total: registry.counters(
+                "rejected_total",
+                "Records that histories cannot use, by reason.",
+                &["reason"],
+            ),
             recalls: Mutex::default(),
             registry,
-        };
-        metrics.served_version_age_seconds.set(f64::NAN);
-        metrics.index_recall.set(f64::NAN);
-        for route in Route::ALL {
-            metrics.seconds(route);
-            metrics.requests_total.with_label_values(&[route.spelt(), "200"]);
         }
-        metrics
     }
 
     fn seconds(&self, route: Route) -> Histogram {
@@ -109,6 +189,45 @@ impl ServeMetrics {
         self.requests_total.with_label_values(&[route.spelt(), &status]).inc();
     }
 
+    /// Answers know of an event that is so old.
+    pub(super) fn fresh(&self, stage: Stage, seconds: f64) {
+        self.freshness_seconds.with_label_values(&[stage.spelt()]).observe(seconds);
+    }
+
+    /// An event went into its query's history.
+    pub(super) fn history_event(&self) {
+        self.history_records_total.with_label_values(&["taken"]).inc();
+    }
+
+    /// A record was no event: rejected for a reason, or passed over.
+    pub(super) fn no_event(&self, reason: Option<&str>) {
+        let result = if reason.is_some() { "rejected" } else { "skipped" };
+        self.history_records_total.with_label_values(&[result]).inc();
+        if let Some(reason) = reason {
+            self.rejected_total.with_label_values(&[reason]).inc();
+        }
+    }
+
+    /// How the reading of histories stands.
+    pub(super) fn histories(&self, following: bool, bytes: usize, newest_ms: Option<i64>) {
+        self.histories_following.set(i64::from(following));
+        self.history_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        if let Some(newest_ms) = newest_ms {
+            self.event_age(Stage::History, newest_ms);
+        }
+    }
+
+    /// Records between what histories know of a partition and its end.
+    pub(super) fn history_lag(&self, topic: &str, partition: i32, lag: i64) {
+        let partition = partition.to_string();
+        self.history_lag.with_label_values(&[topic, &partition]).set(lag);
+    }
+
+    fn event_age(&self, stage: Stage, newest_ms: i64) {
+        let age = age(SystemTime::now(), newest_ms);
+        self.event_age_seconds.with_label_values(&[stage.spelt()]).set(age);
+    }
+
     /// A sample of the recall.
     pub(super) fn recall(&self, recall: f64) {
         let mut recalls = self.recalls.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -119,28 +238,60 @@ impl ServeMetrics {
         self.index_recall.set(recalls.iter().sum::<f64>() / recalls.len() as f64);
     }
 
-    /// Everything in the Prometheus text format, with what is on the shelf now.
-    pub(super) fn render(&self, row: &Row) -> String {
+    /// Sets what is true only at a moment: what is on the shelf, and ages.
+    pub(super) fn refresh(&self, row: &Row) {
         self.served_versions.set(i64::try_from(row.versions.len()).unwrap_or(i64::MAX));
         if let Some(active) = &row.active {
             let age = active.made.elapsed().unwrap_or_default();
             self.served_version_age_seconds.set(age.as_secs_f64());
             self.served_version_step.set(i64::try_from(active.step).unwrap_or(i64::MAX));
+            self.event_age(Stage::Served, active.event_time_ms);
         }
-        self.registry.render()
     }
+
+    /// All series.
+    pub(super) fn registry(&self) -> &Registry {
+        &self.registry
+    }
+}
+
+/// Seconds from an event's time to `now`; a time ahead counts as the present.
+pub(super) fn age(now: SystemTime, time_ms: i64) -> f64 {
+    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+    (now - time_ms as f64 / 1e3).max(0.0)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+
+    #[test]
+    fn the_dashboard_shows_every_series_and_no_other() {
+        let metrics = ServeMetrics::new();
+        metrics.no_event(Some("empty"));
+        metrics.history_lag("clicks", 0, 3);
+        let names = |text: &str| -> BTreeSet<String> {
+            let words = text.split(|c: char| !(c.is_ascii_lowercase() || c == '_'));
+            let own = words.filter_map(|word| word.strip_prefix("millrace_"));
+            own.map(|name| name.strip_suffix("_bucket").unwrap_or(name).to_owned()).collect()
+        };
+        let page = metrics.registry().render();
+        let kinds: Vec<&str> = page.lines().filter(|line| line.starts_with("# TYPE")).collect();
+        let shown = names(include_str!("../../dashboards/serve.json"));
+        assert_eq!(names(&kinds.join(" ")), shown, "left: on /metrics, right: on the dashboard");
+    }
 
     #[test]
     fn the_reference_lists_every_series() {
         let metrics = ServeMetrics::new();
         metrics.recall(0.5);
         metrics.recall(1.0);
-        let page = metrics.render(&Row::default());
+        metrics.no_event(Some("empty"));
+        metrics.history_lag("clicks", 0, 3);
+        metrics.refresh(&Row::default());
+        let page = metrics.registry().render();
         assert!(page.contains("millrace_index_recall 0.75"), "{page}");
         let series = page.lines().filter_map(|line| line.strip_prefix("# TYPE millrace_"));
         let series: Vec<String> =

@@ -1,9 +1,15 @@
 //! What went wrong with a request, as RFC 9457 wants it said.
 
+use std::collections::BTreeMap;
+
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::response::{IntoResponse, Response};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::openapi::response::Response as Described;
+use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
+use utoipa::{IntoResponses, ToSchema};
 
 /// Seconds after which a refused client may ask again: by then a burst is over.
 const RETRY_S: &str = "1";
@@ -88,6 +94,11 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, format!("version {version} has no item {id:?}"))
     }
 
+    /// No such model.
+    pub(super) fn no_model(name: &str, there: &str) -> Self {
+        Self::new(StatusCode::NOT_FOUND, format!("no model {name:?}; there is `{there}`"))
+    }
+
     /// No such route.
     pub(super) fn no_route() -> Self {
         Self::new(StatusCode::NOT_FOUND, "no such route; / lists them")
@@ -111,19 +122,63 @@ impl Problem {
     }
 
     pub(super) fn body(&self) -> Value {
-        let mut body = json!({
-            "type": "about:blank",
-            "title": self.status.canonical_reason(),
-            "status": self.status.as_u16(),
-            "detail": self.detail,
-        });
-        if let Some(field) = &self.field {
-            body["field"] = json!(field);
-        }
-        if let Some(versions) = &self.versions {
-            body["versions"] = json!(versions);
-        }
-        body
+        let body = ProblemBody {
+            kind: "about:blank",
+            title: self.status.canonical_reason(),
+            status: self.status.as_u16(),
+            detail: &self.detail,
+            field: self.field.as_deref(),
+            versions: self.versions.as_deref(),
+        };
+        serde_json::to_value(body).expect("names and texts are JSON")
+    }
+}
+
+/// The body of a refusal (RFC 9457).
+#[derive(Serialize, ToSchema)]
+pub(super) struct ProblemBody<'p> {
+    #[serde(rename = "type")]
+    kind: &'p str,
+    title: Option<&'p str>,
+    status: u16,
+    /// What is wrong, and what to do.
+    detail: &'p str,
+    /// Path of the field that is wrong: `query.age`, `queries[2].k`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<&'p str>,
+    /// The versions in memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    versions: Option<&'p [String]>,
+}
+
+/// Every refusal, for the description of the routes.
+pub(super) struct Refused;
+
+/// Status and reason of each.
+const REFUSALS: [(&str, &str); 11] = [
+    ("400", "No JSON, a wrong type or value: `field` is its path."),
+    ("401", "No key, or a wrong one."),
+    ("403", "The key may only read."),
+    ("404", "No such item, model or route."),
+    ("405", "Another method."),
+    ("408", "The body did not come within serve.timeout_ms."),
+    ("410", "The version is not in memory; `versions` are."),
+    ("413", "The body is larger than serve.body_bytes_max."),
+    ("431", "The head is too large."),
+    ("500", "A fault of ours; the log says more."),
+    ("503", "No version yet, too many requests at once, or no answer in time."),
+];
+
+impl IntoResponses for Refused {
+    fn responses() -> BTreeMap<String, RefOr<Described>> {
+        let body = Ref::from_schema_name("ProblemBody");
+        let content = || ContentBuilder::new().schema(Some(body.clone())).build();
+        let response = |(status, why): (&str, &str)| {
+            let described = ResponseBuilder::new().description(why);
+            let described = described.content("application/problem+json", content()).build();
+            (status.to_owned(), described.into())
+        };
+        REFUSALS.into_iter().map(response).collect()
     }
 }
 

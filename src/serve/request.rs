@@ -2,9 +2,16 @@
 //!
 //! serde says what is wrong with a body and where; what it cannot know is checked here.
 
+use std::collections::BTreeMap;
+
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
+use utoipa::openapi::schema::{
+    AdditionalProperties, ArrayBuilder, ObjectBuilder, OneOfBuilder, Type,
+};
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{IntoParams, PartialSchema, ToSchema};
 
 use super::problem::Problem;
 
@@ -16,6 +23,8 @@ const K: u64 = 10;
 const QUERIES_MAX: usize = 64;
 /// Most ids in one list: checking them takes about as long as a search.
 const IDS_MAX: usize = 10_000;
+/// Most attributes of one filter: each is a pass over what the others leave.
+const FILTERS_MAX: usize = 16;
 /// Weights of log q that mean something.
 const POPULARITY_MAX: f32 = 100.0;
 
@@ -36,48 +45,172 @@ impl<'de> Deserialize<'de> for ItemId {
     }
 }
 
+impl PartialSchema for ItemId {
+    fn schema() -> RefOr<Schema> {
+        let one = |kind| ObjectBuilder::new().schema_type(kind);
+        OneOfBuilder::new().item(one(Type::String)).item(one(Type::Integer)).into()
+    }
+}
+
+impl ToSchema for ItemId {}
+
+/// What an attribute of an item must be.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Condition {
+    /// One of these ids.
+    OneOf(Vec<String>),
+    /// A number from one to the other, both included.
+    Within(f32, f32),
+}
+
+impl<'de> Deserialize<'de> for Condition {
+    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
+        const FORMS: &str = "a filter is an id, a list of ids, or {\"min\": .., \"max\": ..}";
+        let wrong = || D::Error::custom(FORMS);
+        match Value::deserialize(json)? {
+            Value::Array(ids) => {
+                let id = |id| ItemId::deserialize(id).map(|ItemId(id)| id);
+                let ids: Result<Vec<String>, serde_json::Error> = ids.into_iter().map(id).collect();
+                ids.map(Self::OneOf).map_err(|_| wrong())
+            }
+            Value::Object(mut range) => {
+                let mut end = |name, open: f32| match range.remove(name) {
+                    None => Ok(open),
+                    Some(end) => f32::deserialize(end).map_err(|_| wrong()),
+                };
+                let (min, max) = (end("min", f32::NEG_INFINITY)?, end("max", f32::INFINITY)?);
+                let ends = min.is_finite() || max.is_finite();
+                if range.is_empty() && ends { Ok(Self::Within(min, max)) } else { Err(wrong()) }
+            }
+            one => match ItemId::deserialize(one) {
+                Ok(ItemId(id)) => Ok(Self::OneOf(vec![id])),
+                Err(_) => Err(wrong()),
+            },
+        }
+    }
+}
+
+impl PartialSchema for Condition {
+    fn schema() -> RefOr<Schema> {
+        let number = || ObjectBuilder::new().schema_type(Type::Number);
+        let ids = ArrayBuilder::new().items(ItemId::schema());
+        let range = ObjectBuilder::new()
+            .property("min", number())
+            .property("max", number())
+            .min_properties(Some(1))
+            .additional_properties(Some(AdditionalProperties::FreeForm(false)));
+        OneOfBuilder::new().item(ItemId::schema()).item(ids).item(range).into()
+    }
+}
+
+impl ToSchema for Condition {}
+
+/// A query's fields.
+pub(super) struct Query;
+
+/// Conditions by attribute.
+pub(super) struct Filter;
+
+impl PartialSchema for Query {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new().description(Some("The query's fields, as the log has them.")).into()
+    }
+}
+
+impl ToSchema for Query {}
+
+impl PartialSchema for Filter {
+    fn schema() -> RefOr<Schema> {
+        let any = Condition::schema();
+        ObjectBuilder::new().additional_properties(Some(any)).into()
+    }
+}
+
+impl ToSchema for Filter {}
+
 /// `POST /v1/retrieve`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Retrieve {
+    /// The query's fields, as the log has them. Either this or `queries`.
+    #[schema(value_type = Option<Query>)]
     pub(super) query: Option<Fields>,
+    /// Several queries: the answer has one entry for each.
+    #[schema(value_type = Option<Vec<Query>>, min_items = 1, max_items = 64)]
     pub(super) queries: Option<Vec<Fields>>,
+    /// Items wanted.
     #[serde(default = "default_k")]
+    #[schema(minimum = 1, maximum = 1000, default = 10)]
     k: u64,
+    /// Weight of log q in the score; absent: the version's.
+    #[schema(minimum = -100, maximum = 100)]
     pub(super) popularity: Option<f32>,
+    /// Ids to leave out.
     #[serde(default)]
+    #[schema(max_items = 10_000)]
     pub(super) exclude: Vec<ItemId>,
+    /// Leaves out the items of the query's history.
     #[serde(default)]
     pub(super) exclude_seen: bool,
-    /// What to choose from; absent: everything.
+    /// Ids to choose from; absent: everything.
+    #[schema(max_items = 10_000)]
     pub(super) include: Option<Vec<ItemId>>,
+    /// What items must be, by the name of an item's feature; all of it holds.
+    #[serde(default)]
+    #[schema(value_type = Filter)]
+    pub(super) filter: BTreeMap<String, Condition>,
+    /// A version in memory; absent: the one that answers.
     pub(super) version: Option<String>,
+    /// Adds what the scores can be computed again from.
     #[serde(default)]
     pub(super) explain: bool,
 }
 
 /// `POST /v1/score`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Score {
+    /// The query's fields, as the log has them.
+    #[schema(value_type = Query)]
     pub(super) query: Fields,
+    /// Ids of the items.
+    #[schema(max_items = 10_000)]
     pub(super) items: Vec<ItemId>,
+    /// Weight of log q in the score; absent: the version's.
+    #[schema(minimum = -100, maximum = 100)]
     pub(super) popularity: Option<f32>,
+    /// A version in memory; absent: the one that answers.
     pub(super) version: Option<String>,
 }
 
 /// `POST /v1/embed`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Embed {
+    /// The query's fields, as the log has them.
+    #[schema(value_type = Query)]
     pub(super) query: Fields,
+    /// A version in memory; absent: the one that answers.
+    pub(super) version: Option<String>,
+}
+
+/// The parameters of `GET /v1/items/{id}`.
+#[derive(Debug, PartialEq, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Pin {
+    /// A version in memory; absent: the one that answers.
     pub(super) version: Option<String>,
 }
 
 /// The parameters of `GET /v1/items/{id}/similar`.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, PartialEq, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Similar {
+    /// Items wanted.
+    #[param(value_type = Option<u64>, minimum = 1, maximum = 1000)]
     pub(super) k: usize,
+    /// A version in memory; absent: the one that answers.
+    pub(super) version: Option<String>,
 }
 
 fn default_k() -> u64 {
@@ -123,6 +256,14 @@ impl Retrieve {
         }
         self.k()?;
         popularity(self.popularity)?;
+        let listed = self.filter.values().map(|condition| match condition {
+            Condition::OneOf(ids) => ids.len(),
+            Condition::Within(..) => 0,
+        });
+        if self.filter.len() > FILTERS_MAX || listed.sum::<usize>() > IDS_MAX {
+            let detail = format!("at most {FILTERS_MAX} attributes and {IDS_MAX} ids");
+            return Err(Problem::field("filter", detail));
+        }
         ids("exclude", &self.exclude)?;
         ids("include", self.include.as_deref().unwrap_or_default())
     }
@@ -136,25 +277,46 @@ impl Score {
     }
 }
 
+impl Pin {
+    /// The parameters in the part of an address behind its `?`.
+    pub(super) fn parse(text: &str) -> Result<Self, Problem> {
+        let mut pin = Self { version: None };
+        for (name, value) in parameters(text) {
+            match name {
+                "version" => pin.version = Some(value.to_owned()),
+                _ => return Err(Problem::field(name, "unknown parameter; there is `version`")),
+            }
+        }
+        Ok(pin)
+    }
+}
+
 impl Similar {
     /// The parameters in the part of an address behind its `?`.
     pub(super) fn parse(text: &str) -> Result<Self, Problem> {
-        let mut wanted = K;
-        for pair in text.split('&').filter(|pair| !pair.is_empty()) {
-            match pair.split_once('=') {
-                Some(("k", value)) => {
+        let (mut wanted, mut version) = (K, None);
+        for (name, value) in parameters(text) {
+            match name {
+                "k" => {
                     wanted = value.parse().map_err(|_| {
                         Problem::field("k", "must be a whole number from 1 to 1000")
                     })?;
                 }
+                "version" => version = Some(value.to_owned()),
                 _ => {
-                    let name = pair.split('=').next().unwrap_or_default();
-                    return Err(Problem::field(name, "unknown parameter; there is `k`"));
+                    let detail = "unknown parameter; there are `k` and `version`";
+                    return Err(Problem::field(name, detail));
                 }
             }
         }
-        Ok(Self { k: k(wanted)? })
+        Ok(Self { k: k(wanted)?, version })
     }
+}
+
+/// Names and values. Neither a number nor a version's id needs an escape.
+fn parameters(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    let pairs = text.split('&').filter(|pair| !pair.is_empty());
+    pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")))
 }
 
 fn k(k: u64) -> Result<usize, Problem> {
@@ -209,6 +371,9 @@ mod tests {
             (r#"{"query": {}, "k": 1.5}"#, "k", "expected u64"),
             (r#"{"query": {}, "popularity": 1e9}"#, "popularity", "within 100"),
             (r#"{"query": {}, "exclude": ["a", {}]}"#, "exclude[1]", "a string or an integer"),
+            (r#"{"query": {}, "filter": {"a": 1.5}}"#, "filter.a", "a filter is"),
+            (r#"{"query": {}, "filter": {"a": {"least": 1}}}"#, "filter.a", "a filter is"),
+            (r#"{"query": {}, "filter": {"a": {}}}"#, "filter.a", "a filter is"),
             (r#"{"query": {}, "kk": 3}"#, "kk", "unknown field"),
             (r#"{"queries": [{}, 3]}"#, "queries[1]", "expected a map"),
             (r#"{"queries": []}"#, "queries", "no query"),
@@ -232,10 +397,19 @@ mod tests {
         request.check().expect("right");
         assert_eq!(request.k().expect("right"), 5);
         assert_eq!(request.exclude, [ItemId("a".into()), ItemId("858".into())]);
+        let filtered = br#"{"query": {}, "filter": {"c": ["x", 3], "p": {"max": 2.5}, "d": 7}}"#;
+        let filtered: Retrieve = parse(filtered).expect("right");
+        let one_of = |ids: &[&str]| Condition::OneOf(ids.iter().map(|&id| id.into()).collect());
+        assert_eq!(filtered.filter["c"], one_of(&["x", "3"]));
+        assert_eq!(filtered.filter["d"], one_of(&["7"]));
+        assert_eq!(filtered.filter["p"], Condition::Within(f32::NEG_INFINITY, 2.5));
         let least: Retrieve = parse(br#"{"query": {}}"#).expect("right");
         assert_eq!((least.k().expect("ten"), least.explain), (10, false));
-        assert_eq!(Similar::parse("k=3").expect("right"), Similar { k: 3 });
-        assert_eq!(Similar::parse("").expect("right"), Similar { k: 10 });
+        assert_eq!(Similar::parse("k=3").expect("right"), Similar { k: 3, version: None });
+        let pinned = Similar { k: 10, version: Some("v-1".into()) };
+        assert_eq!(Similar::parse("version=v-1").expect("right"), pinned);
+        assert_eq!(Pin::parse("version=v-1").expect("right").version.as_deref(), Some("v-1"));
+        assert!(Pin::parse("k=3").is_err());
         for wrong in ["k=0", "k=a", "q=3", "k"] {
             assert!(Similar::parse(wrong).is_err(), "{wrong}");
         }

@@ -4,20 +4,29 @@
 //! the place of the old one.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use arc_swap::{ArcSwap, Guard};
 
 use super::Version;
 
 /// What was on the shelf at one moment.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(super) struct Row {
     /// The newest first.
     pub(super) versions: Vec<Arc<Version>>,
     /// The one that answers who names none.
     pub(super) active: Option<Arc<Version>>,
+    /// Since when it does.
+    pub(super) since: SystemTime,
     /// A person chose it: a newer one does not take its place.
     pub(super) held: bool,
+}
+
+impl Default for Row {
+    fn default() -> Self {
+        Self { versions: Vec::new(), active: None, since: SystemTime::now(), held: false }
+    }
 }
 
 /// See the module's head.
@@ -66,6 +75,7 @@ impl Shelf {
         row.versions.insert(0, Arc::new(version));
         if !row.held {
             row.active = row.versions.first().cloned();
+            row.since = SystemTime::now();
         }
         for (place, version) in std::mem::take(&mut row.versions).into_iter().enumerate() {
             let stays = place < self.keep || row.is_active(&version);
@@ -86,6 +96,7 @@ impl Shelf {
         row.held = id != LATEST;
         let id = chosen.id.clone();
         row.active = Some(chosen);
+        row.since = SystemTime::now();
         self.row.store(Arc::new(row));
         Some(id)
     }

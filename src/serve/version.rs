@@ -1,16 +1,19 @@
 //! A checkpoint as what answers: one object, which nothing changes.
 
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, anyhow, ensure};
 
+use super::attributes::Attributes;
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::sections;
 use crate::stream::decode::Mapping;
-use millrace_events::{Names, Offsets, id_key};
+use millrace_events::{Names, Offsets, Witness, id_key};
 use millrace_retrieval::{Centroids, Index, IndexSettings, Items};
+use millrace_train::memory::corpus::Item;
 use millrace_train::{ItemSide, QuerySide};
 
 /// All that answers of one checkpoint need.
@@ -31,6 +34,13 @@ pub struct Version {
     pub made: SystemTime,
     /// The query tower, its tables, the histories.
     pub queries: QuerySide,
+    /// The config that it was trained under.
+    pub config: Config,
+    /// How records become the events that histories are made of: equal for versions that read
+    /// alike.
+    pub reading: Arc<str>,
+    /// Some records that it was trained on.
+    pub witness: Witness,
     /// What fields a query has, and what becomes of them.
     pub mapping: Mapping,
     /// Names of the query's features.
@@ -39,6 +49,8 @@ pub struct Version {
     pub query_id: String,
     /// Vectors and log q of the items.
     pub index: Index,
+    /// What items are, for filters.
+    pub(super) attributes: Attributes,
     /// Divides the dot products.
     pub temperature: f32,
     /// Weight of log q unless a request says another.
@@ -66,7 +78,12 @@ impl Version {
         let read = sections::of(checkpoint);
         let cannot = || format!("cannot load {path}");
         let queries = QuerySide::restore(&train, &read).with_context(cannot)?;
-        let items = ItemSide::restore(&train, &queries.model, &read).with_context(cannot)?;
+        let mut attributes = Attributes::default();
+        let look = |items: &[(u64, Item)]| {
+            attributes = Attributes::new(&config, items.iter().map(|(_, item)| item));
+        };
+        let items = ItemSide::restore_looking(&train, &queries.model, &read, look);
+        let items = items.with_context(cannot)?;
         ensure!(!items.is_empty(), "{path} holds no item: there is nothing to answer with");
         let ItemSide { keys, names, vectors, log_q, dim, temperature, .. } = items;
         let index = Index::build(Items { dim, vectors, log_q, temperature }, settings, kept)
@@ -83,10 +100,14 @@ impl Version {
             queries,
             mapping: Mapping::new(&config),
             features: config.query.features.iter().map(|feature| feature.name.clone()).collect(),
-            query_id: config.query.id,
-            index,
-            temperature,
+            query_id: config.query.id.clone(),
+            reading: config.reading().into(),
+            witness: manifest.witness.clone(),
             popularity: config.retrieval.popularity,
+            config,
+            index,
+            attributes,
+            temperature,
             keys,
             names,
         })

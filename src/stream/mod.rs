@@ -26,6 +26,7 @@ mod refusal;
 pub mod shuffle;
 pub mod source;
 pub mod survey;
+pub mod tail;
 pub mod topic;
 pub mod verdict;
 

@@ -8,7 +8,7 @@
 //! with the data.
 
 mod census;
-mod decoders;
+pub(super) mod decoders;
 mod example;
 mod growth;
 mod guard;

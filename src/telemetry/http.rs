@@ -1,17 +1,19 @@
-//! Metrics and health over HTTP.
+//! Metrics, health and the page over HTTP.
 
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::StatusCode;
+use axum::extract::{RawQuery, State};
 use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse as _;
 use axum::routing::get;
 use tokio::net::TcpListener;
 
-use super::Health;
+use super::board::{Board, json, page};
+use super::curves::EVERY as SAMPLE_EVERY;
 use super::server::{self, Bounds};
 
 /// How long open connections may hold up the end of [`serve`]. Longer eats into the ten seconds
@@ -35,46 +37,66 @@ const BOUNDS: Bounds = Bounds {
 pub(crate) const METRICS_TYPE: &str = "text/plain; version=0.0.4";
 const INDEX: &str = "millrace
 
+/         in a browser: how it goes, as curves
 /metrics  Prometheus text format
 /livez    200 unless it has failed or is stuck (/healthz is the same)
 /readyz   200 when training, else what it waits for
 ";
 
-/// Serves `/metrics`, `/healthz`, `/readyz` and a text index until `shutdown` resolves, then waits
-/// at most `SHUTDOWN_GRACE` for open requests. `scrape` renders the metrics, ages as of now; it
-/// runs on the HTTP thread, so it must not block.
+/// Serves `/metrics`, `/healthz`, `/readyz` and the page until `shutdown` resolves, then waits at
+/// most `SHUTDOWN_GRACE` for open requests. What `board` refreshes runs on the HTTP thread, so it
+/// must not block.
 pub async fn serve(
     listener: TcpListener,
-    health: Arc<Health>,
-    scrape: impl Fn() -> String + Send + Sync + 'static,
+    board: Arc<Board>,
     shutdown: impl Future<Output = ()> + Send,
 ) {
-    server::serve(listener, routes(health, scrape), BOUNDS, shutdown).await;
+    let served = server::serve(listener, routes(Arc::clone(&board)), BOUNDS, shutdown);
+    tokio::select! {
+        () = served => {}
+        () = sample(&board) => {}
+    }
 }
 
-fn routes(health: Arc<Health>, scrape: impl Fn() -> String + Send + Sync + 'static) -> Router {
-    let scrape = Arc::new(scrape);
-    let metrics = move || std::future::ready(([(CONTENT_TYPE, METRICS_TYPE)], scrape()));
-    let healthy = Arc::clone(&health);
-    let livez = move || std::future::ready(healthy.livez());
-    let readyz = move || std::future::ready(health.readyz());
+/// Takes the curves' points, without an end.
+pub(crate) async fn sample(board: &Board) {
+    loop {
+        board.sample();
+        tokio::time::sleep(SAMPLE_EVERY).await;
+    }
+}
+
+type Shared = State<Arc<Board>>;
+
+fn routes(board: Arc<Board>) -> Router {
+    let metrics =
+        |State(board): Shared| async move { ([(CONTENT_TYPE, METRICS_TYPE)], board.render()) };
+    let livez = |State(board): Shared| async move { board.health().livez() };
+    let readyz = |State(board): Shared| async move { board.health().readyz() };
+    let points = |State(board): Shared, RawQuery(parameters): RawQuery| async move {
+        json(board.points(&parameters.unwrap_or_default()))
+    };
     Router::new()
-        .route("/", get(|| async { INDEX }))
+        .route("/", get(|head: HeaderMap| async move { page(&head, INDEX) }))
+        .route("/status.json", get(|State(board): Shared| async move { json(board.status()) }))
+        .route("/curves.json", get(points))
         .route("/metrics", get(metrics))
-        .route("/healthz", get(livez.clone()))
+        .route("/healthz", get(livez))
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
+        .with_state(board)
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
     use std::net::{SocketAddr, TcpStream};
-    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::Instant;
 
     use tokio::sync::oneshot;
 
+    use super::super::{Health, Registry, Role};
     use super::*;
 
     /// A server on a free port, in a thread of its own, as the trainer runs it.
@@ -95,11 +117,12 @@ mod tests {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
                 runtime.expect("a runtime").block_on(async move {
                     let listener = TcpListener::from_std(socket).expect("a socket");
-                    let scrapes = AtomicU64::new(0);
-                    let scrape =
-                        move || format!("scrape {}", scrapes.fetch_add(1, Ordering::Relaxed));
+                    let registry = Registry::new();
+                    let scrapes = registry.counter("scrapes_total", "Scrapes.");
+                    let refresh = move || scrapes.inc();
+                    let board = Board::new(Role::Train, health, registry, &[], true, refresh);
                     let shutdown = async { stopped.await.unwrap_or_default() };
-                    serve(listener, health, scrape, shutdown).await;
+                    serve(listener, Arc::new(board), shutdown).await;
                 });
             });
             Server { address, stop, thread }
@@ -163,13 +186,23 @@ mod tests {
     #[test]
     fn every_scrape_is_rendered_anew() {
         let server = Server::start(&Arc::new(Health::new()));
-        let (status, answer) = server.get("/metrics");
-        assert_eq!((status, body(&answer)), (200, "scrape 0"));
-        assert!(answer.contains("content-type: text/plain; version=0.0.4\r\n"), "{answer}");
-        assert_eq!(body(&server.get("/metrics").1), "scrape 1");
+        let scrape = || {
+            let (status, answer) = server.get("/metrics");
+            assert!(
+                status == 200 && answer.contains("content-type: text/plain; version=0.0.4\r\n")
+            );
+            let count =
+                answer.lines().find_map(|line| line.strip_prefix("millrace_scrapes_total "));
+            count.expect("the series").parse::<u64>().expect("a number")
+        };
+        assert!(scrape() < scrape());
         let (status, answer) = server.get("/");
         assert_eq!(status, 200);
-        assert!(body(&answer).contains("/metrics"));
+        assert!(body(&answer).contains("/metrics"), "a browser gets the page");
+        let status: serde_json::Value =
+            serde_json::from_str(body(&server.get("/status.json").1)).expect("JSON");
+        assert_eq!(status["role"], "train");
+        assert_eq!(server.get("/curves.json?span=day&after=5").0, 200);
         assert_eq!(server.get("/nowhere").0, 404);
         server.stop();
     }

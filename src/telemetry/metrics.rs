@@ -1,6 +1,7 @@
 //! Series and the registry that renders them.
 
 use prometheus::core::Collector;
+use prometheus::proto::MetricFamily;
 use prometheus::{HistogramOpts, Opts, TextEncoder};
 
 pub use prometheus::{
@@ -8,9 +9,9 @@ pub use prometheus::{
     IntCounterVec as Counters, IntGauge, IntGaugeVec as IntGauges,
 };
 
-/// Series of one process, or of one run in a test: two registries do not meet. Every name gets the
-/// prefix `millrace_`.
-#[derive(Debug)]
+/// Series of one process, or of one run in a test: two registries do not meet, and a clone is the
+/// same one. Every name gets the prefix `millrace_`.
+#[derive(Clone, Debug)]
 pub struct Registry(prometheus::Registry);
 
 impl Default for Registry {
@@ -35,10 +36,15 @@ impl Registry {
         registry
     }
 
+    /// All series as they are now.
+    pub(crate) fn gather(&self) -> Vec<MetricFamily> {
+        self.0.gather()
+    }
+
     /// Everything in the Prometheus text format.
     pub fn render(&self) -> String {
         TextEncoder::new()
-            .encode_to_string(&self.0.gather())
+            .encode_to_string(&self.gather())
             .expect("registered families have names, and a String takes any text")
     }
 

@@ -1,6 +1,8 @@
 //! Does `serve` answer what the model says, from one version, whatever happens around it?
 
+mod api;
 mod chain;
+mod histories;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -67,10 +69,11 @@ impl Client {
     }
 }
 
-/// A running `serve`, and where it listens.
+/// A running `serve`, and where it listens. Its histories are the versions' own, unless `sets` says
+/// otherwise.
 fn serve(bench: &Bench, from: &Path, sets: &[&str]) -> (Running, String) {
-    let sets: Vec<&str> =
-        ["http.listen=127.0.0.1:0"].into_iter().chain(sets.iter().copied()).collect();
+    let own = ["http.listen=127.0.0.1:0", "serve.follow=false"];
+    let sets: Vec<&str> = own.into_iter().chain(sets.iter().copied()).collect();
     let mut command = bench.command("serve", "none", &sets);
     let mut run = Running::start(command.arg("--from").arg(from));
     let line = run.wait_for("answering on http://");

@@ -42,6 +42,20 @@ impl ItemSide {
         model: &Model,
         read: ReadSection<'_>,
     ) -> Result<Self, Damaged> {
+        Self::restore_looking(settings, model, read, |_| {})
+    }
+
+    /// As [`restore`](Self::restore); `look` sees the items with their features, in the order of
+    /// their numbers, before these go.
+    ///
+    /// # Errors
+    /// As of [`restore`](Self::restore).
+    pub fn restore_looking(
+        settings: &TrainSettings,
+        model: &Model,
+        read: ReadSection<'_>,
+        look: impl FnOnce(&[(u64, Item)]),
+    ) -> Result<Self, Damaged> {
         let mut corpus = settings.corpus();
         corpus.restore(read)?;
         model.check(&corpus)?;
@@ -50,6 +64,7 @@ impl ItemSide {
         drop(corpus);
         let rowless = model.take_rowless(&mut items).into_iter();
         let rowless = rowless.map(|(key, item)| (key, item.name)).collect();
+        look(&items);
         let vectors = model.embed_items(&items); // [items, dim]
         let keys: Vec<u64> = items.iter().map(|(key, _)| *key).collect();
         let mut names = Names::default();

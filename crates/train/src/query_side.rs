@@ -31,16 +31,22 @@ impl QuerySide {
         Ok(Self { model, histories })
     }
 
-    /// Vectors of a batch's queries, `[events, dim]`, each with its history as it is:
-    /// [`State::embed_now`](crate::State::embed_now) of the same state gives the same.
-    pub fn embed(&self, batch: &Batch) -> Vec<f32> {
-        let before = self.histories.now(&batch.events.query_ids);
-        self.model.embed_queries(&batch.events.query, batch.len(), &before)
+    /// Vectors of a batch's queries, `[events, dim]`, each with the history given for it (see
+    /// [`history`](Self::history)): [`State::embed_now`](crate::State::embed_now) of a state with
+    /// this model and these histories gives the same bits.
+    pub fn embed(&self, batch: &Batch, histories: &[Vec<u64>]) -> Vec<f32> {
+        let before = if self.keeps_histories() { histories } else { &[] };
+        self.model.embed_queries(&batch.events.query, batch.len(), before)
     }
 
-    /// The last items of the query of this key, oldest first.
-    pub fn history(&self, query: u64) -> &[u64] {
-        self.histories.of(query)
+    /// The last items of the query of this key once those of `after` have followed, oldest first.
+    pub fn history(&self, query: u64, after: &[u64]) -> Vec<u64> {
+        self.histories.followed(query, after)
+    }
+
+    /// Items of a history that the query tower reads at most; 0: none is kept here.
+    pub fn history_length(&self) -> usize {
+        self.model.encoder.query.history_length()
     }
 
     /// Every history that is held, by the key of its query, ascending; items oldest first.
@@ -50,6 +56,6 @@ impl QuerySide {
 
     /// Whether the query tower reads histories that are kept here.
     pub fn keeps_histories(&self) -> bool {
-        self.model.encoder.query.history_length() > 0
+        self.history_length() > 0
     }
 }

@@ -555,9 +555,22 @@ fn the_query_side_of_a_state_gives_its_vectors() {
     let chain = [trainer.capture().into_sections()];
     let read = |name: &str, take: TakePart<'_>| read_chain(&chain, name, take);
     let side = QuerySide::restore(&settings, &read).expect("just captured");
-    assert_eq!(side.embed(&world), trainer.state().embed_now(&world));
-    assert!(side.keeps_histories() && side.history(world.events.query_ids[0]).len() == 3);
-    assert!(side.history(99).is_empty());
+    let queries = &world.events.query_ids;
+    let kept: Vec<Vec<u64>> = queries.iter().map(|&query| side.history(query, &[])).collect();
+    assert_eq!(side.embed(&world, &kept), trainer.state().embed_now(&world));
+    assert!(side.keeps_histories() && side.history(queries[0], &[]).len() == 3);
+    assert!(side.history(99, &[]).is_empty());
+    // What comes after is the trainer's histories over the same model.
+    let later = self::world(78, 200);
+    trainer.pass_over(&later);
+    let after = |query: u64| {
+        let own = later.events.query_ids.iter().zip(&later.events.item_ids);
+        let items: Vec<u64> = own.filter(|(id, _)| **id == query).map(|(_, &item)| item).collect();
+        side.history(query, &items)
+    };
+    let followed: Vec<Vec<u64>> = queries.iter().map(|&query| after(query)).collect();
+    assert_ne!(followed, kept);
+    assert_eq!(side.embed(&world, &followed), trainer.state().embed_now(&world));
     // The second feature is a history, which has no ids of its own.
     let stranger = batch(&[(0, 99, "item 1"), (0, world.events.query_ids[0], "item 1")]);
     let encoder = &side.model.encoder.query;

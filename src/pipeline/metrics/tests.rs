@@ -30,7 +30,7 @@ fn families(text: &str) -> BTreeSet<String> {
 
 #[test]
 fn known_series_exist_before_anything_happened() {
-    let text = metrics().render();
+    let text = metrics().registry().render();
     for line in [
         "millrace_events_total{result=\"trained\"} 0",
         "millrace_events_total{result=\"rejected\"} 0",
@@ -54,7 +54,7 @@ fn known_series_exist_before_anything_happened() {
 
 #[test]
 fn every_cut_off_of_recall_has_its_series() {
-    let text = metrics().render();
+    let text = metrics().registry().render();
     for k in RECALL_KS {
         let line = format!("millrace_recall{{candidates=\"batch\",k=\"{k}\"}} NaN");
         assert!(text.contains(&line), "missing {line}");
@@ -67,7 +67,7 @@ fn buckets_reach_from_a_gather_to_a_slow_step() {
     metrics.step(StepPhase::Loss).observe(9.0);
     metrics.checkpoint_seconds.observe(150.0);
     metrics.batch_events.observe(1024.0);
-    let text = metrics.render();
+    let text = metrics.registry().render();
     assert!(text.contains("millrace_step_seconds_bucket{phase=\"loss\",le=\"0.0001\"} 0"));
     assert!(text.contains("millrace_step_seconds_bucket{phase=\"loss\",le=\"13.1072\"} 1"));
     assert!(text.contains("millrace_checkpoint_seconds_bucket{le=\"163.84\"} 1"));
@@ -81,7 +81,7 @@ fn the_dashboard_shows_every_metric_and_no_other() {
     metrics.lag("interactions", 3).set(7);
     metrics.uncommitted("interactions", 3).set(0);
     metrics.merge_waits("interactions", 3).inc();
-    let text = metrics.render();
+    let text = metrics.registry().render();
     assert!(text.contains("millrace_consumer_lag{partition=\"3\",topic=\"interactions\"} 7"));
     let shown = families(include_str!("../../../dashboards/trainer.json"));
     assert_eq!(families(&text), shown, "left: on /metrics, right: on the dashboard");
@@ -127,5 +127,5 @@ fn the_reference_of_metrics_is_the_registry() {
         listed.insert(name.trim_matches('`').to_owned(), (kind.to_owned(), labels));
     }
     listed.retain(|name, _| !name.starts_with('/'));
-    assert_eq!(listed, series(&metrics.render()), "left: the page, right: the registry");
+    assert_eq!(listed, series(&metrics.registry().render()), "left: the page, right: the registry");
 }

@@ -122,7 +122,7 @@ fn part<'m>(
 }
 
 /// Appends the events of a record, whose key and headers may be fields.
-pub(super) fn decode(
+pub(in crate::stream) fn decode(
     mapping: &mut Mapping,
     message: &BorrowedMessage<'_>,
     events: &mut Events,

@@ -37,8 +37,7 @@ impl Source {
 
     /// Why the brokers give us nothing: none can be reached, or they refuse us.
     pub fn brokers_away(&self) -> Option<String> {
-        let errors = &self.topic.consumer.context().errors;
-        errors.refusing().map(|(_, said)| said).or_else(|| errors.all_down())
+        self.topic.brokers_away()
     }
 
     /// Says in words, for a person, why there is no next batch yet. If the brokers lately gave

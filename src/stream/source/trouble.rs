@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use anyhow::bail;
+use anyhow::Context as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::Source;
@@ -14,16 +14,12 @@ impl Source {
     /// [`crate::stream::client::Watch`], and librdkafka retries.)
     pub(super) fn trouble(&mut self, error: &KafkaError) -> anyhow::Result<()> {
         use RDKafkaErrorCode as Code;
-        let Topic { name: topic, remedies, .. } = &self.topic;
+        let Topic { remedies, .. } = &self.topic;
         let last = || self.topic.last_error();
-        let fatal = matches!(error, KafkaError::MessageConsumptionFatal(_));
         match error.rdkafka_error_code() {
-            Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => bail!(
-                "the log of `{topic}` no longer holds the offset to read next: {}; it was lost to \
-                 retention while we were behind, or the topic was created anew. Restart: \
-                 kafka.on_data_loss then decides",
-                last()
-            ),
+            Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => {
+                self.topic.lasting(error).context("restart: kafka.on_data_loss then decides")
+            }
             // A new controller does not know the topic for a moment.
             Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition) => {
                 self.census.suspect(Instant::now());
@@ -44,15 +40,7 @@ impl Source {
                 );
                 Ok(())
             }
-            Some(Code::BadMessage | Code::InvalidMessage) => bail!(
-                "a record of `{topic}` arrived damaged: {}; check the broker's disks, and skip it \
-                 by hand if it stays so",
-                last()
-            ),
-            _ if fatal => {
-                bail!("kafka client failed: {}", last())
-            }
-            _ => Ok(()),
+            _ => self.topic.lasting(error),
         }
     }
 }

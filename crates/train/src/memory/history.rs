@@ -88,6 +88,16 @@ impl Histories {
         all
     }
 
+    /// The items of `query` once those of `after` have followed, oldest first. Changes nothing.
+    pub(crate) fn followed(&self, query: u64, after: &[u64]) -> Vec<u64> {
+        if self.length == 0 {
+            return Vec::new();
+        }
+        let mut items = self.of(query).to_vec();
+        after.iter().for_each(|&item| append(&mut items, item, self.length));
+        items
+    }
+
     /// The items of each of `queries` so far; empty where no history is kept.
     pub(crate) fn now(&self, queries: &[u64]) -> Vec<Vec<u64>> {
         if self.length == 0 {

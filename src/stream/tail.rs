@@ -1,0 +1,237 @@
+//! A topic as it comes: each partition from an offset of its own on, in no order between them.
+//!
+//! For who wants the newest at once and keeps what belongs together apart by itself. Records are
+//! decoded, and passed over, as [`super::source`] does it; none becomes a dead letter here, since
+//! the trainer sends it.
+//!
+//! Must never know: what an event is for.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use millrace_events::{Events, Offsets, Witness};
+use rdkafka::consumer::Consumer as _;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Message as _};
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::decode::Mapping;
+use super::refusal::Wish;
+use super::source::decoders::decode;
+use super::topic::Topic;
+use super::{events_of, identity};
+use crate::config::{Config, Tombstone};
+
+/// Most records that are handed out together: so many are decoded in a third of a millisecond, and
+/// a reader of what becomes of them waits no longer.
+const RECORDS: usize = 256;
+/// And most bytes of their values, which may be a megabyte each.
+const RECORDS_BYTES: usize = 4 << 20;
+/// How long an answer about the topic's partitions is waited for.
+const LOOK_MAX: Duration = Duration::from_secs(2);
+
+/// See the module's head.
+pub struct Tail {
+    topic: Topic,
+    mapping: Mapping,
+    empty: Events,
+    /// Records without a value are passed over.
+    skips: bool,
+    /// The next offset of each partition that is read.
+    offsets: Offsets,
+    /// When the topic's partitions are counted next, and how often that is; none: never.
+    census: Option<(Instant, Duration)>,
+}
+
+/// Records that came, decoded.
+#[derive(Debug)]
+pub struct Arrived {
+    /// Their events, as they came: those of one partition in its order.
+    pub events: Events,
+    /// Partition and offset of each event.
+    pub origins: Vec<(i32, i64)>,
+    /// Records without an event: partition, offset, and the reason; none: it is passed over.
+    pub without: Vec<(i32, i64, Option<&'static str>)>,
+    /// The next offsets to read behind all of them.
+    pub next: Offsets,
+}
+
+impl Tail {
+    /// Begins to read `kafka.topic` of `config` at `from`; partitions that it does not name from
+    /// their beginning. `witness` knows some records that the log must have before `from`.
+    ///
+    /// # Errors
+    /// A topic that is not there or is another one, brokers that do not answer or refuse us, an
+    /// offset that the log no longer holds.
+    pub fn open(config: &Config, from: &Offsets, witness: &Witness) -> anyhow::Result<Tail> {
+        let name = &config.kafka.topic;
+        let there = Topic::of(config)?;
+        let (bounds, _) = there.bounds_known()?;
+        identity::verify(&there, witness.cluster.as_ref(), witness.newest(&bounds))?;
+        let mut offsets = from.clone();
+        for (&partition, &(first, next)) in &bounds {
+            match from.next(partition) {
+                None => offsets.advance(partition, first),
+                Some(wanted) if wanted < first || wanted > next => bail!(
+                    "`{name}`/{partition} holds the offsets {first} to {next}, not {wanted}: what \
+                     lay between was lost to retention, or the topic was made anew"
+                ),
+                Some(_) => {}
+            }
+        }
+        let topic = Topic::to_read(config, offsets.iter().len())?;
+        let every = Duration::from_secs(config.kafka.discover_s);
+        let tail = Tail {
+            topic,
+            mapping: Mapping::new(config),
+            empty: events_of(config),
+            skips: config.kafka.tombstone == Tombstone::Skip,
+            offsets,
+            census: (!every.is_zero()).then(|| (Instant::now() + every, every)),
+        };
+        tail.assign()?;
+        Ok(tail)
+    }
+
+    fn assign(&self) -> anyhow::Result<()> {
+        let Topic { consumer, name, .. } = &self.topic;
+        let mut list = TopicPartitionList::new();
+        for (partition, next) in self.offsets.iter() {
+            list.add_partition_offset(name, partition, Offset::Offset(next))?;
+        }
+        consumer.assign(&list).with_context(|| format!("cannot assign {name}"))
+    }
+
+    /// The next offset of each partition that is read.
+    pub fn offsets(&self) -> &Offsets {
+        &self.offsets
+    }
+
+    /// Waits for records, at most `wait`. Must be called often: librdkafka reports errors only
+    /// then.
+    ///
+    /// # Errors
+    /// What no retry cures: an offset that left the log, a refusal that lasts, a damaged record.
+    pub fn next(&mut self, wait: Duration) -> anyhow::Result<Arrived> {
+        self.count_partitions()?;
+        let Topic { consumer, name, remedies, .. } = &self.topic;
+        if let Some((refusal, said)) = consumer.context().errors.refused() {
+            bail!(remedies.explain(refusal, Wish::Read(name), &said));
+        }
+        let mut arrived = Arrived {
+            events: self.empty.clone(),
+            origins: Vec::new(),
+            without: Vec::new(),
+            next: self.offsets.clone(),
+        };
+        let (mut bytes, mut wait) = (0, wait);
+        while arrived.origins.len() + arrived.without.len() < RECORDS && bytes < RECORDS_BYTES {
+            match consumer.poll(std::mem::take(&mut wait)) {
+                None => break,
+                Some(Ok(message)) => {
+                    consumer.context().errors.answered();
+                    bytes += message.payload_len();
+                    take(&mut self.mapping, self.skips, &message, &mut arrived);
+                }
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    consumer.context().errors.answered();
+                    // Past the markers of transactions, and what these took back.
+                    if let Some(position) = self.topic.position(partition)
+                        && arrived.next.next(partition).is_none_or(|next| next < position)
+                    {
+                        arrived.next.advance(partition, position);
+                    }
+                }
+                Some(Err(error)) => self.topic.lasting(&error)?,
+            }
+        }
+        self.offsets.clone_from(&arrived.next);
+        self.mapping.take_unread();
+        Ok(arrived)
+    }
+
+    /// Reads partitions, too, that the topic has got since, from their beginning: the keys of new
+    /// events go there as well.
+    fn count_partitions(&mut self) -> anyhow::Result<()> {
+        let Some((due, every)) = self.census else { return Ok(()) };
+        if Instant::now() < due {
+            return Ok(());
+        }
+        self.census = Some((Instant::now() + every, every));
+        let there = self.topic.look(LOOK_MAX).unwrap_or_default();
+        let new: Vec<i32> =
+            there.into_iter().filter(|&id| self.offsets.next(id).is_none()).collect();
+        // Those that have no leader yet are found the next time.
+        let Ok(bounds) = self.topic.bounds(&new) else { return Ok(()) };
+        if bounds.is_empty() {
+            return Ok(());
+        }
+        bounds.iter().for_each(|(&partition, &(first, _))| self.offsets.advance(partition, first));
+        self.assign()
+    }
+
+    /// Records between what was handed out and the log's end, by partition, where the end is known.
+    pub fn lag(&self) -> Vec<(i32, i64)> {
+        let lag = |(partition, next): (i32, i64)| {
+            Some((partition, (self.topic.cached_end(partition)? - next).max(0)))
+        };
+        self.offsets.iter().filter_map(lag).collect()
+    }
+
+    /// Why the brokers give nothing: none can be reached, or they refuse us.
+    pub fn brokers_away(&self) -> Option<String> {
+        self.topic.brokers_away()
+    }
+}
+
+fn take(mapping: &mut Mapping, skips: bool, message: &BorrowedMessage<'_>, arrived: &mut Arrived) {
+    let (partition, offset) = (message.partition(), message.offset());
+    // What was on its way when the partitions were assigned anew.
+    if arrived.next.next(partition).is_none_or(|next| offset < next) {
+        return;
+    }
+    arrived.next.advance(partition, offset + 1);
+    if skips && message.payload().is_none() {
+        arrived.without.push((partition, offset, None));
+        return;
+    }
+    match decode(mapping, message, &mut arrived.events) {
+        Ok(0) => arrived.without.push((partition, offset, None)),
+        Ok(events) => arrived.origins.extend(std::iter::repeat_n((partition, offset), events)),
+        Err(error) => arrived.without.push((partition, offset, Some(error.reason()))),
+    }
+}
+
+impl Topic {
+    /// Nothing, if `error` passes by itself: librdkafka retries, and [`super::client::Watch`] has
+    /// logged it.
+    ///
+    /// # Errors
+    /// One that does not.
+    pub(super) fn lasting(&self, error: &KafkaError) -> anyhow::Result<()> {
+        use RDKafkaErrorCode as Code;
+        let (topic, last) = (&self.name, || self.last_error());
+        match error.rdkafka_error_code() {
+            Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => bail!(
+                "the log of `{topic}` no longer holds the offset to read next: {}; it was lost to \
+                 retention while we were behind, or the topic was created anew",
+                last()
+            ),
+            Some(Code::BadMessage | Code::InvalidMessage) => bail!(
+                "a record of `{topic}` arrived damaged: {}; check the broker's disks, and skip it \
+                 by hand if it stays so",
+                last()
+            ),
+            _ if matches!(error, KafkaError::MessageConsumptionFatal(_)) => {
+                bail!("kafka client failed: {}", last())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Why its brokers give nothing: none can be reached, or they refuse us.
+    pub(super) fn brokers_away(&self) -> Option<String> {
+        let errors = &self.consumer.context().errors;
+        errors.refusing().map(|(_, said)| said).or_else(|| errors.all_down())
+    }
+}
