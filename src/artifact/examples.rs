@@ -85,7 +85,11 @@ fn made_up(config: &Config, items: &ItemSide, number: usize) -> Value {
         }
         let id = |at: usize| {
             let known = (number * 7 + at * 3) % items.len().max(1);
-            if at % 2 == 0 { items.names.get(known).to_owned() } else { format!("new {at}") }
+            if at.is_multiple_of(2) {
+                items.names.get(known).to_owned()
+            } else {
+                format!("new {at}")
+            }
         };
         let entries = length.unwrap_or(3).min(1 + number % 4);
         let value = match kind {

@@ -48,7 +48,7 @@ pub(super) fn check_run(newest: &VersionMarker, run: Claimant<'_>) -> Result<(),
     if newest.run == run || newest.began_ms <= began_ms {
         return Ok(());
     }
-    let began = |ms: Option<i64>| ms.map_or("at an unknown time".to_owned(), |ms| at(ms));
+    let began = |ms: Option<i64>| ms.map_or("at an unknown time".to_owned(), at);
     let why = format!(
         "of run {}, which began {}, after this one ({run}, {})",
         newest.run,

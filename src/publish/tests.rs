@@ -33,7 +33,7 @@ struct Bench {
 impl Bench {
     /// The state after one batch of one event for each of `items` items.
     fn new(items: usize) -> Bench {
-        Bench::of(&[0..items], |_| {})
+        Bench::of(std::slice::from_ref(&(0..items)), |_| {})
     }
 
     /// The state after a batch of one event for each item of each range.
