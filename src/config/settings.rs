@@ -14,6 +14,15 @@ use millrace_train::table::TableSettings;
 /// The rate of both of the paper's experiments on real data (sections 6.2 and 6.3).
 const PAPER_ALPHA: f32 = 0.01;
 
+impl KafkaConfig {
+    /// This one, with the keys of `other` that say how a record is read.
+    #[must_use]
+    pub fn reading_as(self, other: &KafkaConfig) -> KafkaConfig {
+        let KafkaConfig { format, tombstone, id_bytes_max, .. } = *other;
+        KafkaConfig { format, tombstone, id_bytes_max, ..self }
+    }
+}
+
 impl Config {
     /// What a trainer of this config is built from.
     ///
@@ -37,9 +46,9 @@ impl Config {
     /// All of it that says which records are events, and of which query and item, as a text: equal
     /// texts read a log alike.
     pub fn reading(&self) -> String {
-        let Config { kafka, timestamp, event, reward, query, item, .. } = self;
-        let KafkaConfig { tombstone, id_bytes_max, .. } = kafka;
-        serde_json::to_string(&(tombstone, id_bytes_max, timestamp, event, reward, query, item))
+        let Config { timestamp, event, reward, query, item, .. } = self;
+        let kafka = KafkaConfig::default().reading_as(&self.kafka);
+        serde_json::to_string(&(kafka, timestamp, event, reward, query, item))
             .expect("the sections of a config are JSON")
     }
 

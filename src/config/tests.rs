@@ -5,7 +5,7 @@ use std::path::Path;
 
 use toml::{Table, Value};
 
-use super::{Config, Faults};
+use super::{Config, EventRule, Faults, RecordFormat, Tombstone};
 
 /// The smallest config that is right, with `extra` at its end.
 fn minimal(extra: &str) -> Result<Config, Faults> {
@@ -278,4 +278,25 @@ fn each_topic_has_a_name_of_its_own() {
     ] {
         assert_eq!(keys(minimal(set).expect_err("a loop")), [fault], "{set}");
     }
+}
+
+/// What is read for one version serves another only if their records mean the same.
+#[test]
+fn what_says_how_a_record_is_read_is_part_of_the_reading() {
+    let base = Config::from_toml(include_str!("../../config/demo.toml")).expect("valid");
+    let with = |change: fn(&mut Config)| {
+        let mut other = base.clone();
+        change(&mut other);
+        other.reading()
+    };
+    for differs in [
+        with(|config| config.kafka.format = RecordFormat::Debezium),
+        with(|config| config.kafka.tombstone = Tombstone::Skip),
+        with(|config| config.kafka.id_bytes_max = 7),
+        with(|config| config.timestamp.zone = "Europe/Berlin".into()),
+        with(|config| config.event.push(EventRule::default())),
+    ] {
+        assert_ne!(differs, base.reading());
+    }
+    assert_eq!(with(|config| config.kafka.brokers = "elsewhere:9092".into()), base.reading());
 }

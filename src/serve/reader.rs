@@ -176,9 +176,8 @@ impl Reader {
         }
         let mut config = active.config.clone();
         let topic = active.offsets.topic().to_owned();
-        let KafkaConfig { id_bytes_max, tombstone, .. } = config.kafka;
         let own = self.config.kafka.clone();
-        config.kafka = KafkaConfig { topic, id_bytes_max, tombstone, ..own };
+        config.kafka = KafkaConfig { topic, ..own.reading_as(&config.kafka) };
         let from = self.stock.recent.next();
         match Tail::open(&config, &from, &active.witness) {
             Ok(tail) => {
