@@ -16,9 +16,8 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::{Context, anyhow, bail, ensure};
-use xxhash_rust::xxh3::Xxh3;
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Sum};
 use crate::config::Config;
 use crate::sections;
 use millrace_train::{ItemSide, QuerySide};
@@ -164,17 +163,15 @@ fn sum(directory: &Path, name: &'static str) -> anyhow::Result<FileSum> {
     let cannot = || format!("cannot read {}", path.display());
     let mut file = File::open(&path).with_context(cannot)?;
     file.sync_all().with_context(cannot)?;
-    let (mut hash, mut bytes, mut buffer) = (Xxh3::new(), 0, vec![0; 1 << 20]);
+    let (mut sum, mut buffer) = (Sum::default(), vec![0; 1 << 20]);
     loop {
         match file.read(&mut buffer).with_context(cannot)? {
             0 => break,
-            read => {
-                hash.update(&buffer[..read]);
-                bytes += read as u64;
-            }
+            read => sum.add(&buffer[..read]),
         }
     }
-    Ok(FileSum { name, bytes, checksum: format!("{:032x}", hash.digest128()) })
+    let (bytes, checksum) = sum.finish();
+    Ok(FileSum { name, bytes, checksum })
 }
 
 fn sync(directory: &Path) -> anyhow::Result<()> {

@@ -28,12 +28,12 @@ pub use self::chain::{Chain, Link};
 pub use self::error::CheckpointError;
 pub use self::manifest::{FileSum, Manifest, SectionEntry, digest};
 pub use self::store::{Draft, Pin, Store};
+pub(crate) use self::tally::Sum;
 pub use self::tally::Tally;
 
 use self::directory::{directory_name, list};
 use self::error::{Result, disk};
 use self::manifest::unseal;
-use self::tally::Sum;
 
 const MANIFEST: &str = "manifest.json";
 const CONFIG: &str = "config.toml";

@@ -23,7 +23,7 @@ use crate::stream::events_of;
 
 use document::Document;
 use features::{Feature, Kind, Sides};
-use profile::Profile;
+use profile::{Arrays, Profile};
 use roles::{Kinds, Reward, Time};
 
 /// What is known beside the sample.
@@ -87,10 +87,9 @@ struct Roles {
 /// # Errors
 /// The sample is not JSON, or no field looks like an id of the query or of the item.
 pub fn propose(lines: &[Vec<u8>], given: &Given<'_>) -> Result<Proposal, Unclear> {
+    let values = lines.iter().filter_map(|line| serde_json::from_slice(line).ok());
     let records: Vec<Value> =
-        lines.iter().filter_map(|line| serde_json::from_slice(line).ok()).collect();
-    let records: Vec<Value> =
-        records.into_iter().filter(|value| value.is_object() || value.is_array()).collect();
+        values.filter(|value: &Value| value.is_object() || value.is_array()).collect();
     if records.is_empty() {
         return Err(Unclear::NoJson { lines: lines.len() });
     }
@@ -100,8 +99,8 @@ pub fn propose(lines: &[Vec<u8>], given: &Given<'_>) -> Result<Proposal, Unclear
         let found = sets.iter().rev().find(|(other, _)| other == path);
         found.and_then(|(_, value)| value.as_str()).map(str::to_owned)
     };
-    let array = |arrays: &BTreeSet<String>, plain: &Profile| {
-        array_of_events(arrays, plain, &records, set(&["item", "id"]).as_deref())
+    let array = |arrays: &Arrays, plain: &Profile| {
+        array_of_events(arrays, plain, set(&["item", "id"]).as_deref())
     };
     let profile = Profile::new(&records, array);
     let role = |path: &[&str], names: &[&str], what, key| {
@@ -143,23 +142,15 @@ impl Roles {
 }
 
 /// The array in which the items are, if no field beside it looks like their id.
-fn array_of_events(
-    arrays: &BTreeSet<String>,
-    plain: &Profile,
-    records: &[Value],
-    item: Option<&str>,
-) -> Option<String> {
+fn array_of_events(arrays: &Arrays, plain: &Profile, item: Option<&str>) -> Option<String> {
     if let Some(item) = item {
         return item.split_once("[]").map(|(array, _)| array.to_owned());
     }
     let beside = roles::best(plain, names::ITEMS, roles::is_id);
     let beside = beside.and_then(|path| names::rank(path, names::ITEMS)).unwrap_or(usize::MAX);
-    let within = arrays.iter().filter_map(|array| {
-        let fields = profile::element_fields(records, array);
-        let ranks = fields
-            .iter()
-            .filter_map(|field| names::rank(&format!("{array}[].{field}"), names::ITEMS));
-        Some((ranks.min()?, array))
+    let within = arrays.iter().filter_map(|(array, fields)| {
+        let paths = fields.iter().map(|field| format!("{array}[].{field}"));
+        Some((paths.filter_map(|path| names::rank(&path, names::ITEMS)).min()?, array))
     });
     within.min().filter(|(rank, _)| *rank < beside).map(|(_, array)| array.clone())
 }
@@ -246,15 +237,8 @@ fn events(document: &mut Document, kinds: &Kinds) {
             .into_iter()
             .collect();
         document.section("[event]", &std::mem::take(&mut notes));
-        document
-            .key("where", inline(&condition))
-            .key("weight", f64::from((weight * 10.0).round()) / 10.0);
+        document.key("where", condition).key("weight", f64::from((weight * 10.0).round()) / 10.0);
     }
-}
-
-/// A table that stands on one line.
-fn inline(table: &Table) -> Toml {
-    Toml::Table(table.clone())
 }
 
 fn timestamp(document: &mut Document, time: Option<&Time>) {
@@ -276,35 +260,24 @@ fn timestamp(document: &mut Document, time: Option<&Time>) {
 fn side(document: &mut Document, side: &str, id: &str, features: &[Feature]) {
     document.section(side, &[]).key("id", id);
     let header = format!("[{side}.features]");
-    let table = if side == "item" { "item" } else { "query" };
     document.section(&header, &[]);
-    document.key("name", side).key("kind", "id").key("field", id).key("table", table);
+    document.key("name", side).key("kind", "id").key("field", id).key("table", side);
     for Feature { field, kind, distinct } in features {
         document.section(&header, &[format!("{distinct} values in the sample.")]);
-        document.key("name", field.as_str());
-        let table = || {
-            field
-                .chars()
-                .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
-                .collect::<String>()
+        let (kind, key, value) = match kind {
+            Kind::Id => ("id", "table", table_of(field)),
+            Kind::Bag => ("bag", "table", table_of(field)),
+            Kind::Log => ("number", "transform", "log".to_owned()),
+            Kind::Zscore => ("number", "transform", "zscore".to_owned()),
         };
-        match kind {
-            Kind::Id => {
-                document.key("kind", "id").key("field", field.as_str()).key("table", table())
-            }
-            Kind::Bag => {
-                document.key("kind", "bag").key("field", field.as_str()).key("table", table())
-            }
-            Kind::Log => {
-                document.key("kind", "number").key("field", field.as_str()).key("transform", "log")
-            }
-            Kind::Zscore => document
-                .key("kind", "number")
-                .key("field", field.as_str())
-                .key("transform", "zscore"),
-        };
-        document.key("optional", true);
+        document.key("name", field.as_str()).key("kind", kind).key("field", field.as_str());
+        document.key(key, value).key("optional", true);
     }
+}
+
+/// A table's name names a file.
+fn table_of(field: &str) -> String {
+    field.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect()
 }
 
 /// What the sample is, three of its records as the config reads them, and how many it reads.

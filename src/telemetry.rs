@@ -18,6 +18,8 @@ pub(crate) mod server;
 
 pub use board::{Board, Role};
 pub(crate) use board::{json, page};
+#[cfg(test)]
+pub(crate) use curves::assert_there;
 pub use curves::{Curve, Family, Reading};
 pub use health::Health;
 pub use http::serve;

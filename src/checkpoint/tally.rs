@@ -16,19 +16,19 @@ pub struct Tally {
 
 /// Length and checksum of some bytes.
 #[derive(Default)]
-pub(super) struct Sum {
+pub(crate) struct Sum {
     length: u64,
     hasher: Box<Xxh3>,
 }
 
 impl Sum {
-    pub(super) fn add(&mut self, bytes: &[u8]) {
+    pub(crate) fn add(&mut self, bytes: &[u8]) {
         self.length += bytes.len() as u64;
         self.hasher.update(bytes);
     }
 
     /// Length, and checksum in hex.
-    pub(super) fn finish(&self) -> (u64, String) {
+    pub(crate) fn finish(&self) -> (u64, String) {
         (self.length, hex(self.hasher.digest128()))
     }
 }

@@ -4,12 +4,8 @@
 //! Owns a producer of its own, made for the first such event: the source thread is far ahead by
 //! then.
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-
 use super::Site;
 use super::stats::RunStats;
-use crate::config::Config;
 use crate::stream::dead_letter::{DeadLetters, Letter};
 use millrace_events::Batch;
 use millrace_train::trainer::Trainer;
@@ -49,7 +45,7 @@ impl Unusable {
              out: by chance that does not happen, so somebody makes such ids"
         );
         let said = "it has the 64-bit key of another item, which was there first; item";
-        self.send(&site.config, &site.stop, &batch, &impostors, (ID_COLLISION, said))?;
+        self.send(site, &batch, &impostors, (ID_COLLISION, said))?;
         stats.leave_out(&site.metrics, ID_COLLISION, impostors.len());
         let events = 0..u32::try_from(batch.len()).expect("a batch is small");
         let honest: Vec<u32> =
@@ -79,7 +75,7 @@ impl Unusable {
              limit of 32-bit floats, or a model that is breaking"
         );
         let said = "its vectors are not finite; nothing was learned from item";
-        self.send(&site.config, &site.stop, batch, events, (NOT_FINITE, said))
+        self.send(site, batch, events, (NOT_FINITE, said))
     }
 
     /// Sends a letter for each of the `events` of `batch`, by place, and waits until they are on
@@ -87,15 +83,14 @@ impl Unusable {
     /// partition and offset.
     fn send(
         &mut self,
-        config: &Config,
-        stop: &Arc<AtomicBool>,
+        site: &Site,
         batch: &Batch,
         events: &[u32],
         (reason, said): (&'static str, &str),
     ) -> anyhow::Result<()> {
         let letters = match &mut self.letters {
             Some(letters) => letters,
-            none => none.insert(DeadLetters::new(config, stop)?),
+            none => none.insert(DeadLetters::new(&site.config, &site.stop)?),
         };
         for &event in events {
             let event = event as usize;

@@ -78,18 +78,16 @@ fn kind(path: &str, field: &Field) -> Result<Kind, &'static str> {
     if field.is_list() {
         return Ok(Kind::Bag);
     }
-    let named = path.to_lowercase();
-    if field.is_number() && field.distinct() > 20 && !named.ends_with("id") {
-        if roles::time_at(path, field).is_some() {
-            return Err("a time");
-        }
-        let numbers = field.values.keys().filter_map(|value| value.trim().parse::<f64>().ok());
-        let (least, most) =
-            numbers.fold((f64::MAX, f64::MIN), |(least, most), x| (least.min(x), most.max(x)));
-        return Ok(if least >= 0.0 && most > 100.0 { Kind::Log } else { Kind::Zscore });
-    }
-    if !field.is_number() && field.distinct() > 20 && roles::time_at(path, field).is_some() {
+    let many = field.distinct() > 20;
+    let is_quantity = many && field.is_number() && !path.to_lowercase().ends_with("id");
+    if (is_quantity || many && !field.is_number()) && roles::time_at(path, field).is_some() {
         return Err("a time");
+    }
+    if is_quantity {
+        let (least, most) = field
+            .parsed()
+            .fold((f64::MAX, f64::MIN), |(least, most), x| (least.min(x), most.max(x)));
+        return Ok(if least >= 0.0 && most > 100.0 { Kind::Log } else { Kind::Zscore });
     }
     if field.is_unique() || field.distinct() as f64 > DISTINCT_SHARE_MAX * field.present as f64 {
         return Err("nearly every record has a value of its own");

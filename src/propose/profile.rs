@@ -39,6 +39,9 @@ impl Cell {
     }
 }
 
+/// Paths of arrays of objects, with the names of these objects' fields.
+pub(super) type Arrays = BTreeMap<String, BTreeSet<String>>;
+
 /// Fields by path, of one event.
 pub(super) type Row = BTreeMap<String, Cell>;
 
@@ -87,6 +90,11 @@ impl Field {
         self.numbers > 0 && self.numbers == self.present
     }
 
+    /// The numbers among its values.
+    pub(super) fn parsed(&self) -> impl Iterator<Item = f64> {
+        self.values.keys().filter_map(|value| value.trim().parse().ok())
+    }
+
     pub(super) fn is_list(&self) -> bool {
         2 * self.lists > self.present
     }
@@ -96,7 +104,7 @@ impl Profile {
     /// Of JSON records; `each` names the array to take apart, among those that there are.
     pub(super) fn new(
         records: &[Value],
-        each: impl FnOnce(&BTreeSet<String>, &Profile) -> Option<String>,
+        each: impl FnOnce(&Arrays, &Profile) -> Option<String>,
     ) -> Profile {
         let objects: Vec<&Map<String, Value>> = records.iter().flat_map(objects).collect();
         let format = format_of(&objects);
@@ -220,24 +228,19 @@ fn scalar(value: &Value) -> Option<String> {
     }
 }
 
-/// Paths of arrays of objects.
-fn arrays_of(objects: &[Map<String, Value>]) -> BTreeSet<String> {
-    let mut arrays = BTreeSet::new();
+fn arrays_of(objects: &[Map<String, Value>]) -> Arrays {
+    let mut arrays = Arrays::new();
     objects.iter().for_each(|object| note_arrays("", object, DEPTH_MAX, &mut arrays));
     arrays
 }
 
-fn note_arrays(
-    prefix: &str,
-    object: &Map<String, Value>,
-    depth: usize,
-    arrays: &mut BTreeSet<String>,
-) {
+fn note_arrays(prefix: &str, object: &Map<String, Value>, depth: usize, arrays: &mut Arrays) {
     for (name, value) in object {
         let path = format!("{prefix}{name}");
         match value {
             Value::Array(list) if list.first().is_some_and(Value::is_object) => {
-                arrays.insert(path);
+                let elements = list.iter().filter_map(Value::as_object);
+                arrays.entry(path).or_default().extend(elements.flat_map(Map::keys).cloned());
             }
             Value::Object(object) if depth > 0 => {
                 note_arrays(&format!("{path}."), object, depth - 1, arrays);
@@ -245,17 +248,6 @@ fn note_arrays(
             _ => {}
         }
     }
-}
-
-/// Names of the fields of the elements of `array`.
-pub(super) fn element_fields(records: &[Value], array: &str) -> BTreeSet<String> {
-    let objects = records.iter().flat_map(objects);
-    let elements = objects.filter_map(|object| {
-        let inner = [Some(object), object.get("data").and_then(Value::as_object)];
-        inner.into_iter().flatten().find_map(|object| at_path(object, array)?.as_array())
-    });
-    let fields = elements.flatten().filter_map(Value::as_object).flat_map(Map::keys);
-    fields.cloned().collect()
 }
 
 fn at_path<'v>(object: &'v Map<String, Value>, path: &str) -> Option<&'v Value> {

@@ -86,8 +86,7 @@ pub(super) fn time(profile: &Profile) -> Option<Time> {
 pub(super) fn time_at(path: &str, field: &Field) -> Option<Time> {
     let time = |unit, format| Time { field: path.to_owned(), unit, format };
     if field.is_number() {
-        let mut numbers: Vec<f64> =
-            field.values.keys().filter_map(|value| value.trim().parse().ok()).collect();
+        let mut numbers: Vec<f64> = field.parsed().collect();
         numbers.sort_by(f64::total_cmp);
         let median = *numbers.get(numbers.len() / 2)?;
         let is = |(_, per_second): &&(_, f64)| (1.6e8..5e9).contains(&(median / per_second));
@@ -132,7 +131,6 @@ pub(super) fn reward(profile: &Profile) -> Option<Reward> {
     }
     let few = |field: &Field| number(field) && field.distinct() <= 100;
     let rating = best(profile, RATINGS, few)?;
-    let values = profile.fields[rating].values.keys().filter_map(|value| value.parse::<f64>().ok());
-    let most = values.fold(0.0, f64::max);
+    let most = profile.fields[rating].parsed().fold(0.0, f64::max);
     (most > 0.0).then(|| Reward::Rating(rating.to_owned(), most))
 }

@@ -3,10 +3,6 @@
 use super::metrics::ServeMetrics;
 use crate::telemetry::{Curve, Family, Reading};
 
-const fn family(name: &'static str, label: &'static str, value: &'static str) -> Family {
-    Family { name, label: (label, value) }
-}
-
 impl ServeMetrics {
     /// The curves of the page, in the order of their pictures.
     pub(super) const CURVES: &[Curve] = &[
@@ -16,7 +12,7 @@ impl ServeMetrics {
             label: "requests",
             unit: "/s",
             tile: "Requests",
-            of: Reading::Rate(family("requests_total", "", "")),
+            of: Reading::Rate(Family::all("requests_total")),
         },
         Curve {
             key: "p50",
@@ -24,7 +20,7 @@ impl ServeMetrics {
             label: "p50",
             unit: "s",
             tile: "",
-            of: Reading::Quantile(0.5, family("request_seconds", "route", "retrieve")),
+            of: Reading::Quantile(0.5, Family::of("request_seconds", "route", "retrieve")),
         },
         Curve {
             key: "p99",
@@ -32,7 +28,7 @@ impl ServeMetrics {
             label: "p99",
             unit: "s",
             tile: "Request p99",
-            of: Reading::Quantile(0.99, family("request_seconds", "route", "retrieve")),
+            of: Reading::Quantile(0.99, Family::of("request_seconds", "route", "retrieve")),
         },
         Curve {
             key: "served",
@@ -40,7 +36,7 @@ impl ServeMetrics {
             label: "learned from",
             unit: "s",
             tile: "Event to served, p99",
-            of: Reading::Quantile(0.99, family("freshness_seconds", "stage", "served")),
+            of: Reading::Quantile(0.99, Family::of("freshness_seconds", "stage", "served")),
         },
         Curve {
             key: "history",
@@ -48,7 +44,7 @@ impl ServeMetrics {
             label: "in its history",
             unit: "s",
             tile: "",
-            of: Reading::Quantile(0.99, family("freshness_seconds", "stage", "history")),
+            of: Reading::Quantile(0.99, Family::of("freshness_seconds", "stage", "history")),
         },
         Curve {
             key: "age",
@@ -56,7 +52,7 @@ impl ServeMetrics {
             label: "age",
             unit: "s",
             tile: "Version that answers",
-            of: Reading::Gauge(family("served_version_age_seconds", "", "")),
+            of: Reading::Gauge(Family::all("served_version_age_seconds")),
         },
         Curve {
             key: "events",
@@ -64,7 +60,7 @@ impl ServeMetrics {
             label: "events",
             unit: "/s",
             tile: "Events read",
-            of: Reading::Rate(family("history_records_total", "result", "taken")),
+            of: Reading::Rate(Family::of("history_records_total", "result", "taken")),
         },
         Curve {
             key: "lag",
@@ -72,7 +68,7 @@ impl ServeMetrics {
             label: "records",
             unit: "",
             tile: "",
-            of: Reading::Gauge(family("history_lag", "", "")),
+            of: Reading::Gauge(Family::all("history_lag")),
         },
         Curve {
             key: "recall",
@@ -80,7 +76,7 @@ impl ServeMetrics {
             label: "recall",
             unit: "",
             tile: "",
-            of: Reading::Gauge(family("index_recall", "", "")),
+            of: Reading::Gauge(Family::all("index_recall")),
         },
     ];
 }
@@ -88,18 +84,10 @@ impl ServeMetrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::assert_there;
 
     #[test]
     fn every_curve_is_of_a_series_that_there_is() {
-        let page = ServeMetrics::new().registry().render();
-        for Curve { key, of, .. } in ServeMetrics::CURVES {
-            let (Reading::Gauge(family) | Reading::Rate(family) | Reading::Quantile(_, family)) =
-                of;
-            // The lag has a series once a partition is known.
-            let there = page.contains(&format!("# TYPE millrace_{} ", family.name));
-            assert!(there || family.name == "history_lag", "{key}");
-            let label = format!("{}=\"{}\"", family.label.0, family.label.1);
-            assert!(family.label.0.is_empty() || page.contains(&label), "{key}: {label}");
-        }
+        assert_there(ServeMetrics::CURVES, ServeMetrics::new().registry(), "history_lag");
     }
 }

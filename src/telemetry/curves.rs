@@ -46,6 +46,18 @@ pub struct Family {
     pub label: (&'static str, &'static str),
 }
 
+impl Family {
+    /// The series of `name` whose `label` has this `value`.
+    pub const fn of(name: &'static str, label: &'static str, value: &'static str) -> Family {
+        Family { name, label: (label, value) }
+    }
+
+    /// All series of `name`.
+    pub const fn all(name: &'static str) -> Family {
+        Family::of(name, "", "")
+    }
+}
+
 /// What is read of a family.
 #[derive(Clone, Copy, Debug)]
 pub enum Reading {
@@ -55,6 +67,13 @@ pub enum Reading {
     Rate(Family),
     /// The quantile of what histograms observed since the point before, by linear interpolation.
     Quantile(f64, Family),
+}
+
+impl Reading {
+    fn family(self) -> Family {
+        let (Self::Gauge(family) | Self::Rate(family) | Self::Quantile(_, family)) = self;
+        family
+    }
 }
 
 /// The curves' points. Bounded: some 60 KB for ten curves.
@@ -226,10 +245,9 @@ fn within(buckets: &[(f64, u64)], quantile: f64) -> f64 {
 }
 
 fn sum(families: &[MetricFamily], of: Reading) -> Sum {
-    let (Reading::Gauge(family) | Reading::Rate(family) | Reading::Quantile(_, family)) = of;
     let mut sum = Sum::default();
     let mut any = false;
-    for metric in matching(families, family) {
+    for metric in matching(families, of.family()) {
         any = true;
         match of {
             Reading::Gauge(_) => sum.value += metric.get_gauge().get_value(),
@@ -284,23 +302,33 @@ pub(crate) fn by_label(registry: &Registry, name: &str, label: &str) -> Vec<(Str
     found.flat_map(|family| family.get_metric()).filter_map(value).collect()
 }
 
+/// Checks that each of the curves is of a series of `registry`, or of the family `later`, which has
+/// none before a partition is known.
+#[cfg(test)]
+pub(crate) fn assert_there(curves: &[Curve], registry: &Registry, later: &str) {
+    let page = registry.render();
+    for Curve { key, of, .. } in curves {
+        let Family { name, label: (label, value) } = of.family();
+        let there = page.contains(&format!("# TYPE millrace_{name} "));
+        assert!(there || name == later, "{key}");
+        let label = (!label.is_empty()).then(|| format!("{label}=\"{value}\""));
+        assert!(label.as_ref().is_none_or(|label| page.contains(label)), "{key}: {label:?}");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const fn family(name: &'static str, value: &'static str) -> Family {
-        Family { name, label: ("kind", value) }
-    }
 
     const fn curve(key: &'static str, of: Reading) -> Curve {
         Curve { key, chart: "c", label: "l", unit: "", tile: "", of }
     }
 
     const CURVES: [Curve; 4] = [
-        curve("rate", Reading::Rate(family("things_total", "good"))),
-        curve("gauge", Reading::Gauge(Family { name: "lag", label: ("", "") })),
-        curve("p50", Reading::Quantile(0.5, family("took_seconds", "good"))),
-        curve("absent", Reading::Gauge(Family { name: "nothing", label: ("", "") })),
+        curve("rate", Reading::Rate(Family::of("things_total", "kind", "good"))),
+        curve("gauge", Reading::Gauge(Family::all("lag"))),
+        curve("p50", Reading::Quantile(0.5, Family::of("took_seconds", "kind", "good"))),
+        curve("absent", Reading::Gauge(Family::all("nothing"))),
     ];
 
     #[test]

@@ -63,9 +63,9 @@ impl ScanError {
 
 impl Node {
     /// If a key repeats, the last one wins, with everything below it.
-    fn clear(&self, found: &mut FieldValues) {
+    fn clear(&self, fields: &Fields, found: &mut FieldValues) {
         self.slots(&mut |slot| found.slots[slot] = Raw::Missing);
-        if self.holds_each() {
+        if !fields.each.is_empty() && self.holds_each() {
             found.rows.clear();
             found.events = 0;
         }
@@ -84,7 +84,7 @@ fn read_map<'de, A: MapAccess<'de>>(
             map.next_value::<IgnoredAny>()?;
             continue;
         };
-        node.clear(found);
+        node.clear(fields, found);
         found.at = node.slot.or(found.at);
         let raw = map.next_value_seed(Value { fields, node, found, in_list: false })?;
         if let Some(slot) = node.slot {
@@ -94,7 +94,7 @@ fn read_map<'de, A: MapAccess<'de>>(
     Ok(())
 }
 
-/// The record itself.
+/// The record itself, or one within an array of them.
 struct Top<'f> {
     fields: &'f Fields,
     found: &'f mut FieldValues,
@@ -122,7 +122,7 @@ impl<'de> Visitor<'de> for Top<'_> {
         let beside: Vec<_> =
             fields.beside.iter().map(|&(_, slot)| (slot, found.slots[slot])).collect();
         let (mut rows, mut events) = (Vec::new(), 0);
-        while list.next_element_seed(Element { fields, found })?.is_some() {
+        while list.next_element_seed(Top { fields, found: &mut *found })?.is_some() {
             for event in 0..found.events.min(EVENTS_MAX.saturating_sub(events)) {
                 fields.select(event, found);
                 rows.extend_from_slice(&found.slots);
@@ -139,17 +139,12 @@ impl<'de> Visitor<'de> for Top<'_> {
     }
 }
 
-/// A record within an array of them.
-struct Element<'f> {
-    fields: &'f Fields,
-    found: &'f mut FieldValues,
-}
-
-impl<'de> DeserializeSeed<'de> for Element<'_> {
+impl<'de> DeserializeSeed<'de> for Top<'_> {
     type Value = ();
 
+    /// An element is an object: arrays of arrays are no records.
     fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
-        json.deserialize_map(Top { fields: self.fields, found: self.found })
+        json.deserialize_map(self)
     }
 }
 
