@@ -45,7 +45,7 @@ fn tables(criterion: &mut Criterion) {
         bencher.iter(|| {
             step += 1;
             table.touch(&batches[step as usize % BATCHES], step, &mut touched);
-            table.apply(&touched, |_, gradient| gradient.fill(1e-3));
+            table.apply(&touched, |_, _, gradient| gradient.fill(1e-3));
         });
     });
     drop(table);

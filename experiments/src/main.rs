@@ -5,6 +5,7 @@ mod datasets;
 mod estimator;
 mod events;
 mod faults;
+mod ideas;
 mod live;
 mod load;
 mod process;
@@ -34,6 +35,8 @@ enum Experiment {
     Estimator(estimator::EstimatorArgs),
     /// A live trainer and its brokers, broken in every way that is known.
     Faults(faults::FaultsArgs),
+    /// What each idea about the model gives, alone and together.
+    Ideas(ideas::IdeasArgs),
     /// A live run on a real broker beside a replay of the same topic.
     Live(live::LiveArgs),
     /// Requests at a fixed rate at a `serve` of this machine, however long answers take.
@@ -53,6 +56,7 @@ fn main() -> anyhow::Result<()> {
         Experiment::Cut(args) => cut::run(&args),
         Experiment::Estimator(args) => estimator::run(&args),
         Experiment::Faults(args) => faults::run(&args),
+        Experiment::Ideas(args) => ideas::run(&args),
         Experiment::Live(args) => live::run(&args),
         Experiment::Load(args) => load::run(&args),
         Experiment::Quality(args) => quality::run(&args),

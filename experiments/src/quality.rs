@@ -3,7 +3,7 @@
 //! Owns what is compared and written. Must never know: how a model is trained or ranks are found.
 
 mod globo;
-mod held_out;
+pub(crate) mod held_out;
 mod modes;
 mod report;
 
@@ -20,6 +20,7 @@ use serde_json::{Map, Value, json};
 
 use crate::datasets::{self, load};
 use crate::events::Log;
+pub(crate) use globo::WEIGHTS;
 use held_out::Outcome;
 use report::{Measured, Page, Ranked};
 
@@ -46,14 +47,14 @@ pub(crate) struct QualityArgs {
 }
 
 /// A data set with its file, and how often the training part is passed over.
-struct Dataset {
-    name: &'static str,
-    file: &'static str,
+pub(crate) struct Dataset {
+    pub(crate) name: &'static str,
+    pub(crate) file: &'static str,
     what: &'static str,
-    passes: u32,
+    pub(crate) passes: u32,
 }
 
-const HELD_OUT: [Dataset; 2] = [
+pub(crate) const HELD_OUT: [Dataset; 2] = [
     Dataset {
         name: "wikispeedia",
         file: "wikispeedia/links.jsonl.gz",

@@ -74,6 +74,14 @@ impl Watch {
         }
     }
 
+    /// MB by tenths of the phase: their medians.
+    fn course(&self) -> String {
+        let tenths = self.bytes.chunks(self.bytes.len().div_ceil(10).max(1));
+        let megabytes: Vec<String> =
+            tenths.map(|tenth| format!("{:.0}", median(tenth) / 1e6)).collect();
+        megabytes.join(" ")
+    }
+
     /// The growth of memory over the second half: the median of its last fifth over that of its
     /// first one; and the same of descriptors, as a difference.
     fn growth(&self) -> anyhow::Result<(f64, f64)> {
@@ -136,9 +144,9 @@ pub(crate) fn run(args: &SoakArgs) -> anyhow::Result<()> {
     for (phase, watch) in [("full speed", &fast), ("trickle", &slow)] {
         let (growth, descriptors) = watch.growth()?;
         println!(
-            "{phase}: memory times {growth:.4} over its second half (at most {growth_max}), from \
-             {:.0} MB; descriptors {descriptors:+}",
-            watch.bytes[watch.bytes.len() / 2] / 1e6
+            "{phase}: memory times {growth:.4} over its second half (at most {growth_max}), MB by \
+             tenths {}; descriptors {descriptors:+}",
+            watch.course()
         );
         failed |= growth > growth_max || descriptors > 0.0;
     }

@@ -7,10 +7,11 @@ use crate::checkpoint::Checkpoint;
 use crate::config::{Config, FeatureConfig, FeatureKind, Transform};
 use millrace_events::id_key;
 use millrace_train::model::Model;
+use millrace_train::table::UNKNOWN;
 use millrace_train::{ItemSide, QuerySide};
 
 /// Grows with every change that an older reader would misread.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// Texts whose hashes are given.
 const HASHED: [&str; 5] =
     ["", "858", "i7", "Ärger", "a text of more than sixteen bytes, as ids may be"];
@@ -102,7 +103,7 @@ fn tables(model: &Model) -> Value {
         let test = json!({"key": word(key), "row": row});
         let (seed, scale) = table.initial();
         let about = json!({"dim": table.dim(), "seed": word(seed), "init_scale": scale,
-            "unknown": test});
+            "unknown_key": table.find(UNKNOWN).map(|_| word(UNKNOWN)), "unknown": test});
         (name.clone(), about)
     });
     Value::Object(tables.collect())
@@ -115,7 +116,7 @@ fn features(config: &Config, model: &Model) -> Vec<Value> {
         let mut about = json!(feature);
         let width = match feature.kind {
             FeatureKind::Vector => feature.length.unwrap_or(0),
-            FeatureKind::Number if feature.table.is_empty() => 1,
+            FeatureKind::Number if feature.table.is_empty() => 1 + usize::from(feature.missing),
             _ => config.table(&feature.table).dim,
         };
         about["start"] = json!(start);

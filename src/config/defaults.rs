@@ -36,6 +36,7 @@ impl Default for BatchConfig {
         Self {
             size: 1024,
             linger_ms: 1000,
+            times: 1,
             min_events: 1,
             min_events_wait_ms: 60_000,
             shuffle_events: 0,

@@ -1,5 +1,6 @@
 //! What the towers see: `[query]`, `[item]` and their features.
 
+use millrace_train::model::feature::Pool;
 use serde::{Deserialize, Serialize};
 
 /// `[query]` or `[item]`
@@ -38,6 +39,22 @@ pub struct FeatureConfig {
     /// `number` in buckets: ascending boundaries.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub boundaries: Vec<f32>,
+    /// `id`: share of its ids that training takes for unknown, so that the row which stands for
+    /// unknown ones learns, and other features with it.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub dropout: f32,
+    /// `bag`: how its rows become one; a weighted sum with `weights`, else a mean.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pool: Option<Pool>,
+    /// `history`: after so many items one counts half as much as the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub half_life: Option<f32>,
+    /// `number`: it is kept within these before it is scaled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clip: Option<[f32; 2]>,
+    /// `number`: a second float says where there is none.
+    #[serde(skip_serializing_if = "is_false")]
+    pub missing: bool,
     /// A record without the field is used all the same (no row, zeros).
     #[serde(skip_serializing_if = "is_false")]
     pub optional: bool,
@@ -46,6 +63,11 @@ pub struct FeatureConfig {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
 fn is_false(value: &bool) -> bool {
     !*value
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(value: &f32) -> bool {
+    *value == 0.0
 }
 
 /// Kind of a feature.

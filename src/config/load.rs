@@ -5,7 +5,7 @@ use std::path::Path;
 
 use toml::{Table, Value};
 
-use super::{BatchConfig, Config, references};
+use super::{BatchConfig, Config, lengths, references};
 
 /// One thing wrong with a config.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -196,6 +196,7 @@ pub(crate) fn leaves(table: Table) -> Vec<(String, Value)> {
 /// next one; each round removes a key, so the loop ends.
 fn parse(mut table: Table, faults: &mut Faults) -> Config {
     properties_as_texts(&mut table);
+    lengths::expand(&mut table);
     loop {
         let mut unknown = Vec::new();
         let ignored = &mut |path: serde_ignored::Path<'_>| unknown.push(path.to_string());

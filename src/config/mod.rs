@@ -9,6 +9,7 @@
 mod alpha;
 mod defaults;
 mod features;
+mod lengths;
 mod load;
 mod publishing;
 mod records;
@@ -191,6 +192,8 @@ pub enum Order {
 pub struct BatchConfig {
     /// Events of a full batch, and of the window that supplies every step's columns.
     pub size: usize,
+    /// How often each batch is trained on, one time after another.
+    pub times: u32,
     /// An incomplete batch is trained after this long without a full one, in ms; 0: never.
     pub linger_ms: u64,
     /// A lingering batch with fewer events waits for more.

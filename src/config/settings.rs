@@ -32,6 +32,7 @@ impl Config {
         TrainSettings {
             seed: self.seed,
             batch: self.batch.size,
+            times: self.batch.times,
             model: self.model_settings(),
             objective: self.objective(),
             frequency: self.frequency_settings(),
@@ -143,7 +144,15 @@ fn feature(config: &FeatureConfig) -> Feature {
             Some(Transform::None) | None => FeatureInput::Number(NumberScale::Raw),
         },
     };
-    Feature::new(&config.name, input)
+    let pool = config.pool.unwrap_or_default();
+    Feature {
+        dropout: config.dropout,
+        pool,
+        half_life: config.half_life,
+        clip: config.clip,
+        missing: config.missing,
+        ..Feature::new(&config.name, input)
+    }
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use super::{
     BatchConfig, Config, Faults, FeatureConfig, FeatureKind, MissingReward, RewardConfig,
     SideConfig, Transform,
 };
+use millrace_train::model::feature::Pool;
 
 impl Config {
     pub(super) fn validate(&self, faults: &mut Faults) {
@@ -64,6 +65,7 @@ impl Config {
             );
             faults.add("batch.shuffle_events", reason);
         }
+        at_least(faults, "batch.times", u64::from(self.batch.times), 1);
         at_least(faults, "batch.queue", self.batch.queue as u64, 1);
     }
 
@@ -274,12 +276,50 @@ fn validate_feature(side: &str, key: &str, feature: &FeatureConfig, faults: &mut
     if kind != FeatureKind::Number && feature.transform.is_some() {
         faults.add(format!("{key}.transform"), "only a number has a transform");
     }
+    validate_options(key, feature, faults);
     if buckets == feature.boundaries.is_empty() {
         let reason = "boundaries and transform = \"buckets\" go together";
         faults.add(format!("{key}.boundaries"), reason);
     }
     if !feature.boundaries.is_sorted_by(|a, b| a < b) {
         faults.add(format!("{key}.boundaries"), "must ascend");
+    }
+}
+
+/// What says how a value becomes an input, each for one kind alone.
+fn validate_options(key: &str, feature: &FeatureConfig, faults: &mut Faults) {
+    let FeatureConfig { kind, dropout, pool, half_life, clip, missing, .. } = *feature;
+    if kind != FeatureKind::Id && dropout != 0.0 {
+        faults.add(format!("{key}.dropout"), "only an id has a dropout");
+    }
+    if !(0.0..1.0).contains(&dropout) {
+        faults.add(format!("{key}.dropout"), format!("is {dropout}; must be in 0..1"));
+    }
+    if kind != FeatureKind::Bag && pool.is_some() {
+        faults.add(format!("{key}.pool"), "only a bag is pooled as you like");
+    }
+    if pool == Some(Pool::Sum) && feature.weights.is_empty() {
+        let reason = "a sum takes `weights`; without them a bag is pooled to \"mean\" or \"max\"";
+        faults.add(format!("{key}.pool"), reason);
+    }
+    if kind != FeatureKind::History && half_life.is_some() {
+        faults.add(format!("{key}.half_life"), "only a history has a half-life");
+    }
+    if let Some(half_life) = half_life {
+        positive(faults, &format!("{key}.half_life"), f64::from(half_life));
+    }
+    if kind != FeatureKind::Number && (clip.is_some() || missing) {
+        let option = if missing { "missing" } else { "clip" };
+        faults.add(format!("{key}.{option}"), "only a number has it");
+    }
+    if let Some([least, most]) = clip
+        && !(least < most && least.is_finite() && most.is_finite())
+    {
+        faults.add(format!("{key}.clip"), format!("[{least}, {most}] is no interval"));
+    }
+    if missing && (!feature.optional || feature.transform == Some(Transform::Buckets)) {
+        let reason = "is for a number with `optional = true` that is not in buckets";
+        faults.add(format!("{key}.missing"), reason);
     }
 }
 

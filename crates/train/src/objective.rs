@@ -187,8 +187,8 @@ impl Objective {
 
     /// Loss and gradients of the columns last [prepared](Self::prepare), after which the stream has
     /// had `events` events; `vectors` are the towers' outputs for them. Past vectors come behind
-    /// them. Unless the loss is not finite the temperature learns, and the batch's item vectors are
-    /// kept as negatives of the steps to come.
+    /// them. Unless the loss is not finite the temperature learns and, if it is to be `kept`, the
+    /// batch's item vectors become negatives of the steps to come.
     pub(crate) fn run(
         &mut self,
         batch: &Batch,
@@ -196,6 +196,7 @@ impl Objective {
         distinct: &Distinct,
         vectors: &PerTower<Matrix<'_>>,
         events: u64,
+        kept: bool,
     ) -> Outcome<'_> {
         let trained = self.item_ids.len();
         self.bank.settle(events - traffic.len() as u64);
@@ -229,7 +230,7 @@ impl Objective {
                 let gradient = read(output.gradients.query, batch.len());
                 self.temperature.learn(&read(vectors.query, batch.len()), &gradient);
             }
-            if self.bank.takes() && events > self.settings.cross_batch_after_events {
+            if kept && self.bank.takes() && events > self.settings.cross_batch_after_events {
                 let (own, dim) = (read(vectors.item, distinct.own), self.dim);
                 let places = || places.iter().map(|&place| place as usize);
                 let log_q: Vec<f32> = places().map(|place| self.log_q[place]).collect();

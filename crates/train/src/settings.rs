@@ -15,6 +15,8 @@ pub struct TrainSettings {
     pub seed: u64,
     /// Events of a full batch, and of the window that supplies every step's columns.
     pub batch: usize,
+    /// How often each batch is trained on, one time after another, from 1 up.
+    pub times: u32,
     /// Features, tables and towers.
     pub model: ModelSettings,
     /// The loss and its negatives.
@@ -37,6 +39,7 @@ impl TrainSettings {
         Self {
             seed: 0,
             batch,
+            times: 1,
             model: ModelSettings::new(batch, query, item),
             objective: ObjectiveSettings::default(),
             frequency: FrequencySettings {

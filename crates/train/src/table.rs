@@ -52,6 +52,10 @@ const AHEAD: usize = 8;
 /// Bytes of a cache line.
 const LINE: usize = 64;
 
+/// The id whose row stands for all that have none. An id that hashes to it would share that row, as
+/// two ids of one hash share theirs.
+pub const UNKNOWN: u64 = 0x756e_6b6e_6f77_6e21;
+
 /// Last touch of a slot that holds no row.
 const FREE: u64 = u64::MAX;
 
@@ -252,14 +256,15 @@ impl Table {
     /// quiet night must not make it forget. So does one whose gradient is not finite; returns how
     /// many such there were.
     ///
-    /// `gradient` adds to its second argument, `[dim]` zeros, the gradient of the row whose number
-    /// in [`TouchedRows::slots`] is its first, of the summed loss of the step. Rows are
+    /// `gradient` adds to its last argument, `[dim]` zeros, the gradient of the row whose number in
+    /// [`TouchedRows::slots`] is its first and whose values are its second, of the summed loss of
+    /// the step. Rows are
     /// independent, so the bits do not depend on the number of threads. `touched` is of this table,
     /// at this step.
     pub fn apply(
         &mut self,
         touched: &TouchedRows,
-        gradient: impl Fn(usize, &mut [f32]) + Sync,
+        gradient: impl Fn(usize, &[f32], &mut [f32]) + Sync,
     ) -> usize {
         let (pages, settings, allocated) = (&self.pages, &self.settings, self.allocated);
         let dim = settings.dim;
@@ -275,8 +280,6 @@ impl Table {
                     let (page, row) = place(slot);
                     prefetch(pages[page].states.pointer(row));
                 }
-                sum.fill(0.0);
-                gradient(task * ROWS_A_TASK + number, &mut sum);
                 let (page, row) = place(slot);
                 assert!((slot as usize) < allocated, "the rows of another table");
                 // SAFETY: slots are distinct, so this task alone has the row, and the table is
@@ -285,6 +288,8 @@ impl Table {
                     let values = pages[page].values.part(row * dim..(row + 1) * dim);
                     (values, &mut pages[page].states.part(row..row + 1)[0])
                 };
+                sum.fill(0.0);
+                gradient(task * ROWS_A_TASK + number, values, &mut sum);
                 let decay = decay.after(wait);
                 let finite = descend(values, &mut state.accumulator, &sum, decay, settings);
                 nonfinite += usize::from(!finite);

@@ -29,6 +29,8 @@ fn settings(set: &[&str]) -> TrainSettings {
             "cross_batch" => objective.cross_batch = 70,
             "masked" => objective.mask_same_query = true,
             "learned" => objective.temperature_learning_rate = 0.05,
+            "twice" => settings.times = 2,
+            "dropout" => settings.model.item[0].dropout = 0.1,
             "adam" => settings.model.dense.rule = DenseRule::Adam,
             other => panic!("no mode {other}"),
         }
@@ -191,13 +193,15 @@ fn quality(trainer: &Trainer) -> f64 {
     held_out.model.all.mrr()
 }
 
-const MODES: [&[&str]; 7] = [
+const MODES: [&[&str]; 9] = [
     &["plain"],
     &[],
     &["excluded"],
     &["mixed"],
     &["cross_batch", "adam"],
     &["masked", "learned"],
+    &["dropout"],
+    &["twice", "mixed", "cross_batch"],
     &["excluded", "mixed", "cross_batch", "masked", "learned"],
 ];
 

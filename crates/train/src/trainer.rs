@@ -5,10 +5,10 @@
 //! with, what it moves and what is forgotten do not depend on where the stream was cut into
 //! batches.
 
+mod captures;
 mod report;
 
-use crate::capture::Extent;
-use crate::captured::{Captured, CapturedPart, Capturing, Change, kept_bytes, settle};
+use crate::captured::Capturing;
 use crate::memory::window::Traffic;
 use crate::model::Model;
 use crate::model::encoder::{Encoded, Lookup};
@@ -21,7 +21,7 @@ use crate::progress::Progress;
 use crate::saved::{Damaged, ReadSection};
 use crate::settings::TrainSettings;
 use crate::state::State;
-use millrace_events::{Batch, Offsets};
+use millrace_events::{Batch, Offsets, mix};
 pub use report::{Phase, StepReport};
 
 /// Rows are looked through for expiry this often, in full batches: a sweep costs a walk over the
@@ -80,6 +80,8 @@ pub struct Trainer {
     seed: u64,
     /// Events of a full batch.
     batch: usize,
+    /// See [`TrainSettings::times`].
+    times: u32,
 }
 
 impl Trainer {
@@ -120,6 +122,7 @@ impl Trainer {
             gpu: placement.is_gpu(),
             seed: settings.seed,
             batch: settings.batch,
+            times: settings.times,
         }
     }
 
@@ -180,9 +183,15 @@ impl Trainer {
         model.encoder.query.observe(&events.query, &mut model.statistics);
         model.encoder.item.observe(&events.item, &mut model.statistics);
         let before = histories.take(&events.query_ids, &events.item_ids);
-        let attempt = self.attempt(batch, &before, true, enter);
+        let attempt = self.attempt(batch, &before, Round::FIRST, enter);
         if attempt.to_blame.contains(&true) {
             return self.train_without(batch, &before, &attempt.to_blame, enter);
+        }
+        for number in 1..self.times {
+            let round = Round { number, estimated: true };
+            if self.attempt(batch, &before, round, enter).loss.is_nan() {
+                break;
+            }
         }
         self.finish(batch);
         let Attempt { loss, ranks, rewards, candidates, nonfinite_rows, .. } = attempt;
@@ -220,7 +229,8 @@ impl Trainer {
                 [] => Vec::new(),
                 before => usable.iter().map(|&event| before[event as usize].clone()).collect(),
             };
-            let attempt = self.attempt(&rest, &before, false, enter);
+            let attempt =
+                self.attempt(&rest, &before, Round { estimated: true, ..Round::FIRST }, enter);
             self.finish(&rest);
             report.loss = attempt.loss;
             report.ranks = attempt.ranks;
@@ -231,28 +241,30 @@ impl Trainer {
         report
     }
 
-    /// One pass of Algorithm 1 over `batch`, whose queries had the items `before` each event. The
-    /// estimator takes the batch in on the `first` one only.
+    /// One pass of Algorithm 1 over `batch`, whose queries had the items `before` each event.
     fn attempt(
         &mut self,
         batch: &Batch,
         before: &[Vec<u64>],
-        first: bool,
+        round: Round,
         enter: &mut (dyn FnMut(Phase) + Send),
     ) -> Attempt {
         let State { model, corpus, frequency, progress, window, objective, .. } = &mut self.state;
         let (now, dim) = (progress.events, model.towers.dim());
         let traffic = window.fill_up(batch);
         let count = objective.to_draw(&traffic);
-        let drawn = DrawnItems::new(corpus, count, self.seed, progress.step);
+        // What a step draws is a function of the seed and of its place in the log.
+        let seed = self.seed ^ u64::from(round.number) << 32;
+        let drawn = DrawnItems::new(corpus, count, seed, progress.step);
         let distinct = objective.distinct(&traffic);
-        let (query, item) = encode(model, batch, before, &traffic, &distinct, &drawn);
+        let seed = mix(seed ^ mix(progress.events));
+        let (query, item) = encode(model, batch, before, &traffic, &distinct, &drawn, seed);
         enter(Phase::Gather);
         // The estimator fills what the lookup leaves of the threads.
         rayon::join(
             || self.lookup.run(&model.encoder, &query, &item, &mut model.tables, now),
             || {
-                if first {
+                if !round.estimated {
                     frequency.update(now, &batch.events.item_ids);
                 }
                 objective.prepare(&traffic, &distinct, &drawn, corpus.len(), frequency);
@@ -262,7 +274,7 @@ impl Trainer {
         enter(Phase::Forward);
         let vectors = model.towers.forward(&inputs);
         enter(Phase::Loss);
-        let output = objective.run(batch, &traffic, &distinct, &vectors, now);
+        let output = objective.run(batch, &traffic, &distinct, &vectors, now, round.number == 0);
         let mut attempt = Attempt {
             loss: output.loss,
             ranks: output.ranks.to_vec(),
@@ -321,61 +333,19 @@ impl Trainer {
         frequency.update(progress.events, &batch.events.item_ids);
         corpus.remember(batch, progress.events);
     }
+}
 
-    /// The state as it is now, all of it at once.
-    pub fn capture(&self) -> Captured {
-        Captured::whole(&self.state)
-    }
+/// Which time a batch is trained on.
+#[derive(Clone, Copy)]
+struct Round {
+    /// From 0. What is drawn differs by it, and past vectors are kept of the first alone.
+    number: u32,
+    /// The estimator has taken the batch in.
+    estimated: bool,
+}
 
-    /// Begins to copy the state as it is now; [`advance_capture`](Self::advance_capture) after each
-    /// of the following steps goes on with it. With [`Extent::Changed`] what is handed out to be
-    /// written builds upon the last capture that was durable, or upon the checkpoint that the state
-    /// comes from.
-    ///
-    /// # Panics
-    /// If a capture is not settled.
-    pub fn begin_capture(&mut self, extent: Extent) {
-        assert!(self.capture.is_none(), "one capture at a time");
-        self.capture = Some(Capturing::begin(&mut self.state, extent));
-    }
-
-    /// Copies a step's share, and hands out at most `room` parts of it.
-    pub fn advance_capture(&mut self, room: usize) -> Vec<CapturedPart> {
-        match &mut self.capture {
-            Some(capture) => capture.advance(&mut self.state, room),
-            None => Vec::new(),
-        }
-    }
-
-    /// Whether there is more of a copy to hand out.
-    pub fn is_capturing(&self) -> bool {
-        self.capture.as_ref().is_some_and(|capture| !capture.is_complete())
-    }
-
-    /// Whether every weight and every row is a number, as far as they were handed out. What is not
-    /// must never replace what is.
-    pub fn captured_finite(&self) -> bool {
-        self.capture.as_ref().is_none_or(Capturing::finite)
-    }
-
-    /// Ends a capture, complete or not. `durable`: all of it was written, and the next one may
-    /// build upon it; otherwise what had changed still counts as changed.
-    pub fn settle_capture(&mut self, durable: bool) {
-        if self.capture.take().is_some() {
-            settle(&mut self.state, durable);
-        }
-    }
-
-    /// How much has changed since the last durable capture.
-    pub fn change(&self) -> Change {
-        Change::of(&self.state)
-    }
-
-    /// Bytes of memory that a capture under way has cost so far: rows that changed before their
-    /// turn.
-    pub fn kept_bytes(&self) -> usize {
-        kept_bytes(&self.state)
-    }
+impl Round {
+    const FIRST: Self = Self { number: 0, estimated: false };
 }
 
 /// Both sides' ids, ready to be looked up; the item side has the traffic's distinct items and the
@@ -387,10 +357,14 @@ fn encode(
     traffic: &Traffic<'_>,
     distinct: &Distinct,
     drawn: &DrawnItems,
+    seed: u64,
 ) -> (Encoded, Encoded) {
     let Model { encoder, statistics, .. } = model;
-    let query = encoder.query.encode(&batch.events.query, batch.len(), before, statistics);
+    let mut query = encoder.query.encode(&batch.events.query, batch.len(), before, statistics);
     let columns = drawn.behind(distinct.columns(&traffic.columns));
     let items = distinct.events.len() + drawn.ids.len();
-    (query, encoder.item.encode(&columns, items, &[], statistics))
+    let mut item = encoder.item.encode(&columns, items, &[], statistics);
+    encoder.query.drop_ids(&mut query, seed);
+    encoder.item.drop_ids(&mut item, !seed);
+    (query, item)
 }

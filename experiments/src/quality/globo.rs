@@ -69,7 +69,7 @@ pub(super) fn measure(
 }
 
 /// Weights of log q that ours chooses from; the first is none.
-const WEIGHTS: [f32; 9] = [0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 4.0];
+pub(crate) const WEIGHTS: [f32; 9] = [0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 4.0];
 
 /// One pass over the clicks; the towers are trained on the first `days` only, if given.
 fn pass(

@@ -13,16 +13,16 @@ use millrace_train::trainer::Trainer;
 use crate::events::Log;
 
 /// What one mode achieved.
-pub(super) struct Outcome {
+pub(crate) struct Outcome {
     /// Every item is a candidate.
-    pub(super) all: HeldOut,
+    pub(crate) all: HeldOut,
     /// What a query had in training is no candidate, its target excepted.
-    pub(super) excluding_seen: HeldOut,
+    pub(crate) excluding_seen: HeldOut,
 }
 
 /// Trains a model of `config` on `train`, `passes` long (more than one are shuffled anew each), and
 /// ranks the items of `test` among those that it saw.
-pub(super) fn measure(
+pub(crate) fn measure(
     config: &Config,
     placement: &Placement,
     passes: u32,

@@ -8,16 +8,16 @@
 //! Knows the layout; the rows belong to [`crate::table`].
 
 mod lookup;
+mod pooling;
 
 use rayon::prelude::*;
 
 use super::statistics::{RAW_MAX, Scaling, Statistics};
-use crate::kernel::product::add_scaled;
 use crate::model::ModelSettings;
 use crate::model::feature::{Feature, FeatureInput, NumberScale};
-use crate::table::Table;
+use crate::table::{Table, UNKNOWN};
 pub use lookup::Lookup;
-use millrace_events::{Column, FeatureValue};
+use millrace_events::{Column, FeatureValue, SplitMix, mix};
 
 /// Slot of an entry whose id has no row (only where nothing is trained).
 const NO_SLOT: u32 = u32::MAX;
@@ -46,6 +46,7 @@ struct Part {
     source: Source,
     start: usize,
     width: usize,
+    feature: Feature,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -89,13 +90,13 @@ impl Side {
         for feature in features {
             let source = Source::new(feature, settings, statistics);
             let width = match &feature.input {
-                FeatureInput::Number(_) => 1,
+                FeatureInput::Number(_) => 1 + usize::from(feature.missing),
                 FeatureInput::Vector { length } => *length,
                 FeatureInput::Rows { table }
                 | FeatureInput::Kept { table, .. }
                 | FeatureInput::Buckets { table, .. } => settings.tables[table].dim,
             };
-            parts.push(Part { source, start, width });
+            parts.push(Part { source, start, width, feature: feature.clone() });
             start += width;
         }
         Self { parts, width: start }
@@ -144,11 +145,26 @@ impl Side {
         Encoded { columns, events }
     }
 
+    /// Takes a share of the ids for unknown, as the features' dropout says: which ones is a
+    /// function of `seed` and of their places.
+    pub(crate) fn drop_ids(&self, encoded: &mut Encoded, seed: u64) {
+        let parts = self.parts.iter().zip(&mut encoded.columns).enumerate();
+        for (number, (part, column)) in parts.filter(|(_, (part, _))| part.feature.dropout > 0.0) {
+            let mut random = SplitMix::new(mix(seed ^ mix(number as u64)));
+            for id in &mut column.ids {
+                if random.unit() < part.feature.dropout {
+                    *id = UNKNOWN;
+                }
+            }
+        }
+    }
+
     /// Adds a batch's raw numbers to the statistics of its `zscore` features.
     pub fn observe(&self, columns: &[Column], statistics: &mut Statistics) {
         for (part, column) in self.parts.iter().zip(columns) {
             if let Source::Number(Scaling::Zscore { statistic }) = part.source {
-                statistics.observe(statistic, &column.values);
+                let values: Vec<f32> = column.values.iter().map(|&x| part.clipped(x)).collect();
+                statistics.observe(statistic, &values);
             }
         }
     }
@@ -165,7 +181,8 @@ impl Side {
         columns.len() == self.parts.len() && pairs.all(|(part, column)| part.takes_column(column))
     }
 
-    /// Input without training: ids that have no row take the value a new row would have.
+    /// Input without training: ids that have no row read that of unknown ones or, where there is
+    /// none, the value a new row would have.
     pub fn input(&self, encoded: &Encoded, tables: &[Table]) -> Vec<f32> {
         let slots: Vec<Vec<u32>> = self
             .parts
@@ -174,8 +191,9 @@ impl Side {
             .map(|(part, column)| match part.source.table() {
                 None => Vec::new(),
                 Some(table) => {
-                    let find = |id: &u64| tables[table].find(*id).unwrap_or(NO_SLOT);
-                    column.ids.iter().map(find).collect()
+                    let table = &tables[table];
+                    let unknown = table.find(UNKNOWN).unwrap_or(NO_SLOT);
+                    column.ids.iter().map(|&id| table.find(id).unwrap_or(unknown)).collect()
                 }
             })
             .collect();
@@ -262,7 +280,6 @@ impl Part {
         column.ids.is_empty() && (0..column.ends.len()).all(takes)
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "history lengths are small")]
     fn encode(
         &self,
         column: &Column,
@@ -272,7 +289,7 @@ impl Part {
     ) -> Column {
         let mut out = Column::default();
         match &self.source {
-            Source::Rows { .. } => return column.clone(),
+            Source::Rows { .. } => return pooling::weighed(column, &self.feature),
             Source::Vector => {
                 out = column.clone();
                 out.values.iter_mut().for_each(|x| *x = x.clamp(-RAW_MAX, RAW_MAX));
@@ -281,7 +298,7 @@ impl Part {
                 for history in histories {
                     let last = &history[history.len().saturating_sub(*length)..];
                     out.ids.extend_from_slice(last);
-                    out.values.resize(out.ids.len(), 1.0 / last.len().max(1) as f32);
+                    out.values.extend(pooling::of_history(last.len(), self.feature.half_life));
                     out.end();
                 }
                 assert_eq!(out.ends.len(), events, "a history for each event");
@@ -297,11 +314,24 @@ impl Part {
                 }
             }
             Source::Number(scaling) => {
-                out.ends.clone_from(&column.ends);
-                out.values = column.values.iter().map(|&x| scaling.apply(x, statistics)).collect();
+                for event in 0..events {
+                    let number = column.values[column.range(event)].first();
+                    let scaled = number.map(|&x| scaling.apply(self.clipped(x), statistics));
+                    if self.feature.missing {
+                        let missing = if scaled.is_none() { 1.0 } else { 0.0 };
+                        out.values.extend([scaled.unwrap_or(0.0), missing]);
+                    } else {
+                        out.values.extend(scaled);
+                    }
+                    out.end();
+                }
             }
         }
         out
+    }
+
+    fn clipped(&self, number: f32) -> f32 {
+        self.feature.clip.map_or(number, |[least, most]| number.clamp(least, most))
     }
 
     fn gather(
@@ -322,7 +352,7 @@ impl Part {
             return;
         };
         let table = &tables[table];
-        for entry in range {
+        for (before, entry) in range.enumerate() {
             let row = match slots[entry] {
                 NO_SLOT => {
                     new_row.resize(out.len(), 0.0);
@@ -331,7 +361,7 @@ impl Part {
                 }
                 slot => table.row(slot),
             };
-            add_scaled(out, column.values[entry], row);
+            pooling::take_in(self.feature.pool, before, column.values[entry], row, out);
         }
     }
 

@@ -50,7 +50,7 @@ fn train(table: &mut Table, ids: &[u64], step: u64, gradients: &[f32]) -> Vec<u3
     assert_eq!((touched.slots().len(), gradients.len()), (ids.len(), ids.len() * dim));
     let of_rows: HashMap<u32, &[f32]> =
         touched.places().iter().copied().zip(gradients.chunks_exact(dim)).collect();
-    table.apply(&touched, |row, sum| sum.copy_from_slice(of_rows[&(row as u32)]));
+    table.apply(&touched, |row, _, sum| sum.copy_from_slice(of_rows[&(row as u32)]));
     touched.places().iter().map(|&place| touched.slots()[place as usize]).collect()
 }
 

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::index::MISSING;
 use super::initial::fill_initial;
 use super::slab::prefetch;
-use super::{AHEAD, LOOKUPS_A_TASK, ROWS_A_TASK, Table, place};
+use super::{AHEAD, LOOKUPS_A_TASK, ROWS_A_TASK, Table, UNKNOWN, place};
 
 /// The rows that some ids have, each once, and which of them each id has. Kept and used again from
 /// step to step.
@@ -41,7 +41,8 @@ impl TouchedRows {
 impl Table {
     /// Finds the rows of `ids`, which may repeat, and marks them as touched `now`. Ids without a
     /// row get one, in the order in which they first come, evicting the oldest-touched rows if the
-    /// table is full: at least a sixteenth of it at once, ties by id.
+    /// table is full: at least a sixteenth of it at once, ties by id. A new row begins where that
+    /// of [`UNKNOWN`] is, if there is one.
     ///
     /// Panics if more distinct ids are touched at one step than `rows_max`.
     pub fn touch(&mut self, ids: &[u64], now: u64, touched: &mut TouchedRows) {
@@ -110,6 +111,8 @@ impl Table {
                 *place = self.mark(slot, now, slots, waits);
             }
         }
+        let unknown = self.find(UNKNOWN).filter(|slot| !slots[existing..].contains(slot));
+        let unknown = unknown.map(|slot| self.row(slot).to_vec());
         // Two thirds of a creation are the row's values; no thread needs another's.
         let (pages, settings) = (&self.pages, &self.settings);
         slots[existing..].par_chunks(ROWS_A_TASK).for_each(|slots| {
@@ -120,6 +123,9 @@ impl Table {
                 let values = unsafe { pages[page].values.part(row * dim..(row + 1) * dim) };
                 let id = pages[page].states[row].id;
                 fill_initial(settings.seed, id, settings.init_scale, values);
+                if let Some(unknown) = &unknown {
+                    values.iter_mut().zip(unknown).for_each(|(value, unknown)| *value += unknown);
+                }
             }
         });
     }

@@ -8,9 +8,11 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::pooling::give_back;
 use super::{Encoded, Encoder, Side};
 use crate::kernel::matrix::PerTower;
 use crate::kernel::product::add_scaled;
+use crate::model::feature::Pool;
 use crate::table::{Table, TouchedRows};
 
 /// Where the entries of a batch found their rows, and the towers' inputs. Kept and used again from
@@ -47,7 +49,9 @@ struct OfPart {
 /// What one entry adds to its row's gradient: a piece of an input gradient, weighted.
 #[derive(Clone, Copy, Default)]
 struct Term {
-    side: u32,
+    side: u8,
+    /// Where the row is the greatest of its event, instead of weighted.
+    greatest: bool,
     /// Where the piece begins.
     start: u32,
     weight: f32,
@@ -87,15 +91,21 @@ impl Lookup {
     /// Row-wise update of every touched row from the gradients of both inputs, `[rows, width]`
     /// each. Returns how many rows stayed because their gradient is not finite.
     pub fn update(&self, gradients: &PerTower<&[f32]>, tables: &mut [Table]) -> usize {
-        let inputs = [gradients.query, gradients.item];
+        let gradients = [gradients.query, gradients.item];
+        let inputs = [&self.inputs.query, &self.inputs.item];
         // Tables are independent, and within a row the order of additions is fixed: the same bits
         // for any number of threads.
         let tables = self.tables.par_iter().zip(tables).with_max_len(1);
         let nonfinite = tables.map(|(found, table)| {
-            table.apply(&found.touched, |row, gradient| {
+            table.apply(&found.touched, |row, values, gradient| {
                 for term in found.terms_of(row) {
-                    let piece = &inputs[term.side as usize][term.start as usize..];
-                    add_scaled(gradient, term.weight, piece);
+                    let (side, start) = (usize::from(term.side), term.start as usize);
+                    let piece = &gradients[side][start..];
+                    if term.greatest {
+                        give_back(gradient, piece, &inputs[side][start..], values);
+                    } else {
+                        add_scaled(gradient, term.weight, piece);
+                    }
                 }
             })
         });
@@ -151,13 +161,14 @@ impl Found {
             let (width, part, column) =
                 (layout.width, &layout.parts[*part], &encoded.columns[*part]);
             let places = &touched.places()[entries.clone()];
+            let greatest = part.feature.pool == Pool::Max;
             for event in 0..encoded.events {
                 let start = u32::try_from(event * width + part.start);
                 let start = start.expect("inputs have under 2^32 floats");
                 for entry in column.range(event) {
                     let end = &mut ends[places[entry] as usize];
                     let weight = column.values[entry];
-                    terms[*end as usize] = Term { side: *side as u32, start, weight };
+                    terms[*end as usize] = Term { side: *side as u8, greatest, start, weight };
                     *end += 1;
                 }
             }

@@ -1,5 +1,6 @@
 use super::*;
 use crate::kernel::matrix::PerTower;
+use crate::model::feature::Pool;
 use crate::table::TableSettings;
 use millrace_events::FeatureValue;
 
@@ -25,21 +26,22 @@ fn settings() -> ModelSettings {
     settings
 }
 
+fn table_settings(dim: usize) -> TableSettings {
+    TableSettings {
+        dim,
+        rows_max: 100,
+        init_scale: 1.0,
+        seed: 5,
+        learning_rate: 0.5,
+        decay: 1.0,
+        epsilon: 1e-12,
+        batch: 1,
+        expiry_events: None,
+    }
+}
+
 fn tables() -> Vec<Table> {
-    let table = |dim| {
-        Table::new(TableSettings {
-            dim,
-            rows_max: 100,
-            init_scale: 1.0,
-            seed: 5,
-            learning_rate: 0.5,
-            decay: 1.0,
-            epsilon: 1e-12,
-            batch: 1,
-            expiry_events: None,
-        })
-    };
-    vec![table(2), table(1)]
+    [2, 1].map(|dim| Table::new(table_settings(dim))).into()
 }
 
 fn columns(events: &[Vec<FeatureValue>]) -> Vec<Column> {
@@ -144,4 +146,134 @@ fn gradients_of_shared_rows_add_up_over_features_sides_and_events() {
         assert_eq!(before[1], after[1], "id {id}");
     }
     assert_eq!(before[3], row(&tables, 4), "no gradient, no move");
+}
+
+/// One query feature of table `a`, and an item's.
+fn one(feature: Feature) -> Encoder {
+    let item = Feature::new("id", FeatureInput::Rows { table: "a".into() });
+    let mut settings = ModelSettings::new(1024, vec![feature], vec![item]);
+    settings.tables.get_mut("a").expect("a feature names it").dim = 2;
+    Encoder::new(&settings)
+}
+
+fn bag(pool: Pool) -> Feature {
+    Feature { pool, ..Feature::new("bag", FeatureInput::Rows { table: "a".into() }) }
+}
+
+fn of_bags(bags: &[&[(u64, f32)]]) -> Vec<Column> {
+    columns(&bags.iter().map(|bag| vec![FeatureValue::Bag(bag.to_vec())]).collect::<Vec<_>>())
+}
+
+#[test]
+fn a_mean_divides_by_its_weights_and_a_sum_does_not() {
+    let bags = of_bags(&[&[(1, 1.0), (2, 3.0)], &[(3, 0.0)], &[], &[(1, -2.0), (2, 2.0)]]);
+    let weights = |pool| {
+        let encoded = one(bag(pool)).query.encode(&bags, 4, &[], &Statistics::default());
+        encoded.columns[0].values.clone()
+    };
+    assert_eq!(weights(Pool::Sum), [1.0, 3.0, 0.0, -2.0, 2.0]);
+    assert_eq!(weights(Pool::Mean), [0.25, 0.75, 0.0, -0.5, 0.5]);
+}
+
+#[test]
+fn a_history_with_a_half_life_weighs_what_is_recent_more() {
+    let half_life = Some(1.0);
+    let kept = FeatureInput::Kept { table: "a".into(), length: 3 };
+    let kept = Feature { half_life, ..Feature::new("kept", kept) };
+    let given = Feature { half_life, ..bag(Pool::Sum) };
+    let statistics = Statistics::default();
+    let histories = [vec![9, 1, 2, 3], vec![]];
+    let of_kept =
+        one(kept).query.encode(&of_bags(&[&[], &[]]), 2, &histories, &statistics).columns.remove(0);
+    let bags = of_bags(&[&[(1, 0.5), (2, 0.5), (3, 0.5)], &[]]);
+    let of_given = one(given).query.encode(&bags, 2, &[], &statistics).columns.remove(0);
+    assert_eq!(of_kept.ids, [1, 2, 3]);
+    for column in [of_kept, of_given] {
+        let expected = [1.0 / 7.0, 2.0 / 7.0, 4.0 / 7.0];
+        for (weight, expected) in column.values.iter().zip(expected) {
+            assert!((weight - expected).abs() < 1e-6, "{weight} {expected}");
+        }
+    }
+}
+
+#[test]
+fn the_greatest_of_each_dimension_is_taken_and_alone_moves() {
+    let (encoder, mut tables) = (one(bag(Pool::Max)), tables());
+    let statistics = Statistics::default();
+    let ids: Vec<(u64, f32)> = (1..=6).chain([3]).map(|id| (id, 0.5)).collect();
+    let query = encoder.query.encode(&of_bags(&[&ids, &[]]), 2, &[], &statistics);
+    let item = encoder.item.encode(&columns(&[vec![FeatureValue::Id(100)]]), 1, &[], &statistics);
+    let mut lookup = Lookup::default();
+    lookup.run(&encoder, &query, &item, &mut tables, 1);
+    let rows = |tables: &[Table]| -> Vec<Vec<f32>> {
+        (1..=6).map(|id| tables[0].row(tables[0].find(id).expect("touched")).to_vec()).collect()
+    };
+    let before = rows(&tables);
+    let greatest: Vec<f32> = (0..2)
+        .map(|dim| before.iter().map(|row| row[dim]).fold(f32::NEG_INFINITY, f32::max))
+        .collect();
+    let pooled = lookup.inputs().query.to_vec();
+    assert_eq!(pooled[..2], greatest);
+    assert_eq!(pooled[2..], [0.0, 0.0], "an empty bag");
+    assert_eq!(pooled, encoder.query.input(&query, &tables), "without training");
+    let gradients = PerTower { query: &[1.0, 1.0, 5.0, 5.0][..], item: &[0.0, 0.0][..] };
+    lookup.update(&gradients, &mut tables);
+    for (before, after) in before.iter().zip(rows(&tables)) {
+        for dim in 0..2 {
+            // A row with one of both dimensions has g = (1, 0) or (0, 1), else (1, 1).
+            let is_greatest = before[dim] == greatest[dim];
+            let both = before == &greatest;
+            let step = 0.5 * if both { 1.0 } else { 2.0f32.sqrt() };
+            let expected = if is_greatest { before[dim] - step } else { before[dim] };
+            assert!((after[dim] - expected).abs() < 1e-6, "{before:?} {after:?}");
+        }
+    }
+}
+
+#[test]
+fn a_number_is_clipped_before_it_is_scaled_and_says_where_it_is_missing() {
+    let number = FeatureInput::Number(NumberScale::Log);
+    let clip = Some([0.0, 10.0]);
+    let encoder = one(Feature { clip, missing: true, ..Feature::new("price", number) });
+    assert_eq!(encoder.query.width, 2);
+    let numbers = [Some(1e30), Some(-5.0), None]
+        .map(|number| vec![number.map_or(FeatureValue::Absent, FeatureValue::Number)]);
+    let query = encoder.query.encode(&columns(&numbers), 3, &[], &Statistics::default());
+    let input = encoder.query.input(&query, &tables());
+    assert_eq!(input, [10f32.ln_1p(), 0.0, 0.0, 0.0, 0.0, 1.0]);
+}
+
+#[test]
+fn dropped_ids_read_the_row_that_unknown_ones_read() {
+    let dropped = Feature { dropout: 0.5, ..bag(Pool::Sum) };
+    let (encoder, mut tables) = (one(dropped), tables());
+    let statistics = Statistics::default();
+    let bags: Vec<Vec<(u64, f32)>> = (0..1000).map(|id| vec![(id, 1.0)]).collect();
+    let bags = of_bags(&bags.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    let encode = |seed| {
+        let mut encoded = encoder.query.encode(&bags, 1000, &[], &statistics);
+        encoder.query.drop_ids(&mut encoded, seed);
+        encoded
+    };
+    let (query, again, other) = (encode(3), encode(3), encode(4));
+    assert_eq!(query.columns[0].ids, again.columns[0].ids);
+    assert_ne!(query.columns[0].ids, other.columns[0].ids);
+    let dropped = query.columns[0].ids.iter().filter(|&&id| id == UNKNOWN).count();
+    assert!((400..600).contains(&dropped), "{dropped} of 1000");
+
+    let item = encoder.item.encode(&columns(&[vec![FeatureValue::Id(5000)]]), 1, &[], &statistics);
+    let mut lookup = Lookup::default();
+    for table in &mut tables {
+        *table = Table::new(TableSettings { rows_max: 2000, ..table_settings(table.dim()) });
+    }
+    lookup.run(&encoder, &query, &item, &mut tables, 1);
+    let unknown = tables[0].row(tables[0].find(UNKNOWN).expect("some were dropped")).to_vec();
+    let stranger = encoder.query.encode(&of_bags(&[&[(7777, 1.0)]]), 1, &[], &statistics);
+    assert_eq!(encoder.query.input(&stranger, &tables), unknown);
+    // A row that is made now begins there, too, but for the noise that tells it from others.
+    lookup.run(&encoder, &stranger, &item, &mut tables, 2);
+    let mut noise = vec![0.0; 2];
+    tables[0].initial_row(7777, &mut noise);
+    let expected: Vec<f32> = unknown.iter().zip(&noise).map(|(row, noise)| noise + row).collect();
+    assert_eq!(tables[0].row(tables[0].find(7777).expect("made")), expected);
 }

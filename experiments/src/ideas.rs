@@ -1,0 +1,161 @@
+//! What each idea about the model gives, alone and together, on three data sets.
+//!
+//! An idea is an edit of a data set's config; ideas add up by `+`. Held-out events are those of
+//! `quality`, and Globo's clicks are ranked before they are trained on, as there.
+
+mod list;
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::Context;
+use clap::Args;
+use millrace::config::Config;
+use millrace::pipeline::placement;
+use millrace_events::Offsets;
+use millrace_train::evaluation::metrics::{Band, Quality};
+use millrace_train::evaluation::progressive::{Progressive, ProgressiveSettings};
+use millrace_train::trainer::Trainer;
+use serde_json::{Value, json};
+
+use crate::datasets::{self, load};
+use crate::events::Log;
+use crate::quality::{HELD_OUT, WEIGHTS, held_out};
+
+/// Arguments of `ideas`.
+#[derive(Args)]
+pub(crate) struct IdeasArgs {
+    /// File for the results as JSON; what it has of other combinations stays.
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Seed of weights, rows, shuffles and draws.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Data sets to measure, of wikispeedia, ml-1m and globo.
+    #[arg(long, value_delimiter = ',', default_values = ["wikispeedia", "ml-1m", "globo"])]
+    #[arg(value_parser = ["wikispeedia", "ml-1m", "globo"])]
+    datasets: Vec<String>,
+    /// Combinations to measure, such as `shipped,one-history+mixed`; `shipped` is the data set's
+    /// config.
+    #[arg(long, value_delimiter = ',', required = true)]
+    combine: Vec<String>,
+    /// Keys on top of each combination, as of `millrace --set`.
+    #[arg(long)]
+    set: Vec<String>,
+    /// The first so many events of Globo's 1,792,908.
+    #[arg(long, default_value_t = usize::MAX)]
+    globo_events: usize,
+    /// Directory with the data sets [default: $MILLRACE_DATA, else ../shared/data].
+    #[arg(long)]
+    data: Option<PathBuf>,
+}
+
+pub(crate) fn run(args: &IdeasArgs) -> anyhow::Result<()> {
+    let data = datasets::directory(args.data.as_deref());
+    let mut results = match &args.out {
+        Some(path) if path.exists() => serde_json::from_slice(&std::fs::read(path)?)?,
+        _ => json!({}),
+    };
+    for dataset in &args.datasets {
+        for combination in &args.combine {
+            let config = edited(dataset, combination, args)?;
+            let log = Logs::read(&config, dataset, args, &data)?;
+            let began = Instant::now();
+            let mut result = log.measure(&config)?;
+            let seconds = began.elapsed().as_secs_f64();
+            result["seconds"] = json!(seconds);
+            println!("{dataset:<12} {combination:<40} {} ({seconds:.0} s)", line(&result));
+            results[dataset][combination] = result;
+            if let Some(path) = &args.out {
+                std::fs::write(path, format!("{results:#}\n"))
+                    .with_context(|| format!("cannot write {}", path.display()))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn edited(dataset: &str, combination: &str, args: &IdeasArgs) -> anyhow::Result<Config> {
+    let set: Vec<&str> = args.set.iter().map(String::as_str).collect();
+    let mut config = load(dataset, args.seed, &set)?;
+    for name in combination.split('+').filter(|&name| name != "shipped") {
+        let idea = list::IDEAS.iter().find(|idea| idea.name == name);
+        let idea = idea.with_context(|| {
+            let names: Vec<&str> = list::IDEAS.iter().map(|idea| idea.name).collect();
+            format!("no idea `{name}`; there are shipped, {}", names.join(", "))
+        })?;
+        (idea.edit)(&mut config);
+    }
+    Ok(config)
+}
+
+/// A data set's events, as they are measured.
+enum Logs {
+    HeldOut { passes: u32, train: Log, test: Log },
+    Progressive(Log),
+}
+
+impl Logs {
+    /// Read anew for each config: columns are as its features are.
+    fn read(config: &Config, dataset: &str, args: &IdeasArgs, data: &Path) -> anyhow::Result<Self> {
+        let Some(held_out) = HELD_OUT.iter().find(|held_out| held_out.name == dataset) else {
+            let path = data.join("globo/clicks.jsonl.gz");
+            return Ok(Logs::Progressive(Log::read(config, &path, args.globo_events)?));
+        };
+        let log = Log::read(config, &data.join(held_out.file), usize::MAX)?;
+        let (train, test) = log.split(0.9);
+        Ok(Logs::HeldOut { passes: held_out.passes, train, test })
+    }
+
+    fn measure(&self, config: &Config) -> anyhow::Result<Value> {
+        let placement = placement(config.device)?;
+        match self {
+            Logs::HeldOut { passes, train, test } => {
+                let outcome = held_out::measure(config, &placement, *passes, (train, test));
+                let all = recalls(&outcome.all.model);
+                Ok(json!({ "all": all, "unseen": recalls(&outcome.excluding_seen.model) }))
+            }
+            Logs::Progressive(log) => {
+                let mut trainer = Trainer::new(&config.train(), &placement, Offsets::new("file"));
+                let mut progressive = Progressive::new(ProgressiveSettings {
+                    weights: WEIGHTS.to_vec(),
+                    new_only: true,
+                    ..ProgressiveSettings::default()
+                });
+                for batch in log.batches() {
+                    progressive.add(trainer.state(), &batch);
+                    trainer.step(&batch);
+                }
+                Ok(json!({ "all": recalls(&progressive.chosen.total) }))
+            }
+        }
+    }
+}
+
+/// `{"10": .., "50": .., ..}` of all cases, and of cold items.
+fn recalls(quality: &Quality) -> Value {
+    let of = |bands: &[Band]| {
+        let keys = millrace_train::evaluation::KS.iter().map(u32::to_string);
+        let values = quality.recall(bands).map(|recall| json!(recall.value));
+        Value::Object(keys.zip(values).collect())
+    };
+    let mut all = of(&Band::ALL);
+    all["tail"] = of(&[Band::Tail]);
+    all
+}
+
+fn line(result: &Value) -> String {
+    let of = |ways: &Value| {
+        let at = |k: &str| format!("{:.4}", ways[k].as_f64().unwrap_or(f64::NAN));
+        format!(
+            "{} {} (tail {:.4})",
+            at("10"),
+            at("100"),
+            ways["tail"]["100"].as_f64().unwrap_or(f64::NAN)
+        )
+    };
+    match &result["unseen"] {
+        Value::Null => of(&result["all"]),
+        unseen => format!("{} | unseen {}", of(&result["all"]), of(unseen)),
+    }
+}
