@@ -6,6 +6,7 @@
 //! Must never know: the live trainer, a topic that is written to.
 
 mod examples;
+#[cfg(feature = "onnx")]
 mod onnx;
 mod spec;
 mod tensors;
@@ -24,8 +25,14 @@ use millrace_train::{ItemSide, QuerySide};
 use spec::{Content, FileSum};
 
 const TENSORS: &str = "model.safetensors";
+#[cfg(feature = "onnx")]
 const TOWER: &str = "query_tower.onnx";
 const SPEC: &str = "spec.json";
+/// All of them, the one last that holds the digests of the others.
+#[cfg(feature = "onnx")]
+const FILES: [&str; 3] = [TENSORS, TOWER, SPEC];
+#[cfg(not(feature = "onnx"))]
+const FILES: [&str; 2] = [TENSORS, SPEC];
 /// Prefix of a bundle that is not whole yet.
 const STAGING: &str = ".tmp-";
 
@@ -115,7 +122,7 @@ pub fn keep(
 /// The bundle that is at `path`.
 fn read(path: &Path) -> anyhow::Result<Bundle> {
     let mut bytes = 0;
-    for name in [TENSORS, TOWER, SPEC] {
+    for name in FILES {
         bytes += path.join(name).metadata()?.len();
     }
     Ok(Bundle { path: path.to_owned(), digest: sum(path, SPEC)?.checksum, bytes })
@@ -139,9 +146,13 @@ fn fill(
         "{path} holds no item that has a vector: there is nothing to export"
     );
     let tensors = tensors::write(&directory.join(TENSORS), &queries, &items)?;
-    let tower = onnx::model(queries.model.towers.query_layers(), &checkpoint.manifest.version);
-    put(directory, TOWER, &tower)?;
-    let files = vec![sum(directory, TENSORS)?, sum(directory, TOWER)?];
+    #[cfg(feature = "onnx")]
+    {
+        let tower = onnx::model(queries.model.towers.query_layers(), &checkpoint.manifest.version);
+        put(directory, TOWER, &tower)?;
+    }
+    let others = FILES.iter().filter(|&&name| name != SPEC);
+    let files = others.map(|name| sum(directory, name)).collect::<anyhow::Result<Vec<_>>>()?;
     let examples = examples::of(log, &config, &queries, &items);
     let (queries, items, config) = (&queries, &items, &config);
     let content = Content { checkpoint, config, queries, items, tensors, files, examples };

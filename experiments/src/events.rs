@@ -49,6 +49,15 @@ impl Log {
         Self { all: part(&self.all, range), size: self.size, seed: self.seed }
     }
 
+    /// The events of the items that are `wanted`.
+    pub(crate) fn of_items(&self, wanted: impl Fn(u64) -> bool) -> Self {
+        let mut all = Events::new(self.all.query.len(), self.all.item.len());
+        let events = (0..self.len()).filter(|&event| wanted(self.all.item_ids[event]));
+        let places: Vec<_> = events.map(|event| (&self.all, event)).collect();
+        all.gather(&places);
+        Self { all, size: self.size, seed: self.seed }
+    }
+
     /// Batches in the order of the file.
     pub(crate) fn batches(&self) -> impl Iterator<Item = Batch> {
         self.cut(Cut::Full, 0)

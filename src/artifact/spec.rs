@@ -80,7 +80,8 @@ pub(super) fn text(content: &Content<'_>) -> String {
             "layers": model.towers.query_layers().count(),
             "between": "relu",
             "normalised": "x / sqrt(sum(x * x) + 1e-12)",
-            "onnx": "query_tower.onnx: input [batch, width], vector [batch, dim]",
+            "onnx": cfg!(feature = "onnx")
+                .then_some("query_tower.onnx: input [batch, width], vector [batch, dim]"),
         },
         "tensors": tensors,
         "files": files,

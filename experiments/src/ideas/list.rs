@@ -32,6 +32,10 @@ pub(super) const IDEAS: &[Idea] = &[
     }),
     idea("item-dropout", |config| dropout(&mut config.item)),
     idea("query-dropout", |config| dropout(&mut config.query)),
+    idea("no-item-id", |config| {
+        let id = config.item.id.clone();
+        config.item.features.retain(|feature| feature.field != id);
+    }),
     idea("twice", |config| config.batch.times = 2),
     idea("mixed", |config| config.negatives.mixed = 2_048),
     idea("masked", |config| config.loss.mask_same_query = true),
