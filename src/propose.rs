@@ -205,8 +205,8 @@ fn document(
         document.section("[query.features]", notes);
         let name =
             if length == 1 { "last item".to_owned() } else { format!("last {length} items") };
-        document.key("name", &*name).key("kind", "history").key("length", length);
-        document.key("table", &*name);
+        document.key("name", name).key("kind", "history").key("length", length);
+        document.key("table", format!("last-{length}"));
     }
     side(&mut document, "item", &roles.item, &sides.item);
     if !sides.unused.is_empty() {

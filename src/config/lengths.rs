@@ -52,7 +52,7 @@ mod tests {
             [[query.features]]
             name = "last films"
             kind = "history"
-            table = "last {length}"
+            table = "last-{length}"
             lengths = [1, 4, 20]
         "#;
         let mut table: Table = text.parse().expect("TOML");
@@ -65,7 +65,7 @@ mod tests {
         assert_eq!(lengths, [None, Some(1), Some(4), Some(20)]);
         let tables: Vec<Option<&str>> =
             features.iter().map(|keys| keys.get("table").and_then(Value::as_str)).collect();
-        assert_eq!(tables, [None, Some("last 1"), Some("last 4"), Some("last 20")]);
+        assert_eq!(tables, [None, Some("last-1"), Some("last-4"), Some("last-20")]);
         assert!(features.iter().all(|keys| keys.get("lengths").is_none()));
         let once = table.clone();
         expand(&mut table);

@@ -19,6 +19,7 @@ name = "who"
 kind = "id"
 field = "who.id"
 table = "who"
+dropout = 0.1
 [[query.features]]
 name = "tags"
 kind = "bag"
@@ -67,6 +68,43 @@ kind = "history"
 field = "clicked"
 table = "item"
 length = 2
+optional = true
+[[query.features]]
+name = "greatest tags"
+kind = "bag"
+field = "tags"
+table = "tag"
+pool = "max"
+optional = true
+[[query.features]]
+name = "mean tastes"
+kind = "bag"
+field = "tastes"
+weights = "tastes_by"
+table = "tag"
+pool = "mean"
+optional = true
+[[query.features]]
+name = "fading clicks"
+kind = "history"
+field = "clicked"
+table = "item"
+length = 3
+half_life = 1.5
+optional = true
+[[query.features]]
+name = "fading"
+kind = "history"
+table = "item-{length}"
+lengths = [2, 6]
+half_life = 2
+[[query.features]]
+name = "known age"
+kind = "number"
+field = "age"
+transform = "zscore"
+clip = [20, 45]
+missing = true
 optional = true
 [[query.features]]
 name = "band"

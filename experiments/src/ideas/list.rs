@@ -10,8 +10,16 @@ pub(super) struct Idea {
     pub(super) edit: fn(&mut Config),
 }
 
-/// All of them. Histories come first: what changes them edits those that are there.
+/// All of them. An idea edits what the ones before it left: `defaults` begins a combination that is
+/// not to have what the data set's config has found to be good.
 pub(super) const IDEAS: &[Idea] = &[
+    idea("defaults", |config| {
+        config.model.hidden.clone_from(&Config::default().model.hidden);
+        config.loss.temperature = Config::default().loss.temperature;
+        config.loss.mask_same_query = false;
+        config.negatives.mixed = 0;
+    }),
+    idea("hidden-256", |config| config.model.hidden = vec![256]),
     idea("histories-9", |config| histories(config, &[9])),
     idea("histories-1-4-20", |config| histories(config, &[1, 4, 20])),
     idea("histories-1-3-10", |config| histories(config, &[1, 3, 10])),

@@ -13,23 +13,28 @@ pub(super) struct Mode {
 const PLAIN: Mode = Mode {
     name: "plain",
     what: "in-batch softmax (paper, eq. 3)",
-    set: &["loss.correction=plain"],
+    set: &["loss.correction=plain", "negatives.mixed=0", "loss.mask_same_query=false"],
 };
 const CORRECTED: Mode = Mode {
     name: "corrected",
     what: "log q subtracted from every logit (eq. 4)",
-    set: &["loss.correction=corrected"],
+    set: &["negatives.mixed=0", "loss.mask_same_query=false"],
 };
 const EXCLUDED: Mode = Mode {
     name: "corrected_positive_excluded",
     what: "positive uncorrected and outside the sum (Khrylchenko et al. 2025)",
-    set: &["loss.correction=corrected_positive_excluded"],
+    set: &[
+        "loss.correction=corrected_positive_excluded",
+        "negatives.mixed=0",
+        "loss.mask_same_query=false",
+    ],
 };
 const ADAGRAD: Mode = Mode {
     name: "corrected_adagrad",
     what: "eq. 4 with sums of squares that only grow, as in the paper",
     set: &[
-        "loss.correction=corrected",
+        "negatives.mixed=0",
+        "loss.mask_same_query=false",
         "embedding.accumulator_decay=1",
         "optimizer.accumulator_decay=1",
     ],
@@ -37,17 +42,17 @@ const ADAGRAD: Mode = Mode {
 const MIXED: Mode = Mode {
     name: "mixed",
     what: "eq. 4 and 2,048 items drawn uniformly from the corpus (Yang et al. 2020)",
-    set: &["loss.correction=corrected", "negatives.mixed=2048"],
+    set: &["negatives.mixed=2048", "loss.mask_same_query=false"],
 };
 const MIXED_MASKED: Mode = Mode {
     name: "mixed_masked",
     what: "the same, other events of the same query being no negatives",
-    set: &["loss.correction=corrected", "negatives.mixed=2048", "loss.mask_same_query=true"],
+    set: &["negatives.mixed=2048", "loss.mask_same_query=true"],
 };
 const CROSS_BATCH: Mode = Mode {
     name: "cross_batch",
     what: "eq. 4 and the 2,048 last item vectors as negatives (Wang et al. 2021)",
-    set: &["loss.correction=corrected", "negatives.cross_batch=2048"],
+    set: &["negatives.mixed=0", "loss.mask_same_query=false", "negatives.cross_batch=2048"],
 };
 
 /// Modes that are measured on held-out events.
