@@ -117,6 +117,15 @@ mod tests {
     }
 
     #[test]
+    fn a_build_without_the_feature_says_so() {
+        let kafka = KafkaConfig { format: RecordFormat::Avro, ..KafkaConfig::default() };
+        let mut faults = Faults::default();
+        registry("http://registry").validate(&kafka, &mut faults);
+        let said = faults.to_string();
+        assert_eq!(said.contains("--features registry"), !cfg!(feature = "registry"), "{said}");
+    }
+
+    #[test]
     fn a_format_with_schemas_says_what_it_lacks() {
         let faults = |format, url, schema_file: &str| {
             let schema_file = schema_file.to_owned();

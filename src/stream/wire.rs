@@ -11,9 +11,9 @@ mod request;
 #[cfg(feature = "registry")]
 use std::sync::Arc;
 
-use super::decode::{Content, DecodeError, RECORD_BYTES_MAX};
+use super::decode::{Content, DecodeError};
 #[cfg(feature = "registry")]
-use super::decode::{Schema, Text};
+use super::decode::{RECORD_BYTES_MAX, Schema, Text};
 use crate::config::{Config, RecordFormat};
 #[cfg(feature = "registry")]
 use registry::Registry;

@@ -97,7 +97,7 @@ fn plain(tools: &Tools) -> Value {
     state.clone()
 }
 
-fn sets<'s>(own: &'s [String]) -> Vec<&'s str> {
+fn sets(own: &[String]) -> Vec<&str> {
     SETS.into_iter().chain(own.iter().map(String::as_str)).collect()
 }
 

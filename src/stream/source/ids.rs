@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use millrace_events::{Column, Events};
+use millrace_events::Events;
 use serde::Serialize;
 
-use crate::config::{Config, FeatureConfig};
+use crate::config::{Config, FeatureConfig, FeatureKind};
 
 /// Ids of one kind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -52,16 +52,16 @@ impl Tally {
     pub(super) fn new(config: &Config) -> Tally {
         let mut kinds = vec![("query.id".to_owned(), Source::Query)];
         kinds.push(("item.id".to_owned(), Source::Item));
-        // A history without a field is the trainer's.
-        let told = |feature: &FeatureConfig| !feature.table.is_empty() && !feature.field.is_empty();
-        let sides: [(_, &[FeatureConfig], fn(usize) -> Source); 2] = [
-            ("query", &config.query.features, Source::QueryFeature),
-            ("item", &config.item.features, Source::ItemFeature),
-        ];
-        for (side, features, source) in sides {
-            for (index, feature) in features.iter().enumerate().filter(|(_, f)| told(f)) {
-                kinds.push((format!("{side} `{}`", feature.name), source(index)));
-            }
+        // A history without a field is the trainer's, and a number has no ids.
+        let told = |feature: &FeatureConfig| {
+            let FeatureConfig { kind, table, field, .. } = feature;
+            *kind != FeatureKind::Number && !table.is_empty() && !field.is_empty()
+        };
+        for (index, feature) in config.query.features.iter().enumerate().filter(|(_, f)| told(f)) {
+            kinds.push((format!("query `{}`", feature.name), Source::QueryFeature(index)));
+        }
+        for (index, feature) in config.item.features.iter().enumerate().filter(|(_, f)| told(f)) {
+            kinds.push((format!("item `{}`", feature.name), Source::ItemFeature(index)));
         }
         let kinds = kinds.into_iter().map(|(of, source)| (of, source, HashSet::new())).collect();
         Tally { kinds, queries: HashMap::new(), partitions: BTreeSet::new(), events: 0 }
@@ -76,13 +76,12 @@ impl Tally {
             *first = first.filter(|first| *first == partition);
         }
         for (_, source, seen) in &mut self.kinds {
-            let of = |columns: &[Column], index: usize| columns[index].ids.clone();
-            match *source {
-                Source::Query => seen.extend(&events.query_ids),
-                Source::Item => seen.extend(&events.item_ids),
-                Source::QueryFeature(index) => seen.extend(of(&events.query, index)),
-                Source::ItemFeature(index) => seen.extend(of(&events.item, index)),
-            }
+            seen.extend(match *source {
+                Source::Query => &events.query_ids,
+                Source::Item => &events.item_ids,
+                Source::QueryFeature(index) => &events.query[index].ids,
+                Source::ItemFeature(index) => &events.item[index].ids,
+            });
         }
     }
 

@@ -234,17 +234,18 @@ impl Asker {
             answer = self.ask(&path)?;
         }
         let Answer::Found(stored) = answer else { return not(DecodeError::UnknownSchema { id }) };
-        let (name, compile): (_, fn(&Text) -> Result<Schema, String>) = match self.format {
-            RecordFormat::Protobuf => ("PROTOBUF", Schema::protobuf),
-            _ => ("AVRO", Schema::avro),
-        };
+        let protobuf = self.format == RecordFormat::Protobuf;
+        let name = if protobuf { "PROTOBUF" } else { "AVRO" };
         if stored.schema_type != name {
             let reason = format!("it is of {}, and kafka.format of {name}", stored.schema_type);
             return not(DecodeError::BadSchema { id, reason });
         }
         let compiled = match self.references(&stored.references)? {
             Err(reason) => Err(reason),
-            Ok(references) => compile(&Text { text: stored.schema, references }),
+            Ok(references) => {
+                let text = Text { text: stored.schema, references };
+                if protobuf { Schema::protobuf(&text) } else { Schema::avro(&text) }
+            }
         };
         match compiled {
             Ok(schema) => {
