@@ -174,3 +174,6 @@ fn bare(file: &str) -> anyhow::Result<Wire> {
         .map_err(|reason| anyhow!("kafka.schema_file: {file}: {reason}"))?;
     Ok(Wire::Bare(Arc::new(schema)))
 }
+
+#[cfg(test)]
+mod tests;

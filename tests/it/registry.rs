@@ -88,7 +88,7 @@ fn state(bench: &Bench, name: &str) -> Value {
 fn plain(tools: &Tools) -> Value {
     static STATE: OnceLock<Value> = OnceLock::new();
     let state = STATE.get_or_init(|| {
-        let bench = Bench::new("demo.toml", 1);
+        let bench = Bench::new("demo.toml", 2);
         produce(&bench, tools, "json");
         let run = json(&mut bench.command("replay", "plain", &SETS));
         assert_eq!(run["trained"], EVENTS);
@@ -104,7 +104,7 @@ fn sets(own: &[String]) -> Vec<&str> {
 /// Trains on `format`; the same bits as from JSON, uninterrupted or killed.
 fn is_json(format: &str) {
     let Some(tools) = tools() else { return };
-    let bench = Bench::new("demo.toml", 1);
+    let bench = Bench::new("demo.toml", 2);
     produce(&bench, tools, format);
     let own = [format!("kafka.format={format}"), format!("registry.url={}", tools.url)];
     let sets = sets(&own);
@@ -139,10 +139,34 @@ fn json_schema_records_train_as_json_does_through_a_new_schema_and_a_kill() {
     is_json("json-schema");
 }
 
+/// The second schema is registered while the trainer runs.
+#[test]
+fn a_live_trainer_reads_on_with_a_schema_that_did_not_exist_when_it_started() {
+    let Some(tools) = tools() else { return };
+    let bench = Bench::new("demo.toml", 2);
+    let own = ["kafka.format=avro".to_owned(), format!("registry.url={}", tools.url)];
+    let sets = [&sets(&own)[..], &["batch.linger_ms=200", "checkpoint.every_s=1"]].concat();
+    let mut run = Running::start(&mut bench.command("train", "live", &sets));
+    produce(&bench, tools, "avro");
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        run.wait_for_step(0);
+        let manifest = inspect(&bench.checkpoints("live"));
+        assert_eq!(manifest["events_rejected"], 0);
+        if manifest["events_trained"] == EVENTS {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{manifest}");
+    }
+    run.signal("-TERM");
+    let (_, status) = run.wait();
+    assert!(status.success(), "{status}");
+}
+
 #[test]
 fn records_of_unknown_schemas_are_dead_letters_with_a_reason_of_their_own() {
     let Some(tools) = tools() else { return };
-    let bench = Bench::new("demo.toml", 1);
+    let bench = Bench::new("demo.toml", 2);
     produce(&bench, tools, "avro");
     let unknown = [0, 0x7f, 0xff, 0xff, 0xff, 2];
     send(&bench.topic, &[Some(&unknown), Some(b"{\"user\": 1}"), Some(&[0])]);
@@ -181,7 +205,7 @@ fn forward(listener: TcpListener, url: &str) {
 #[test]
 fn a_registry_that_is_away_is_waited_for_and_no_record_is_rejected() {
     let Some(tools) = tools() else { return };
-    let bench = Bench::new("demo.toml", 1);
+    let bench = Bench::new("demo.toml", 2);
     produce(&bench, tools, "avro");
     let free = || {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -222,7 +246,7 @@ fn a_registry_that_is_away_is_waited_for_and_no_record_is_rejected() {
 #[test]
 fn check_tries_records_of_a_registry() {
     let Some(tools) = tools() else { return };
-    let bench = Bench::new("demo.toml", 1);
+    let bench = Bench::new("demo.toml", 2);
     produce(&bench, tools, "protobuf");
     let own = ["kafka.format=protobuf".to_owned(), format!("registry.url={}", tools.url)];
     let mut command = bench.command("check", "none", &sets(&own));

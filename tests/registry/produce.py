@@ -1,4 +1,4 @@
-"""Sends the JSON lines of stdin to partition 0 of a topic, by Confluent's serializers.
+"""Sends the JSON lines of stdin to a topic of two partitions by user, with Confluent's serializers.
 
 usage: produce.py BROKERS TOPIC REGISTRY json|avro|protobuf|json-schema
 
@@ -8,6 +8,7 @@ a field more, and others in another order.
 
 import json
 import sys
+import zlib
 
 from confluent_kafka import Producer
 from confluent_kafka.schema_registry import SchemaRegistryClient
@@ -81,9 +82,10 @@ def main(brokers, topic, url, form):
         serialize, shape = makers[form](version + 1, registry)
         for event in half:
             value = serialize(shape(event), context[version])
+            partition = zlib.crc32(event["user"].encode()) % 2
             while True:
                 try:
-                    producer.produce(topic, value=value, partition=0)
+                    producer.produce(topic, value=value, partition=partition)
                     break
                 except BufferError:
                     producer.poll(0.1)
