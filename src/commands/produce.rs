@@ -33,6 +33,12 @@ pub(super) struct ProduceArgs {
 
 pub(super) fn run(args: &ProduceArgs) -> anyhow::Result<()> {
     let config = args.config.load()?;
+    if config.kafka.format.needs_schemas() {
+        bail!(
+            "produce sends lines of JSON, which nobody could read with this kafka.format; write \
+             these records with the serializers of their schemas"
+        );
+    }
     let input = Input::open(&args.file)?;
     let read = Arc::clone(&input.read);
     let mut progress = ProgressLine::new("produce", input.total.unwrap_or(0), "bytes");

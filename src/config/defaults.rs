@@ -13,6 +13,7 @@ impl Default for KafkaConfig {
             brokers: "127.0.0.1:9092".into(),
             topic: "interactions".into(),
             format: RecordFormat::Json,
+            schema_file: String::new(),
             dead_letter_topic: "interactions-dead".into(),
             start: Start::Earliest,
             on_data_loss: OnDataLoss::Fail,

@@ -144,6 +144,7 @@ fn rename(table: &mut Table) -> Vec<String> {
 const PROPERTIES: &str = "kafka.properties";
 /// Nor may one show these.
 const KEYS: &str = "serve.keys";
+const LOGIN: [&str; 2] = ["registry.user", "registry.password"];
 
 /// What is wrong with a text that is no TOML, and in which line. The line itself is not shown: it
 /// may hold a password.
@@ -156,7 +157,8 @@ fn not_toml(error: &toml::de::Error, text: &str) -> String {
 
 /// An override for a message: of what is secret only its key.
 fn shown(text: &str) -> String {
-    let secret = [PROPERTIES, KEYS].into_iter().find(|key| text.trim_start().starts_with(key));
+    let mut secrets = [PROPERTIES, KEYS].into_iter().chain(LOGIN);
+    let secret = secrets.find(|key| text.trim_start().starts_with(key));
     match (secret, text.split_once('=')) {
         (None, _) => text.to_owned(),
         (Some(_), Some((key, _))) => format!("{key}=..."),
@@ -214,7 +216,7 @@ fn parse(mut table: Table, faults: &mut Faults) -> Config {
             Err(error) => {
                 let path = track.path().to_string();
                 // serde's words quote the value, which may be a password.
-                let reason = if path.starts_with(PROPERTIES) {
+                let reason = if path.starts_with(PROPERTIES) || LOGIN.contains(&&*path) {
                     "must be a string, in quotes".to_owned()
                 } else if path.starts_with(KEYS) {
                     "must be an array of strings".to_owned()

@@ -14,6 +14,7 @@ mod load;
 mod publishing;
 mod records;
 mod references;
+mod registry;
 mod serving;
 mod settings;
 mod state;
@@ -32,6 +33,7 @@ pub(crate) use load::leaves;
 pub use load::{Fault, Faults, parse_override};
 pub use publishing::{ArtifactConfig, PublishConfig, PublishFormat, VectorFormat};
 pub use records::{Beside, Condition, EventRule, RecordFormat, Scalar, Step, beside, steps};
+pub use registry::RegistryConfig;
 pub use serving::{HttpConfig, ServeConfig, ServeKeys};
 pub use training::*;
 pub(crate) use validate::BAG_LENGTH;
@@ -47,6 +49,8 @@ pub struct Config {
     pub seed: u64,
     /// Brokers, topics, and what to do about bad or lost data.
     pub kafka: KafkaConfig,
+    /// Where the schemas of records are.
+    pub registry: RegistryConfig,
     /// How events become batches.
     pub batch: BatchConfig,
     /// Where an event's time stands in the record.
@@ -113,8 +117,10 @@ pub struct KafkaConfig {
     pub brokers: String,
     /// The topic of interactions.
     pub topic: String,
-    /// What surrounds the fields of a record.
+    /// What a record's bytes are, and what surrounds its fields.
     pub format: RecordFormat,
+    /// The Avro schema of records that name none; empty: `[registry]` has it.
+    pub schema_file: String,
     /// Where records that cannot be used go; empty: they are only counted.
     pub dead_letter_topic: String,
     /// Where to begin without a checkpoint.
@@ -337,12 +343,13 @@ impl Config {
     }
 
     /// This config without the values of `kafka.properties`, where passwords and private keys
-    /// stand, and without the keys of `serve`. A checkpoint holds this one: it is handed to others,
-    /// and nothing reads either from it.
+    /// stand, without the login of `registry`, and without the keys of `serve`. A checkpoint holds
+    /// this one: it is handed to others, and nothing reads any of them from it.
     #[must_use]
     pub fn without_credentials(&self) -> Config {
         let mut config = self.clone();
         config.kafka.properties.clear();
+        (config.registry.user, config.registry.password) = Default::default();
         config.serve.keys = ServeKeys::default();
         config
     }

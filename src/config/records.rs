@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// What surrounds the fields of a record.
+/// What a record's bytes are, and what surrounds its fields.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RecordFormat {
@@ -16,13 +16,25 @@ pub enum RecordFormat {
     Debezium,
     /// A CloudEvent, its attributes beside its `data` or in headers.
     CloudEvents,
+    /// JSON behind the id of its schema in a registry, which needs not be asked.
+    #[serde(rename = "json-schema")]
+    JsonSchema,
+    /// An Avro datum: behind the id of its schema in a registry, or bare, of `kafka.schema_file`.
+    Avro,
+    /// A Protobuf message behind the id of its schema in a registry.
+    Protobuf,
 }
 
 impl RecordFormat {
+    /// Its records can be read with their schemas alone.
+    pub fn needs_schemas(self) -> bool {
+        matches!(self, Self::Avro | Self::Protobuf)
+    }
+
     /// The object in which fields are looked for first, before the record itself.
     pub fn inside(self) -> Option<&'static str> {
         match self {
-            Self::Json => None,
+            Self::Json | Self::JsonSchema | Self::Avro | Self::Protobuf => None,
             Self::Debezium => Some("after"),
             Self::CloudEvents => Some("data"),
         }

@@ -256,6 +256,27 @@ fn no_message_shows_a_property() {
     }
 }
 
+#[test]
+fn no_message_shows_the_registrys_login() {
+    const SECRET: &str = "31415926";
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/ml-1m.toml");
+    let sets = [format!("registry.user=u{SECRET}"), format!("registry.password=p{SECRET}")];
+    let config = Config::load(Some(&path), &sets).expect("a login");
+    assert!(config.to_toml().contains(&format!("p{SECRET}")));
+    assert!(!config.without_credentials().to_toml().contains(SECRET));
+    assert!(!config.state_keys().contains(SECRET) && !config.reading().contains(SECRET));
+    for set in [
+        format!("registry.password={SECRET}"),
+        format!("registry.user={SECRET}"),
+        format!("registry.password:{SECRET}"),
+        format!("registry.password.x={SECRET}"),
+        format!("registry.url=http://me:{SECRET}@registry"),
+    ] {
+        let faults = Config::load(Some(&path), &[set]).expect_err("a fault").to_string();
+        assert!(faults.contains("registry.") && !faults.contains(SECRET), "{faults}");
+    }
+}
+
 /// An integer, a boolean and a key without quotes are what people write.
 #[test]
 fn properties_may_lack_their_quotes() {

@@ -13,6 +13,7 @@ use millrace_train::model::feature::Pool;
 impl Config {
     pub(super) fn validate(&self, faults: &mut Faults) {
         self.validate_stream(faults);
+        self.registry.validate(&self.kafka, faults);
         self.validate_records(faults);
         self.validate_side("query", &self.query, faults);
         self.validate_side("item", &self.item, faults);

@@ -71,8 +71,7 @@ pub(super) fn read(
         let next = passes.next(TICK);
         drop(busy);
         site.clocks.beat(Beat::Polled);
-        let away = passes.source.brokers_away();
-        site.health.set_waits_for(away.map(|why| format!("the brokers: {why}")));
+        site.health.set_waits_for(passes.source.away());
         show_rejected(site, &passes, &mut shown);
         if let Some(checkpoint) = take(durable) {
             passes.commit(&checkpoint);

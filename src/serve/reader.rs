@@ -107,7 +107,7 @@ impl Reader {
         let Some(tail) = &mut self.tail else { return };
         let read = tail.next(WAIT);
         let lag = tail.lag();
-        match (read, tail.brokers_away()) {
+        match (read, tail.away()) {
             (Err(error), _) => self.lose(format!("{error:#}")),
             (Ok(arrived), None) => {
                 self.take(&arrived, &active);
@@ -178,6 +178,10 @@ impl Reader {
         let topic = active.offsets.topic().to_owned();
         let own = self.config.kafka.clone();
         config.kafka = KafkaConfig { topic, ..own.reading_as(&config.kafka) };
+        // The version's names the same registry, without a login.
+        if !self.config.registry.url.is_empty() {
+            config.registry = self.config.registry.clone();
+        }
         let from = self.stock.recent.next();
         match Tail::open(&config, &from, &active.witness) {
             Ok(tail) => {

@@ -11,6 +11,8 @@ mod query;
 mod raw;
 mod rules;
 mod scan;
+#[cfg(feature = "registry")]
+mod schema;
 mod side;
 mod times;
 mod values;
@@ -24,6 +26,8 @@ pub(crate) use fields::{FieldPlace, Fields, Outside};
 pub(crate) use raw::FieldValues;
 use raw::Raw;
 use rules::Rules;
+#[cfg(feature = "registry")]
+pub(crate) use schema::{Schema, Text};
 pub use side::Unread;
 use side::{Field, Side, features};
 pub(crate) use times::{EventTime, time_of_text};
@@ -88,6 +92,16 @@ struct Deletion {
     deleted: FieldPlace,
 }
 
+/// A record's value, out of what its format wraps it in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Content<'r> {
+    /// JSON; none: there is no value.
+    Text(Option<&'r [u8]>),
+    /// What this schema describes.
+    #[cfg(feature = "registry")]
+    Datum(&'r Schema, &'r [u8]),
+}
+
 /// A record beside its value.
 pub(crate) struct Envelope<'e, 'r> {
     /// Kafka's own timestamp, ms.
@@ -147,24 +161,25 @@ impl Mapping {
         events: &mut Events,
     ) -> Result<usize, DecodeError> {
         let envelope = Envelope { time_ms: record_time_ms, outside: &|_| None };
-        self.decode_record(payload, &envelope, events)
+        self.decode_record(Content::Text(payload), &envelope, events)
     }
 
     /// [`decode`](Self::decode) of a record whose key and headers may be fields.
     pub(crate) fn decode_record(
         &mut self,
-        payload: Option<&[u8]>,
+        content: Content<'_>,
         envelope: &Envelope<'_, '_>,
         events: &mut Events,
     ) -> Result<usize, DecodeError> {
-        if payload.is_none() && self.deletion.is_some() {
-            return Ok(0);
-        }
         let before = events.len();
-        let text = text(payload)?;
-        if let Err(failure) = self.fields.scan(text, envelope.outside, &mut self.found) {
-            self.scan_mended(text, envelope)
-                .map_err(|again| self.explain(again.as_ref().unwrap_or(&failure), text))?;
+        match content {
+            Content::Text(None) if self.deletion.is_some() => return Ok(0),
+            Content::Text(payload) => self.scan_text(text(payload)?, envelope)?,
+            #[cfg(feature = "registry")]
+            Content::Datum(schema, datum) => {
+                self.fields.clear(envelope.outside, &mut self.found);
+                schema.read(datum, &self.fields, &mut self.found)?;
+            }
         }
         let (there, limit) = (self.found.events(), self.events_max);
         if there > limit {
@@ -178,6 +193,14 @@ impl Mapping {
         self.unread = unread;
         appended.inspect_err(|_| events.truncate(before))?;
         Ok(events.len() - before)
+    }
+
+    fn scan_text(&mut self, text: &str, envelope: &Envelope<'_, '_>) -> Result<(), DecodeError> {
+        let Err(failure) = self.fields.scan(text, envelope.outside, &mut self.found) else {
+            return Ok(());
+        };
+        self.scan_mended(text, envelope)
+            .map_err(|again| self.explain(again.as_ref().unwrap_or(&failure), text))
     }
 
     /// Reads a text that is no JSON as what was meant; or the failure, if it is another one.

@@ -29,6 +29,7 @@ pub mod survey;
 pub mod tail;
 pub mod topic;
 pub mod verdict;
+mod wire;
 
 use millrace_events::Events;
 

@@ -12,6 +12,8 @@ pub(super) mod decoders;
 mod example;
 mod growth;
 mod guard;
+mod held;
+mod ids;
 mod intake;
 mod lanes;
 mod patience;
@@ -37,8 +39,11 @@ use super::merge::Batcher;
 use super::position::Range;
 use super::refusal::Wish;
 use super::topic::Topic;
+use super::wire::Wire;
 use census::Census;
-use decoders::Decoders;
+use decoders::{Decoders, Part};
+use held::Held;
+pub use ids::Ids;
 use intake::Intake;
 use lanes::{Lanes, Stop};
 use millrace_events::{Batch, Offsets, Witness};
@@ -65,7 +70,9 @@ pub struct Source {
     pass: u32,
     /// An incomplete batch or window waits this long; none: until the range ends.
     linger: Option<Linger>,
+    wire: Wire,
     decoders: Decoders,
+    held: Held,
     intake: Intake,
     dead: DeadLetters,
     /// Partitions that the merge went on without, since [`Source::take_passed`].
@@ -139,9 +146,12 @@ impl Source {
         check_range(&range, &topic.name, &topic.partitions()?)?;
         let bounded = range.to.is_some();
         let intake = Intake::new(config, range.clone(), pass, cut);
+        let wire = Wire::open(config)?;
         Ok(Source {
             lanes: Lanes::open(&topic, &range, &intake.finished, kafka.buffer_events)?,
-            decoders: Decoders::new(config),
+            decoders: Decoders::new(config, &wire),
+            wire,
+            held: Held::default(),
             intake,
             linger: if bounded { None } else { Linger::new(&config.batch) },
             pass,
@@ -214,11 +224,16 @@ impl Source {
     fn poll(&mut self, wait: Duration) -> anyhow::Result<()> {
         self.serve()?;
         self.look()?;
+        for message in self.held.release(&self.wire) {
+            let part = self.decoders.decode_one(message);
+            take(&mut self.intake, part, &self.topic, &mut self.dead)?;
+        }
         let before = self.intake.merge.buffered_total();
-        let mut round = self.lanes.round(&self.intake.merge);
+        let mut round = self.lanes.round(&self.intake.merge, &self.wire, &self.held);
         let assemble = || self.intake.assemble(Instant::now());
         let parts = self.decoders.decode(|| round.part(), assemble);
-        let stopped = round.stopped;
+        let (stopped, held) = (round.stopped, round.held);
+        self.held.hold(held);
         let left = self.intake.merge.buffered_total();
         let assembled = left < before || !self.intake.ready.is_empty();
         if parts.is_empty() && stopped.is_none() && !assembled {
@@ -232,11 +247,7 @@ impl Source {
         }
         // Records that came before an end or an error are taken before it.
         for part in parts {
-            let (partition, next) = (part.run.partition, part.next);
-            self.intake.take(part, &mut self.dead)?;
-            if self.topic.cached_end(partition) == Some(next) {
-                self.intake.caught_up(partition);
-            }
+            take(&mut self.intake, part, &self.topic, &mut self.dead)?;
         }
         match stopped {
             None => {}
@@ -254,6 +265,8 @@ impl Source {
     /// Lets the merge go on without partitions that hold it back for too long. False: there are
     /// none.
     fn pass_over(&mut self) -> bool {
+        // A partition that waits for a schema is heard of.
+        self.held.partitions().for_each(|partition| self.intake.patience.heard(partition));
         let lost = self.intake.pass_over(Instant::now());
         let topic = &self.topic.name;
         for partition in &lost {
@@ -276,6 +289,9 @@ impl Source {
     fn serve(&mut self) -> anyhow::Result<()> {
         if let Some((refusal, said)) = self.topic.consumer.context().errors.refused() {
             bail!(self.topic.remedies.explain(refusal, Wish::Read(&self.topic.name), &said));
+        }
+        if let Some(why) = self.wire.refused() {
+            bail!("the schema registry gives no schema: {why}");
         }
         match self.topic.consumer.poll(Duration::ZERO) {
             None => Ok(()),
@@ -319,6 +335,21 @@ impl Source {
             group::commit(&self.topic, offsets, version);
         }
     }
+}
+
+/// Takes a part. Its last record may be the newest of its partition.
+fn take<M: Message>(
+    intake: &mut Intake,
+    part: Part<M>,
+    topic: &Topic,
+    dead: &mut DeadLetters,
+) -> anyhow::Result<()> {
+    let (partition, next) = (part.run.partition, part.next);
+    intake.take(part, dead)?;
+    if topic.cached_end(partition) == Some(next) {
+        intake.caught_up(partition);
+    }
+    Ok(())
 }
 
 fn check_range(range: &Range, topic: &str, there: &[i32]) -> anyhow::Result<()> {

@@ -7,6 +7,7 @@
 //! Must never know: how findings are shown.
 
 mod outputs;
+mod tried;
 
 use std::time::Duration;
 
@@ -15,19 +16,16 @@ use rdkafka::consumer::Consumer as _;
 use rdkafka::error::RDKafkaErrorCode;
 use serde::Serialize;
 
-use super::calendar::{date_of, now_ms};
 use super::describe::{self, Description, Settings, kept, retention_of};
 use super::refusal::{Refusal, Wish};
-use super::source::{Sample, sample};
-use super::topic::{Topic, Watermarks};
+use super::source::Sample;
+use super::topic::Topic;
 use crate::config::Config;
 pub use outputs::missing_letters;
 pub(crate) use outputs::prepare;
 
 /// The brokers have just answered: what takes longer is a fault.
 const WAIT: Duration = Duration::from_secs(5);
-/// A record this far ahead shows a wrong clock; hosts that keep time differ by milliseconds.
-const AHEAD_MAX_MS: i64 = 5_000;
 /// A trainer that is down over a weekend must find its records again.
 const RETENTION_MIN_MS: i64 = 3 * 86_400_000;
 
@@ -190,80 +188,6 @@ impl Survey {
         }
     }
 
-    fn records(&mut self, config: &Config, topic: &Topic, watermarks: &Watermarks, records: usize) {
-        let subject = subject(&topic.name);
-        let there: i64 = watermarks.values().map(|(low, high)| high - low).sum();
-        if there == 0 {
-            let text = "holds no record, so none was tried".to_owned();
-            self.push(Weight::Warning, &subject, text);
-            return;
-        }
-        let sample = match sample(topic, watermarks, config, records) {
-            Ok(sample) => sample,
-            Err(error) => {
-                self.fault(&subject, format!("{error:#}"));
-                return;
-            }
-        };
-        self.mapping(config, &sample);
-        self.clock(&sample, now_ms());
-        self.sample = Some(sample);
-    }
-
-    /// What a run would make of records like these.
-    fn mapping(&mut self, config: &Config, sample: &Sample) {
-        let records = sample.records();
-        let rejected = records - sample.accepted - sample.skipped;
-        let mut text = format!("{} of the newest {records} records are accepted", sample.accepted);
-        if sample.skipped > 0 {
-            text += &format!(", {} are no events", sample.skipped);
-        }
-        let share_max = config.kafka.rejected_share_max;
-        if records == 0 {
-            let text = "none of the newest offsets holds a record".to_owned();
-            self.push(Weight::Warning, "sample", text);
-        } else if rejected as f64 > share_max * records as f64 {
-            let limit = share_max * 100.0;
-            let text = format!(
-                "{text}: a run stops above {limit}% rejected; correct the mapping or the producer"
-            );
-            self.fault("sample", text);
-        } else if rejected > 0 || sample.accepted == 0 {
-            self.push(Weight::Warning, "sample", text);
-        } else {
-            self.ok("sample", text);
-        }
-        if sample.odd_times > 0 {
-            let text = format!(
-                "{} events lie more than ten years from their record's time; is timestamp.unit \
-                 right?",
-                sample.odd_times
-            );
-            self.push(Weight::Warning, "event times", text);
-        } else if let Some((oldest, newest)) = sample.event_times_ms {
-            let day = |time_ms: i64| date_of(time_ms.div_euclid(86_400_000));
-            self.ok("event times", format!("from {} to {} (UTC)", day(oldest), day(newest)));
-        }
-    }
-
-    /// Compares the newest record's clock with ours.
-    fn clock(&mut self, sample: &Sample, now_ms: i64) {
-        let Some(record_ms) = sample.newest_record_ms else { return };
-        let whose = if sample.by_broker { "the broker's" } else { "its producer's" };
-        let ahead_ms = record_ms - now_ms;
-        if ahead_ms > AHEAD_MAX_MS {
-            let text = format!(
-                "the newest record is of a time {} s ahead, by {whose} clock; correct that clock, \
-                 or the one here",
-                ahead_ms / 1000
-            );
-            self.push(Weight::Warning, "clock", text);
-        } else {
-            let age = -ahead_ms.min(0) / 1000;
-            self.ok("clock", format!("the newest record is {age} s old, by {whose} clock"));
-        }
-    }
-
     fn ok(&mut self, subject: &str, text: String) {
         self.push(Weight::Ok, subject, text);
     }
@@ -389,40 +313,7 @@ impl Topic {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stream::source::Reason;
     use crate::stream::source::tests::Broker;
-
-    fn survey_of(sample: &Sample) -> Survey {
-        let mut survey = Survey::default();
-        survey.mapping(&Config::default(), sample);
-        survey
-    }
-
-    #[test]
-    fn a_sample_that_would_stop_a_run_is_a_fault() {
-        let rejected = |count| [("not_json", Reason { count, example: String::new() })].into();
-        let sample =
-            |accepted, count| Sample { accepted, rejected: rejected(count), ..Sample::default() };
-        let weights = [(100, 0, Weight::Ok), (95, 5, Weight::Warning), (94, 6, Weight::Fault)];
-        for (accepted, count, weight) in weights {
-            let survey = survey_of(&sample(accepted, count));
-            assert_eq!(survey.findings[0].weight, weight, "{survey:?}");
-        }
-    }
-
-    #[test]
-    fn a_clock_ahead_is_told_with_whose_it_is() {
-        let mut survey = Survey::default();
-        let now_ms = 1_700_000_000_000;
-        for (ahead_ms, by_broker) in [(-60_000, false), (4_000, true), (36_000_000, true)] {
-            let newest_record_ms = Some(now_ms + ahead_ms);
-            survey.clock(&Sample { newest_record_ms, by_broker, ..Sample::default() }, now_ms);
-        }
-        let weights: Vec<Weight> = survey.findings.iter().map(|finding| finding.weight).collect();
-        assert_eq!(weights, [Weight::Ok, Weight::Ok, Weight::Warning]);
-        assert!(survey.findings[0].text.contains("60 s old, by its producer's"), "{survey:?}");
-        assert!(survey.findings[2].text.contains("36000 s ahead, by the broker's"), "{survey:?}");
-    }
 
     #[test]
     fn settings_that_surprise_are_told() {

@@ -12,13 +12,13 @@ use anyhow::{Context as _, bail};
 use millrace_events::{Events, Offsets, Witness};
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Message as _};
+use rdkafka::message::{Message, OwnedMessage};
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::decode::Mapping;
 use super::refusal::Wish;
-use super::source::decoders::decode;
+use super::source::decoders::Decoder;
 use super::topic::Topic;
+use super::wire::Wire;
 use super::{events_of, identity};
 use crate::config::{Config, Tombstone};
 
@@ -33,7 +33,10 @@ const LOOK_MAX: Duration = Duration::from_secs(2);
 /// See the module's head.
 pub struct Tail {
     topic: Topic,
-    mapping: Mapping,
+    wire: Wire,
+    decoder: Decoder,
+    /// A record whose schema is not known yet; those behind it wait.
+    held: Option<OwnedMessage>,
     empty: Events,
     /// Records without a value are passed over.
     skips: bool,
@@ -81,9 +84,12 @@ impl Tail {
         }
         let topic = Topic::to_read(config, offsets.iter().len())?;
         let every = Duration::from_secs(config.kafka.discover_s);
+        let wire = Wire::open(config)?;
         let tail = Tail {
             topic,
-            mapping: Mapping::new(config),
+            decoder: Decoder::new(config, &wire),
+            wire,
+            held: None,
             empty: events_of(config),
             skips: config.kafka.tombstone == Tombstone::Skip,
             offsets,
@@ -124,14 +130,27 @@ impl Tail {
             without: Vec::new(),
             next: self.offsets.clone(),
         };
+        if let Some(message) = self.held.take_if(|held| !self.wire.lacks(held.payload())) {
+            take(&mut self.decoder, self.skips, &message, &mut arrived);
+        }
         let (mut bytes, mut wait) = (0, wait);
-        while arrived.origins.len() + arrived.without.len() < RECORDS && bytes < RECORDS_BYTES {
+        if self.held.is_some() {
+            std::thread::sleep(wait);
+        }
+        while self.held.is_none()
+            && arrived.origins.len() + arrived.without.len() < RECORDS
+            && bytes < RECORDS_BYTES
+        {
             match consumer.poll(std::mem::take(&mut wait)) {
                 None => break,
                 Some(Ok(message)) => {
                     consumer.context().errors.answered();
                     bytes += message.payload_len();
-                    take(&mut self.mapping, self.skips, &message, &mut arrived);
+                    if self.wire.lacks(message.payload()) {
+                        self.held = Some(message.detach());
+                    } else {
+                        take(&mut self.decoder, self.skips, &message, &mut arrived);
+                    }
                 }
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
                     consumer.context().errors.answered();
@@ -146,7 +165,7 @@ impl Tail {
             }
         }
         self.offsets.clone_from(&arrived.next);
-        self.mapping.take_unread();
+        self.decoder.take_unread();
         Ok(arrived)
     }
 
@@ -178,13 +197,14 @@ impl Tail {
         self.offsets.iter().filter_map(lag).collect()
     }
 
-    /// Why the brokers give nothing: none can be reached, or they refuse us.
-    pub fn brokers_away(&self) -> Option<String> {
-        self.topic.brokers_away()
+    /// Why nothing comes: no broker can be reached, or the registry of schemas, or they refuse us.
+    pub fn away(&self) -> Option<String> {
+        let registry = || self.wire.away().map(|why| format!("the schema registry: {why}"));
+        self.topic.brokers_away().or_else(registry)
     }
 }
 
-fn take(mapping: &mut Mapping, skips: bool, message: &BorrowedMessage<'_>, arrived: &mut Arrived) {
+fn take(decoder: &mut Decoder, skips: bool, message: &impl Message, arrived: &mut Arrived) {
     let (partition, offset) = (message.partition(), message.offset());
     // What was on its way when the partitions were assigned anew.
     if arrived.next.next(partition).is_none_or(|next| offset < next) {
@@ -195,7 +215,7 @@ fn take(mapping: &mut Mapping, skips: bool, message: &BorrowedMessage<'_>, arriv
         arrived.without.push((partition, offset, None));
         return;
     }
-    match decode(mapping, message, &mut arrived.events) {
+    match decoder.decode(message, &mut arrived.events) {
         Ok(0) => arrived.without.push((partition, offset, None)),
         Ok(events) => arrived.origins.extend(std::iter::repeat_n((partition, offset), events)),
         Err(error) => arrived.without.push((partition, offset, Some(error.reason()))),

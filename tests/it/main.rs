@@ -9,6 +9,7 @@ mod artifact;
 mod bad_records;
 mod by_day;
 mod cases;
+mod check;
 mod cut;
 #[cfg(feature = "gpu")]
 mod device;
@@ -20,6 +21,8 @@ mod log;
 mod publishing;
 mod quiet;
 mod recovery;
+#[cfg(feature = "registry")]
+mod registry;
 #[cfg(feature = "tls")]
 mod rights;
 #[cfg(feature = "tls")]

@@ -51,6 +51,35 @@ pub enum DecodeError {
         /// The parser's words.
         reason: String,
     },
+    /// No zero byte and id of a schema in front, where the format has them.
+    #[error(
+        "the value does not begin with a zero byte and the id of a schema, as kafka.format says; \
+         its first bytes are {begin}"
+    )]
+    Unframed {
+        /// Its first bytes, in hex.
+        begin: String,
+    },
+    /// The registry does not know its schema.
+    #[error("the registry knows no schema {id}; was it written with another registry?")]
+    UnknownSchema {
+        /// The schema's id.
+        id: u32,
+    },
+    /// Its schema is none that we can read by.
+    #[error("schema {id} cannot be used: {reason}")]
+    BadSchema {
+        /// The schema's id.
+        id: u32,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Not what its schema describes.
+    #[error("the value is not what its schema describes: {reason}")]
+    BadDatum {
+        /// The decoder's words.
+        reason: String,
+    },
     /// A field that the mapping requires is not there, null, or an empty id.
     #[error("field `{field}` is missing, null or empty")]
     MissingField {
@@ -119,7 +148,7 @@ pub enum DecodeError {
 }
 
 /// Every [`DecodeError::reason`], so that each has a counter before the first such record.
-pub const REASONS: [&str; 15] = [
+pub const REASONS: [&str; 19] = [
     "tombstone",
     "empty",
     "too_large",
@@ -128,6 +157,10 @@ pub const REASONS: [&str; 15] = [
     "invalid_utf8",
     "not_json",
     "not_object",
+    "unframed",
+    "unknown_schema",
+    "bad_schema",
+    "bad_datum",
     "missing_field",
     "wrong_type",
     "bad_number",
@@ -155,6 +188,10 @@ impl DecodeError {
             | DecodeError::InvalidUtf8 { .. }
             | DecodeError::NotJson { .. }
             | DecodeError::TooManyEvents { .. }
+            | DecodeError::Unframed { .. }
+            | DecodeError::UnknownSchema { .. }
+            | DecodeError::BadSchema { .. }
+            | DecodeError::BadDatum { .. }
             | DecodeError::NotObject { .. } => None,
         }
     }
@@ -170,6 +207,10 @@ impl DecodeError {
             DecodeError::InvalidUtf8 { .. } => "invalid_utf8",
             DecodeError::NotJson { .. } => "not_json",
             DecodeError::NotObject { .. } => "not_object",
+            DecodeError::Unframed { .. } => "unframed",
+            DecodeError::UnknownSchema { .. } => "unknown_schema",
+            DecodeError::BadSchema { .. } => "bad_schema",
+            DecodeError::BadDatum { .. } => "bad_datum",
             DecodeError::MissingField { .. } => "missing_field",
             DecodeError::WrongType { .. } => "wrong_type",
             DecodeError::BadNumber { .. } => "bad_number",

@@ -17,8 +17,8 @@ pub(super) fn without_bom(payload: &[u8]) -> &[u8] {
 pub(super) fn name(payload: &[u8]) -> Option<&'static str> {
     Some(match payload {
         [0, _, _, _, _, _, ..] => {
-            "a value in the Confluent wire format (a zero byte, then the id of a schema); produce \
-             JSON without a schema"
+            "a value in the Confluent wire format (a zero byte, then the id of a schema); set \
+             kafka.format to \"avro\", \"protobuf\" or \"json-schema\""
         }
         [0x1f, 0x8b, ..] => {
             "a gzip file; produce the text, and let compression.type of the producer compress it"

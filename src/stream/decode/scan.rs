@@ -1,4 +1,5 @@
-//! One pass over a JSON text that keeps the mapped fields and skips the rest unread.
+//! One pass over a record, of JSON or by a schema, that keeps the mapped fields and skips the rest
+//! unread.
 //!
 //! The kept values go into a scratch that the next record reuses: a record costs no allocation.
 
@@ -18,6 +19,19 @@ impl Fields {
         outside: &dyn Fn(&Outside) -> Option<&'r [u8]>,
         found: &mut FieldValues,
     ) -> Result<(), ScanError> {
+        self.clear(outside, found);
+        let mut json = serde_json::Deserializer::from_str(text);
+        self.take(&mut json, found)
+            .and_then(|()| json.end())
+            .map_err(|error| ScanError { error, slot: found.at })
+    }
+
+    /// Makes room for the next record's values, of which `outside` gives those beside its own.
+    pub(super) fn clear<'r>(
+        &self,
+        outside: &dyn Fn(&Outside) -> Option<&'r [u8]>,
+        found: &mut FieldValues,
+    ) {
         found.slots.clear();
         found.slots.resize(self.slots, Raw::Missing);
         found.elements.clear();
@@ -29,10 +43,15 @@ impl Fields {
             let text = outside(what).and_then(|bytes| std::str::from_utf8(bytes).ok());
             found.slots[*slot] = text.map_or(Raw::Missing, |text| found.keep(text));
         }
-        let mut json = serde_json::Deserializer::from_str(text);
-        json.deserialize_any(Top { fields: self, found })
-            .and_then(|()| json.end())
-            .map_err(|error| ScanError { error, slot: found.at })
+    }
+
+    /// Reads the mapped fields of a record, whatever it is written in.
+    pub(super) fn take<'de, D: Deserializer<'de>>(
+        &self,
+        record: D,
+        found: &mut FieldValues,
+    ) -> Result<(), D::Error> {
+        record.deserialize_any(Top { fields: self, found })
     }
 
     /// Puts event `event` of the record that was read last in the slots.
@@ -216,6 +235,16 @@ impl<'de> Visitor<'de> for Value<'_> {
 
     fn visit_str<E: Error>(self, value: &str) -> Result<Raw, E> {
         Ok(self.found.keep(value))
+    }
+
+    /// Bytes are their hexadecimal digits: as text they need not be any, and no two are one id.
+    fn visit_bytes<E: Error>(self, value: &[u8]) -> Result<Raw, E> {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let text = &mut self.found.text;
+        let start = text.len();
+        let digits = value.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+        text.extend(digits.map(|digit| char::from(DIGITS[usize::from(digit)])));
+        Ok(Raw::Text(Span::new(start, text.len())))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Raw, A::Error> {

@@ -509,6 +509,44 @@ fn odd_ids_are_named() {
     assert!(error.to_string().contains("decimal point"), "{error}");
 }
 
+/// docs/how-to/your-log.md has the same table.
+#[test]
+fn an_id_is_its_text() {
+    let mut ids = mapping(IDS);
+    let mut name = |id: serde_json::Value| {
+        decode(&mut ids, &json!({"u": "u", "i": id})).map(|event| (event.item_id, event.item_name))
+    };
+    let same = [
+        (json!(17), json!("17")),
+        (json!(-3), json!("-3")),
+        (json!(u64::MAX), json!("18446744073709551615")),
+        (json!(9_007_199_254_740_993_i64), json!("9007199254740993")),
+        (json!(true), json!("true")),
+    ];
+    for (one, other) in same {
+        let (one, other) = (name(one).expect("an id"), name(other).expect("an id"));
+        assert_eq!(one, other);
+    }
+    let uuid = "7b0f9d1e-2a34-4c56-8d78-9e0f1a2b3c4d";
+    let other = [
+        (json!("17"), json!("017")),
+        (json!("17"), json!("+17")),
+        (json!("17"), json!(" 17")),
+        (json!("17"), json!("17.0")),
+        (json!(i64::MIN), json!(9_223_372_036_854_775_808_u64)),
+        (json!(uuid), json!(uuid.to_uppercase())),
+        (json!(uuid), json!(uuid.replace('-', ""))),
+        (json!("\u{e9}"), json!("e\u{301}")),
+    ];
+    for (one, other) in other {
+        let (one, other) = (name(one).expect("an id"), name(other).expect("an id"));
+        assert!(one.0 != other.0 && one.1 != other.1, "{one:?} {other:?}");
+    }
+    for none in [json!(17.0), json!(1e3), json!(1e19), json!(f64::MAX)] {
+        assert_eq!(name(none).map_err(|error| error.reason()), Err("wrong_type"));
+    }
+}
+
 /// The dead-letter topic's reference and the counters name the same reasons.
 #[test]
 fn each_reason_is_listed() {

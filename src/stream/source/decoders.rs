@@ -5,28 +5,29 @@
 
 use std::sync::{Mutex, mpsc};
 
-use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::message::{BorrowedMessage, Headers, Message, OwnedMessage};
 
 use crate::config::{Config, Tombstone};
 use crate::stream::decode::{DecodeError, Envelope, Mapping, Outside, Unread};
 use crate::stream::events_of;
 use crate::stream::merge::{Record, Run};
+use crate::stream::wire::{Reader, Wire};
 use millrace_events::Events;
 
 /// Polling, merging and batching stay on one thread, and take as long as decoding on three.
 const THREADS_MAX: usize = 4;
 
-/// The mapping, once for each thread.
+/// A decoder for each thread.
 pub(super) struct Decoders {
-    mappings: Vec<Mapping>,
+    decoders: Vec<Decoder>,
     empty: Events,
     /// Records without a value are passed over.
     skips: bool,
 }
 
 /// Consecutive records of one partition, decoded.
-pub(super) struct Part<'m> {
-    pub(super) messages: Vec<BorrowedMessage<'m>>,
+pub(super) struct Part<M> {
+    pub(super) messages: Vec<M>,
     pub(super) run: Run,
     /// The reasons of the rejected ones, in their order.
     pub(super) errors: Vec<DecodeError>,
@@ -39,11 +40,17 @@ pub(super) struct Part<'m> {
 }
 
 impl Decoders {
-    pub(super) fn new(config: &Config) -> Decoders {
+    pub(super) fn new(config: &Config, wire: &Wire) -> Decoders {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let mappings = (0..cores.min(THREADS_MAX)).map(|_| Mapping::new(config)).collect();
+        let decoders = (0..cores.min(THREADS_MAX)).map(|_| Decoder::new(config, wire)).collect();
         let skips = config.kafka.tombstone == Tombstone::Skip;
-        Decoders { mappings, empty: events_of(config), skips }
+        Decoders { decoders, empty: events_of(config), skips }
+    }
+
+    /// Decodes a single record.
+    pub(super) fn decode_one(&mut self, message: OwnedMessage) -> Part<OwnedMessage> {
+        let own = self.decoders.first_mut().expect("there is one");
+        part(own, self.empty.clone(), vec![message], self.skips)
     }
 
     /// Takes parts until `next` has no more, runs `meanwhile` while other threads decode, and
@@ -52,14 +59,14 @@ impl Decoders {
         &mut self,
         mut next: impl FnMut() -> Option<Vec<BorrowedMessage<'m>>>,
         meanwhile: impl FnOnce(),
-    ) -> Vec<Part<'m>> {
-        let (own, others) = self.mappings.split_first_mut().expect("there is one");
+    ) -> Vec<Part<BorrowedMessage<'m>>> {
+        let (own, others) = self.decoders.split_first_mut().expect("there is one");
         let (sender, receiver) = mpsc::channel();
         let (receiver, empty, skips) = (Mutex::new(receiver), &self.empty, self.skips);
         let receive = || receiver.lock().expect("nobody panics with it").recv().ok();
-        let work = |mapping: &mut Mapping| -> Vec<(usize, Part<'m>)> {
+        let work = |decoder: &mut Decoder| -> Vec<(usize, Part<BorrowedMessage<'m>>)> {
             let decode =
-                |(number, messages)| (number, part(mapping, empty.clone(), messages, skips));
+                |(number, messages)| (number, part(decoder, empty.clone(), messages, skips));
             std::iter::from_fn(receive).map(decode).collect()
         };
         let mut parts = std::thread::scope(|scope| {
@@ -86,12 +93,12 @@ impl Decoders {
     }
 }
 
-fn part<'m>(
-    mapping: &mut Mapping,
+fn part<M: Message>(
+    decoder: &mut Decoder,
     mut events: Events,
-    mut messages: Vec<BorrowedMessage<'m>>,
+    mut messages: Vec<M>,
     skips: bool,
-) -> Part<'m> {
+) -> Part<M> {
     let last = messages.last().expect("a part has records");
     let (partition, next) = (last.partition(), last.offset() + 1);
     let taken = messages.len();
@@ -101,7 +108,7 @@ fn part<'m>(
             return false;
         }
         let before = events.len();
-        let record = match decode(mapping, message, &mut events) {
+        let record = match decoder.decode(message, &mut events) {
             Ok(0) => return false,
             Ok(count) => Record {
                 offset: message.offset(),
@@ -118,22 +125,41 @@ fn part<'m>(
     });
     let skipped = (taken - messages.len()) as u64;
     let run = Run { partition, records, events };
-    Part { messages, run, errors, next, skipped, unread: mapping.take_unread() }
+    Part { messages, run, errors, next, skipped, unread: decoder.take_unread() }
 }
 
-/// Appends the events of a record, whose key and headers may be fields.
-pub(in crate::stream) fn decode(
-    mapping: &mut Mapping,
-    message: &BorrowedMessage<'_>,
-    events: &mut Events,
-) -> Result<usize, DecodeError> {
-    let outside = |what: &Outside| match what {
-        Outside::Key => message.key(),
-        Outside::Header(name) => {
-            let last = |headers| Headers::iter(headers).filter(|h| h.key == &**name).last();
-            message.headers().and_then(last).and_then(|header| header.value)
-        }
-    };
-    let envelope = Envelope { time_ms: message.timestamp().to_millis(), outside: &outside };
-    mapping.decode_record(message.payload(), &envelope, events)
+/// Records become events on one thread: what their bytes are, and what of it an event is.
+#[derive(Debug)]
+pub(in crate::stream) struct Decoder {
+    reader: Reader,
+    mapping: Mapping,
+}
+
+impl Decoder {
+    pub(in crate::stream) fn new(config: &Config, wire: &Wire) -> Decoder {
+        Decoder { reader: Reader::new(wire), mapping: Mapping::new(config) }
+    }
+
+    /// Appends the events of a record, whose key and headers may be fields.
+    pub(in crate::stream) fn decode(
+        &mut self,
+        message: &impl Message,
+        events: &mut Events,
+    ) -> Result<usize, DecodeError> {
+        let outside = |what: &Outside| match what {
+            Outside::Key => message.key(),
+            Outside::Header(name) => {
+                let headers = message.headers()?;
+                let last = headers.iter().filter(|header| header.key == &**name).last();
+                last.and_then(|header| header.value)
+            }
+        };
+        let envelope = Envelope { time_ms: message.timestamp().to_millis(), outside: &outside };
+        self.mapping.decode_record(self.reader.content(message.payload())?, &envelope, events)
+    }
+
+    /// The values that could not be read since the last call.
+    pub(in crate::stream) fn take_unread(&mut self) -> Unread {
+        self.mapping.take_unread()
+    }
 }

@@ -3,18 +3,20 @@
 //!
 //! Owns the choice of what is shown, and how much: more people read the log than the topic.
 
-use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::message::Message;
 use serde_json::Value;
 
 use crate::stream::decode::DecodeError;
 
 /// Most characters of a value that are shown: enough to recognise it.
 const CHARS_MAX: usize = 100;
+/// Most bytes of a value that is no text.
+const BYTES_MAX: usize = 24;
 /// Marks the end of a value that was longer.
 const CUT: &str = "...";
 
 /// Logs a record that was rejected.
-pub(super) fn show(message: &BorrowedMessage<'_>, error: &DecodeError) {
+pub(super) fn show(message: &impl Message, error: &DecodeError) {
     tracing::warn!(
         reason = error.reason(),
         topic = message.topic(),
@@ -28,7 +30,7 @@ pub(super) fn show(message: &BorrowedMessage<'_>, error: &DecodeError) {
 }
 
 /// Logs an event whose time lies more than ten years from its record's, or the event's before.
-pub(super) fn show_odd_time(message: &BorrowedMessage<'_>, time_ms: i64) {
+pub(super) fn show_odd_time(message: &impl Message, time_ms: i64) {
     tracing::warn!(
         topic = message.topic(),
         partition = message.partition(),
@@ -51,6 +53,11 @@ pub(super) fn value(payload: Option<&[u8]>, field: Option<&str>) -> String {
         let reach = || field.split('.').try_fold(&record, |value, key| value.get(key));
         let at = record.get(field).or_else(reach);
         return at.map_or("nothing".to_owned(), |value| cut(&value.to_string()));
+    }
+    if payload.first().is_some_and(|b| b.is_ascii_control() && !b.is_ascii_whitespace()) {
+        let begin: Vec<_> = payload.iter().take(BYTES_MAX).map(|b| format!("{b:02x}")).collect();
+        let cut = if payload.len() > BYTES_MAX { CUT } else { "" };
+        return format!("{}{cut} ({} bytes)", begin.join(" "), payload.len());
     }
     // A character takes at most four bytes: a record of megabytes need not be looked through.
     let begin = &payload[..payload.len().min(4 * (CHARS_MAX + 1))];
@@ -87,6 +94,13 @@ mod tests {
         assert_eq!(value(Some(b"no JSON"), None), "no JSON");
         assert_eq!(value(Some(b"{\"big\": 1e999}"), Some("big")), "{\"big\": 1e999}");
         assert_eq!(value(Some(b"a\xffb"), None), "a\u{fffd}b");
+    }
+
+    #[test]
+    fn what_is_no_text_is_shown_in_digits() {
+        assert_eq!(value(Some(&[0, 0, 0, 0, 7, b'a']), None), "00 00 00 00 07 61 (6 bytes)");
+        let shown = value(Some(&[0; 5000]), Some("user"));
+        assert!(shown.ends_with("00... (5000 bytes)") && shown.len() < CHARS_MAX, "{shown}");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::message::Message;
 
 use crate::config::{Config, Order};
 use crate::stream::cut::Cut;
@@ -122,7 +122,11 @@ impl Intake {
     }
 
     /// Takes records of the range.
-    pub(super) fn take(&mut self, part: Part<'_>, dead: &mut DeadLetters) -> anyhow::Result<()> {
+    pub(super) fn take<M: Message>(
+        &mut self,
+        part: Part<M>,
+        dead: &mut DeadLetters,
+    ) -> anyhow::Result<()> {
         let Part { messages, run, errors, next, skipped, unread } = part;
         let partition = run.partition;
         self.guard.skip(skipped, unread.values);
@@ -151,7 +155,7 @@ impl Intake {
     fn judge(
         &mut self,
         records: &[Record],
-        messages: &[BorrowedMessage<'_>],
+        messages: &[impl Message],
         errors: Vec<DecodeError>,
         dead: &mut DeadLetters,
     ) -> anyhow::Result<()> {

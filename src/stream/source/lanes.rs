@@ -15,13 +15,16 @@ use crossbeam_channel::Receiver;
 use rdkafka::consumer::Consumer;
 use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::error::KafkaError;
-use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::message::{BorrowedMessage, Message, OwnedMessage};
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::stream::client::{AHEAD_BYTES, Watch};
 use crate::stream::merge::Merge;
 use crate::stream::position::Range;
 use crate::stream::topic::Topic;
+use crate::stream::wire::Wire;
+
+use super::held::Held;
 
 /// Records that a thread decodes at a time: takes longer (150 us) than to wake or start the thread.
 pub(super) const PART: usize = 256;
@@ -83,11 +86,13 @@ impl Lanes {
         Ok(Lanes { lanes, turn: 0, share, bell })
     }
 
-    /// The records that may be read now, given those that wait in the merge.
-    pub(super) fn round(&mut self, merge: &Merge) -> Round<'_> {
+    /// The records that may be read now, given those that wait in the merge and those that wait
+    /// for their schema.
+    pub(super) fn round<'l>(&'l mut self, merge: &Merge, wire: &'l Wire, held: &Held) -> Round<'l> {
         // Only whole parts: with many partitions, each would have room for no more than the last
         // batch took from it, and a part costs as much as decoding ten records.
         let room = |lane: &Lane| match self.share.saturating_sub(merge.buffered(lane.partition)) {
+            _ if held.holds(lane.partition) => 0,
             // Whatever it holds, it is not enough for the merge to go on.
             room if merge.starved(lane.partition) => room.max(PART),
             room if room < PART => 0,
@@ -99,6 +104,8 @@ impl Lanes {
             turn: &mut self.turn,
             left: ROUND,
             left_bytes: ROUND_BYTES,
+            wire,
+            held: Vec::new(),
             stopped: None,
         }
     }
@@ -148,6 +155,9 @@ pub(super) struct Round<'l> {
     rooms: Vec<usize>,
     left: usize,
     left_bytes: usize,
+    wire: &'l Wire,
+    /// Records that ended their partition's turn, because their schema is not known.
+    pub(super) held: Vec<OwnedMessage>,
     pub(super) stopped: Option<Stop>,
 }
 
@@ -166,7 +176,8 @@ impl<'l> Round<'l> {
                 continue;
             }
             let part = self.drain(lane, most);
-            self.rooms[turn] -= part.len();
+            let stands = self.held.last().is_some_and(|held| held.partition() == lane.partition);
+            self.rooms[turn] = if stands { 0 } else { self.rooms[turn] - part.len() };
             self.left -= part.len();
             if !part.is_empty() {
                 return Some(part);
@@ -187,6 +198,10 @@ impl<'l> Round<'l> {
                 }
                 Some(Ok(message)) => {
                     self.left_bytes = self.left_bytes.saturating_sub(message.payload_len());
+                    if self.wire.lacks(message.payload()) {
+                        self.held.push(message.detach());
+                        break;
+                    }
                     part.push(message);
                 }
                 Some(Err(error)) => self.stopped = Some(error.into()),

@@ -11,16 +11,20 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message as _, Timestamp};
 
 use crate::config::Config;
-use crate::stream::decode::Mapping;
 use crate::stream::events_of;
 use crate::stream::refusal::Wish;
 use crate::stream::topic::{Topic, Watermarks};
+use crate::stream::wire::Wire;
 
-use super::{decoders, example, intake};
+use super::decoders::Decoder;
+use super::ids::{Ids, Tally};
+use super::{example, intake};
 
 /// Brokers that answered a moment ago send records within this.
 const WAIT_MAX: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(100);
+/// A registry near by answers within milliseconds.
+const SCHEMA_POLL: Duration = Duration::from_millis(5);
 
 /// What became of some records.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
@@ -39,6 +43,8 @@ pub struct Sample {
     pub by_broker: bool,
     /// Times of the oldest and of the newest event, ms since 1970.
     pub event_times_ms: Option<(i64, i64)>,
+    /// What its ids tell, if there are events.
+    pub ids: Option<Ids>,
 }
 
 /// Records that were rejected for one reason.
@@ -58,7 +64,12 @@ impl Sample {
             + self.rejected.values().map(|rejected| rejected.count).sum::<u64>()
     }
 
-    fn take(&mut self, mapping: &mut Mapping, config: &Config, message: &BorrowedMessage<'_>) {
+    fn take(
+        &mut self,
+        decoder: &mut Decoder,
+        (config, tally): (&Config, &mut Tally),
+        message: &BorrowedMessage<'_>,
+    ) {
         let time = message.timestamp();
         let record_ms = time.to_millis();
         if record_ms > self.newest_record_ms {
@@ -66,9 +77,10 @@ impl Sample {
             self.by_broker = matches!(time, Timestamp::LogAppendTime(_));
         }
         let mut events = events_of(config);
-        match decoders::decode(mapping, message, &mut events) {
+        match decoder.decode(message, &mut events) {
             Ok(0) => self.skipped += 1,
             Ok(_) => {
+                tally.count(message.partition(), &events);
                 let time_ms = events.times_ms[0];
                 let (oldest, newest) = self.event_times_ms.unwrap_or((time_ms, time_ms));
                 self.event_times_ms = Some((oldest.min(time_ms), newest.max(time_ms)));
@@ -99,8 +111,15 @@ pub(in crate::stream) fn sample(
     config: &Config,
     records: usize,
 ) -> anyhow::Result<Sample> {
-    let (mut sample, mut mapping) = (Sample::default(), Mapping::new(config));
-    newest(topic, watermarks, records, |message| sample.take(&mut mapping, config, message))?;
+    let wire = Wire::open(config)?;
+    let (mut sample, mut decoder) = (Sample::default(), Decoder::new(config, &wire));
+    let mut tally = Tally::new(config);
+    newest(topic, watermarks, records, |message| {
+        wait_for_schema(&wire, message)?;
+        sample.take(&mut decoder, (config, &mut tally), message);
+        Ok(())
+    })?;
+    sample.ids = (sample.accepted > 0).then(|| tally.ids());
     Ok(sample)
 }
 
@@ -114,8 +133,22 @@ pub fn newest_values(config: &Config, records: usize) -> anyhow::Result<Vec<Vec<
     let mut values = Vec::new();
     newest(&topic, &watermarks, records, |message| {
         values.extend(message.payload().map(<[u8]>::to_vec));
+        Ok(())
     })?;
     Ok(values)
+}
+
+/// Waits until a record's schema is known.
+fn wait_for_schema(wire: &Wire, message: &BorrowedMessage<'_>) -> anyhow::Result<()> {
+    let deadline = Instant::now() + WAIT_MAX;
+    while wire.lacks(message.payload()) {
+        if Instant::now() > deadline {
+            let why = wire.away().unwrap_or_else(|| "it does not answer".to_owned());
+            bail!("a run would wait for the schema registry: {why}");
+        }
+        std::thread::sleep(SCHEMA_POLL);
+    }
+    Ok(())
 }
 
 /// Calls `take` with about `records` of the newest records, from all partitions alike.
@@ -123,7 +156,7 @@ fn newest(
     topic: &Topic,
     watermarks: &Watermarks,
     records: usize,
-    mut take: impl FnMut(&BorrowedMessage<'_>),
+    mut take: impl FnMut(&BorrowedMessage<'_>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let Topic { consumer, name, .. } = topic;
     let share = i64::try_from(records.div_ceil(watermarks.len().max(1))).unwrap_or(i64::MAX);
@@ -134,7 +167,7 @@ fn newest(
         match consumer.poll(POLL) {
             Some(Ok(message)) => {
                 taken += 1;
-                take(&message);
+                take(&message)?;
             }
             Some(Err(KafkaError::PartitionEOF(_))) => open -= 1,
             _ => {}

@@ -40,6 +40,12 @@ impl Source {
         self.topic.brokers_away()
     }
 
+    /// What outside gives us nothing, and why: the brokers, or the registry of schemas.
+    pub fn away(&self) -> Option<String> {
+        let brokers = self.brokers_away().map(|why| format!("the brokers: {why}"));
+        brokers.or_else(|| self.wire.away().map(|why| format!("the schema registry: {why}")))
+    }
+
     /// Says in words, for a person, why there is no next batch yet. If the brokers lately gave
     /// trouble, their last error is quoted.
     pub fn waits_for(&self) -> String {
@@ -47,7 +53,11 @@ impl Source {
         let partitions = batcher.offsets().iter().map(|(partition, _)| partition);
         let starved: Vec<i32> = partitions.filter(|&partition| merge.starved(partition)).collect();
         let topic = &self.topic.name;
-        let what = if !starved.is_empty() {
+        let waiting: Vec<i32> = self.held.partitions().collect();
+        let what = if !waiting.is_empty() {
+            let why = self.wire.away().map_or(String::new(), |why| format!(" ({why})"));
+            format!("schemas of records of the partitions {waiting:?} of `{topic}`{why}")
+        } else if !starved.is_empty() {
             format!(
                 "records of the partitions {starved:?} of `{topic}`, or word that they have none"
             )

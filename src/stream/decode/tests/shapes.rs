@@ -7,7 +7,8 @@ type Read = Result<Vec<(String, i64, f32)>, DecodeError>;
 
 fn all(mapping: &mut Mapping, payload: &str, envelope: &Envelope<'_, '_>) -> Read {
     let mut events = Events::new(mapping.query.features.len(), mapping.item.features.len());
-    let count = mapping.decode_record(Some(payload.as_bytes()), envelope, &mut events)?;
+    let count =
+        mapping.decode_record(Content::Text(Some(payload.as_bytes())), envelope, &mut events)?;
     assert_eq!(count, events.len());
     let name = |event| events.item_names.get(event).to_owned();
     Ok((0..count).map(|i| (name(i), events.times_ms[i], events.rewards[i])).collect())
