@@ -77,8 +77,7 @@ pub(super) fn run(
     }
     let range = Range { from, to: Some(to) };
     read_cut(config, range, (1, cut), "scoring and training", stop, |batch| {
-        progressive.add(trainer.state(), batch);
-        trainer.step(batch);
+        trainer.step_looking(batch, |state, batch| progressive.add(state, batch), &mut |_| {});
     })?;
     if progressive.popularity.total.all.cases() == 0 {
         bail!("there are no events to score");
