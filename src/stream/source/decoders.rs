@@ -117,7 +117,7 @@ fn part<'m>(
         true
     });
     let skipped = (taken - messages.len()) as u64;
-    let run = Run { partition, records, events };
+    let run = Run { partition, records, events, changes: Vec::new() };
     Part { messages, run, errors, next, skipped, unread: mapping.take_unread() }
 }
 
@@ -127,13 +127,18 @@ pub(in crate::stream) fn decode(
     message: &BorrowedMessage<'_>,
     events: &mut Events,
 ) -> Result<usize, DecodeError> {
-    let outside = |what: &Outside| match what {
+    let outside = |what: &Outside| outside(message, what);
+    let envelope = Envelope { time_ms: message.timestamp().to_millis(), outside: &outside };
+    mapping.decode_record(message.payload(), &envelope, events)
+}
+
+/// What lies beside a record's value.
+pub(super) fn outside<'m>(message: &'m BorrowedMessage<'_>, what: &Outside) -> Option<&'m [u8]> {
+    match what {
         Outside::Key => message.key(),
         Outside::Header(name) => {
             let last = |headers| Headers::iter(headers).filter(|h| h.key == &**name).last();
             message.headers().and_then(last).and_then(|header| header.value)
         }
-    };
-    let envelope = Envelope { time_ms: message.timestamp().to_millis(), outside: &outside };
-    mapping.decode_record(message.payload(), &envelope, events)
+    }
 }

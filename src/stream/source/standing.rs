@@ -47,7 +47,12 @@ impl Source {
         let partitions = batcher.offsets().iter().map(|(partition, _)| partition);
         let starved: Vec<i32> = partitions.filter(|&partition| merge.starved(partition)).collect();
         let topic = &self.topic.name;
-        let what = if !starved.is_empty() {
+        let held = self.feeds.iter().map(|feed| (feed, feed.starved(&self.intake)));
+        let held = held.into_iter().find(|(_, partitions)| !partitions.is_empty());
+        let what = if let Some((feed, partitions)) = held {
+            let catalogue = feed.topic();
+            format!("the partitions {partitions:?} of the catalogue `{catalogue}`")
+        } else if !starved.is_empty() {
             format!(
                 "records of the partitions {starved:?} of `{topic}`, or word that they have none"
             )
@@ -55,6 +60,7 @@ impl Source {
             "the rest of a batch, for batch.linger_ms at most".to_owned()
         } else if !patience.passed().is_empty() {
             let passed = patience.passed();
+            // Those below 0 are of catalogues.
             format!("records of the partitions {passed:?} of `{topic}`, which are not heard of")
         } else {
             format!("new records: `{topic}` is read to its end")
