@@ -154,8 +154,9 @@ pub(super) fn file_name(name: &str) -> bool {
     !name.is_empty() && !name.starts_with('.') && name.bytes().all(plain)
 }
 
-/// Digest of a state, in hex: xxh3-128 over the step, the offsets, and name, length and checksum of
-/// each digested section, in order; the offsets of catalogues follow those of events. Two runs that agree bit for bit have the same digest.
+/// Digest of a state, in hex: xxh3-128 over the step, the offsets (those of catalogues behind those
+/// of events), and name, length and checksum of each digested section, in order. Two runs that
+/// agree bit for bit have the same digest.
 pub fn digest(
     step: u64,
     offsets: &Offsets,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use millrace_events::Side;
+use millrace_events::EventSide;
 use serde::{Deserialize, Serialize};
 
 use super::{Condition, Config, RecordFormat, SideConfig};
@@ -14,7 +14,7 @@ pub struct CatalogueConfig {
     /// The topic.
     pub topic: String,
     /// What its ids are.
-    pub side: Side,
+    pub side: EventSide,
     /// Field of the id; `@key`: the record's key.
     pub id: String,
     /// By feature of the side: the field of a record that has its value.
@@ -49,7 +49,7 @@ impl Default for CatalogueConfig {
     fn default() -> Self {
         Self {
             topic: String::new(),
-            side: Side::Item,
+            side: EventSide::Item,
             id: String::new(),
             features: BTreeMap::new(),
             format: RecordFormat::Json,
@@ -70,34 +70,16 @@ impl CatalogueConfig {
 
 impl Config {
     /// The id and the features of a side.
-    pub fn side(&self, side: Side) -> &SideConfig {
+    pub fn side(&self, side: EventSide) -> &SideConfig {
         match side {
-            Side::Query => &self.query,
-            Side::Item => &self.item,
+            EventSide::Query => &self.query,
+            EventSide::Item => &self.item,
         }
     }
 
     /// Whether a catalogue has this feature of a side: then no event needs to.
-    pub fn is_listed(&self, side: Side, feature: &str) -> bool {
+    pub fn is_listed(&self, side: EventSide, feature: &str) -> bool {
         let of_side = self.catalogue.iter().filter(|catalogue| catalogue.side == side);
         of_side.into_iter().any(|catalogue| catalogue.features.contains_key(feature))
-    }
-
-    /// This config without its catalogues: for who reads the interactions alone.
-    #[must_use]
-    pub fn without_catalogues(&self) -> Config {
-        let mut config = self.clone();
-        // What they have is still no event's duty.
-        for side in [Side::Query, Side::Item] {
-            let features = match side {
-                Side::Query => &mut config.query.features,
-                Side::Item => &mut config.item.features,
-            };
-            for feature in features {
-                feature.optional |= self.is_listed(side, &feature.name);
-            }
-        }
-        config.catalogue.clear();
-        config
     }
 }

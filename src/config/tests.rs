@@ -117,7 +117,7 @@ fn a_catalogue_names_features_of_its_side_and_one_value_a_record() {
     let entry = |entry: &str| minimal(&format!("[[catalogue]]\ntopic = \"c\"\n{entry}"));
     let right = entry("id = \"@key\"\nside = \"query\"\nfeatures = { user = \"a.b\" }");
     let right = right.expect("valid");
-    assert!(right.is_listed(millrace_events::Side::Query, "user"));
+    assert!(right.is_listed(millrace_events::EventSide::Query, "user"));
     let text = right.to_toml();
     assert_eq!(Config::from_toml(&text).expect("its own text"), right);
     assert_eq!(right.state_keys(), minimal("").expect("valid").state_keys(), "it may come later");

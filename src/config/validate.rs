@@ -5,7 +5,7 @@ mod records;
 
 use std::collections::BTreeSet;
 
-use millrace_events::Side;
+use millrace_events::EventSide;
 
 use super::{
     BatchConfig, Config, Faults, FeatureConfig, FeatureKind, MissingReward, RewardConfig,
@@ -89,7 +89,7 @@ impl Config {
                 let reason = format!("`{}` stands twice in [{side}]", feature.name);
                 faults.add(format!("{key}.name"), reason);
             }
-            let which = if side == "item" { Side::Item } else { Side::Query };
+            let which = if side == "item" { EventSide::Item } else { EventSide::Query };
             let listed = self.is_listed(which, &feature.name);
             validate_feature((which, listed), &key, feature, faults);
         }
@@ -244,7 +244,7 @@ pub(crate) const BAG_LENGTH: usize = 64;
 
 /// `listed`: a catalogue has the feature, and an event need not.
 fn validate_feature(
-    (side, listed): (Side, bool),
+    (side, listed): (EventSide, bool),
     key: &str,
     feature: &FeatureConfig,
     faults: &mut Faults,
@@ -265,7 +265,7 @@ fn validate_feature(
     if feature.field.is_empty() && kind != FeatureKind::History && !listed {
         faults.add(format!("{key}.field"), "must name a field of the record");
     }
-    if kind == FeatureKind::History && side == Side::Item {
+    if kind == FeatureKind::History && side == EventSide::Item {
         faults.add(format!("{key}.kind"), "a history belongs to the query");
     }
     match (kind, feature.length) {

@@ -21,7 +21,15 @@ pub struct CatalogueRange {
     pub to: Option<Offsets>,
 }
 
-/// The places among `stored` at which catalogues of `config` go on: those that are read as they were.
+/// Catalogue and partition of lane -1, -2 and so on of the merge.
+pub fn lanes(ranges: &[CatalogueRange]) -> Vec<(usize, i32)> {
+    let of = |(catalogue, range): (usize, &CatalogueRange)| {
+        range.from.iter().map(move |(partition, _)| (catalogue, partition)).collect::<Vec<_>>()
+    };
+    ranges.iter().enumerate().flat_map(of).collect()
+}
+
+/// The places among `stored` at which catalogues of `config` go on: those that are read as before.
 pub fn known(config: &Config, stored: &[CataloguePlace]) -> Vec<CataloguePlace> {
     let is_known =
         |place: &&CataloguePlace| config.catalogue.iter().any(|catalogue| is_of(catalogue, place));

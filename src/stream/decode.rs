@@ -109,8 +109,8 @@ impl Mapping {
             let id = Field::required(&mut fields, id);
             Side { id, features: features(&mut fields, configs, &listed, id_bytes_max) }
         };
-        let query = side(millrace_events::Side::Query);
-        let item = side(millrace_events::Side::Item);
+        let query = side(millrace_events::EventSide::Query);
+        let item = side(millrace_events::EventSide::Item);
         let reward = Field::new(&mut fields, &config.reward.field);
         let per = Field::new(&mut fields, &config.reward.per);
         let time = EventTime::new(&mut fields, &config.timestamp);

@@ -170,8 +170,14 @@ mod tests {
         };
         let mut shuffle = Shuffle::new(4, Cut::Full, 1, 1, offsets(0)).following(of(3));
         let mut events = window(0, 8);
-        let (side, name) = (millrace_events::Side::Item, "a".into());
-        events.changes.push(millrace_events::Change { at: 7, side, id: 1, name, values: None });
+        let (side, name) = (millrace_events::EventSide::Item, "a".into());
+        events.changes.push(millrace_events::CatalogueChange {
+            at: 7,
+            side,
+            id: 1,
+            name,
+            values: None,
+        });
         events.catalogues = of(9);
         let batches = dealt(&mut shuffle, events);
         let brought = |batch: &Batch| batch.changes.iter().map(|c| c.at).collect::<Vec<_>>();

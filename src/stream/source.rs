@@ -32,7 +32,7 @@ use rdkafka::message::Message;
 
 use crate::config::{BatchConfig, Config};
 
-use super::catalogue::CatalogueRange;
+use super::catalogue::{self, CatalogueRange};
 use super::cut::Cut;
 use super::dead_letter::DeadLetters;
 use super::group;
@@ -165,7 +165,7 @@ impl Source {
         let mut intake = Intake::new(config, range.clone(), catalogues, pass, cut);
         let (ring, bell) = crossbeam_channel::bounded(1);
         let mut numbers = vec![BTreeMap::new(); catalogues.len()];
-        for (number, (catalogue, partition)) in (1..).zip(catalogues::lanes(catalogues)) {
+        for (number, (catalogue, partition)) in (1..).zip(catalogue::lanes(catalogues)) {
             numbers[catalogue].insert(partition, -number);
         }
         let feeds = config.catalogue.iter().zip(catalogues).zip(numbers);

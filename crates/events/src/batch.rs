@@ -1,6 +1,6 @@
 //! What one training step takes.
 
-use crate::{Change, Events, Offsets};
+use crate::{CatalogueChange, Events, Offsets};
 
 /// A run of events, with the offsets that reading them leads to.
 #[derive(Clone, Debug)]
@@ -21,7 +21,7 @@ pub struct Batch {
     /// (files, tests) or were put together anew (`replay --by-day`).
     pub origins: Vec<(i32, i64)>,
     /// What catalogues said between its events, in the order of the log.
-    pub changes: Vec<Change>,
+    pub changes: Vec<CatalogueChange>,
     /// Next offsets to read of each catalogue once this batch is applied, in the config's order.
     pub catalogues: Vec<Offsets>,
 }
@@ -51,7 +51,8 @@ impl Batch {
             origins => events.iter().map(|&event| origins[event as usize]).collect(),
         };
         let left = |at: u32| events.partition_point(|&event| event < at) as u32;
-        let moved = |change: &Change| Change { at: left(change.at), ..change.clone() };
+        let moved =
+            |change: &CatalogueChange| CatalogueChange { at: left(change.at), ..change.clone() };
         Self {
             events: part,
             offsets: self.offsets.clone(),

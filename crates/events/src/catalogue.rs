@@ -7,7 +7,7 @@ use crate::{FeatureValue, Offsets};
 /// One of the two sides of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Side {
+pub enum EventSide {
     /// Who asks.
     Query,
     /// What is found.
@@ -16,11 +16,11 @@ pub enum Side {
 
 /// A catalogue's new word on one id.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Change {
+pub struct CatalogueChange {
     /// How many events of its batch come before it.
     pub at: u32,
     /// What the id is one of.
-    pub side: Side,
+    pub side: EventSide,
     /// The id's key.
     pub id: u64,
     /// The id as the catalogue wrote it.
@@ -34,7 +34,7 @@ pub struct Change {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CataloguePlace {
     /// What its ids are.
-    pub side: Side,
+    pub side: EventSide,
     /// What of a record is read, and how: a place under another reading is none.
     pub reading: String,
     /// The next offset to read.

@@ -17,7 +17,7 @@ use crate::saved::{Damaged, ReadSection, whole};
 use crate::table::{Table, TableSettings};
 use encoder::Encoder;
 use feature::Feature;
-use millrace_events::{Column, Side, id_key};
+use millrace_events::{Column, EventSide, id_key};
 use statistics::Statistics;
 use towers::{DenseRule, DenseSettings, TowerSettings, TwoTower};
 
@@ -201,8 +201,8 @@ impl Model {
     /// One that is not.
     pub(crate) fn check_catalogue(&self, catalogue: &Catalogue) -> Result<(), Damaged> {
         let side = match catalogue.side() {
-            Side::Query => &self.encoder.query,
-            Side::Item => &self.encoder.item,
+            EventSide::Query => &self.encoder.query,
+            EventSide::Item => &self.encoder.item,
         };
         match catalogue.all_values().all(|values| side.takes(values)) {
             true => Ok(()),

@@ -8,7 +8,7 @@ use crate::memory::corpus::Corpus;
 use crate::model::ModelSettings;
 use crate::model::feature::Feature;
 use crate::objective::ObjectiveSettings;
-use millrace_events::Side;
+use millrace_events::EventSide;
 
 /// What a [`Trainer`](crate::Trainer) is built from.
 #[derive(Clone, Debug, PartialEq)]
@@ -60,10 +60,10 @@ impl TrainSettings {
     }
 
     /// The catalogue of a side, without a row: as many at most as there are items or histories.
-    pub fn catalogue(&self, side: Side) -> Catalogue {
+    pub fn catalogue(&self, side: EventSide) -> Catalogue {
         let rows_max = match side {
-            Side::Item => self.items_max,
-            Side::Query => self.queries_max,
+            EventSide::Item => self.items_max,
+            EventSide::Query => self.queries_max,
         };
         Catalogue::new(side, rows_max)
     }

@@ -16,7 +16,7 @@ use crate::placement::Placement;
 use crate::progress::Progress;
 use crate::saved::{Damaged, ReadSection, whole};
 use crate::settings::TrainSettings;
-use millrace_events::{Batch, CataloguePlace, Side};
+use millrace_events::{Batch, CataloguePlace, EventSide};
 
 /// All that accumulates. Every change of it is a function of the batches in their order.
 pub struct State {
@@ -72,7 +72,7 @@ impl State {
     }
 
     /// The rows that are known of a side; none: no catalogue has them.
-    pub fn catalogue(&self, side: Side) -> Option<&Catalogue> {
+    pub fn catalogue(&self, side: EventSide) -> Option<&Catalogue> {
         self.catalogues.iter().find(|catalogue| catalogue.side() == side)
     }
 
@@ -83,9 +83,9 @@ impl State {
             return Cow::Borrowed(batch);
         }
         let events = &batch.events;
-        let sides = [(Side::Query, &events.query_ids, &events.query)];
-        let sides = sides.into_iter().chain([(Side::Item, &events.item_ids, &events.item)]);
-        let mut found: Vec<(Side, Filling)> = Vec::new();
+        let sides = [(EventSide::Query, &events.query_ids, &events.query)];
+        let sides = sides.into_iter().chain([(EventSide::Item, &events.item_ids, &events.item)]);
+        let mut found: Vec<(EventSide, Filling)> = Vec::new();
         for (side, ids, columns) in sides {
             let followed = self.catalogues.iter_mut().find(|catalogue| catalogue.side() == side);
             let Some(catalogue) = followed else { continue };
@@ -99,7 +99,7 @@ impl State {
             catalogue.find_missing(ids, columns, from..batch.len(), &mut filling);
             found.push((side, filling));
         }
-        let items = batch.changes.iter().filter(|change| change.side == Side::Item);
+        let items = batch.changes.iter().filter(|change| change.side == EventSide::Item);
         self.corpus.follow(items, self.progress.events + batch.len() as u64);
         filled_up(batch, &found)
     }
@@ -181,7 +181,7 @@ impl State {
 }
 
 /// `batch` with what was `found` for its events, and without changes.
-fn filled_up<'b>(batch: &'b Batch, found: &[(Side, Filling)]) -> Cow<'b, Batch> {
+fn filled_up<'b>(batch: &'b Batch, found: &[(EventSide, Filling)]) -> Cow<'b, Batch> {
     if found.iter().all(|(_, filling)| filling.iter().all(Vec::is_empty)) {
         return Cow::Borrowed(batch);
     }
@@ -189,8 +189,8 @@ fn filled_up<'b>(batch: &'b Batch, found: &[(Side, Filling)]) -> Cow<'b, Batch> 
     whole.changes.clear();
     for (side, filling) in found {
         let columns = match side {
-            Side::Query => &mut whole.events.query,
-            Side::Item => &mut whole.events.item,
+            EventSide::Query => &mut whole.events.query,
+            EventSide::Item => &mut whole.events.item,
         };
         if let Cow::Owned(filled) = filled(columns, filling) {
             *columns = filled;

@@ -11,7 +11,8 @@ use crate::objective::Correction;
 use crate::saved::{Damaged, SavedPart, TakePart};
 use crate::{Placement, QuerySide, TrainSettings, Trainer};
 use millrace_events::{
-    Batch, CataloguePlace, Change, Event, Events, FeatureValue, Offsets, Side, SplitMix, id_key,
+    Batch, CatalogueChange, CataloguePlace, Event, EventSide, Events, FeatureValue, Offsets,
+    SplitMix, id_key,
 };
 
 fn settings(set: &[&str]) -> TrainSettings {
@@ -601,21 +602,21 @@ fn places() -> Vec<CataloguePlace> {
         next: Offsets::new(topic),
         bootstrap: Offsets::new(topic),
     };
-    vec![place(Side::Item, "items"), place(Side::Query, "users")]
+    vec![place(EventSide::Item, "items"), place(EventSide::Query, "users")]
 }
 
-fn listed(at: u32, side: Side, id: u64, value: Option<u64>) -> Change {
+fn listed(at: u32, side: EventSide, id: u64, value: Option<u64>) -> CatalogueChange {
     let values = value.map(|value| match side {
-        Side::Item => vec![FeatureValue::Id(id), FeatureValue::Id(value)],
-        Side::Query => vec![FeatureValue::Absent, FeatureValue::Id(value)],
+        EventSide::Item => vec![FeatureValue::Id(id), FeatureValue::Id(value)],
+        EventSide::Query => vec![FeatureValue::Absent, FeatureValue::Id(value)],
     });
     let name = format!("{side:?} {id}").into();
-    Change { at, side, id, name, values }
+    CatalogueChange { at, side, id, name, values }
 }
 
-/// A batch of events `(query, item)`, `at` records into the log, of which some bring values of their
-/// own: those of items above 100.
-fn unlisted(events: &[(u64, u64)], changes: Vec<Change>, at: i64) -> Batch {
+/// A batch of events `(query, item)`, `at` records into the log, of which some bring values of
+/// their own: those of items above 100.
+fn unlisted(events: &[(u64, u64)], changes: Vec<CatalogueChange>, at: i64) -> Batch {
     let mut offsets = Offsets::new("t");
     offsets.advance(0, at);
     let mut batch = Batch::new(Events::new(2, 2), offsets);
@@ -642,11 +643,11 @@ fn an_event_has_what_catalogues_said_before_it_and_its_own_values_win() {
     let mut trainer = trainer(&settings);
     trainer.follow(&settings, places());
     let changes = vec![
-        listed(0, Side::Item, 1, Some(7)),
-        listed(0, Side::Item, 101, Some(7)),
-        listed(1, Side::Query, 5, Some(40)),
-        listed(2, Side::Item, 1, Some(8)),
-        listed(3, Side::Item, 1, None),
+        listed(0, EventSide::Item, 1, Some(7)),
+        listed(0, EventSide::Item, 101, Some(7)),
+        listed(1, EventSide::Query, 5, Some(40)),
+        listed(2, EventSide::Item, 1, Some(8)),
+        listed(3, EventSide::Item, 1, None),
     ];
     let events = [(5, 1), (5, 101), (5, 1), (5, 1)];
     let mut seen = None;
@@ -675,7 +676,7 @@ fn a_catalogue_brings_items_that_nobody_asked_for_and_takes_them_out() {
         let items = trainer.state().corpus.sorted().into_iter();
         items.map(|(id, item)| (id, item.count)).collect::<Vec<_>>()
     };
-    let listing = (1..=3).map(|id| listed(0, Side::Item, id, Some(7))).collect();
+    let listing = (1..=3).map(|id| listed(0, EventSide::Item, id, Some(7))).collect();
     assert!(trainer.step(&unlisted(&[], listing, 0)).is_none(), "there is no event");
     assert_eq!((trainer.progress().step, trainer.progress().events), (1, 0));
     assert_eq!(corpus(&trainer), [(1, 0), (2, 0), (3, 0)]);
@@ -685,12 +686,12 @@ fn a_catalogue_brings_items_that_nobody_asked_for_and_takes_them_out() {
     let mut items = trainer.state().corpus.sorted();
     assert!(trainer.state().model.take_rowless(&mut items).is_empty());
 
-    let gone = vec![listed(0, Side::Item, 1, None), listed(0, Side::Item, 77, None)];
+    let gone = vec![listed(0, EventSide::Item, 1, None), listed(0, EventSide::Item, 77, None)];
     trainer.step(&unlisted(&[(9, 1), (9, 2)], gone, 4)).expect("events");
     assert_eq!(corpus(&trainer), [(2, 1), (3, 0), (4, 1)], "a late click brings nothing back");
     let tombstones = trainer.state().corpus.tombstones();
     assert_eq!(tombstones, [Box::from("Item 1"), "Item 77".into()]);
-    trainer.step(&unlisted(&[], vec![listed(0, Side::Item, 1, Some(7))], 4));
+    trainer.step(&unlisted(&[], vec![listed(0, EventSide::Item, 1, Some(7))], 4));
     assert_eq!(corpus(&trainer), [(1, 0), (2, 1), (3, 0), (4, 1)]);
     assert_eq!(trainer.state().corpus.tombstones(), [Box::from("Item 77")]);
 }
@@ -709,7 +710,7 @@ fn increments_add_up_with_catalogues_and_a_restored_state_goes_on_alike() {
         let mut places: Vec<u32> =
             (0..below(9)).map(|_| below(events.len() as u64 + 1) as u32).collect();
         places.sort_unstable();
-        let side = |n| if n == 0 { Side::Query } else { Side::Item };
+        let side = |n| if n == 0 { EventSide::Query } else { EventSide::Item };
         let changes = places.into_iter().map(|place| {
             let value = (below(4) > 0).then(|| below(12));
             listed(place, side(below(3)), below(70), value)

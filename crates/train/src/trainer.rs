@@ -5,15 +5,13 @@
 //! with, what it moves and what is forgotten do not depend on where the stream was cut into
 //! batches.
 
+mod encode;
 mod report;
 
 use crate::capture::Extent;
 use crate::captured::{Captured, CapturedPart, Capturing, Change, kept_bytes, settle};
-use crate::memory::window::Traffic;
-use crate::model::Model;
-use crate::model::encoder::{Encoded, Lookup};
+use crate::model::encoder::Lookup;
 use crate::objective::blame::to_blame;
-use crate::objective::distinct::Distinct;
 use crate::objective::negatives::DrawnItems;
 use crate::placement::Placement;
 use crate::portion::Portion;
@@ -21,7 +19,8 @@ use crate::progress::Progress;
 use crate::saved::{Damaged, ReadSection};
 use crate::settings::TrainSettings;
 use crate::state::State;
-use millrace_events::{Batch, CataloguePlace, Offsets, Side};
+use encode::encode;
+use millrace_events::{Batch, CataloguePlace, EventSide, Offsets};
 pub use report::{Phase, StepReport};
 
 /// Rows are looked through for expiry this often, in full batches: a sweep costs a walk over the
@@ -261,7 +260,7 @@ impl Trainer {
     ) -> Attempt {
         let State { model, corpus, frequency, progress, window, objective, catalogues, .. } =
             &mut self.state;
-        let catalogue = catalogues.iter().find(|catalogue| catalogue.side() == Side::Item);
+        let catalogue = catalogues.iter().find(|catalogue| catalogue.side() == EventSide::Item);
         let (now, dim) = (progress.events, model.towers.dim());
         let traffic = window.fill_up(batch);
         let count = objective.to_draw(&traffic);
@@ -398,21 +397,4 @@ impl Trainer {
     pub fn kept_bytes(&self) -> usize {
         kept_bytes(&self.state)
     }
-}
-
-/// Both sides' ids, ready to be looked up; the item side has the traffic's distinct items and the
-/// drawn ones behind them.
-fn encode(
-    model: &Model,
-    batch: &Batch,
-    before: &[Vec<u64>],
-    traffic: &Traffic<'_>,
-    distinct: &Distinct,
-    drawn: &DrawnItems,
-) -> (Encoded, Encoded) {
-    let Model { encoder, statistics, .. } = model;
-    let query = encoder.query.encode(&batch.events.query, batch.len(), before, statistics);
-    let columns = drawn.behind(distinct.columns(&traffic.columns));
-    let items = distinct.events.len() + drawn.ids.len();
-    (query, encoder.item.encode(&columns, items, &[], statistics))
 }

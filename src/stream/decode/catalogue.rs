@@ -1,7 +1,7 @@
 //! A catalogue's record as a change: an id, and the values of its features or that it has gone.
 //!
-//! A record without a value is of the id that its key names: as text, or, if it is a JSON object, by
-//! the same field as in a value.
+//! A record without a value is of the id that its key names: as text, or, if it is a JSON object,
+//! by the same field as in a value.
 
 use super::error::DecodeError;
 use super::fields::{Fields, Outside};
@@ -11,12 +11,12 @@ use super::side::{Feature, Field, Unread};
 use super::values::{id, value};
 use super::{Deletion, Envelope, text};
 use crate::config::{BAG_LENGTH, CatalogueConfig, Config, FeatureConfig, FeatureKind};
-use millrace_events::{Change, Column, FeatureValue, Side, id_key};
+use millrace_events::{CatalogueChange, Column, EventSide, FeatureValue, id_key};
 
 /// Which fields of a catalogue's record make a change; compiled once from the config.
 #[derive(Debug)]
 pub(crate) struct CatalogueMapping {
-    side: Side,
+    side: EventSide,
     fields: Fields,
     /// Scratch: the values of the current record.
     found: FieldValues,
@@ -72,7 +72,7 @@ impl CatalogueMapping {
         &mut self,
         payload: Option<&[u8]>,
         envelope: &Envelope<'_, '_>,
-    ) -> Result<Change, DecodeError> {
+    ) -> Result<CatalogueChange, DecodeError> {
         if payload.is_none() {
             return self.removed(envelope);
         }
@@ -102,7 +102,7 @@ impl CatalogueMapping {
     }
 
     /// The id that the record's key names is taken out.
-    fn removed(&mut self, envelope: &Envelope<'_, '_>) -> Result<Change, DecodeError> {
+    fn removed(&mut self, envelope: &Envelope<'_, '_>) -> Result<CatalogueChange, DecodeError> {
         let missing = || DecodeError::MissingField { field: "key of the Kafka record".to_owned() };
         let key = (envelope.outside)(&Outside::Key).filter(|key| !key.is_empty());
         let key = std::str::from_utf8(key.ok_or_else(missing)?);
@@ -132,8 +132,8 @@ impl CatalogueMapping {
         })
     }
 
-    fn change(&self, name: Box<str>, values: Option<Vec<FeatureValue>>) -> Change {
-        Change { at: 0, side: self.side, id: id_key(name.as_bytes()), name, values }
+    fn change(&self, name: Box<str>, values: Option<Vec<FeatureValue>>) -> CatalogueChange {
+        CatalogueChange { at: 0, side: self.side, id: id_key(name.as_bytes()), name, values }
     }
 
     /// The values that could not be read since the last call.

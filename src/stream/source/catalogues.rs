@@ -29,14 +29,6 @@ use millrace_events::{Events, Offsets};
 /// Records of a catalogue that wait in the merge: a few rounds. It is read as fast as events are.
 const BUFFER: usize = 4096;
 
-/// Catalogue and partition of lane -1, -2 and so on.
-pub(super) fn lanes(ranges: &[CatalogueRange]) -> Vec<(usize, i32)> {
-    let of = |(catalogue, range): (usize, &CatalogueRange)| {
-        range.from.iter().map(move |(partition, _)| (catalogue, partition)).collect::<Vec<_>>()
-    };
-    ranges.iter().enumerate().flat_map(of).collect()
-}
-
 /// Reads a catalogue.
 pub(super) struct Feed {
     /// Dropped before the topic's consumer.
@@ -65,8 +57,8 @@ struct Part<'m> {
 }
 
 impl Feed {
-    /// Begins to read `range` of the catalogue, whose partitions have these lanes. `ring` rings when
-    /// records come.
+    /// Begins to read `range` of the catalogue, whose partitions have these lanes. `ring` rings
+    /// when records come.
     ///
     /// # Errors
     /// If librdkafka refuses the config, or a partition.

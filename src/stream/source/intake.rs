@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rdkafka::message::{BorrowedMessage, Message};
 
 use crate::config::{Config, Order};
-use crate::stream::catalogue::CatalogueRange;
+use crate::stream::catalogue::{self, CatalogueRange};
 use crate::stream::cut::Cut;
 use crate::stream::dead_letter::{DeadLetters, Letter};
 use crate::stream::decode::DecodeError;
@@ -17,7 +17,6 @@ use crate::stream::merge::{Batcher, Merge, Record, Run};
 use crate::stream::position::Range;
 use crate::stream::shuffle::Shuffle;
 
-use super::catalogues;
 use super::decoders::Part;
 use super::example;
 use super::guard::Guard;
@@ -55,7 +54,7 @@ impl Intake {
         pass: u32,
         cut: Cut,
     ) -> Intake {
-        let lanes = catalogues::lanes(catalogues);
+        let lanes = catalogue::lanes(catalogues);
         let numbers = (1..).zip(&lanes).map(|(number, _): (i32, _)| -number);
         let partitions = range.from.iter().map(|(partition, _)| partition).chain(numbers);
         let from: Vec<Offsets> = catalogues.iter().map(|range| range.from.clone()).collect();
@@ -163,7 +162,7 @@ impl Intake {
         Ok(())
     }
 
-    /// From now on events wait for the lane of a catalogue no longer than for a partition of theirs.
+    /// From now on events wait for the lane of a catalogue no longer than for one of theirs.
     pub(super) fn may_pass_over(&mut self, lane: i32) {
         self.passable.insert(lane);
     }

@@ -17,14 +17,14 @@ use super::pieces::Pieces;
 use crate::capture::{Capture, Extent, Piece};
 use crate::kernel::id_map::IdMap;
 use crate::saved::{Damaged, ReadSection, decode, grown};
-use millrace_events::{Change, Column, FeatureValue, Side};
+use millrace_events::{CatalogueChange, Column, EventSide, FeatureValue};
 
 /// Share of the rows that goes at once when the bound is reached.
 const SWEEP: usize = 16;
 
 /// The rows of one side.
 pub struct Catalogue {
-    side: Side,
+    side: EventSide,
     rows_max: usize,
     /// Shared with a snapshot that is being written; one that changes meanwhile is copied.
     rows: IdMap<Arc<Row>>,
@@ -53,7 +53,7 @@ struct Capturing {
 /// A catalogue as it was at one step.
 #[derive(Debug)]
 pub(crate) struct CapturedCatalogue {
-    side: Side,
+    side: EventSide,
     clock: u64,
     rows: Vec<(u64, Arc<Row>)>,
     /// What an increment builds upon; none: all is to be written.
@@ -74,22 +74,22 @@ struct Increment {
 }
 
 /// The section of a side.
-const fn section(side: Side) -> &'static str {
+const fn section(side: EventSide) -> &'static str {
     match side {
-        Side::Item => "catalogue.item",
-        Side::Query => "catalogue.query",
+        EventSide::Item => "catalogue.item",
+        EventSide::Query => "catalogue.query",
     }
 }
 
 impl Catalogue {
     /// No row yet, and never more than `rows_max`.
-    pub fn new(side: Side, rows_max: usize) -> Self {
+    pub fn new(side: EventSide, rows_max: usize) -> Self {
         let (rows, gone) = (IdMap::default(), Gone::new(rows_max));
         Self { side, rows_max, rows, clock: 0, capturing: None, gone }
     }
 
     /// What its ids are.
-    pub fn side(&self) -> Side {
+    pub fn side(&self) -> EventSide {
         self.side
     }
 
@@ -124,7 +124,7 @@ impl Catalogue {
     }
 
     /// Takes the catalogue's word on an id.
-    pub(crate) fn apply(&mut self, change: &Change) {
+    pub(crate) fn apply(&mut self, change: &CatalogueChange) {
         self.clock += 1;
         if !self.rows.contains_key(&change.id) && self.rows.len() >= self.rows_max {
             self.sweep();
@@ -313,14 +313,14 @@ mod tests {
     use super::*;
     use crate::saved::SavedPart;
 
-    fn change(id: u64, value: Option<f32>) -> Change {
+    fn change(id: u64, value: Option<f32>) -> CatalogueChange {
         let values = value.map(|value| vec![FeatureValue::Absent, FeatureValue::Number(value)]);
-        Change { at: 0, side: Side::Item, id, name: id.to_string().into(), values }
+        CatalogueChange { at: 0, side: EventSide::Item, id, name: id.to_string().into(), values }
     }
 
     #[test]
     fn an_event_keeps_what_it_has_and_gets_what_it_lacks() {
-        let mut catalogue = Catalogue::new(Side::Item, 10);
+        let mut catalogue = Catalogue::new(EventSide::Item, 10);
         catalogue.apply(&change(1, Some(5.0)));
         catalogue.apply(&change(2, Some(6.0)));
         catalogue.apply(&change(2, None));
@@ -341,7 +341,7 @@ mod tests {
 
     #[test]
     fn rows_that_nobody_writes_for_the_longest_time_go_at_the_bound() {
-        let mut catalogue = Catalogue::new(Side::Item, 32);
+        let mut catalogue = Catalogue::new(EventSide::Item, 32);
         (0..32).for_each(|id| catalogue.apply(&change(id, Some(1.0))));
         catalogue.apply(&change(0, Some(2.0)));
         catalogue.apply(&change(99, Some(1.0)));
@@ -351,7 +351,7 @@ mod tests {
 
     #[test]
     fn increments_add_up_though_no_event_came_between() {
-        let mut catalogue = Catalogue::new(Side::Item, 32);
+        let mut catalogue = Catalogue::new(EventSide::Item, 32);
         let mut parts: Vec<(bool, Vec<u8>)> = Vec::new();
         for turn in 0..12_u64 {
             for n in 0..9 {
@@ -376,7 +376,7 @@ mod tests {
             if durable {
                 parts.push((turn > 0, if turn == 0 { whole } else { increment }));
             }
-            let mut restored = Catalogue::new(Side::Item, 32);
+            let mut restored = Catalogue::new(EventSide::Item, 32);
             let read = |name: &str, take: crate::saved::TakePart<'_>| {
                 assert_eq!(name, "catalogue.item");
                 parts.iter().try_for_each(|(increment, bytes)| match increment {
@@ -393,14 +393,14 @@ mod tests {
 
     #[test]
     fn damaged_bytes_are_refused() {
-        let mut catalogue = Catalogue::new(Side::Query, 4);
+        let mut catalogue = Catalogue::new(EventSide::Query, 4);
         catalogue.apply(&change(1, Some(1.0)));
         let bytes = catalogue.capture().save();
         catalogue.clock = 0;
         let ahead = catalogue.capture().save();
         for bytes in [&bytes[..bytes.len() - 1], &ahead] {
             let read = |_: &str, take: crate::saved::TakePart<'_>| take(SavedPart::Whole(bytes));
-            assert!(Catalogue::new(Side::Query, 4).restore(&read).is_err());
+            assert!(Catalogue::new(EventSide::Query, 4).restore(&read).is_err());
         }
     }
 }
