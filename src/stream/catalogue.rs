@@ -3,12 +3,15 @@
 //!
 //! Owns the rules of where a catalogue begins and goes on. Must never know: what a record says.
 
+mod tail;
+
 use anyhow::{Context, bail};
 use millrace_events::{CataloguePlace, Offsets};
 
 use super::topic::{Topic, Watermarks};
 use super::verdict;
 use crate::config::{CatalogueBegin, CatalogueConfig, Config};
+pub use tail::{CatalogueTail, Said};
 
 /// What a source reads of a catalogue's topic.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,6 +1,8 @@
 //! Do catalogues bring what events lack, and is it tied to the log as events are?
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -10,7 +12,7 @@ use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 use serde_json::{Value, json as value};
 
 use crate::support::{
-    Bench, PATIENCE, Running, client, create_topic, inspect, json, records, synthetic,
+    Bench, PATIENCE, Running, client, create_topic, get, inspect, json, records, synthetic,
 };
 
 const EVENTS: usize = 20_000;
@@ -193,6 +195,37 @@ fn a_bootstrap_can_be_given_again() {
     assert_eq!(json(&mut world.replay("once more", &SETS))["digest"], given["digest"]);
 }
 
+const SERVE: [&str; 2] = ["http.listen=127.0.0.1:0", "serve.poll_ms=50"];
+
+/// Ids of all items that are found for somebody, over HTTP.
+fn found(address: &str) -> BTreeSet<String> {
+    let body = value!({"query": {"user": "u1"}, "k": 1000}).to_string();
+    let mut stream = TcpStream::connect(address).expect("the port is open");
+    write!(
+        stream,
+        "POST /v1/retrieve HTTP/1.1\r\nHost: millrace\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    )
+    .expect("sent");
+    let mut response = String::new();
+    stream.read_to_string(&mut response).expect("an answer");
+    let (head, body) = response.split_once("\r\n\r\n").expect("a head and a body");
+    assert!(head.starts_with("HTTP/1.1 200"), "{response}");
+    let answer: Value = serde_json::from_str(body).expect("JSON");
+    let items = answer["items"].as_array().expect("items").iter();
+    items.map(|item| item["id"].as_str().expect("an id").to_owned()).collect()
+}
+
+/// Waits until it is so.
+fn eventually(what: &str, holds: &dyn Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "not {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// Newest value of each key; none: a tombstone.
 fn newest(topic: &str) -> BTreeMap<String, Option<Value>> {
     let of = |record: &OwnedMessage| {
@@ -228,8 +261,16 @@ fn an_item_that_nobody_asked_for_is_published_and_its_tombstone_takes_it_off() {
             std::thread::sleep(Duration::from_millis(100));
         }
     };
-    let names: BTreeSet<&String> = world.categories.keys().collect();
-    wait(&|there| names.iter().all(|name| there.get(*name).is_some_and(Option::is_some)));
+    let all: BTreeSet<&String> = world.categories.keys().collect();
+    wait(&|there| all.iter().all(|name| there.get(*name).is_some_and(Option::is_some)));
+
+    let mut server = world.bench.command_of(&world.config, "serve", "live", &SERVE);
+    let mut serving = Running::start(&mut server);
+    let line = serving.wait_for("answering on http://");
+    let address = line.split("http://").nth(1).and_then(|rest| rest.split('/').next());
+    let address = address.expect("an address").to_owned();
+    serving.wait_for("is ready to answer");
+    let names = |name: &str| found(&address).contains(name);
 
     let now_ms = FIRST_MS + 86_400_000;
     let (first, category) = world.categories.iter().next().expect("there are items");
@@ -240,11 +281,21 @@ fn an_item_that_nobody_asked_for_is_published_and_its_tombstone_takes_it_off() {
     let length: f64 = vector.iter().filter_map(Value::as_f64).map(|x| x * x).sum();
     assert!((length - 1.0).abs() < 1e-3, "{length}");
 
+    eventually("in answers", &|| names("unasked") && names(first));
+    // No version comes from here on: serving does not wait for one.
+    run.signal("-STOP");
     let hidden = value!({"sku": first, "stock": 0});
     world.write([
         ("unasked".to_owned(), None, now_ms + 1),
         (first.clone(), Some(hidden), now_ms + 2),
     ]);
+    let began = Instant::now();
+    eventually("out of answers", &|| !names("unasked") && !names(first));
+    let took = began.elapsed();
+    println!("out of answers after {took:?}");
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert!(get(&address, "/v1/items/unasked").0.contains("404"));
+    run.signal("-CONT");
     let gone = |there: &BTreeMap<String, Option<Value>>, name: &str| there[name].is_none();
     wait(&|there| gone(there, "unasked") && gone(there, first));
     run.signal("-TERM");
@@ -255,6 +306,8 @@ fn an_item_that_nobody_asked_for_is_published_and_its_tombstone_takes_it_off() {
     world.write([("next".to_owned(), Some(value!({"sku": "next"})), now_ms + 3)]);
     let there = wait(&|there| there.get("next").is_some_and(Option::is_some));
     assert!(gone(&there, "unasked") && gone(&there, first));
+    eventually("in answers", &|| names("next"));
+    assert!(!names("unasked") && !names(first));
     run.signal("-TERM");
     assert!(run.wait().1.success());
 }

@@ -696,6 +696,27 @@ fn a_catalogue_brings_items_that_nobody_asked_for_and_takes_them_out() {
     assert_eq!(trainer.state().corpus.tombstones(), [Box::from("Item 77")]);
 }
 
+#[test]
+fn who_answers_knows_of_a_query_what_the_state_does() {
+    let settings = listed_settings();
+    let mut trainer = trainer(&settings);
+    trainer.follow(&settings, places());
+    let changes = vec![listed(0, EventSide::Query, 5, Some(40))];
+    trainer.step(&unlisted(&[(5, 1), (6, 1)], changes, 2)).expect("events");
+    let sections = trainer.capture().into_sections();
+    let read =
+        |name: &str, take: TakePart<'_>| read_chain(std::slice::from_ref(&sections), name, take);
+    let side = QuerySide::restore(&settings, &read).expect("captured");
+    let batch = unlisted(&[(5, 1), (6, 1)], vec![], 2);
+    assert_eq!(side.completed(&batch).events, batch.events, "without the catalogue");
+    let side = side.with_catalogue(&settings, &read).expect("captured");
+    let countries = &side.completed(&batch).events.query[1];
+    assert_eq!(
+        [countries.value(0), countries.value(1)],
+        [FeatureValue::Id(40), FeatureValue::Absent]
+    );
+}
+
 /// As [`increments_add_up_to_the_state`], with changes of catalogues between events and alone.
 #[test]
 fn increments_add_up_with_catalogues_and_a_restored_state_goes_on_alike() {

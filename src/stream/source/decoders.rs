@@ -133,7 +133,10 @@ pub(in crate::stream) fn decode(
 }
 
 /// What lies beside a record's value.
-pub(super) fn outside<'m>(message: &'m BorrowedMessage<'_>, what: &Outside) -> Option<&'m [u8]> {
+pub(in crate::stream) fn outside<'m>(
+    message: &'m BorrowedMessage<'_>,
+    what: &Outside,
+) -> Option<&'m [u8]> {
     match what {
         Outside::Key => message.key(),
         Outside::Header(name) => {
