@@ -37,7 +37,8 @@ use millrace_train::trainer::Trainer;
     its offsets only say which items are recent, popular, new and seen.\n\n\
     Intervals are 95%, from a bootstrap over queries. Bands hold a third of the traffic each, by \
     popularity of the event's item; cold items came in fewer than 10 training events, or, with \
-    --progressive, were first seen fewer than --cold-events events ago.")]
+    --progressive, were first seen fewer than --cold-events events ago; listed items came in \
+    none, and are known from a catalogue alone.")]
 pub(super) struct EvaluateArgs {
     #[command(flatten)]
     config: ConfigArgs,

@@ -24,6 +24,7 @@ struct World {
     bench: Bench,
     config: PathBuf,
     items: String,
+    users: String,
     /// By item.
     categories: BTreeMap<String, Value>,
 }
@@ -33,13 +34,32 @@ impl World {
     fn new(events: usize, seed: u64, entry: &str) -> World {
         let bench = Bench::new("demo.toml", 2);
         let items = format!("{}-items", bench.topic);
+        let users = format!("{}-users", bench.topic);
         create_topic(&items, 2, None);
+        create_topic(&users, 1, None);
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/demo.toml");
         let text = std::fs::read_to_string(path).expect("the demo's config");
         let entry = format!(
-            "{text}\n[[catalogue]]\ntopic = \"{items}\"\nid = \"sku\"\n\
-             features = {{ category = \"detail.category\" }}\n\
-             hidden = {{ field = \"stock\", equals = 0 }}\n{entry}\n"
+            r#"{text}
+            [[query.features]]
+            name = "plan"
+            kind = "id"
+            table = "plan"
+
+            [[catalogue]]
+            topic = "{users}"
+            side = "query"
+            id = "@key"
+            features = {{ plan = "plan" }}
+            begin = "point_in_time"
+
+            [[catalogue]]
+            topic = "{items}"
+            id = "sku"
+            features = {{ category = "detail.category" }}
+            hidden = {{ field = "stock", equals = 0 }}
+            {entry}
+            "#
         );
         let config = bench.directory.path().join("catalogue.toml");
         std::fs::write(&config, entry).expect("written");
@@ -54,7 +74,7 @@ impl World {
         let path = bench.directory.path().join("plain.jsonl");
         std::fs::write(&path, lines).expect("written");
         bench.produce(&path);
-        World { bench, config, items, categories }
+        World { bench, config, items, users, categories }
     }
 
     fn row(&self, item: &str) -> Value {
@@ -67,16 +87,9 @@ impl World {
         self.write(rows.map(|(item, row)| (item, row, FIRST_MS - 86_400_000)));
     }
 
-    /// Writes rows of the catalogue (none: a tombstone), each with its time.
+    /// Writes rows of items (none: a tombstone), each with its time.
     fn write(&self, rows: impl IntoIterator<Item = (String, Option<Value>, i64)>) {
-        let producer: ThreadedProducer<_> = client().create().expect("a producer");
-        for (item, row, time_ms) in rows {
-            let text = row.map(|row| row.to_string());
-            let mut record = BaseRecord::<str, str>::to(&self.items).key(&item).timestamp(time_ms);
-            record.payload = text.as_deref();
-            assert!(producer.send(record).is_ok(), "there is room for it");
-        }
-        producer.flush(PATIENCE).expect("the broker takes records");
+        write(&self.items, rows);
     }
 
     /// Rows that change while the events come, items that nobody asks for, and tombstones.
@@ -101,11 +114,28 @@ impl World {
             }
         });
         self.write(rows);
+        let users = (0..300_i64).map(|n| {
+            let row = (n % 7 > 0).then(|| value!({"plan": n % 3}));
+            (format!("u{}", n % 200), row, FIRST_MS + n * (EVENTS as i64) / 300)
+        });
+        write(&self.users, users);
     }
 
     fn replay(&self, name: &str, sets: &[&str]) -> std::process::Command {
         self.bench.command_of(&self.config, "replay", name, sets)
     }
+}
+
+/// Writes records, each with its key and time; none: without a value.
+fn write(topic: &str, rows: impl IntoIterator<Item = (String, Option<Value>, i64)>) {
+    let producer: ThreadedProducer<_> = client().create().expect("a producer");
+    for (key, row, time_ms) in rows {
+        let text = row.map(|row| row.to_string());
+        let mut record = BaseRecord::<str, str>::to(topic).key(&key).timestamp(time_ms);
+        record.payload = text.as_deref();
+        assert!(producer.send(record).is_ok(), "there is room for it");
+    }
+    producer.flush(PATIENCE).expect("the broker takes records");
 }
 
 const SETS: [&str; 4] =
@@ -168,7 +198,7 @@ fn survives_sigkill(sets: &[&str], entry: &str) {
         json(&mut first);
         let half = inspect(&world.bench.checkpoints("parts"));
         let total = |manifest: &Value| -> i64 {
-            let next = &manifest["catalogues"][0]["next"]["partitions"];
+            let next = &manifest["catalogues"][1]["next"]["partitions"];
             next.as_object().expect("offsets").values().filter_map(Value::as_i64).sum()
         };
         let end = inspect(&world.bench.checkpoints("whole"));
@@ -182,14 +212,14 @@ fn a_bootstrap_can_be_given_again() {
     let world = World::new(4_000, 22, "begin = \"end\"");
     world.list_all();
     let first = json(&mut world.replay("first", &SETS));
-    let end = &first["catalogues"][0]["end"];
+    let end = &first["catalogues"][1]["end"];
     world.move_on(6);
     let other = json(&mut world.replay("other", &SETS));
     assert_ne!(other["digest"], first["digest"]);
     let text = std::fs::read_to_string(&world.config).expect("written before");
     std::fs::write(&world.config, format!("{text}end = {end}\n")).expect("written");
     let given = json(&mut world.replay("given", &SETS));
-    assert_eq!(&given["catalogues"][0]["end"], end);
+    assert_eq!(&given["catalogues"][1]["end"], end);
     // What came later is merged by its time, from the first event on.
     assert_ne!(given["digest"], other["digest"]);
     assert_eq!(json(&mut world.replay("once more", &SETS))["digest"], given["digest"]);
@@ -310,4 +340,34 @@ fn an_item_that_nobody_asked_for_is_published_and_its_tombstone_takes_it_off() {
     assert!(!names("unasked") && !names(first));
     run.signal("-TERM");
     assert!(run.wait().1.success());
+}
+
+/// Clicks on items that training never saw, which a catalogue lists: a band of their own.
+#[test]
+fn items_that_only_a_catalogue_knew_are_a_band_of_an_evaluation() {
+    let world = World::new(2_000, 24, "");
+    world.list_all();
+    let category = world.categories.values().next().expect("there are items");
+    let row = |name: &str| value!({"sku": name, "detail": {"category": category}});
+    let unasked: Vec<String> = (0..5).map(|n| format!("unasked-{n}")).collect();
+    let rows = unasked.iter().map(|name| (name.clone(), Some(row(name)), FIRST_MS));
+    // One that is listed only after the events: nothing is newer than the event.
+    let late = ("late".to_owned(), Some(row("late")), FIRST_MS + 86_400_000);
+    world.write(rows.chain([late]));
+    let mut lines = String::new();
+    for n in 0..100 {
+        let name = if n % 10 == 0 { "late" } else { &*unasked[n % 5] };
+        let time_ms = FIRST_MS + 2_000 + n as i64;
+        let event = value!({"user": format!("u{n}"), "item": name, "time_ms": time_ms});
+        lines += &format!("{event}\n");
+    }
+    let path = world.bench.directory.path().join("more.jsonl");
+    std::fs::write(&path, lines).expect("written");
+    world.bench.produce(&path);
+    let mut command = world.bench.command_of(&world.config, "evaluate", "none", &SETS[..1]);
+    let result = json(command.args(["--from", "90%"]));
+    // A few of the world's own items come there for the first time, too.
+    let cases = result["listed"]["cases"].as_u64().expect("a number");
+    assert!((90..110).contains(&cases), "{result}");
+    assert_eq!(result["unknown_items"], 10, "what was listed later was not known");
 }
