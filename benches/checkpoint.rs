@@ -172,6 +172,7 @@ fn facts(config: &Config, progress: &Progress) -> Facts {
         step: progress.step,
         offsets: progress.offsets.clone(),
         pass: progress.pass,
+        catalogues: Vec::new(),
         event_time_ms: 0,
         events_trained: progress.events,
         events_rejected: 0,

@@ -150,6 +150,7 @@ fn write(config: &Config, store: &Store, trainer: &mut Trainer) -> Checkpoint {
         step: progress.step,
         offsets: progress.offsets,
         pass: 1,
+        catalogues: Vec::new(),
         event_time_ms: 1,
         events_trained: progress.events,
         events_rejected: 0,

@@ -14,7 +14,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use millrace_events::{Offsets, Witness};
+use millrace_events::{CataloguePlace, Offsets, Witness};
 
 mod chain;
 mod directory;
@@ -58,6 +58,8 @@ pub struct Facts {
     pub offsets: Offsets,
     /// Which pass over the log the offsets belong to; 1: the first.
     pub pass: u32,
+    /// How far each catalogue has been read.
+    pub catalogues: Vec<CataloguePlace>,
     /// Event time of the newest event trained, in milliseconds since the Unix epoch.
     pub event_time_ms: i64,
     /// Events trained since the first step.
@@ -193,8 +195,9 @@ impl Checkpoint {
         for file in self.measured()? {
             file.read(|_| ())?;
         }
-        let Manifest { step, offsets, sections, .. } = &self.manifest;
-        let (found, expected) = (digest(*step, offsets, sections), &self.manifest.digest);
+        let Manifest { step, offsets, catalogues, sections, .. } = &self.manifest;
+        let (found, expected) =
+            (digest(*step, offsets, catalogues, sections), &self.manifest.digest);
         if found != *expected {
             let reason = format!("the state digest is {found}, the manifest says {expected}");
             return Err(CheckpointError::Damaged(reason));

@@ -41,7 +41,7 @@ use crate::publish::claim::Superseded;
 use crate::publish::{Published, Publisher};
 use crate::stream::calendar::now_ms;
 use crate::telemetry::Health;
-use millrace_events::Batch;
+use millrace_events::{Batch, CataloguePlace};
 use millrace_train::evaluation::Recall;
 use millrace_train::placement::Placement;
 use millrace_train::trainer::{Phase, StepReport, Trainer};
@@ -111,6 +111,8 @@ pub struct Summary {
     pub recall: Recall,
     /// Steps whose loss was not finite.
     pub nonfinite_steps: u64,
+    /// How far each catalogue was read.
+    pub catalogues: Vec<CataloguePlace>,
     /// The last checkpoint; none if the state has seen no event.
     pub checkpoint: Option<Checkpoint>,
     /// The last version published by this run.
@@ -225,6 +227,7 @@ fn run_once(
             loss: stats.loss(),
             recall: stats.recall,
             nonfinite_steps: stats.nonfinite_steps,
+            catalogues: progress.catalogues.clone(),
             checkpoint: ended.checkpoint,
             published: ended.published?,
         })

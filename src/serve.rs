@@ -3,6 +3,7 @@
 //! ```text
 //! directory of checkpoints -> follower thread -> shelf of versions (one pointer)
 //! topic of interactions ----> reader thread ---> what queries did since
+//! topic of a catalogue -----> its thread ------> items that were taken out since
 //!                                                       |
 //!            HTTP thread -> threads that compute -------+
 //! ```
@@ -34,6 +35,7 @@ mod routes;
 mod shelf;
 mod standing;
 mod version;
+mod withdrawn;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -50,6 +52,7 @@ use follow::Follower;
 use http::{App, Server, Stock};
 use metrics::ServeMetrics;
 use reader::{Reader, Reading};
+use withdrawn::Withdrawals;
 
 pub use version::Version;
 
@@ -113,6 +116,9 @@ impl Serving {
         let reading = if config.serve.follow {
             let reader = Reader::new(config, stock.clone(), metrics);
             let started = reader.start(Arc::clone(stop));
+            let (shelf, withdrawn) = (Arc::clone(&stock.shelf), Arc::clone(&stock.withdrawn));
+            let withdrawals = Withdrawals::new(config, shelf, withdrawn).start(Arc::clone(stop));
+            withdrawals.context("cannot start the thread that reads catalogues")?;
             Some(started.context("cannot start the thread that reads histories")?)
         } else {
             None

@@ -8,7 +8,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 use super::chain::Link;
 use super::error::{CheckpointError, Result};
 use super::{MANIFEST, STEP_DIGITS};
-use millrace_events::{Offsets, Witness};
+use millrace_events::{CataloguePlace, Offsets, Witness};
 
 /// The layout this program writes. It grows with every change that an older program would misread.
 /// Whatever the format, `format` and `checksum` of the manifest keep their meaning.
@@ -39,6 +39,9 @@ pub struct Manifest {
     pub offsets: Offsets,
     /// Which pass over the log the offsets belong to; 1: the first.
     pub pass: u32,
+    /// How far each catalogue has been read, and what of it came before the first event.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub catalogues: Vec<CataloguePlace>,
     /// Event time of the newest event trained, in milliseconds since the Unix epoch.
     pub event_time_ms: i64,
     /// Events trained since the first step.
@@ -151,9 +154,15 @@ pub(super) fn file_name(name: &str) -> bool {
     !name.is_empty() && !name.starts_with('.') && name.bytes().all(plain)
 }
 
-/// Digest of a state, in hex: xxh3-128 over the step, the offsets, and name, length and checksum of
-/// each digested section, in order. Two runs that agree bit for bit have the same digest.
-pub fn digest(step: u64, offsets: &Offsets, sections: &[SectionEntry]) -> String {
+/// Digest of a state, in hex: xxh3-128 over the step, the offsets (those of catalogues behind those
+/// of events), and name, length and checksum of each digested section, in order. Two runs that
+/// agree bit for bit have the same digest.
+pub fn digest(
+    step: u64,
+    offsets: &Offsets,
+    catalogues: &[CataloguePlace],
+    sections: &[SectionEntry],
+) -> String {
     let mut hasher = Xxh3::new();
     // Lengths go before what varies in length, so that no two states give the same bytes.
     let text = |hasher: &mut Xxh3, text: &str| {
@@ -161,11 +170,13 @@ pub fn digest(step: u64, offsets: &Offsets, sections: &[SectionEntry]) -> String
         hasher.update(text.as_bytes());
     };
     hasher.update(&step.to_le_bytes());
-    text(&mut hasher, offsets.topic());
-    hasher.update(&(offsets.iter().len() as u64).to_le_bytes());
-    for (partition, next) in offsets.iter() {
-        hasher.update(&partition.to_le_bytes());
-        hasher.update(&next.to_le_bytes());
+    for offsets in [offsets].into_iter().chain(catalogues.iter().map(|place| &place.next)) {
+        text(&mut hasher, offsets.topic());
+        hasher.update(&(offsets.iter().len() as u64).to_le_bytes());
+        for (partition, next) in offsets.iter() {
+            hasher.update(&partition.to_le_bytes());
+            hasher.update(&next.to_le_bytes());
+        }
     }
     for section in sections.iter().filter(|section| section.digested) {
         text(&mut hasher, &section.name);

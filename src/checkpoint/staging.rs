@@ -109,6 +109,7 @@ impl Staging {
             witness: facts.witness.clone(),
             step: facts.step,
             offsets: facts.offsets.clone(),
+            catalogues: facts.catalogues.clone(),
             pass: facts.pass,
             event_time_ms: facts.event_time_ms,
             events_trained: facts.events_trained,
@@ -117,7 +118,7 @@ impl Staging {
             written_ms: Some(written_ms),
             program: facts.program.clone(),
             parents: if builds { self.parents.clone() } else { Vec::new() },
-            digest: digest(facts.step, &facts.offsets, &sections),
+            digest: digest(facts.step, &facts.offsets, &facts.catalogues, &sections),
             sections,
             checksum: String::new(),
         };

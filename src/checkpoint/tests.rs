@@ -26,6 +26,7 @@ fn snapshot(step: u64) -> Snapshot {
         step,
         offsets,
         pass: 2,
+        catalogues: Vec::new(),
         event_time_ms: 1_700_000_000_000,
         events_trained: 1024 * step,
         events_rejected: 3,

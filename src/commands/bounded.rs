@@ -8,6 +8,7 @@ use anyhow::{Context, bail};
 
 use crate::config::Config;
 use crate::progress::ProgressLine;
+use crate::stream::catalogue::CatalogueRange;
 use crate::stream::cut::Cut;
 use crate::stream::position::Range;
 use crate::stream::source::{Next, Source};
@@ -24,7 +25,7 @@ pub(super) fn read(
     stop: &Arc<AtomicBool>,
     each: impl FnMut(&Batch),
 ) -> anyhow::Result<()> {
-    read_cut(config, range, (1, Cut::Full), what, stop, each)
+    read_cut(config, (range, &[]), (1, Cut::Full), what, stop, each)
 }
 
 /// As [`read`], for events that a run before has read: their rejected records have their letters.
@@ -40,17 +41,17 @@ pub(super) fn read_again(
     read(&reading, range, what, stop, each)
 }
 
-/// As [`read`], for the `pass`-th time and cut as `cut` says.
+/// As [`read`], with these ranges of catalogues, for the `pass`-th time and cut as `cut` says.
 pub(super) fn read_cut(
     config: &Config,
-    range: Range,
+    (range, catalogues): (Range, &[CatalogueRange]),
     (pass, cut): (u32, Cut),
     what: &'static str,
     stop: &Arc<AtomicBool>,
     mut each: impl FnMut(&Batch),
 ) -> anyhow::Result<()> {
     let mut progress = ProgressLine::new(what, range.records(), "events");
-    let mut reader = Reader::open(config, range, (pass, cut), what, stop)?;
+    let mut reader = Reader::open(config, (range, catalogues), (pass, cut), what, stop)?;
     let mut done = 0;
     while let Some(batch) = reader.next()? {
         each(&batch);
@@ -69,15 +70,17 @@ pub(super) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// Reads `range` for the `pass`-th time, cut as `cut` says; messages call it `what`.
+    /// Reads `range`, with these of catalogues, for the so manieth time and in such batches;
+    /// messages call it `what`.
     pub(super) fn open(
         config: &Config,
-        range: Range,
-        (pass, cut): (u32, Cut),
+        (range, catalogues): (Range, &[CatalogueRange]),
+        pass: (u32, Cut),
         what: &'static str,
         stop: &'a Arc<AtomicBool>,
     ) -> anyhow::Result<Reader<'a>> {
-        Ok(Reader { source: Source::open(config, range, pass, cut, stop)?, what, stop })
+        let source = Source::open_following(config, range, catalogues, pass, stop)?;
+        Ok(Reader { source, what, stop })
     }
 
     /// The next batch; `None` at the end.

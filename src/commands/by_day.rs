@@ -64,6 +64,9 @@ pub(super) fn run(
     (from, to): (Position, Position),
     json: bool,
 ) -> anyhow::Result<()> {
+    if !config.catalogue.is_empty() {
+        bail!("--by-day does not read catalogues: leave [[catalogue]] out of its config");
+    }
     let (stop, _edge) = stop_on_signal()?;
     let placement = pipeline::placement(config.device)?;
     let range = Topic::of(config)?.range(from, to)?;

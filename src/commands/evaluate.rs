@@ -11,12 +11,13 @@ use std::time::Instant;
 use anyhow::bail;
 use clap::Args;
 
-use super::bounded::{read, read_again, read_cut};
+use super::bounded::{read_again, read_cut};
 use super::cut::CutArgs;
 use super::session::{ConfigArgs, stop_on_signal, usage};
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::pipeline;
+use crate::stream::catalogue;
 use crate::stream::cut::Cut;
 use crate::stream::position::{Position, Range};
 use crate::stream::topic::Topic;
@@ -36,7 +37,8 @@ use millrace_train::trainer::Trainer;
     its offsets only say which items are recent, popular, new and seen.\n\n\
     Intervals are 95%, from a bootstrap over queries. Bands hold a third of the traffic each, by \
     popularity of the event's item; cold items came in fewer than 10 training events, or, with \
-    --progressive, were first seen fewer than --cold-events events ago.")]
+    --progressive, were first seen fewer than --cold-events events ago; listed items came in \
+    none, and are known from a catalogue alone.")]
 pub(super) struct EvaluateArgs {
     #[command(flatten)]
     config: ConfigArgs,
@@ -83,6 +85,8 @@ pub(super) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
         Some(path) => pipeline::restore(&config, &placement, &Checkpoint::resolve(path)?.0)?,
         None => Trainer::new(&config.train(), &placement, begin.clone()),
     };
+    let places = catalogue::places(&config, &trainer.progress().catalogues, false)?;
+    trainer.follow(&config.train(), places);
     if args.progressive {
         let stream = progressive::Stream { begin, to, cut, stop: &stop };
         return progressive::run(&args.stream, &config, trainer, stream, args.json);
@@ -122,7 +126,8 @@ fn train(
     stop: &Arc<AtomicBool>,
 ) -> anyhow::Result<()> {
     for pass in 1..=passes {
-        read_cut(config, range.clone(), (pass, cut), "training", stop, |batch| {
+        let catalogues = catalogue::ranges(config, &trainer.progress().catalogues, true)?;
+        read_cut(config, (range.clone(), &catalogues), (pass, cut), "training", stop, |batch| {
             trainer.step(batch);
             if pass == 1
                 && let Some(seen) = seen
@@ -145,7 +150,9 @@ fn measure(
     stop: &Arc<AtomicBool>,
 ) -> anyhow::Result<HeldOut> {
     let mut held_out = HeldOut::new(trainer.state(), config.retrieval.popularity);
-    read(config, range, "evaluating", stop, |batch| {
+    let catalogues = catalogue::ranges(config, &trainer.progress().catalogues, true)?;
+    let range = (range, &*catalogues);
+    read_cut(config, range, (1, Cut::Full), "evaluating", stop, |batch| {
         let queries = trainer.embed_and_remember(batch); // [events, dim]
         held_out.add(batch, &queries, seen);
     })?;

@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use crate::commands::output::say;
 use crate::pipeline::{RunStats, Summary};
+use millrace_events::{CataloguePlace, Offsets};
 use millrace_train::evaluation::{KS, Recall};
 
 /// One line on how training goes.
@@ -37,6 +38,16 @@ pub(super) fn summary_json(summary: &Summary) -> Value {
         .map(|(reason, count)| (reason.clone(), json!(count)))
         .collect();
     let checkpoint = summary.checkpoint.as_ref();
+    let offsets = |offsets: &Offsets| offsets.iter().map(|(_, next)| next).collect::<Vec<_>>();
+    let catalogue = |place: &CataloguePlace| {
+        let CataloguePlace { side, next, bootstrap, .. } = place;
+        json!({
+            "topic": next.topic(),
+            "side": side,
+            "end": offsets(bootstrap),
+            "offsets": offsets(next),
+        })
+    };
     json!({
         "events": summary.trained + summary.rejected,
         "trained": summary.trained,
@@ -53,6 +64,7 @@ pub(super) fn summary_json(summary: &Summary) -> Value {
         "recall": recall_json(&summary.recall),
         "recall_candidates": "batch",
         "nonfinite_steps": summary.nonfinite_steps,
+        "catalogues": summary.catalogues.iter().map(catalogue).collect::<Vec<_>>(),
         "checkpoint": checkpoint.map(|checkpoint| &checkpoint.path),
         "digest": checkpoint.map(|checkpoint| &checkpoint.manifest.digest),
         "version": summary.published.as_ref().map(|published| &published.version),
@@ -88,6 +100,15 @@ pub(super) fn print_summary(summary: &Summary) {
         say!("            nothing: the checkpoint had read the range to its end");
     } else {
         print_training(summary);
+    }
+    for CataloguePlace { next, bootstrap, .. } in &summary.catalogues {
+        let ends: Vec<String> = bootstrap.iter().map(|(_, end)| end.to_string()).collect();
+        let (topic, ends) = (next.topic(), ends.join(", "));
+        say!(
+            "catalogue   {topic}, up to [{ends}] before the first event, {} records",
+            next.total()
+        );
+        say!("            another run repeats this one as long as that topic is not compacted");
     }
     match &summary.checkpoint {
         None => say!("checkpoint  none: there was no event to train on"),

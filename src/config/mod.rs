@@ -7,6 +7,7 @@
 //! settings from it. `config/trainer.toml` shows every key with its default; a test keeps it so.
 
 mod alpha;
+mod catalogue;
 mod defaults;
 mod features;
 mod lengths;
@@ -28,6 +29,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use alpha::Alpha;
+pub use catalogue::{CatalogueBegin, CatalogueConfig};
 pub use features::*;
 pub(crate) use load::leaves;
 pub use load::{Fault, Faults, parse_override};
@@ -58,6 +60,9 @@ pub struct Config {
     /// Which records are events; none: all are.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub event: Vec<EventRule>,
+    /// Topics that say what items or queries are.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub catalogue: Vec<CatalogueConfig>,
     /// What an event is worth.
     pub reward: RewardConfig,
     /// The query side: its id and features.

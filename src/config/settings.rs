@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::{Alpha, Config, EmbeddingConfig, FeatureConfig, FeatureKind, KafkaConfig, Transform};
+use super::{
+    Alpha, CatalogueConfig, Config, EmbeddingConfig, FeatureConfig, FeatureKind, KafkaConfig,
+    Transform,
+};
 use millrace_train::frequency::{FrequencySettings, Mode, Rate};
 use millrace_train::model::ModelSettings;
 use millrace_train::model::feature::{Feature, FeatureInput, NumberScale};
@@ -48,8 +51,9 @@ impl Config {
     /// texts read a log alike.
     pub fn reading(&self) -> String {
         let Config { timestamp, event, reward, query, item, .. } = self;
+        let listed: Vec<String> = self.catalogue.iter().map(CatalogueConfig::reading).collect();
         let kafka = KafkaConfig::default().reading_as(&self.kafka);
-        serde_json::to_string(&(kafka, timestamp, event, reward, query, item))
+        serde_json::to_string(&(kafka, timestamp, event, reward, query, item, listed))
             .expect("the sections of a config are JSON")
     }
 

@@ -113,6 +113,30 @@ fn all_faults_are_reported_at_once_with_their_paths() {
 }
 
 #[test]
+fn a_catalogue_names_features_of_its_side_and_one_value_a_record() {
+    let entry = |entry: &str| minimal(&format!("[[catalogue]]\ntopic = \"c\"\n{entry}"));
+    let right = entry("id = \"@key\"\nside = \"query\"\nfeatures = { user = \"a.b\" }");
+    let right = right.expect("valid");
+    assert!(right.is_listed(millrace_events::EventSide::Query, "user"));
+    let text = right.to_toml();
+    assert_eq!(Config::from_toml(&text).expect("its own text"), right);
+    assert_eq!(right.state_keys(), minimal("").expect("valid").state_keys(), "it may come later");
+    for (wrong, key) in [
+        ("", "catalogue[0].id"),
+        ("id = \"a[].b\"", "catalogue[0].id"),
+        ("id = \"a\"\nfeatures = { user = \"x\" }", "catalogue[0].features.user"),
+        ("id = \"a\"\nfeatures = { item = \"x[].y\" }", "catalogue[0].features.item"),
+        ("id = \"a\"\nhidden = { field = \"x\" }", "catalogue[0].hidden"),
+        ("id = \"a\"\nend = [1]", "catalogue[0].end"),
+        ("id = \"a\"\n[[catalogue]]\ntopic = \"d\"\nid = \"a\"", "catalogue[1].side"),
+        ("id = \"a\"\n[kafka]\norder = \"arrival\"", "kafka.order"),
+        ("id = \"a\"\n[kafka]\ntopic = \"c\"", "catalogue[0].topic"),
+    ] {
+        assert_eq!(keys(entry(wrong).expect_err(wrong)), [key], "{wrong}");
+    }
+}
+
+#[test]
 fn min_events_lie_within_a_batch() {
     for (min_events, right) in [(0, false), (1, true), (8, true), (9, false)] {
         let outcome = minimal(&format!("[batch]\nsize = 8\nmin_events = {min_events}"));

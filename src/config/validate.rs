@@ -1,8 +1,11 @@
 //! Checks across keys. Everything wrong is reported, each with its key's path.
 
+mod catalogue;
 mod records;
 
 use std::collections::BTreeSet;
+
+use millrace_events::EventSide;
 
 use super::{
     BatchConfig, Config, Faults, FeatureConfig, FeatureKind, MissingReward, RewardConfig,
@@ -15,6 +18,7 @@ impl Config {
         self.validate_stream(faults);
         self.registry.validate(&self.kafka, faults);
         self.validate_records(faults);
+        self.validate_catalogues(faults);
         self.validate_side("query", &self.query, faults);
         self.validate_side("item", &self.item, faults);
         validate_reward(&self.reward, faults);
@@ -88,7 +92,9 @@ impl Config {
                 let reason = format!("`{}` stands twice in [{side}]", feature.name);
                 faults.add(format!("{key}.name"), reason);
             }
-            validate_feature(side, &key, feature, faults);
+            let which = if side == "item" { EventSide::Item } else { EventSide::Query };
+            let listed = self.is_listed(which, &feature.name);
+            validate_feature((which, listed), &key, feature, faults);
         }
     }
 
@@ -239,7 +245,13 @@ const RESERVED_PROPERTIES: [&str; 17] = [
 /// tags must not make one step as long as a hundred.
 pub(crate) const BAG_LENGTH: usize = 64;
 
-fn validate_feature(side: &str, key: &str, feature: &FeatureConfig, faults: &mut Faults) {
+/// `listed`: a catalogue has the feature, and an event need not.
+fn validate_feature(
+    (side, listed): (EventSide, bool),
+    key: &str,
+    feature: &FeatureConfig,
+    faults: &mut Faults,
+) {
     let kind = feature.kind;
     let buckets = feature.transform == Some(Transform::Buckets);
     let has_table = match kind {
@@ -253,10 +265,10 @@ fn validate_feature(side: &str, key: &str, feature: &FeatureConfig, faults: &mut
     if !has_table && !feature.table.is_empty() {
         faults.add(format!("{key}.table"), "a feature of this kind has no table");
     }
-    if feature.field.is_empty() && kind != FeatureKind::History {
+    if feature.field.is_empty() && kind != FeatureKind::History && !listed {
         faults.add(format!("{key}.field"), "must name a field of the record");
     }
-    if kind == FeatureKind::History && side == "item" {
+    if kind == FeatureKind::History && side == EventSide::Item {
         faults.add(format!("{key}.kind"), "a history belongs to the query");
     }
     match (kind, feature.length) {

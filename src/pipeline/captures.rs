@@ -78,7 +78,7 @@ impl<'a> Captures<'a> {
         (snapshots, outcomes): (Sender<Snapshot>, Receiver<Outcome>),
         RunState { lineage, progress, chain }: RunState,
     ) -> Self {
-        let begun = (progress.step, progress.offsets.total(), Instant::now());
+        let begun = (progress.step, progress.place(), Instant::now());
         let stage = Stage::None;
         Self { site, lineage, snapshots, outcomes, chain, stage, number: 0, begun, failed: None }
     }
@@ -162,10 +162,11 @@ impl<'a> Captures<'a> {
         let progress = trainer.progress();
         let stepped = progress.step - step;
         // Offsets alone count, too: of rejected records, and of markers, which retention may pass.
-        let moved = progress.events > 0 && progress.offsets.total() > place;
+        let moved = progress.place() > place;
         let every = Duration::from_secs(cadence.every_s);
         let overdue = cadence.every_s > 0 && moved && at.elapsed() >= every;
-        stepped >= cadence.every_steps || overdue
+        // What has only read catalogues has learned nothing: it is not worth a version.
+        progress.events > 0 && (stepped >= cadence.every_steps || overdue)
     }
 
     fn begin(&mut self, trainer: &mut Trainer) {
@@ -175,7 +176,7 @@ impl<'a> Captures<'a> {
         let chain = chain
             .filter(|chain| chain.takes(progress.step, base_every, change.changed, change.whole));
         trainer.begin_capture(if chain.is_some() { Extent::Changed } else { Extent::Whole });
-        self.begun = (progress.step, progress.offsets.total(), Instant::now());
+        self.begun = (progress.step, progress.place(), Instant::now());
         let (sender, parts) = bounded(PARTS_IN_FLIGHT);
         let facts = facts(&self.site.config, &self.lineage, progress);
         self.stage = Stage::Copying(sender);

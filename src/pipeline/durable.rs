@@ -194,6 +194,7 @@ pub(super) fn facts(config: &Config, lineage: &Lineage, progress: Progress) -> F
         witness: witness.before(&progress.offsets),
         step: progress.step,
         offsets: progress.offsets,
+        catalogues: progress.catalogues,
         pass: progress.pass,
         event_time_ms: progress.event_time_ms,
         events_trained: progress.events,

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
+use crate::stream::catalogue::CatalogueRange;
 use crate::stream::cut::Cut;
 use crate::stream::position::Range;
 use crate::stream::source::{Next, Source};
@@ -36,14 +37,14 @@ impl Passes {
     /// `stop` ends waits for brokers that are away; `witness` remembers some of the records.
     pub(super) fn begin(
         config: &Config,
-        rest: Range,
+        (rest, catalogues): (Range, &[CatalogueRange]),
         range: Range,
         cut: Cut,
         (pass, last): (u32, u32),
         stop: &Arc<AtomicBool>,
         witness: &Arc<Mutex<Witness>>,
     ) -> anyhow::Result<Passes> {
-        let source = open(config, rest, pass, cut, stop, witness)?;
+        let source = open(config, rest, catalogues, (pass, cut), stop, witness)?;
         let (rejected, skipped, unread) = (BTreeMap::new(), 0, 0);
         let (config, stop, witness) = (config.clone(), Arc::clone(stop), Arc::clone(witness));
         Ok(Passes {
@@ -80,7 +81,8 @@ impl Passes {
         self.rejected = self.rejected_by_reason();
         (self.skipped, self.unread) = (self.skipped(), self.unread());
         let Passes { config, pass, cut, stop, witness, .. } = &*self;
-        self.source = open(config, range, *pass, *cut, stop, witness)?;
+        let catalogues = self.source.catalogues();
+        self.source = open(config, range, &catalogues, (*pass, *cut), stop, witness)?;
         self.source.have_shown(self.rejected.keys().copied());
         Ok(())
     }
@@ -115,12 +117,12 @@ impl Passes {
 fn open(
     config: &Config,
     range: Range,
-    pass: u32,
-    cut: Cut,
+    catalogues: &[CatalogueRange],
+    pass: (u32, Cut),
     stop: &Arc<AtomicBool>,
     witness: &Arc<Mutex<Witness>>,
 ) -> anyhow::Result<Source> {
-    let mut source = Source::open(config, range, pass, cut, stop)?;
+    let mut source = Source::open_following(config, range, catalogues, pass, stop)?;
     source.remember(witness);
     Ok(source)
 }

@@ -17,11 +17,12 @@ use crate::checkpoint::{self, Chain, Checkpoint, Manifest, SectionEntry, Store, 
 use crate::config::{Config, leaves};
 use crate::sections;
 use crate::stream::calendar::now_ms;
+use crate::stream::catalogue;
 use crate::stream::identity;
 use crate::stream::position::Range;
 use crate::stream::topic::{NoAnswer, Topic};
 use crate::stream::{survey, verdict};
-use millrace_events::{Offsets, Witness};
+use millrace_events::{CataloguePlace, Offsets, Witness};
 use millrace_train::capture::Extent;
 use millrace_train::placement::Placement;
 use millrace_train::progress::Progress;
@@ -64,12 +65,15 @@ pub(super) fn start(site: &Site, store: &Store, plan: &RunPlan) -> anyhow::Resul
         None => {
             refuse_what_kafka_knows(config, &topic, plan)?;
             let witness = Witness::of_cluster(topic.cluster());
-            let trainer = Trainer::new(&config.train(), &site.placement, from.clone());
+            let settings = config.train();
+            let mut trainer = Trainer::new(&settings, &site.placement, from.clone());
+            trainer.follow(&settings, catalogue::places(config, &[], !bounded)?);
             (trainer, Lineage::new(new_run(), Some(now_ms()), witness), None)
         }
         Some(resumed) => resumed,
     };
     drop(topic);
+    let catalogues = catalogue::ranges(config, &trainer.progress().catalogues, bounded)?;
     // A state with more passes behind it finishes the one it is in.
     let Progress { offsets, pass, .. } = trainer.progress();
     let last = plan.passes.max(*pass);
@@ -79,6 +83,7 @@ pub(super) fn start(site: &Site, store: &Store, plan: &RunPlan) -> anyhow::Resul
     let total = rest.records() + passes_left * range.records();
     site.health.set_phase("opening the source");
     let (pass, witness) = ((*pass, last), &lineage.witness);
+    let rest = (rest, &*catalogues);
     let passes = Passes::begin(config, rest, range, plan.cut, pass, &site.stop, witness)?;
     Ok(RunStart { passes, trainer, lineage, checkpoint, total })
 }
@@ -139,7 +144,14 @@ fn resume_from(
         tracing::warn!("{warning}");
     }
     witness.cluster = verified.cluster.or(witness.cluster);
-    let (trainer, run, chain) = go_on(config, &site.placement, checkpoint, verdict.offsets)?;
+    let known = catalogue::known(config, &manifest.catalogues);
+    let (mut trainer, run, chain) =
+        go_on(config, &site.placement, checkpoint, (verdict.offsets, known.clone()))?;
+    let places = match chain.is_some() {
+        true => catalogue::places(config, &known, !bounded)?,
+        false => catalogue::again(config, &known, !bounded)?,
+    };
+    trainer.follow(&config.train(), places);
     let Progress { step, pass, .. } = *trainer.progress();
     let path = checkpoint.path.display().to_string();
     tracing::info!(run, step, pass, path, "going on from a checkpoint");
@@ -206,17 +218,18 @@ fn newest(directory: &Path, end: Option<u64>) -> anyhow::Result<Option<Checkpoin
     Ok(newest)
 }
 
-/// The trainer that resumes from `checkpoint` at `offsets`, the name of its run, and the
+/// The trainer that resumes from `checkpoint` at these places, the name of its run, and the
 /// checkpoints that it comes from. A state that saw no event binds nobody to its config.
 fn go_on(
     config: &Config,
     placement: &Placement,
     checkpoint: &Checkpoint,
-    offsets: Offsets,
+    (offsets, catalogues): (Offsets, Vec<CataloguePlace>),
 ) -> anyhow::Result<(Trainer, String, Option<Chain>)> {
     let manifest = &checkpoint.manifest;
     if manifest.events_trained > 0 {
-        let trainer = restore_at(config, placement, checkpoint, offsets)?;
+        let places = (offsets, catalogues);
+        let trainer = restore_at(config, placement, checkpoint, places)?;
         return Ok((trainer, manifest.run.clone(), Some(Chain::of(manifest))));
     }
     let path = checkpoint.path.display().to_string();
@@ -245,15 +258,17 @@ pub fn restore(
     placement: &Placement,
     checkpoint: &Checkpoint,
 ) -> anyhow::Result<Trainer> {
-    restore_at(config, placement, checkpoint, checkpoint.manifest.offsets.clone())
+    let manifest = &checkpoint.manifest;
+    let catalogues = catalogue::known(config, &manifest.catalogues);
+    restore_at(config, placement, checkpoint, (manifest.offsets.clone(), catalogues))
 }
 
-/// [`restore`], to read on at `offsets`.
+/// [`restore`], to read on at these places; catalogues that are not among them are left out.
 fn restore_at(
     config: &Config,
     placement: &Placement,
     checkpoint: &Checkpoint,
-    offsets: Offsets,
+    (offsets, catalogues): (Offsets, Vec<CataloguePlace>),
 ) -> anyhow::Result<Trainer> {
     let manifest = &checkpoint.manifest;
     let path = checkpoint.path.display();
@@ -284,6 +299,7 @@ fn restore_at(
         event_time_ms: manifest.event_time_ms,
         offsets,
         pass: manifest.pass,
+        catalogues,
     };
     let read = sections::of(checkpoint);
     let mut trainer = Trainer::restore(&config.train(), placement, progress, &read)
@@ -325,8 +341,11 @@ fn check_increments(
     let restored = tally.finish();
     let differs = |wanted: &&&SectionEntry| {
         let found = restored.iter().find(|section| section.name == wanted.name);
+        // A catalogue that is read in another way begins anew.
+        let left_out = found.is_none() && wanted.name.starts_with("catalogue.");
         // The estimator goes on under another rate, and its section then ends in another way.
         (same_rate || wanted.name != "frequency")
+            && !left_out
             && found.is_none_or(|found| found.checksum != wanted.checksum)
     };
     match increments.iter().find(differs) {
@@ -437,7 +456,8 @@ mod tests {
         let mut other = config.clone();
         other.model.dim += 1;
         let go_on = |config: &Config, checkpoint: &Checkpoint| {
-            super::go_on(config, &placement, checkpoint, checkpoint.manifest.offsets.clone())
+            let offsets = checkpoint.manifest.offsets.clone();
+            super::go_on(config, &placement, checkpoint, (offsets, Vec::new()))
         };
         let (fresh, run, chain) = go_on(&other, &write(&empty)).expect("not bound");
         assert_eq!((fresh.progress(), chain), (&empty, None));

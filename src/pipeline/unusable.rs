@@ -100,6 +100,7 @@ impl Unusable {
                 key: None,
                 payload: Some(item.as_bytes()),
                 time_ms: None,
+                topic: &site.config.kafka.topic,
                 partition,
                 offset,
                 reason,

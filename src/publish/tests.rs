@@ -92,6 +92,7 @@ fn facts(config: &Config, trainer: &Trainer) -> Facts {
         step: trainer.progress().step,
         offsets: trainer.progress().offsets.clone(),
         pass: 1,
+        catalogues: Vec::new(),
         event_time_ms: trainer.progress().event_time_ms,
         events_trained: trainer.progress().events,
         events_rejected: 0,

@@ -109,7 +109,8 @@ struct Choice {
 }
 
 /// What the queries of a request may be answered with.
-fn choice(version: &Version, request: &Retrieve) -> Result<Choice, Problem> {
+fn choice(view: View<'_>, request: &Retrieve) -> Result<Choice, Problem> {
+    let version = view.version;
     let numbers = |ids: &[ItemId]| -> Vec<u32> {
         ids.iter().filter_map(|ItemId(id)| version.number(id)).collect()
     };
@@ -125,7 +126,7 @@ fn choice(version: &Version, request: &Retrieve) -> Result<Choice, Problem> {
     Ok(Choice {
         k: request.k()?,
         popularity: request.popularity.unwrap_or(version.popularity),
-        excluded: numbers(&request.exclude),
+        excluded: [&numbers(&request.exclude)[..], &view.withdrawn.of(version)].concat(),
         allowed: allowed.map(|numbers| version.index.allow(numbers)),
     })
 }
@@ -133,7 +134,7 @@ fn choice(version: &Version, request: &Retrieve) -> Result<Choice, Problem> {
 /// `POST /v1/retrieve`
 pub(super) fn retrieve(view: View<'_>, request: &Retrieve) -> Result<Vec<u8>, Problem> {
     let version = view.version;
-    let choice = choice(version, request)?;
+    let choice = choice(view, request)?;
     if let Some(query) = &request.query {
         let (offsets, seen) = one(view, query)?;
         let found = found(version, &seen, request, &choice)?;
@@ -150,7 +151,7 @@ pub(super) fn ranked<'v>(
     view: View<'v>,
     request: &Retrieve,
 ) -> Result<Vec<Vec<(&'v str, f32)>>, Problem> {
-    let choice = choice(view.version, request)?;
+    let choice = choice(view, request)?;
     let (_, seen) = several(view, request)?;
     let ranked = seen.iter().map(|seen| {
         let hits = search(view.version, seen, request, &choice)?;
@@ -242,7 +243,7 @@ pub(super) fn score(view: View<'_>, request: &Score) -> Result<Vec<u8>, Problem>
     let popularity = request.popularity.unwrap_or(version.popularity);
     let search = Search { query: &seen.vector, k: 0, popularity, excluded: &[], allowed: None };
     let item = |ItemId(id): &'_ ItemId| {
-        let number = version.number(id);
+        let number = view.number(id);
         number.map(|number| version.index.hit(&search, number).score)
     };
     let items = request.items.iter().map(|id| Scored { id: &id.0, score: item(id) });
@@ -276,8 +277,9 @@ pub(super) struct ItemAnswer<'v> {
 }
 
 /// `GET /v1/items/{id}`
-pub(super) fn item(version: &Version, id: &str) -> Result<Vec<u8>, Problem> {
-    let number = version.number(id).ok_or_else(|| Problem::no_item(id, &version.id))?;
+pub(super) fn item(view: View<'_>, id: &str) -> Result<Vec<u8>, Problem> {
+    let version = view.version;
+    let number = view.number(id).ok_or_else(|| Problem::no_item(id, &version.id))?;
     let index = &version.index;
     let (log_q, vector) = (index.log_q(number), index.vector(number));
     answer(version, &version.offsets, ItemAnswer { id, log_q, vector })
@@ -298,13 +300,14 @@ struct SimilarItem<'v> {
 }
 
 /// `GET /v1/items/{id}/similar`
-pub(super) fn similar(version: &Version, id: &str, request: &Similar) -> Result<Vec<u8>, Problem> {
-    let number = version.number(id).ok_or_else(|| Problem::no_item(id, &version.id))?;
+pub(super) fn similar(view: View<'_>, id: &str, request: &Similar) -> Result<Vec<u8>, Problem> {
+    let version = view.version;
+    let number = view.number(id).ok_or_else(|| Problem::no_item(id, &version.id))?;
     let search = Search {
         query: version.index.vector(number),
         k: request.k,
         popularity: 0.0,
-        excluded: &[number],
+        excluded: &[&[number][..], &view.withdrawn.of(version)].concat(),
         allowed: None,
     };
     let hits = version.index.search(&search).map_err(ours)?;

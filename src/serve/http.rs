@@ -26,6 +26,7 @@ use super::request::{Embed, Pin, Retrieve, Score, Similar, parse};
 use super::shelf::{LATEST, Row, Shelf};
 use super::standing::{Standing, State};
 use super::version::Version;
+use super::withdrawn::Withdrawn;
 use crate::config::{Config, ServeConfig};
 use crate::telemetry::server::{self, Bounds};
 use crate::telemetry::{self, Board};
@@ -51,6 +52,7 @@ pub(super) struct Stock {
     pub(super) shelf: Arc<Shelf>,
     pub(super) recent: Arc<Recent>,
     pub(super) standing: Arc<Standing>,
+    pub(super) withdrawn: Arc<Withdrawn>,
 }
 
 impl Stock {
@@ -61,6 +63,7 @@ impl Stock {
             shelf: Arc::new(Shelf::new(config.keep_versions)),
             recent: Arc::new(Recent::new(config.follow_bytes_max)),
             standing: Arc::new(Standing::new(state)),
+            withdrawn: Arc::default(),
         }
     }
 }
@@ -130,7 +133,8 @@ impl App {
     }
 
     pub(super) fn view<'v>(&'v self, version: &'v Version) -> View<'v> {
-        View { version, recent: &self.stock.recent }
+        let Stock { recent, withdrawn, .. } = &self.stock;
+        View { version, recent, withdrawn }
     }
 
     pub(super) fn retrieve(&self, body: &[u8]) -> Result<Vec<u8>, Problem> {
@@ -161,11 +165,13 @@ impl App {
     }
 
     pub(super) fn item(&self, id: &str, pin: &Pin) -> Result<Vec<u8>, Problem> {
-        answer::item(&*self.version(pin.version.as_deref())?, id)
+        let version = self.version(pin.version.as_deref())?;
+        answer::item(self.view(&version), id)
     }
 
     pub(super) fn similar(&self, id: &str, request: &Similar) -> Result<Vec<u8>, Problem> {
-        answer::similar(&*self.version(request.version.as_deref())?, id, request)
+        let version = self.version(request.version.as_deref())?;
+        answer::similar(self.view(&version), id, request)
     }
 
     pub(super) fn versions(&self) -> Result<Vec<u8>, Problem> {

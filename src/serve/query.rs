@@ -9,12 +9,22 @@ use super::Version;
 use super::problem::Problem;
 use super::recent::Recent;
 use super::request::Fields;
+use super::withdrawn::Withdrawn;
 
 /// One version, and what queries did behind it.
 #[derive(Clone, Copy)]
 pub(super) struct View<'v> {
     pub(super) version: &'v Version,
     pub(super) recent: &'v Recent,
+    pub(super) withdrawn: &'v Withdrawn,
+}
+
+impl View<'_> {
+    /// The number of the item `id`, if there is one and no catalogue has taken it out.
+    pub(super) fn number(self, id: &str) -> Option<u32> {
+        let number = self.version.number(id)?;
+        self.withdrawn.of(self.version).binary_search(&number).is_err().then_some(number)
+    }
 }
 
 /// A query, as a version sees it.
@@ -45,7 +55,7 @@ pub(super) fn see<'v>(
     view: View<'v>,
     queries: &[Fields],
 ) -> Result<(Offsets, Vec<Seen<'v>>), (usize, Problem)> {
-    let View { version, recent } = view;
+    let View { version, recent, .. } = view;
     let place = |(at, fields)| decode(version, fields).map_err(|problem| (at, problem));
     let decoded: Vec<(Batch, Vec<String>)> =
         queries.iter().enumerate().map(place).collect::<Result<_, _>>()?;
@@ -78,6 +88,7 @@ fn encode<'v>(
     history: Vec<u64>,
 ) -> Seen<'v> {
     let side = &version.queries;
+    let batch = &*side.completed(batch);
     // One by one: then a query's bits do not depend on those beside it.
     let histories = [history];
     let vector = side.embed(batch, &histories);

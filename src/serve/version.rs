@@ -8,10 +8,10 @@ use anyhow::{Context, anyhow, ensure};
 
 use super::attributes::Attributes;
 use crate::checkpoint::Checkpoint;
-use crate::config::Config;
+use crate::config::{CatalogueConfig, Config};
 use crate::sections;
 use crate::stream::decode::Mapping;
-use millrace_events::{Names, Offsets, Witness, id_key};
+use millrace_events::{EventSide, Names, Offsets, Witness, id_key};
 use millrace_retrieval::{Centroids, Index, IndexSettings, Items};
 use millrace_train::memory::corpus::Item;
 use millrace_train::{ItemSide, QuerySide};
@@ -39,6 +39,8 @@ pub struct Version {
     /// How records become the events that histories are made of: equal for versions that read
     /// alike.
     pub reading: Arc<str>,
+    /// The catalogue of items, and the next offset to read of it.
+    pub(super) catalogue: Option<(CatalogueConfig, Offsets)>,
     /// Some records that it was trained on.
     pub witness: Witness,
     /// What fields a query has, and what becomes of them.
@@ -77,7 +79,11 @@ impl Version {
         let train = config.train();
         let read = sections::of(checkpoint);
         let cannot = || format!("cannot load {path}");
-        let queries = QuerySide::restore(&train, &read).with_context(cannot)?;
+        let mut queries = QuerySide::restore(&train, &read).with_context(cannot)?;
+        let places = &checkpoint.manifest.catalogues;
+        if places.iter().any(|place| place.side == EventSide::Query) {
+            queries = queries.with_catalogue(&train, &read).with_context(cannot)?;
+        }
         let mut attributes = Attributes::default();
         let look = |items: &[(u64, Item)]| {
             attributes = Attributes::new(&config, items.iter().map(|(_, item)| item));
@@ -89,7 +95,11 @@ impl Version {
         let index = Index::build(Items { dim, vectors, log_q, temperature }, settings, kept)
             .with_context(cannot)?;
         let manifest = &checkpoint.manifest;
+        let place = manifest.catalogues.iter().find(|place| place.side == EventSide::Item);
+        let entry = config.catalogue.iter().find(|entry| entry.side == EventSide::Item);
+        let catalogue = entry.zip(place).map(|(entry, place)| (entry.clone(), place.next.clone()));
         Ok(Self {
+            catalogue,
             id: manifest.version.clone(),
             run: manifest.run.clone(),
             step: manifest.step,
@@ -111,6 +121,11 @@ impl Version {
             keys,
             names,
         })
+    }
+
+    /// The next offset to read of the catalogue of items; none: there is no such catalogue.
+    pub(super) fn catalogue_next(&self) -> Option<&Offsets> {
+        self.catalogue.as_ref().map(|(_, next)| next)
     }
 
     /// Items that may be found.

@@ -42,6 +42,8 @@ pub struct Letter<'r> {
     /// The record's Kafka timestamp, ms since 1970. The letter's own is the time of its rejection:
     /// a topic that keeps a week would delete the letter of an old event within minutes.
     pub time_ms: Option<i64>,
+    /// Its topic.
+    pub topic: &'r str,
     /// Its partition.
     pub partition: i32,
     /// Its offset.
@@ -104,7 +106,7 @@ impl DeadLetters {
         if there.contains(&(partition, offset, time_ms, reason.to_owned())) {
             return Ok(());
         }
-        let mut headers = headers(&self.config.kafka.topic, letter);
+        let mut headers = headers(letter);
         let mut payload = letter.payload;
         if let Some(whole) = payload.filter(|whole| whole.len() > PAYLOAD_BYTES_MAX) {
             payload = Some(&whole[..PAYLOAD_BYTES_MAX]);
@@ -123,12 +125,12 @@ impl DeadLetters {
     }
 }
 
-fn headers(source: &str, letter: &Letter<'_>) -> OwnedHeaders {
+fn headers(letter: &Letter<'_>) -> OwnedHeaders {
     let error: String = letter.error.chars().take(ERROR_CHARS_MAX).collect();
     let headers = OwnedHeaders::new_with_capacity(7)
         .insert(Header { key: "reason", value: Some(letter.reason) })
         .insert(Header { key: "error", value: Some(&error) })
-        .insert(Header { key: "topic", value: Some(source) })
+        .insert(Header { key: "topic", value: Some(letter.topic) })
         .insert(Header { key: "partition", value: Some(&letter.partition.to_string()) })
         .insert(Header { key: "offset", value: Some(&letter.offset.to_string()) });
     match letter.time_ms {
@@ -209,6 +211,7 @@ mod tests {
     use crate::stream::source::tests::{Broker, header};
 
     const BAD: Letter<'_> = Letter {
+        topic: "clicks",
         key: None,
         payload: Some(b"bad"),
         time_ms: Some(5),

@@ -4,6 +4,7 @@
 //!
 //! Must never know: where records come from, and what features are for.
 
+pub(crate) mod catalogue;
 mod error;
 mod fields;
 mod foreign;
@@ -17,7 +18,7 @@ mod side;
 mod times;
 mod values;
 
-use crate::config::{Config, MissingReward, RecordFormat, Reject, RewardConfig};
+use crate::config::{Config, MissingReward, RecordFormat, Reject, RewardConfig, SideConfig};
 
 pub use error::{DecodeError, REASONS};
 use millrace_events::{Events, id_key};
@@ -116,20 +117,19 @@ impl Mapping {
         let format = config.kafka.format;
         let mut fields = Fields::new(format);
         let id_bytes_max = config.kafka.id_bytes_max;
-        let query = Side {
-            id: Field::required(&mut fields, &config.query.id),
-            features: features(&mut fields, &config.query.features, id_bytes_max),
+        let mut side = |which| {
+            let SideConfig { id, features: configs } = config.side(which);
+            let listed = |name: &str| config.is_listed(which, name);
+            let id = Field::required(&mut fields, id);
+            Side { id, features: features(&mut fields, configs, &listed, id_bytes_max) }
         };
-        let item = Side {
-            id: Field::required(&mut fields, &config.item.id),
-            features: features(&mut fields, &config.item.features, id_bytes_max),
-        };
+        let query = side(millrace_events::EventSide::Query);
+        let item = side(millrace_events::EventSide::Item);
         let reward = Field::new(&mut fields, &config.reward.field);
         let per = Field::new(&mut fields, &config.reward.per);
         let time = EventTime::new(&mut fields, &config.timestamp);
         let rules = Rules::new(&mut fields, &config.event);
-        let deletion = (format == RecordFormat::Debezium)
-            .then(|| Deletion { op: fields.add("op"), deleted: fields.add("__deleted") });
+        let deletion = Deletion::of(format, &mut fields);
         Mapping {
             fields,
             found: FieldValues::default(),
@@ -321,6 +321,11 @@ impl Mapping {
 }
 
 impl Deletion {
+    fn of(format: RecordFormat, fields: &mut Fields) -> Option<Deletion> {
+        (format == RecordFormat::Debezium)
+            .then(|| Deletion { op: fields.add("op"), deleted: fields.add("__deleted") })
+    }
+
     /// The row was deleted, all rows were, or nothing happened to any.
     fn says_so(&self, found: &FieldValues) -> bool {
         let text = |place| match found.get(place) {

@@ -5,29 +5,34 @@
 //! Therefore the order keeps no memory beyond the records it holds, and a run that resumes from
 //! offsets merges as if it had never stopped.
 //!
+//! A partition of a catalogue is one more lane of the merge, and has a number below 0: at equal
+//! keys its changes come before events.
+//!
 //! Must never know: the clock (`now` is an argument), the consumer.
 
+mod batcher;
 mod key;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::Instant;
 
 use crate::config::Order;
 
-use super::cut::Cut;
-use super::queue::{EventPlace, EventQueue};
+use super::queue::EventQueue;
+pub use batcher::Batcher;
 use key::Key;
-use millrace_events::{Batch, Events, Offsets};
+use millrace_events::{CatalogueChange, Events};
 
 /// Consecutive records of one partition, after decoding.
 #[derive(Debug)]
 pub struct Run {
-    /// Their partition.
+    /// Their partition; below 0: their lane.
     pub partition: i32,
     /// The records, in the order of the log.
     pub records: Vec<Record>,
     /// The events of those that have one.
     pub events: Events,
+    /// The changes of those that are one: of a catalogue, all that were not rejected.
+    pub changes: Vec<CatalogueChange>,
 }
 
 /// One record after decoding.
@@ -35,9 +40,9 @@ pub struct Run {
 pub struct Record {
     /// Its offset.
     pub offset: i64,
-    /// Time of its first event, ms; none: it was rejected.
+    /// Time of its first event, or of its change, ms; none: it was rejected.
     pub time_ms: Option<i64>,
-    /// Its events: one, or the elements of an array; 0: it was rejected.
+    /// Its events: one, or the elements of an array; 0: it was rejected, or is a change.
     pub events: u32,
 }
 
@@ -48,8 +53,9 @@ struct MergedRecord {
     offset: i64,
     /// Its backlog, whose next events are its own.
     backlog: usize,
-    /// How many there are; 0: the record was rejected, and only its offset matters.
+    /// How many there are; 0: it has a change, or only its offset matters.
     events: usize,
+    rejected: bool,
 }
 
 /// Merges partitions, each in its own order, by the [keys](Key) of their heads.
@@ -76,6 +82,8 @@ struct Backlog {
     records: VecDeque<Record>,
     /// Events of those records that have one.
     events: EventQueue,
+    /// Changes of those that are one.
+    changes: VecDeque<CatalogueChange>,
     supply: Supply,
     /// The key of the first record.
     head: Option<Key>,
@@ -111,6 +119,7 @@ impl Merge {
             partition,
             records: VecDeque::new(),
             events: EventQueue::default(),
+            changes: VecDeque::new(),
             supply: Supply::Active,
             head: None,
             position: None,
@@ -136,7 +145,7 @@ impl Merge {
     /// If the partition was not named at the start or has finished, if offsets go backwards, or if
     /// the run has other events than its records say.
     pub fn push(&mut self, run: Run) {
-        let Run { partition, records, events } = run;
+        let Run { partition, records, events, changes } = run;
         let index = self.backlog(partition);
         let backlog = &mut self.backlogs[index];
         assert!(backlog.supply != Supply::Finished, "a record after the partition's end");
@@ -146,9 +155,16 @@ impl Merge {
         );
         let there: usize = records.iter().map(|record| record.events as usize).sum();
         assert!(there == events.len(), "a record has the events that it says");
+        let (usable, with_events) = records.iter().fold((0, 0), |(usable, events), record| {
+            (
+                usable + usize::from(record.time_ms.is_some()),
+                events + usize::from(record.events > 0),
+            )
+        });
         assert!(
-            records.iter().all(|record| record.time_ms.is_some() == (record.events > 0)),
-            "a record that was not rejected has an event"
+            if partition < 0 { there == 0 } else { changes.is_empty() }
+                && usable == with_events + changes.len(),
+            "a record that was not rejected has an event, or is a change"
         );
         if self.order == Order::Arrival {
             self.arrivals.extend(std::iter::repeat_n(index, records.len()));
@@ -156,6 +172,7 @@ impl Merge {
         self.buffered += records.len();
         backlog.records.extend(records);
         backlog.events.push(events);
+        backlog.changes.extend(changes);
         if !backlog.head.is_some_and(|head| head.sure) {
             self.appraise(index);
         }
@@ -217,11 +234,14 @@ impl Merge {
     /// The backlog whose first record is the next one of the merged sequence, if that is certain
     /// yet.
     fn next(&self) -> Option<usize> {
-        match self.order {
+        let index = match self.order {
             Order::Arrival => self.arrivals.front().copied(),
             Order::EventTime if self.starved > 0 => None,
             Order::EventTime => self.heads.first().map(|&(_, index)| index),
-        }
+        }?;
+        // A range ends with its last event: what catalogues say later is for the events behind it.
+        let is_late = self.backlogs[index].partition < 0 && self.finished();
+        (!is_late).then_some(index)
     }
 
     /// Events of the next record of the merged sequence, if it is certain yet.
@@ -241,8 +261,9 @@ impl Merge {
         let partition = backlog.partition;
         self.buffered -= 1;
         self.appraise(index);
-        let Record { offset, events, .. } = record;
-        Some(MergedRecord { partition, offset, backlog: index, events: events as usize })
+        let Record { offset, events, time_ms } = record;
+        let (events, rejected) = (events as usize, time_ms.is_none());
+        Some(MergedRecord { partition, offset, backlog: index, events, rejected })
     }
 
     /// Frees the events that have left.
@@ -266,9 +287,10 @@ impl Merge {
         self.buffered
     }
 
-    /// True if every partition has finished and nothing waits.
+    /// True if every partition of events has finished and nothing of them waits.
     pub fn finished(&self) -> bool {
-        self.buffered == 0 && self.backlogs.iter().all(|backlog| backlog.supply == Supply::Finished)
+        let mut of_events = self.backlogs.iter().filter(|backlog| backlog.partition >= 0);
+        of_events.all(|backlog| backlog.supply == Supply::Finished && backlog.records.is_empty())
     }
 
     /// True if `partition` has caught up (or finished) and nothing of it waits.
@@ -278,110 +300,16 @@ impl Merge {
     }
 }
 
-/// Cuts the merged sequence into batches.
-#[derive(Debug)]
-pub struct Batcher {
-    /// Events that a batch may hold.
-    full: usize,
-    cut: Cut,
-    /// Events of the batch in progress.
-    size: usize,
-    batch: Batch,
-    /// The next record's events have no room in it.
-    closed: bool,
-    since: Option<Instant>,
-}
-
-impl Batcher {
-    /// Batches of at most `full` events, cut as `cut` says, from `offsets` on. `empty`: events of
-    /// the features to come, without any.
-    pub fn new(full: usize, cut: Cut, empty: Events, offsets: Offsets) -> Batcher {
-        assert!(full > 0, "a batch has room for an event");
-        let size = cut.size(full, offsets.total());
-        Batcher { full, cut, size, batch: Batch::new(empty, offsets), closed: false, since: None }
-    }
-
-    /// Takes the part of the sequence that is certain, until the batch is full; `now` counts only
-    /// for the first record of a batch. A record's events stay together, since offsets lead past
-    /// all of them: a batch ends before a record that would not fit, and is larger than its cut if
-    /// its only record is.
-    pub fn fill(&mut self, merge: &mut Merge, now: Instant) {
-        let room = self.size.saturating_sub(self.batch.len());
-        let mut places = Vec::new();
-        while !self.closed
-            && places.len() < room
-            && let Some(events) = merge.next_events()
-        {
-            let is_empty = self.batch.is_empty() && places.is_empty();
-            if places.len() + events > room && !is_empty {
-                self.closed = true;
-                break;
-            }
-            let entry = merge.pop().expect("there is one");
-            self.since.get_or_insert(now);
-            self.batch.offsets.advance(entry.partition, entry.offset + 1);
-            self.batch.rejected += u64::from(entry.events == 0);
-            for _ in 0..entry.events {
-                places.push((entry.backlog, merge.backlogs[entry.backlog].events.pop()));
-                self.batch.origins.push((entry.partition, entry.offset));
-            }
-        }
-        let event =
-            |&(backlog, place): &(usize, EventPlace)| merge.backlogs[backlog].events.get(place);
-        let events: Vec<_> = places.iter().map(event).collect();
-        self.batch.events.gather(&events);
-        merge.release();
-        for (partition, position) in merge.passed() {
-            if self.batch.offsets.next(partition).is_some_and(|next| next < position) {
-                self.since.get_or_insert(now);
-                self.batch.offsets.advance(partition, position);
-            }
-        }
-    }
-
-    /// True if it has all its events.
-    pub fn full(&self) -> bool {
-        self.closed || self.batch.len() >= self.size
-    }
-
-    /// Events in it.
-    pub fn len(&self) -> usize {
-        self.batch.len()
-    }
-
-    /// True without events. It may still have rejected records.
-    pub fn is_empty(&self) -> bool {
-        self.batch.is_empty()
-    }
-
-    /// When the first record entered; none: it is empty.
-    pub fn since(&self) -> Option<Instant> {
-        self.since
-    }
-
-    /// Next offsets to read after everything that went in so far.
-    pub fn offsets(&self) -> &Offsets {
-        &self.batch.offsets
-    }
-
-    /// The batch in its present state, if anything went in. If all records were rejected, or none
-    /// came and only the offsets moved, it has no events.
-    pub fn take(&mut self) -> Option<Batch> {
-        self.since.take()?;
-        self.closed = false;
-        let mut next = Batch::new(Events::like(&self.batch.events), self.batch.offsets.clone());
-        next.origins.reserve(self.batch.len());
-        self.size = self.cut.size(self.full, next.offsets.total());
-        Some(std::mem::replace(&mut self.batch, next))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
+    use std::time::Instant;
+
+    use super::batcher::CHANGES_MAX;
     use super::*;
-    use millrace_events::{Event, FeatureValue};
+    use crate::stream::cut::Cut;
+    use millrace_events::{Batch, Event, FeatureValue, Offsets};
 
     /// A record of a log; without a time it is one to reject, and has no event.
     #[derive(Clone, Copy, Debug)]
@@ -427,7 +355,8 @@ mod tests {
 
     fn push(merge: &mut Merge, record: Logged) {
         let (own, events) = decoded(record);
-        merge.push(Run { partition: record.partition, records: vec![own], events });
+        let (records, changes) = (vec![own], Vec::new());
+        merge.push(Run { partition: record.partition, records, events, changes });
     }
 
     fn places(merge: &mut Merge) -> Vec<(i32, i64)> {
@@ -637,6 +566,70 @@ mod tests {
         batcher.fill(&mut merge, Instant::now());
         let batch = batcher.take().expect("the offsets moved");
         assert_eq!((batch.len(), batch.rejected, batch.offsets.next(0)), (0, 0, Some(6)));
+    }
+
+    fn change(offset: i64, time_ms: Option<i64>) -> (Record, Option<CatalogueChange>) {
+        let (side, name) = (millrace_events::EventSide::Item, offset.to_string().into());
+        let change = CatalogueChange { at: 0, side, id: offset as u64, name, values: None };
+        (Record { offset, time_ms, events: 0 }, time_ms.map(|_| change))
+    }
+
+    fn push_changes(merge: &mut Merge, lane: i32, changes: &[(i64, Option<i64>)]) {
+        let (records, changes): (Vec<_>, Vec<_>) =
+            changes.iter().map(|&(offset, time_ms)| change(offset, time_ms)).unzip();
+        let changes = changes.into_iter().flatten().collect();
+        merge.push(Run { partition: lane, records, events: Events::new(1, 0), changes });
+    }
+
+    /// A catalogue of two partitions beside one of events.
+    fn following(full: usize) -> (Merge, Batcher) {
+        let batcher = Batcher::new(full, Cut::Full, Events::new(1, 0), Offsets::new("t"));
+        let batcher = batcher.following(vec![Offsets::new("c")], vec![(0, 4), (0, 7)]);
+        (Merge::new([0, -1, -2], Order::EventTime), batcher)
+    }
+
+    #[test]
+    fn changes_come_before_events_of_their_time_and_after_older_ones() {
+        let (mut merge, mut batcher) = following(3);
+        push_all(&mut merge, (0..5).map(|n| entry(0, n, 10 * n)));
+        merge.finish(0);
+        push_changes(&mut merge, -2, &[(5, Some(i64::MIN)), (6, None), (7, Some(20))]);
+        merge.set_idle(-2, true);
+        batcher.fill(&mut merge, Instant::now());
+        assert!(batcher.since().is_none(), "partition 4 of the catalogue may have older ones");
+        push_changes(&mut merge, -1, &[(2, Some(i64::MIN)), (3, Some(25)), (4, Some(90))]);
+        merge.finish(-1);
+        batcher.fill(&mut merge, Instant::now());
+        let batch = batcher.take().expect("three events");
+        let places: Vec<(u64, u32)> = batch.changes.iter().map(|c| (c.id, c.at)).collect();
+        assert_eq!((batch.len(), batch.rejected), (3, 1));
+        assert_eq!(places, [(5, 0), (2, 0), (7, 2)], "of equal times lane by lane");
+        let next = |batch: &Batch| [4, 7].map(|partition| batch.catalogues[0].next(partition));
+        assert_eq!(next(&batch), [Some(3), Some(8)], "with the offsets of what it brings");
+        batcher.fill(&mut merge, Instant::now());
+        assert!(merge.finished(), "a range ends with its last event");
+        let batch = batcher.take().expect("the rest");
+        assert_eq!((batch.len(), batch.changes.len(), next(&batch)[0]), (2, 1, Some(4)));
+        assert_eq!(merge.buffered(-1), 1, "what comes later is not read");
+    }
+
+    #[test]
+    fn a_flood_of_changes_comes_in_bounded_batches() {
+        let (mut merge, mut batcher) = following(3);
+        let many: Vec<_> = (0..CHANGES_MAX as i64 + 5).map(|n| (n, Some(n))).collect();
+        push_changes(&mut merge, -1, &many);
+        merge.set_idle(-2, true);
+        merge.finish(-1);
+        push(&mut merge, entry(0, 0, 1 << 40));
+        merge.finish(0);
+        batcher.fill(&mut merge, Instant::now());
+        assert!(batcher.full() && batcher.is_empty());
+        let batch = batcher.take().expect("changes");
+        assert_eq!(batch.changes.len(), CHANGES_MAX);
+        assert_eq!(batch.catalogues[0].next(4), Some(CHANGES_MAX as i64));
+        batcher.fill(&mut merge, Instant::now());
+        let batch = batcher.take().expect("the rest");
+        assert_eq!((batch.changes.len(), batch.len()), (5, 1));
     }
 
     proptest! {

@@ -7,6 +7,7 @@
 //! Must never know: burn, metrics, what a batch is for.
 
 pub mod calendar;
+pub mod catalogue;
 mod certificate;
 pub mod client;
 pub mod cut;

@@ -21,6 +21,8 @@ pub struct Shuffle {
     pass: u32,
     /// The beginning of the window, or of the next one if there is none.
     start: Offsets,
+    /// The same of each catalogue.
+    catalogues: Vec<Offsets>,
     window: Option<ShuffleWindow>,
 }
 
@@ -36,7 +38,14 @@ impl Shuffle {
     /// over the log.
     pub fn new(size: usize, cut: Cut, seed: u64, pass: u32, start: Offsets) -> Shuffle {
         assert!(size > 0, "a batch has room for an event");
-        Shuffle { size, cut, seed, pass, start, window: None }
+        Shuffle { size, cut, seed, pass, start, catalogues: Vec::new(), window: None }
+    }
+
+    /// The same, with catalogues from these offsets on.
+    #[must_use]
+    pub fn following(mut self, catalogues: Vec<Offsets>) -> Shuffle {
+        self.catalogues = catalogues;
+        self
     }
 
     /// Takes the window that follows the one before.
@@ -55,13 +64,17 @@ impl Shuffle {
     }
 
     /// The next batch of the window. The first one carries all rejected records, so that their
-    /// letters are flushed while nothing of the window is trained; the last one the offsets.
+    /// letters are flushed while nothing of the window is trained, and all changes of catalogues,
+    /// since there is no time within a window; the last one the offsets.
     pub fn deal(&mut self) -> Option<Batch> {
         let window = self.window.as_mut()?;
         let all = &mut window.batch;
         let events = Events::new(all.events.query.len(), all.events.item.len());
         let mut batch = Batch::new(events, self.start.clone());
         batch.rejected = std::mem::take(&mut all.rejected);
+        batch.changes = std::mem::take(&mut all.changes);
+        batch.changes.iter_mut().for_each(|change| change.at = 0);
+        batch.catalogues.clone_from(&self.catalogues);
         let position = self.start.total() + window.dealt as u64;
         let size = self.cut.size(self.size, position);
         let end = window.order.len().min(window.dealt + size);
@@ -76,6 +89,8 @@ impl Shuffle {
         if batch.whole {
             self.start.clone_from(&all.offsets);
             batch.offsets.clone_from(&all.offsets);
+            self.catalogues.clone_from(&all.catalogues);
+            batch.catalogues.clone_from(&all.catalogues);
             self.window = None;
         }
         Some(batch)
@@ -144,6 +159,31 @@ mod tests {
 
     fn items(batches: &[Batch]) -> Vec<u64> {
         batches.iter().flat_map(|batch| batch.events.item_ids.clone()).collect()
+    }
+
+    #[test]
+    fn changes_of_a_window_come_before_its_events_and_their_offsets_with_its_end() {
+        let of = |next| {
+            let mut offsets = Offsets::new("c");
+            offsets.advance(0, next);
+            vec![offsets]
+        };
+        let mut shuffle = Shuffle::new(4, Cut::Full, 1, 1, offsets(0)).following(of(3));
+        let mut events = window(0, 8);
+        let (side, name) = (millrace_events::EventSide::Item, "a".into());
+        events.changes.push(millrace_events::CatalogueChange {
+            at: 7,
+            side,
+            id: 1,
+            name,
+            values: None,
+        });
+        events.catalogues = of(9);
+        let batches = dealt(&mut shuffle, events);
+        let brought = |batch: &Batch| batch.changes.iter().map(|c| c.at).collect::<Vec<_>>();
+        assert_eq!((batches.len(), brought(&batches[0])), (2, vec![0]));
+        assert!(batches[1].changes.is_empty());
+        assert_eq!((&batches[0].catalogues, &batches[1].catalogues), (&of(3), &of(9)));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! Must never know: what happens to a batch. It is told where to start, and hands out offsets
 //! with the data.
 
+mod catalogues;
 mod census;
 pub(super) mod decoders;
 mod example;
@@ -27,11 +28,13 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
+use crossbeam_channel::Receiver;
 use rdkafka::consumer::Consumer;
 use rdkafka::message::Message;
 
 use crate::config::{BatchConfig, Config};
 
+use super::catalogue::{self, CatalogueRange};
 use super::cut::Cut;
 use super::dead_letter::DeadLetters;
 use super::group;
@@ -40,12 +43,13 @@ use super::position::Range;
 use super::refusal::Wish;
 use super::topic::Topic;
 use super::wire::Wire;
+use catalogues::Feed;
 use census::Census;
 use decoders::{Decoders, Part};
 use held::Held;
 pub use ids::Ids;
 use intake::Intake;
-use lanes::{Lanes, Stop};
+use lanes::{Lanes, Numbering, Stop};
 use millrace_events::{Batch, Offsets, Witness};
 pub(in crate::stream) use sample::sample;
 pub use sample::{Reason, Sample, newest_values};
@@ -67,6 +71,10 @@ pub struct Source {
     /// Dropped before the topic's consumer: librdkafka frees a queue through its client.
     lanes: Lanes,
     topic: Topic,
+    /// The catalogues, in the config's order.
+    feeds: Vec<Feed>,
+    /// Rings when there is something to read.
+    bell: Receiver<()>,
     pass: u32,
     /// An incomplete batch or window waits this long; none: until the range ends.
     linger: Option<Linger>,
@@ -85,6 +93,8 @@ pub struct Source {
     new: Offsets,
     /// Next offsets to read after the last batch that was handed out and has exact ones.
     done: Offsets,
+    /// The same of each catalogue.
+    done_catalogues: Vec<Offsets>,
     /// Batches that were handed out have exact offsets: none is part of a window.
     whole: bool,
     /// The range has an end.
@@ -141,14 +151,42 @@ impl Source {
         cut: Cut,
         stop: &Arc<AtomicBool>,
     ) -> anyhow::Result<Source> {
+        Source::open_following(config, range, &[], (pass, cut), stop)
+    }
+
+    /// As [`open`](Self::open), with these ranges of the config's catalogues.
+    ///
+    /// # Errors
+    /// As of [`open`](Self::open), for their topics too.
+    pub fn open_following(
+        config: &Config,
+        range: Range,
+        catalogues: &[CatalogueRange],
+        (pass, cut): (u32, Cut),
+        stop: &Arc<AtomicBool>,
+    ) -> anyhow::Result<Source> {
         let kafka = &config.kafka;
-        let topic = Topic::to_read(config, range.from.iter().len())?;
+        let topic = Topic::to_read(config, &kafka.topic, range.from.iter().len())?;
         check_range(&range, &topic.name, &topic.partitions()?)?;
         let bounded = range.to.is_some();
-        let intake = Intake::new(config, range.clone(), pass, cut);
         let wire = Wire::open(config)?;
+        let mut intake = Intake::new(config, range.clone(), catalogues, pass, cut);
+        let (ring, bell) = crossbeam_channel::bounded(1);
+        let mut numbers = vec![BTreeMap::new(); catalogues.len()];
+        for (number, (catalogue, partition)) in (1..).zip(catalogue::lanes(catalogues)) {
+            numbers[catalogue].insert(partition, -number);
+        }
+        let feeds = config.catalogue.iter().zip(catalogues).zip(numbers);
+        let feeds = feeds.map(|((catalogue, range), numbers)| {
+            Feed::open(config, catalogue, range, numbers, &ring, &mut intake)
+        });
+        let feeds = feeds.collect::<anyhow::Result<Vec<Feed>>>()?;
+        let numbering = Numbering { ring: &ring, number: &|partition| partition };
         Ok(Source {
-            lanes: Lanes::open(&topic, &range, &intake.finished, kafka.buffer_events)?,
+            lanes: Lanes::open(&topic, &range, &intake.finished, kafka.buffer_events, numbering)?,
+            feeds,
+            bell,
+            done_catalogues: catalogues.iter().map(|range| range.from.clone()).collect(),
             decoders: Decoders::new(config, &wire),
             wire,
             held: Held::default(),
@@ -215,6 +253,7 @@ impl Source {
         self.whole = batch.whole;
         if batch.whole {
             self.done = batch.offsets.clone();
+            self.done_catalogues.clone_from(&batch.catalogues);
         }
         Ok(Next::Batch(batch))
     }
@@ -228,6 +267,10 @@ impl Source {
             let part = self.decoders.decode_one(message);
             take(&mut self.intake, part, &self.topic, &mut self.dead)?;
         }
+        let mut moved = false;
+        for feed in &mut self.feeds {
+            moved |= feed.poll(&mut self.intake, &mut self.dead)?;
+        }
         let before = self.intake.merge.buffered_total();
         let mut round = self.lanes.round(&self.intake.merge, &self.wire, &self.held);
         let assemble = || self.intake.assemble(Instant::now());
@@ -236,9 +279,10 @@ impl Source {
         self.held.hold(held);
         let left = self.intake.merge.buffered_total();
         let assembled = left < before || !self.intake.ready.is_empty();
-        if parts.is_empty() && stopped.is_none() && !assembled {
+        if parts.is_empty() && stopped.is_none() && !assembled && !moved {
             if !self.pass_over() {
-                self.lanes.wait(wait);
+                // A timeout is no more than a reason to look again.
+                self.bell.recv_timeout(wait).ok();
             }
             return Ok(());
         }
@@ -268,16 +312,24 @@ impl Source {
         // A partition that waits for a schema is heard of.
         self.held.partitions().for_each(|partition| self.intake.patience.heard(partition));
         let lost = self.intake.pass_over(Instant::now());
-        let topic = &self.topic.name;
-        for partition in &lost {
+        for lane in &lost {
+            let of_feed = |feed: &Feed| Some((feed.topic().to_owned(), feed.partition_of(*lane)?));
+            let own = || (self.topic.name.clone(), *lane);
+            let (topic, partition) = self.feeds.iter().find_map(of_feed).unwrap_or_else(own);
             tracing::warn!(
                 "{topic}/{partition} gives neither records nor word of its end; the other \
                  partitions wait no longer (kafka.merge_wait_ms). Its records are read when they \
                  come; see whether it has a leader (kafka-topics.sh --describe --topic {topic})"
             );
         }
-        self.passed.extend(&lost);
+        self.passed.extend(lost.iter().filter(|partition| **partition >= 0));
         !lost.is_empty()
+    }
+
+    /// What is left to read of the catalogues after the last batch with exact offsets.
+    pub fn catalogues(&self) -> Vec<CatalogueRange> {
+        let feeds = self.feeds.iter().zip(&self.done_catalogues);
+        feeds.map(|(feed, done)| feed.range(done.clone())).collect()
     }
 
     /// The partitions that the merge went on without, each time once, since the last call.

@@ -82,7 +82,7 @@ impl Tail {
                 Some(_) => {}
             }
         }
-        let topic = Topic::to_read(config, offsets.iter().len())?;
+        let topic = Topic::to_read(config, name, offsets.iter().len())?;
         let every = Duration::from_secs(config.kafka.discover_s);
         let wire = Wire::open(config)?;
         let tail = Tail {

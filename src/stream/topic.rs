@@ -66,12 +66,12 @@ impl Topic {
         Ok(Topic::on(client::consumer(config)?, name, config))
     }
 
-    /// The topic of interactions, to read `partitions` of its partitions.
+    /// Any topic, to read `partitions` of its partitions.
     ///
     /// # Errors
     /// As [`Topic::of`].
-    pub(super) fn to_read(config: &Config, partitions: usize) -> anyhow::Result<Topic> {
-        Ok(Topic::on(client::consumer_of(config, partitions)?, &config.kafka.topic, config))
+    pub(super) fn to_read(config: &Config, name: &str, partitions: usize) -> anyhow::Result<Topic> {
+        Ok(Topic::on(client::consumer_of(config, partitions)?, name, config))
     }
 
     fn on(consumer: BaseConsumer<Watch>, name: &str, config: &Config) -> Topic {

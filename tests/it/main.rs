@@ -9,6 +9,7 @@ mod artifact;
 mod bad_records;
 mod by_day;
 mod cases;
+mod catalogues;
 mod check;
 mod cut;
 #[cfg(feature = "gpu")]

@@ -1,6 +1,6 @@
 //! What one training step takes.
 
-use crate::{Events, Offsets};
+use crate::{CatalogueChange, Events, Offsets};
 
 /// A run of events, with the offsets that reading them leads to.
 #[derive(Clone, Debug)]
@@ -20,15 +20,28 @@ pub struct Batch {
     /// training can still go to the dead-letter topic. Empty where the events come from no topic
     /// (files, tests) or were put together anew (`replay --by-day`).
     pub origins: Vec<(i32, i64)>,
+    /// What catalogues said between its events, in the order of the log.
+    pub changes: Vec<CatalogueChange>,
+    /// Next offsets to read of each catalogue once this batch is applied, in the config's order.
+    pub catalogues: Vec<Offsets>,
 }
 
 impl Batch {
     /// A batch of `events` without origins that leads to `offsets`.
     pub fn new(events: Events, offsets: Offsets) -> Self {
-        Self { offsets, whole: true, pass: 1, rejected: 0, events, origins: Vec::new() }
+        Self {
+            offsets,
+            whole: true,
+            pass: 1,
+            rejected: 0,
+            events,
+            origins: Vec::new(),
+            changes: Vec::new(),
+            catalogues: Vec::new(),
+        }
     }
 
-    /// These of its events, by place, with all else it says.
+    /// These of its events, by ascending place, with all else it says.
     pub fn part(&self, events: &[u32]) -> Self {
         let mut part = Events::new(self.events.query.len(), self.events.item.len());
         let places: Vec<_> = events.iter().map(|&event| (&self.events, event as usize)).collect();
@@ -37,7 +50,22 @@ impl Batch {
             [] => Vec::new(),
             origins => events.iter().map(|&event| origins[event as usize]).collect(),
         };
-        Self { events: part, offsets: self.offsets.clone(), origins, ..*self }
+        let left = |at: u32| events.partition_point(|&event| event < at) as u32;
+        let moved =
+            |change: &CatalogueChange| CatalogueChange { at: left(change.at), ..change.clone() };
+        Self {
+            events: part,
+            offsets: self.offsets.clone(),
+            origins,
+            changes: self.changes.iter().map(moved).collect(),
+            catalogues: self.catalogues.clone(),
+            ..*self
+        }
+    }
+
+    /// True if it brings neither an event nor a change of a catalogue: it moves offsets at most.
+    pub fn is_idle(&self) -> bool {
+        self.is_empty() && self.changes.is_empty()
     }
 
     /// Events in it.

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 
 use crate::capture::{Capture, Extent, Piece};
+use crate::memory::catalogue::{CapturedCatalogue, Catalogue};
 use crate::memory::copying::CAPTURE_POINTERS_A_STEP;
 use crate::memory::corpus::CapturedCorpus;
 use crate::memory::history::CapturedHistories;
@@ -25,6 +26,7 @@ pub struct Captured {
     sections: Vec<(String, Vec<u8>)>,
     histories: CapturedHistories,
     corpus: CapturedCorpus,
+    catalogues: Vec<CapturedCatalogue>,
 }
 
 impl Captured {
@@ -38,6 +40,7 @@ impl Captured {
             sections: in_order(Small::of(state), state.frequency.save(), tables),
             histories: state.histories.capture(),
             corpus: state.corpus.capture(),
+            catalogues: state.catalogues.iter().map(Catalogue::capture).collect(),
         }
     }
 
@@ -47,6 +50,8 @@ impl Captured {
         let mut sections = self.sections;
         sections.push(("histories".to_owned(), self.histories.save()));
         sections.push(("corpus".to_owned(), self.corpus.save()));
+        let catalogues = self.catalogues.into_iter();
+        sections.extend(catalogues.map(|one| (one.section().to_owned(), one.save())));
         sections
     }
 }
@@ -86,6 +91,7 @@ enum Part {
     Piece(Piece),
     Histories(CapturedHistories),
     Corpus(CapturedCorpus),
+    Catalogue(CapturedCatalogue),
 }
 
 impl CapturedPart {
@@ -99,6 +105,7 @@ impl CapturedPart {
             Part::Piece(piece) => take(piece),
             Part::Histories(histories) => histories.pieces(take),
             Part::Corpus(corpus) => corpus.pieces(take),
+            Part::Catalogue(catalogue) => catalogue.pieces(take),
         }
     }
 }
@@ -132,6 +139,8 @@ enum Source {
     Table(usize),
     Histories,
     Corpus,
+    /// By its place among them.
+    Catalogue(usize),
 }
 
 /// A copy of the state under way.
@@ -142,6 +151,7 @@ pub(crate) struct Capturing {
     finite: bool,
     histories: Option<CapturedHistories>,
     corpus: Option<CapturedCorpus>,
+    catalogues: Vec<Option<CapturedCatalogue>>,
 }
 
 impl Capturing {
@@ -151,6 +161,7 @@ impl Capturing {
         state.model.tables.iter_mut().for_each(|table| table.begin_capture(extent));
         state.histories.begin_capture(extent);
         state.corpus.begin_capture(extent);
+        state.catalogues.iter_mut().for_each(|catalogue| catalogue.begin_capture(extent));
         let Small { model, columns } = Small::of(state);
         let small = |(name, bytes)| Source::Small(name, bytes);
         let mut sources: VecDeque<Source> = model.into_iter().map(small).collect();
@@ -158,8 +169,10 @@ impl Capturing {
         sources.extend(columns.into_iter().map(small));
         sources.extend((0..state.model.tables.len()).map(Source::Table));
         sources.extend([Source::Histories, Source::Corpus]);
+        sources.extend((0..state.catalogues.len()).map(Source::Catalogue));
         let finite = state.model.towers.is_finite();
-        Self { sources, finite, histories: None, corpus: None }
+        let catalogues = state.catalogues.iter().map(|_| None).collect();
+        Self { sources, finite, histories: None, corpus: None, catalogues }
     }
 
     /// Copies a step's share of `state`, and hands out at most `room` parts.
@@ -171,6 +184,11 @@ impl Capturing {
         }
         if !state.corpus.is_copied() {
             self.corpus = state.corpus.advance_capture(&mut pointers);
+        }
+        for (copy, catalogue) in self.catalogues.iter_mut().zip(&mut state.catalogues) {
+            if !catalogue.is_copied() {
+                *copy = catalogue.advance_capture(&mut pointers);
+            }
         }
         let mut parts = Vec::new();
         while parts.len() < room {
@@ -212,6 +230,13 @@ impl Capturing {
                 Some(corpus) => {
                     self.sources.pop_front();
                     Turn::Part(Part::Corpus(corpus))
+                }
+                None => Turn::Later,
+            },
+            Source::Catalogue(at) => match self.catalogues[*at].take() {
+                Some(catalogue) => {
+                    self.sources.pop_front();
+                    Turn::Part(Part::Catalogue(catalogue))
                 }
                 None => Turn::Later,
             },
@@ -258,6 +283,7 @@ pub(crate) fn settle(state: &mut State, durable: bool) {
     state.model.tables.iter_mut().for_each(|table| table.settle_capture(durable));
     state.histories.settle_capture(durable);
     state.corpus.settle_capture(durable);
+    state.catalogues.iter_mut().for_each(|catalogue| catalogue.settle_capture(durable));
 }
 
 /// Bytes that are kept because they changed while a copy is under way.

@@ -2,6 +2,7 @@
 //!
 //! Must never know: the model.
 
+pub mod catalogue;
 pub(crate) mod copying;
 pub mod corpus;
 mod gone;

@@ -10,13 +10,14 @@ pub mod towers;
 
 use std::collections::BTreeMap;
 
+use crate::memory::catalogue::Catalogue;
 use crate::memory::corpus::{Corpus, Item};
 use crate::placement::Placement;
 use crate::saved::{Damaged, ReadSection, whole};
 use crate::table::{Table, TableSettings};
 use encoder::Encoder;
 use feature::Feature;
-use millrace_events::{Column, id_key};
+use millrace_events::{Column, EventSide, id_key};
 use statistics::Statistics;
 use towers::{DenseRule, DenseSettings, TowerSettings, TwoTower};
 
@@ -194,6 +195,21 @@ impl Model {
         }
     }
 
+    /// Whether the rows of `catalogue` are such as this model takes.
+    ///
+    /// # Errors
+    /// One that is not.
+    pub(crate) fn check_catalogue(&self, catalogue: &Catalogue) -> Result<(), Damaged> {
+        let side = match catalogue.side() {
+            EventSide::Query => &self.encoder.query,
+            EventSide::Item => &self.encoder.item,
+        };
+        match catalogue.all_values().all(|values| side.takes(values)) {
+            true => Ok(()),
+            false => Err("a row of a catalogue has not the features of the config: damaged".into()),
+        }
+    }
+
     /// Events of the stream at the last touch of any row, by the section of its table; 0 without
     /// one.
     pub(crate) fn newest_touches(&self) -> impl Iterator<Item = (String, u64)> {
@@ -221,16 +237,16 @@ impl Model {
     }
 
     /// Takes the items out whose rows went: a vector of theirs would be that of nobody. One is out
-    /// if a feature of it had rows and has none left.
+    /// if a feature of it had rows and has none left. One that only a catalogue knows has not had
+    /// any: what it shares with others places it.
     pub(crate) fn take_rowless(&self, items: &mut Vec<(u64, Item)>) -> Vec<(u64, Item)> {
         let mut rowless = Vec::new();
         for items in items.chunks(ITEMS_A_PASS) {
             let columns = columns(items);
-            rowless.extend(
-                (0..items.len()).map(|item| {
-                    !self.encoder.item.unknown(&columns, item, &self.tables).is_empty()
-                }),
-            );
+            rowless.extend((0..items.len()).map(|item| {
+                let unknown = self.encoder.item.unknown(&columns, item, &self.tables);
+                items[item].1.count > 0 && !unknown.is_empty()
+            }));
         }
         let mut at = 0..;
         items.extract_if(.., |_| rowless[at.next().expect("endless")]).collect()

@@ -4,18 +4,23 @@
 //!
 //! Must never know: how a step changes them.
 
+use std::borrow::Cow;
+
+use crate::memory::catalogue::{Catalogue, Filling, filled};
 use crate::memory::history::Histories;
 use crate::model::Model;
 use crate::placement::Placement;
 use crate::saved::{Damaged, ReadSection};
 use crate::settings::TrainSettings;
-use millrace_events::Batch;
+use millrace_events::{Batch, EventSide};
 
 /// The query side of one state.
 pub struct QuerySide {
     /// Tables and towers.
     pub model: Model,
     histories: Histories,
+    /// What is known of queries.
+    catalogue: Option<Catalogue>,
 }
 
 impl QuerySide {
@@ -28,7 +33,38 @@ impl QuerySide {
         let mut histories =
             Histories::new(settings.queries_max, model.encoder.query.history_length());
         histories.restore(read)?;
-        Ok(Self { model, histories })
+        Ok(Self { model, histories, catalogue: None })
+    }
+
+    /// The same, of a state that follows a catalogue of queries.
+    ///
+    /// # Errors
+    /// A section that is missing or damaged.
+    pub fn with_catalogue(
+        mut self,
+        settings: &TrainSettings,
+        read: ReadSection<'_>,
+    ) -> Result<Self, Damaged> {
+        let mut catalogue = settings.catalogue(EventSide::Query);
+        catalogue.restore(read)?;
+        self.model.check_catalogue(&catalogue)?;
+        self.catalogue = Some(catalogue);
+        Ok(self)
+    }
+
+    /// `batch` with what the catalogue knows of its queries, and they lack.
+    pub fn completed<'b>(&self, batch: &'b Batch) -> Cow<'b, Batch> {
+        let Some(catalogue) = &self.catalogue else { return Cow::Borrowed(batch) };
+        let (events, mut found) = (&batch.events, Filling::new());
+        catalogue.find_missing(&events.query_ids, &events.query, 0..batch.len(), &mut found);
+        match filled(&events.query, &found) {
+            Cow::Borrowed(_) => Cow::Borrowed(batch),
+            Cow::Owned(query) => {
+                let mut batch = batch.clone();
+                batch.events.query = query;
+                Cow::Owned(batch)
+            }
+        }
     }
 
     /// Vectors of a batch's queries, `[events, dim]`, each with the history given for it (see

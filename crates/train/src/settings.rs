@@ -3,10 +3,12 @@
 //! The defaults are those of the program's config; a test there keeps both the same.
 
 use crate::frequency::{FrequencySettings, Mode, Rate};
+use crate::memory::catalogue::Catalogue;
 use crate::memory::corpus::Corpus;
 use crate::model::ModelSettings;
 use crate::model::feature::Feature;
 use crate::objective::ObjectiveSettings;
+use millrace_events::EventSide;
 
 /// What a [`Trainer`](crate::Trainer) is built from.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,6 +60,15 @@ impl TrainSettings {
             tombstone_events: 100_000_000,
             item_expiry_events: None,
         }
+    }
+
+    /// The catalogue of a side, without a row: as many at most as there are items or histories.
+    pub fn catalogue(&self, side: EventSide) -> Catalogue {
+        let rows_max = match side {
+            EventSide::Item => self.items_max,
+            EventSide::Query => self.queries_max,
+        };
+        Catalogue::new(side, rows_max)
     }
 
     /// The corpus, without an item.

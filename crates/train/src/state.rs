@@ -3,7 +3,10 @@
 //! Owns which parts there are, and the names and order of their sections. Must never know: how a
 //! step changes them, what a checkpoint is written to.
 
+use std::borrow::Cow;
+
 use crate::frequency::Frequency;
+use crate::memory::catalogue::{Catalogue, Filling, filled};
 use crate::memory::corpus::Corpus;
 use crate::memory::history::Histories;
 use crate::memory::window::Window;
@@ -13,7 +16,7 @@ use crate::placement::Placement;
 use crate::progress::Progress;
 use crate::saved::{Damaged, ReadSection, whole};
 use crate::settings::TrainSettings;
-use millrace_events::Batch;
+use millrace_events::{Batch, CataloguePlace, EventSide};
 
 /// All that accumulates. Every change of it is a function of the batches in their order.
 pub struct State {
@@ -28,6 +31,8 @@ pub struct State {
     pub(crate) histories: Histories,
     pub(crate) window: Window,
     pub(crate) objective: Objective,
+    /// One for each that is followed, in the order of its places.
+    pub(crate) catalogues: Vec<Catalogue>,
 }
 
 impl State {
@@ -48,7 +53,55 @@ impl State {
                 placement,
             ),
             model,
+            catalogues: Vec::new(),
         }
+    }
+
+    /// Follows the catalogues of these places from now on. One of a side that was followed before
+    /// goes on, any other begins without a row.
+    pub fn follow(&mut self, settings: &TrainSettings, places: Vec<CataloguePlace>) {
+        let mut before = std::mem::take(&mut self.catalogues);
+        for place in &places {
+            let known = before.iter().position(|catalogue| catalogue.side() == place.side);
+            self.catalogues.push(match known {
+                Some(known) => before.swap_remove(known),
+                None => settings.catalogue(place.side),
+            });
+        }
+        self.progress.catalogues = places;
+    }
+
+    /// The rows that are known of a side; none: no catalogue has them.
+    pub fn catalogue(&self, side: EventSide) -> Option<&Catalogue> {
+        self.catalogues.iter().find(|catalogue| catalogue.side() == side)
+    }
+
+    /// Takes what catalogues say in `batch`, and gives the batch with what its events lack, each as
+    /// of its place.
+    pub(crate) fn take_changes<'b>(&mut self, batch: &'b Batch) -> Cow<'b, Batch> {
+        if self.catalogues.is_empty() {
+            return Cow::Borrowed(batch);
+        }
+        let events = &batch.events;
+        let sides = [(EventSide::Query, &events.query_ids, &events.query)];
+        let sides = sides.into_iter().chain([(EventSide::Item, &events.item_ids, &events.item)]);
+        let mut found: Vec<(EventSide, Filling)> = Vec::new();
+        for (side, ids, columns) in sides {
+            let followed = self.catalogues.iter_mut().find(|catalogue| catalogue.side() == side);
+            let Some(catalogue) = followed else { continue };
+            let (mut filling, mut from) = (Filling::new(), 0);
+            for change in batch.changes.iter().filter(|change| change.side == side) {
+                let at = change.at as usize;
+                catalogue.find_missing(ids, columns, from..at, &mut filling);
+                catalogue.apply(change);
+                from = at;
+            }
+            catalogue.find_missing(ids, columns, from..batch.len(), &mut filling);
+            found.push((side, filling));
+        }
+        let items = batch.changes.iter().filter(|change| change.side == EventSide::Item);
+        self.corpus.follow(items, self.progress.events + batch.len() as u64);
+        filled_up(batch, &found)
     }
 
     /// The state that a checkpoint's sections hold.
@@ -64,9 +117,15 @@ impl State {
         state.histories.restore(read)?;
         state.corpus.restore(read)?;
         state.objective.load(read)?;
+        for place in &state.progress.catalogues {
+            let mut catalogue = settings.catalogue(place.side);
+            catalogue.restore(read)?;
+            state.catalogues.push(catalogue);
+        }
         let features = settings.model.item.len();
         whole(read, "window", |bytes| state.window.load(bytes, features))?;
         state.model.check(&state.corpus)?;
+        state.catalogues.iter().try_for_each(|catalogue| state.model.check_catalogue(catalogue))?;
         let columns = state.window.columns();
         if !columns.is_empty() && !state.model.encoder.item.takes_columns(columns) {
             return Err("section window: it has not the features of the config: damaged".into());
@@ -119,4 +178,23 @@ impl State {
     pub fn histories(&self) -> usize {
         self.histories.len()
     }
+}
+
+/// `batch` with what was `found` for its events, and without changes.
+fn filled_up<'b>(batch: &'b Batch, found: &[(EventSide, Filling)]) -> Cow<'b, Batch> {
+    if found.iter().all(|(_, filling)| filling.iter().all(Vec::is_empty)) {
+        return Cow::Borrowed(batch);
+    }
+    let mut whole = batch.clone();
+    whole.changes.clear();
+    for (side, filling) in found {
+        let columns = match side {
+            EventSide::Query => &mut whole.events.query,
+            EventSide::Item => &mut whole.events.item,
+        };
+        if let Cow::Owned(filled) = filled(columns, filling) {
+            *columns = filled;
+        }
+    }
+    Cow::Owned(whole)
 }

@@ -10,7 +10,10 @@ use crate::model::towers::DenseRule;
 use crate::objective::Correction;
 use crate::saved::{Damaged, SavedPart, TakePart};
 use crate::{Placement, QuerySide, TrainSettings, Trainer};
-use millrace_events::{Batch, Event, Events, FeatureValue, Offsets, SplitMix, id_key};
+use millrace_events::{
+    Batch, CatalogueChange, CataloguePlace, Event, EventSide, Events, FeatureValue, Offsets,
+    SplitMix, id_key,
+};
 
 fn settings(set: &[&str]) -> TrainSettings {
     let rows = |table: &str| FeatureInput::Rows { table: table.into() };
@@ -580,4 +583,196 @@ fn the_query_side_of_a_state_gives_its_vectors() {
     let encoder = &side.model.encoder.query;
     let unknown = |event| encoder.unknown(&stranger.events.query, event, &side.model.tables);
     assert_eq!((unknown(0), unknown(1)), (vec![0], vec![]));
+}
+
+/// Settings with a category beside the item's id, and a country beside the query's.
+fn listed_settings() -> TrainSettings {
+    let rows = |table: &str| FeatureInput::Rows { table: table.into() };
+    let feature = |name: &str| Feature::new(name, rows(name));
+    let query = vec![feature("query"), feature("country")];
+    let mut settings = TrainSettings::new(32, query, vec![feature("item"), feature("category")]);
+    settings.model.hidden = vec![16];
+    settings.model.dim = 8;
+    settings.objective.mixed = 20;
+    settings.frequency.buckets = 512;
+    settings.model.tables.values_mut().for_each(|table| table.dim = 8);
+    settings
+}
+
+fn places() -> Vec<CataloguePlace> {
+    let place = |side, topic: &str| CataloguePlace {
+        side,
+        reading: String::new(),
+        next: Offsets::new(topic),
+        bootstrap: Offsets::new(topic),
+    };
+    vec![place(EventSide::Item, "items"), place(EventSide::Query, "users")]
+}
+
+fn listed(at: u32, side: EventSide, id: u64, value: Option<u64>) -> CatalogueChange {
+    let values = value.map(|value| match side {
+        EventSide::Item => vec![FeatureValue::Id(id), FeatureValue::Id(value)],
+        EventSide::Query => vec![FeatureValue::Absent, FeatureValue::Id(value)],
+    });
+    let name = format!("{side:?} {id}").into();
+    CatalogueChange { at, side, id, name, values }
+}
+
+/// A batch of events `(query, item)`, `at` records into the log, of which some bring values of
+/// their own: those of items above 100.
+fn unlisted(events: &[(u64, u64)], changes: Vec<CatalogueChange>, at: i64) -> Batch {
+    let mut offsets = Offsets::new("t");
+    offsets.advance(0, at);
+    let mut batch = Batch::new(Events::new(2, 2), offsets);
+    for &(query_id, item_id) in events {
+        let own = if item_id > 100 { FeatureValue::Id(999) } else { FeatureValue::Absent };
+        batch.events.push(&Event {
+            time_ms: 0,
+            query_id,
+            item_id,
+            item_name: format!("Item {item_id}").into(),
+            reward: 1.0,
+            query: vec![FeatureValue::Id(query_id), FeatureValue::Absent],
+            item: vec![FeatureValue::Id(item_id), own],
+        });
+    }
+    batch.changes = changes;
+    batch.catalogues = ["items", "users"].map(Offsets::new).to_vec();
+    batch
+}
+
+#[test]
+fn an_event_has_what_catalogues_said_before_it_and_its_own_values_win() {
+    let settings = listed_settings();
+    let mut trainer = trainer(&settings);
+    trainer.follow(&settings, places());
+    let changes = vec![
+        listed(0, EventSide::Item, 1, Some(7)),
+        listed(0, EventSide::Item, 101, Some(7)),
+        listed(1, EventSide::Query, 5, Some(40)),
+        listed(2, EventSide::Item, 1, Some(8)),
+        listed(3, EventSide::Item, 1, None),
+    ];
+    let events = [(5, 1), (5, 101), (5, 1), (5, 1)];
+    let mut seen = None;
+    trainer
+        .step_looking(
+            &unlisted(&events, changes, 4),
+            |_, batch| seen = Some(batch.clone()),
+            &mut |_| {},
+        )
+        .expect("events");
+    let batch = seen.expect("it was shown");
+    let values = |column: &millrace_events::Column| (0..4).map(|i| column.value(i)).collect();
+    let (categories, countries): (Vec<_>, Vec<_>) =
+        (values(&batch.events.item[1]), values(&batch.events.query[1]));
+    use FeatureValue::{Absent, Id};
+    assert_eq!(categories, [Id(7), Id(999), Id(8), Absent]);
+    assert_eq!(countries, [Absent, Id(40), Id(40), Id(40)]);
+}
+
+#[test]
+fn a_catalogue_brings_items_that_nobody_asked_for_and_takes_them_out() {
+    let settings = listed_settings();
+    let mut trainer = trainer(&settings);
+    trainer.follow(&settings, places());
+    let corpus = |trainer: &Trainer| {
+        let items = trainer.state().corpus.sorted().into_iter();
+        items.map(|(id, item)| (id, item.count)).collect::<Vec<_>>()
+    };
+    let listing = (1..=3).map(|id| listed(0, EventSide::Item, id, Some(7))).collect();
+    assert!(trainer.step(&unlisted(&[], listing, 0)).is_none(), "there is no event");
+    assert_eq!((trainer.progress().step, trainer.progress().events), (1, 0));
+    assert_eq!(corpus(&trainer), [(1, 0), (2, 0), (3, 0)]);
+    trainer.step(&unlisted(&[(9, 1), (9, 4)], vec![], 2)).expect("events");
+    assert_eq!(corpus(&trainer), [(1, 1), (2, 0), (3, 0), (4, 1)]);
+    // An item without a row of its own has a vector; one that was never anywhere has none.
+    let mut items = trainer.state().corpus.sorted();
+    assert!(trainer.state().model.take_rowless(&mut items).is_empty());
+
+    let gone = vec![listed(0, EventSide::Item, 1, None), listed(0, EventSide::Item, 77, None)];
+    trainer.step(&unlisted(&[(9, 1), (9, 2)], gone, 4)).expect("events");
+    assert_eq!(corpus(&trainer), [(2, 1), (3, 0), (4, 1)], "a late click brings nothing back");
+    let tombstones = trainer.state().corpus.tombstones();
+    assert_eq!(tombstones, [Box::from("Item 1"), "Item 77".into()]);
+    trainer.step(&unlisted(&[], vec![listed(0, EventSide::Item, 1, Some(7))], 4));
+    assert_eq!(corpus(&trainer), [(1, 0), (2, 1), (3, 0), (4, 1)]);
+    assert_eq!(trainer.state().corpus.tombstones(), [Box::from("Item 77")]);
+}
+
+#[test]
+fn who_answers_knows_of_a_query_what_the_state_does() {
+    let settings = listed_settings();
+    let mut trainer = trainer(&settings);
+    trainer.follow(&settings, places());
+    let changes = vec![listed(0, EventSide::Query, 5, Some(40))];
+    trainer.step(&unlisted(&[(5, 1), (6, 1)], changes, 2)).expect("events");
+    let sections = trainer.capture().into_sections();
+    let read =
+        |name: &str, take: TakePart<'_>| read_chain(std::slice::from_ref(&sections), name, take);
+    let side = QuerySide::restore(&settings, &read).expect("captured");
+    let batch = unlisted(&[(5, 1), (6, 1)], vec![], 2);
+    assert_eq!(side.completed(&batch).events, batch.events, "without the catalogue");
+    let side = side.with_catalogue(&settings, &read).expect("captured");
+    let countries = &side.completed(&batch).events.query[1];
+    assert_eq!(
+        [countries.value(0), countries.value(1)],
+        [FeatureValue::Id(40), FeatureValue::Absent]
+    );
+}
+
+/// As [`increments_add_up_to_the_state`], with changes of catalogues between events and alone.
+#[test]
+fn increments_add_up_with_catalogues_and_a_restored_state_goes_on_alike() {
+    let mut settings = listed_settings();
+    settings.items_max = 60;
+    let mut trainer = trainer(&settings);
+    trainer.follow(&settings, places());
+    let (mut random, mut at) = (SplitMix::new(8), 0);
+    let mut next = move || {
+        let mut below = |bound: u64| random.next_u64() % bound;
+        let events: Vec<_> = (0..below(3) * 9).map(|_| (below(20), below(50))).collect();
+        let mut places: Vec<u32> =
+            (0..below(9)).map(|_| below(events.len() as u64 + 1) as u32).collect();
+        places.sort_unstable();
+        let side = |n| if n == 0 { EventSide::Query } else { EventSide::Item };
+        let changes = places.into_iter().map(|place| {
+            let value = (below(4) > 0).then(|| below(12));
+            listed(place, side(below(3)), below(70), value)
+        });
+        let changes = changes.collect();
+        at += events.len() as i64;
+        unlisted(&events, changes, at)
+    };
+    let mut chain: Vec<Sections> = Vec::new();
+    for extent in [Whole, Changed, Changed, Whole, Changed, Changed, Changed] {
+        (0..5).for_each(|_| drop(trainer.step(&next())));
+        let (want, progress) = (trainer.capture().into_sections(), trainer.progress().clone());
+        assert!(want.iter().any(|(name, _)| name == "catalogue.query"));
+        trainer.begin_capture(extent);
+        let (contents, increments) = handed_out(&mut trainer, |trainer, _| {
+            trainer.step(&next());
+        });
+        assert!(contents == want);
+        trainer.settle_capture(true);
+        let written = contents.into_iter().map(|(name, content)| {
+            match increments.iter().find(|(own, _)| *own == name) {
+                Some((_, bytes)) => (format!("+{name}"), bytes.clone()),
+                None => (name, content),
+            }
+        });
+        chain.push(written.collect());
+        let read = |name: &str, take: TakePart<'_>| read_chain(&chain, name, take);
+        let restored =
+            Trainer::restore(&settings, &Placement::Cpu, progress, &read).expect("captured");
+        assert!(restored.capture().into_sections() == want);
+    }
+    assert!(chain[2].iter().any(|(name, _)| name == "+catalogue.item"), "an increment");
+    let mut restored = copy(&trainer, &settings);
+    for _ in 0..5 {
+        let batch = next();
+        trainer.step(&batch);
+        restored.step(&batch);
+    }
+    assert!(trainer.capture().into_sections() == restored.capture().into_sections());
 }

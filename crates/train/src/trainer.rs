@@ -6,14 +6,12 @@
 //! batches.
 
 mod captures;
+mod encode;
 mod report;
 
 use crate::captured::Capturing;
-use crate::memory::window::Traffic;
-use crate::model::Model;
-use crate::model::encoder::{Encoded, Lookup};
+use crate::model::encoder::Lookup;
 use crate::objective::blame::to_blame;
-use crate::objective::distinct::Distinct;
 use crate::objective::negatives::DrawnItems;
 use crate::placement::Placement;
 use crate::portion::Portion;
@@ -21,7 +19,8 @@ use crate::progress::Progress;
 use crate::saved::{Damaged, ReadSection};
 use crate::settings::TrainSettings;
 use crate::state::State;
-use millrace_events::{Batch, Offsets, mix};
+use encode::encode;
+use millrace_events::{Batch, CataloguePlace, EventSide, Offsets, mix};
 pub use report::{Phase, StepReport};
 
 /// Rows are looked through for expiry this often, in full batches: a sweep costs a walk over the
@@ -141,6 +140,11 @@ impl Trainer {
         &self.state.progress
     }
 
+    /// Follows the catalogues of these places from now on; see [`State::follow`].
+    pub fn follow(&mut self, settings: &TrainSettings, places: Vec<CataloguePlace>) {
+        self.state.follow(settings, places);
+    }
+
     /// Events of `batch`, by place, that must not be trained on, because their item would be taken
     /// for another one; see [`Corpus::impostors`](crate::memory::corpus::Corpus::impostors).
     pub fn impostors(&self, batch: &Batch) -> Vec<u32> {
@@ -159,11 +163,25 @@ impl Trainer {
         batch: &Batch,
         enter: &mut (dyn FnMut(Phase) + Send),
     ) -> Option<StepReport> {
+        self.step_looking(batch, |_, _| {}, enter)
+    }
+
+    /// [`step_timed`](Self::step_timed); `look` sees the state before it learns from the batch, and
+    /// the batch with what catalogues know of its events.
+    pub fn step_looking(
+        &mut self,
+        batch: &Batch,
+        look: impl FnOnce(&State, &Batch),
+        enter: &mut (dyn FnMut(Phase) + Send),
+    ) -> Option<StepReport> {
         if batch.pass != self.state.progress.pass {
             // Histories of the pass before hold the future of this one, its targets too.
             self.state.histories.clear();
         }
+        let known = self.state.take_changes(batch);
+        look(&self.state, &known);
         self.state.progress.pass(batch);
+        let batch = &*known;
         if batch.is_empty() {
             return None;
         }
@@ -249,7 +267,9 @@ impl Trainer {
         round: Round,
         enter: &mut (dyn FnMut(Phase) + Send),
     ) -> Attempt {
-        let State { model, corpus, frequency, progress, window, objective, .. } = &mut self.state;
+        let State { model, corpus, frequency, progress, window, objective, catalogues, .. } =
+            &mut self.state;
+        let catalogue = catalogues.iter().find(|catalogue| catalogue.side() == EventSide::Item);
         let (now, dim) = (progress.events, model.towers.dim());
         let traffic = window.fill_up(batch);
         let count = objective.to_draw(&traffic);
@@ -296,7 +316,7 @@ impl Trainer {
         enter(Phase::Update);
         let (update, ()) = rayon::join(
             || self.lookup.update(&gradients, &mut model.tables),
-            || corpus.remember(batch, now),
+            || corpus.remember_but(batch, now, catalogue),
         );
         attempt.nonfinite_rows = update;
         attempt
@@ -317,6 +337,7 @@ impl Trainer {
     /// Vectors of a batch's queries, `[events, dim]`, without training on it; histories still move
     /// on, since later events of the same query follow these.
     pub fn embed_and_remember(&mut self, batch: &Batch) -> Vec<f32> {
+        let batch = &*self.state.take_changes(batch);
         let State { model, histories, .. } = &mut self.state;
         let before = histories.take(&batch.events.query_ids, &batch.events.item_ids);
         model.embed_queries(&batch.events.query, batch.len(), &before)
@@ -346,25 +367,4 @@ struct Round {
 
 impl Round {
     const FIRST: Self = Self { number: 0, estimated: false };
-}
-
-/// Both sides' ids, ready to be looked up; the item side has the traffic's distinct items and the
-/// drawn ones behind them.
-fn encode(
-    model: &Model,
-    batch: &Batch,
-    before: &[Vec<u64>],
-    traffic: &Traffic<'_>,
-    distinct: &Distinct,
-    drawn: &DrawnItems,
-    seed: u64,
-) -> (Encoded, Encoded) {
-    let Model { encoder, statistics, .. } = model;
-    let mut query = encoder.query.encode(&batch.events.query, batch.len(), before, statistics);
-    let columns = drawn.behind(distinct.columns(&traffic.columns));
-    let items = distinct.events.len() + drawn.ids.len();
-    let mut item = encoder.item.encode(&columns, items, &[], statistics);
-    encoder.query.drop_ids(&mut query, seed);
-    encoder.item.drop_ids(&mut item, !seed);
-    (query, item)
 }

@@ -64,7 +64,7 @@ impl<'a> Days<'a> {
         stop: &'a Arc<AtomicBool>,
     ) -> anyhow::Result<Days<'a>> {
         let batch = Batch::new(Events::new(0, 0), Offsets::new(config.kafka.topic.as_str()));
-        let reader = Reader::open(config, range, (1, Cut::Full), "by day", stop)?;
+        let reader = Reader::open(config, (range, &[]), (1, Cut::Full), "by day", stop)?;
         Ok(Days { reader, batch, at: 0, day: None, read: 0, rejected: 0, late: 0 })
     }
 

@@ -90,6 +90,7 @@ pub(super) fn bands(model: &Quality, popularity: &Quality) {
         .map(|(band, (model, popularity))| (band.name(), model, popularity))
         .collect();
     rows.push(("cold", model.cold.clone(), popularity.cold.clone()));
+    rows.push(("listed", model.listed.clone(), popularity.listed.clone()));
     for (name, model, popularity) in rows {
         let ([at_10, _, at_100, _], [by_10, _, by_100, _]) = (model.recall(), popularity.recall());
         let cases = model.cases();
@@ -142,6 +143,7 @@ pub(super) fn quality(quality: &Quality) -> Value {
         "mrr": number(quality.all.mrr()),
         "bands": bands,
         "cold": of(&quality.cold),
+        "listed": of(&quality.listed),
     })
 }
 

@@ -13,6 +13,7 @@ use crate::commands::bounded::{read_again, read_cut};
 use crate::commands::output::say;
 use crate::commands::report::by_k;
 use crate::config::Config;
+use crate::stream::catalogue;
 use crate::stream::cut::Cut;
 use crate::stream::position::Range;
 use millrace_events::Offsets;
@@ -76,9 +77,9 @@ pub(super) fn run(
         read_again(config, past, "past events", stop, |batch| progressive.pass_over(batch))?;
     }
     let range = Range { from, to: Some(to) };
-    read_cut(config, range, (1, cut), "scoring and training", stop, |batch| {
-        progressive.add(trainer.state(), batch);
-        trainer.step(batch);
+    let catalogues = catalogue::ranges(config, &trainer.progress().catalogues, true)?;
+    read_cut(config, (range, &catalogues), (1, cut), "scoring and training", stop, |batch| {
+        trainer.step_looking(batch, |state, batch| progressive.add(state, batch), &mut |_| {});
     })?;
     if progressive.popularity.total.all.cases() == 0 {
         bail!("there are no events to score");

@@ -9,8 +9,9 @@ use super::raw::{FieldValues, Raw};
 #[derive(Debug)]
 pub(super) struct Rules(Vec<Rule>);
 
+/// A condition on a record, and what an event is worth for which it holds.
 #[derive(Debug)]
-struct Rule {
+pub(super) struct Rule {
     place: FieldPlace,
     test: Test,
     weight: f32,
@@ -25,14 +26,7 @@ enum Test {
 impl Rules {
     /// Of a checked config.
     pub(super) fn new(fields: &mut Fields, rules: &[EventRule]) -> Rules {
-        let rule = |EventRule { condition, weight }: &EventRule| {
-            let Condition { field, equals, one_of, exists } = condition;
-            let test = match exists {
-                Some(exists) => Test::Exists(*exists),
-                None => Test::OneOf(equals.iter().chain(one_of).map(ToString::to_string).collect()),
-            };
-            Rule { place: fields.add(field), test, weight: *weight }
-        };
+        let rule = |rule: &EventRule| Rule::new(fields, &rule.condition, rule.weight);
         Rules(rules.iter().map(rule).collect())
     }
 
@@ -47,7 +41,17 @@ impl Rules {
 }
 
 impl Rule {
-    fn holds(&self, found: &FieldValues) -> bool {
+    /// Of a checked condition.
+    pub(super) fn new(fields: &mut Fields, condition: &Condition, weight: f32) -> Rule {
+        let Condition { field, equals, one_of, exists } = condition;
+        let test = match exists {
+            Some(exists) => Test::Exists(*exists),
+            None => Test::OneOf(equals.iter().chain(one_of).map(ToString::to_string).collect()),
+        };
+        Rule { place: fields.add(field), test, weight }
+    }
+
+    pub(super) fn holds(&self, found: &FieldValues) -> bool {
         let raw = found.get(self.place);
         match &self.test {
             Test::Exists(exists) => *exists != raw.absent(),

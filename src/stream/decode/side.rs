@@ -50,10 +50,11 @@ impl Field {
     }
 }
 
-/// Compiles the features of one side.
+/// Compiles the features of one side; events need not have those that a catalogue `listed`.
 pub(super) fn features(
     fields: &mut Fields,
     configs: &[FeatureConfig],
+    listed: &dyn Fn(&str) -> bool,
     id_bytes_max: usize,
 ) -> Vec<Feature> {
     let compile = |config: &FeatureConfig| Feature {
@@ -61,7 +62,7 @@ pub(super) fn features(
         weights: Field::new(fields, &config.weights),
         kind: config.kind,
         length: config.length.unwrap_or(crate::config::BAG_LENGTH),
-        optional: config.optional,
+        optional: config.optional || listed(&config.name),
         id_bytes_max,
     };
     configs.iter().map(compile).collect()

@@ -32,6 +32,10 @@ impl Key {
         let Some(own) = records.front()?.time_ms else {
             return Some(Key { time: i64::MIN, sure: true });
         };
+        // Before all events, as what a catalogue held at the start: nothing comes before it.
+        if own == i64::MIN {
+            return Some(Key { time: own, sure: true });
+        }
         let behind = records.iter().skip(1).take(REACH);
         let mut least = [i64::MAX; RANK];
         let mut known = 0_usize;

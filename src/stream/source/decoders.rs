@@ -124,7 +124,7 @@ fn part<M: Message>(
         true
     });
     let skipped = (taken - messages.len()) as u64;
-    let run = Run { partition, records, events };
+    let run = Run { partition, records, events, changes: Vec::new() };
     Part { messages, run, errors, next, skipped, unread: decoder.take_unread() }
 }
 
@@ -146,14 +146,7 @@ impl Decoder {
         message: &impl Message,
         events: &mut Events,
     ) -> Result<usize, DecodeError> {
-        let outside = |what: &Outside| match what {
-            Outside::Key => message.key(),
-            Outside::Header(name) => {
-                let headers = message.headers()?;
-                let last = headers.iter().filter(|header| header.key == &**name).last();
-                last.and_then(|header| header.value)
-            }
-        };
+        let outside = |what: &Outside| outside(message, what);
         let envelope = Envelope { time_ms: message.timestamp().to_millis(), outside: &outside };
         self.mapping.decode_record(self.reader.content(message.payload())?, &envelope, events)
     }
@@ -161,5 +154,20 @@ impl Decoder {
     /// The values that could not be read since the last call.
     pub(in crate::stream) fn take_unread(&mut self) -> Unread {
         self.mapping.take_unread()
+    }
+}
+
+/// What lies beside a record's value.
+pub(in crate::stream) fn outside<'m>(
+    message: &'m impl Message,
+    what: &Outside,
+) -> Option<&'m [u8]> {
+    match what {
+        Outside::Key => message.key(),
+        Outside::Header(name) => {
+            let headers = message.headers()?;
+            let last = headers.iter().filter(|header| header.key == &**name).last();
+            last.and_then(|header| header.value)
+        }
     }
 }

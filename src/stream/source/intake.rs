@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 use rdkafka::message::Message;
 
 use crate::config::{Config, Order};
+use crate::stream::catalogue::{self, CatalogueRange};
 use crate::stream::cut::Cut;
 use crate::stream::dead_letter::{DeadLetters, Letter};
 use crate::stream::decode::DecodeError;
 use crate::stream::events_of;
 use crate::stream::identity;
-use crate::stream::merge::{Batcher, Merge, Record};
+use crate::stream::merge::{Batcher, Merge, Record, Run};
 use crate::stream::position::Range;
 use crate::stream::shuffle::Shuffle;
 
@@ -41,14 +42,25 @@ pub(super) struct Intake {
     time_before: Option<i64>,
     /// Remembers the last record of each part.
     pub(super) witness: Option<Arc<Mutex<Witness>>>,
+    /// Lanes of catalogues that events need not wait for without end: their bootstrap is read.
+    passable: BTreeSet<i32>,
 }
 
 impl Intake {
-    pub(super) fn new(config: &Config, range: Range, pass: u32, cut: Cut) -> Intake {
-        let partitions = range.from.iter().map(|(partition, _)| partition);
+    pub(super) fn new(
+        config: &Config,
+        range: Range,
+        catalogues: &[CatalogueRange],
+        pass: u32,
+        cut: Cut,
+    ) -> Intake {
+        let lanes = catalogue::lanes(catalogues);
+        let numbers = (1..).zip(&lanes).map(|(number, _): (i32, _)| -number);
+        let partitions = range.from.iter().map(|(partition, _)| partition).chain(numbers);
+        let from: Vec<Offsets> = catalogues.iter().map(|range| range.from.clone()).collect();
         let (size, window) = (config.batch.size, config.batch.shuffle_events);
-        let shuffle =
-            (window > 0).then(|| Shuffle::new(size, cut, config.seed, pass, range.from.clone()));
+        let shuffle = || Shuffle::new(size, cut, config.seed, pass, range.from.clone());
+        let shuffle = (window > 0).then(|| shuffle().following(from.clone()));
         // A window is whole; the batches dealt from it are cut.
         let (full, cut) = if window > 0 { (window, Cut::Full) } else { (size, cut) };
         let mut intake = Intake {
@@ -60,7 +72,9 @@ impl Intake {
             odd_time_shown: false,
             time_before: None,
             witness: None,
-            batcher: Batcher::new(full, cut, events_of(config), range.from.clone()),
+            passable: BTreeSet::new(),
+            batcher: Batcher::new(full, cut, events_of(config), range.from.clone())
+                .following(from, lanes),
             shuffle,
             ready: VecDeque::new(),
         };
@@ -116,6 +130,7 @@ impl Intake {
     /// long; from now on they do not.
     pub(super) fn pass_over(&mut self, now: Instant) -> Vec<i32> {
         let partitions = self.batcher.offsets().iter().map(|(partition, _)| partition);
+        let partitions = partitions.chain(self.passable.iter().copied());
         let lost = self.patience.lost(&self.merge, partitions, now);
         lost.iter().for_each(|&partition| self.merge.set_idle(partition, true));
         lost
@@ -151,6 +166,41 @@ impl Intake {
         Ok(())
     }
 
+    /// From now on events wait for the lane of a catalogue no longer than for one of theirs.
+    pub(super) fn may_pass_over(&mut self, lane: i32) {
+        self.passable.insert(lane);
+    }
+
+    /// There was word from a lane.
+    pub(super) fn heard(&mut self, lane: i32) {
+        self.patience.heard(lane);
+    }
+
+    /// Takes records of a catalogue.
+    pub(super) fn take_changes(
+        &mut self,
+        run: Run,
+        messages: &[impl Message],
+        errors: Vec<DecodeError>,
+        unread: u64,
+        dead: &mut DeadLetters,
+    ) -> anyhow::Result<()> {
+        self.guard.skip(0, unread);
+        let mut errors = errors.into_iter();
+        for (record, message) in run.records.iter().zip(messages) {
+            if record.time_ms.is_some() {
+                self.guard.accept();
+            } else {
+                let error = errors.next().expect("a rejected record has a reason");
+                self.reject(message, &error, dead)?;
+            }
+        }
+        self.patience.heard(run.partition);
+        self.merge.set_idle(run.partition, false);
+        self.merge.push(run);
+        Ok(())
+    }
+
     /// Counts the records, and sends letters for those that are rejected.
     fn judge(
         &mut self,
@@ -172,24 +222,34 @@ impl Intake {
                 continue;
             }
             let error = errors.next().expect("a rejected record has a reason");
-            let (reason, text) = (error.reason(), error.to_string());
-            let (partition, offset) = (message.partition(), message.offset());
-            if self.guard.is_first(reason) {
-                example::show(message, &error);
-            }
-            dead.send(&Letter {
-                key: message.key(),
-                payload: message.payload(),
-                time_ms: message.timestamp().to_millis(),
-                partition,
-                offset,
-                reason,
-                error: &text,
-            })?;
-            let example = || format!("{}/{partition} offset {offset}: {text}", message.topic());
-            self.guard.reject(reason, example)?;
+            self.reject(message, &error, dead)?;
         }
         Ok(())
+    }
+
+    fn reject(
+        &mut self,
+        message: &impl Message,
+        error: &DecodeError,
+        dead: &mut DeadLetters,
+    ) -> anyhow::Result<()> {
+        let (reason, text) = (error.reason(), error.to_string());
+        let (partition, offset) = (message.partition(), message.offset());
+        if self.guard.is_first(reason) {
+            example::show(message, error);
+        }
+        dead.send(&Letter {
+            key: message.key(),
+            payload: message.payload(),
+            time_ms: message.timestamp().to_millis(),
+            topic: message.topic(),
+            partition,
+            offset,
+            reason,
+            error: &text,
+        })?;
+        let example = || format!("{}/{partition} offset {offset}: {text}", message.topic());
+        self.guard.reject(reason, example)
     }
 
     /// Makes batches of records that are certain, of a round's events or a batch more.

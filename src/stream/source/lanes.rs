@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use crossbeam_channel::Receiver;
+use crossbeam_channel::Sender;
 use rdkafka::consumer::Consumer;
 use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::error::KafkaError;
@@ -41,12 +41,20 @@ pub(super) struct Lanes {
     turn: usize,
     /// Records of one partition that may wait in the merge.
     share: usize,
+}
+
+/// What the lanes of one topic have to do with those of the others.
+pub(super) struct Numbering<'a> {
     /// Rings when a queue is no longer empty.
-    bell: Receiver<()>,
+    pub(super) ring: &'a Sender<()>,
+    /// The number in the merge of each partition.
+    pub(super) number: &'a dyn Fn(i32) -> i32,
 }
 
 struct Lane {
     partition: i32,
+    /// In the merge.
+    number: i32,
     queue: PartitionQueue<Watch>,
     end: Option<i64>,
     /// False: there is nothing in the queue until the bell has rung.
@@ -61,9 +69,9 @@ impl Lanes {
         range: &Range,
         finished: &BTreeSet<i32>,
         budget: usize,
+        Numbering { ring, number }: Numbering<'_>,
     ) -> anyhow::Result<Lanes> {
         let Topic { consumer, name, .. } = topic;
-        let (ring, bell) = crossbeam_channel::bounded(1);
         let mut list = TopicPartitionList::new();
         let mut lanes = Vec::new();
         for (partition, next) in range.from.iter().filter(|(id, _)| !finished.contains(id)) {
@@ -78,12 +86,12 @@ impl Lanes {
                 ring.try_send(()).ok();
             });
             let end = range.to.as_ref().and_then(|to| to.next(partition));
-            lanes.push(Lane { partition, queue, end, ready });
+            lanes.push(Lane { partition, number: number(partition), queue, end, ready });
             list.add_partition_offset(name, partition, Offset::Offset(next))?;
         }
         consumer.assign(&list).with_context(|| format!("cannot assign {name}"))?;
         let share = (budget / lanes.len().max(1)).max(PART);
-        Ok(Lanes { lanes, turn: 0, share, bell })
+        Ok(Lanes { lanes, turn: 0, share })
     }
 
     /// The records that may be read now, given those that wait in the merge and those that wait
@@ -91,10 +99,10 @@ impl Lanes {
     pub(super) fn round<'l>(&'l mut self, merge: &Merge, wire: &'l Wire, held: &Held) -> Round<'l> {
         // Only whole parts: with many partitions, each would have room for no more than the last
         // batch took from it, and a part costs as much as decoding ten records.
-        let room = |lane: &Lane| match self.share.saturating_sub(merge.buffered(lane.partition)) {
+        let room = |lane: &Lane| match self.share.saturating_sub(merge.buffered(lane.number)) {
             _ if held.holds(lane.partition) => 0,
             // Whatever it holds, it is not enough for the merge to go on.
-            room if merge.starved(lane.partition) => room.max(PART),
+            room if merge.starved(lane.number) => room.max(PART),
             room if room < PART => 0,
             room => room,
         };
@@ -108,12 +116,6 @@ impl Lanes {
             held: Vec::new(),
             stopped: None,
         }
-    }
-
-    /// Waits until a queue is no longer empty, at most `wait`.
-    pub(super) fn wait(&self, wait: Duration) {
-        // A timeout is no more than a reason to look again.
-        self.bell.recv_timeout(wait).ok();
     }
 
     /// Stops reading the partitions that are finished.

@@ -85,7 +85,8 @@ mod tests {
         assert_eq!(lost(&mut patience, &merge, 60), [0; 0], "nobody is held back");
         merge.set_idle(1, true);
         let records = vec![Record { offset: 0, time_ms: None, events: 0 }];
-        merge.push(Run { partition: 1, records, events: Events::new(0, 0) });
+        let (events, changes) = (Events::new(0, 0), Vec::new());
+        merge.push(Run { partition: 1, records, events, changes });
         assert_eq!(lost(&mut patience, &merge, 100), [0; 0]);
         assert_eq!(lost(&mut patience, &merge, 109), [0; 0]);
         patience.heard(0);

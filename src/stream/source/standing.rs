@@ -54,9 +54,14 @@ impl Source {
         let starved: Vec<i32> = partitions.filter(|&partition| merge.starved(partition)).collect();
         let topic = &self.topic.name;
         let waiting: Vec<i32> = self.held.partitions().collect();
+        let behind = self.feeds.iter().map(|feed| (feed, feed.starved(&self.intake)));
+        let behind = behind.into_iter().find(|(_, partitions)| !partitions.is_empty());
         let what = if !waiting.is_empty() {
             let why = self.wire.away().map_or(String::new(), |why| format!(" ({why})"));
             format!("schemas of records of the partitions {waiting:?} of `{topic}`{why}")
+        } else if let Some((feed, partitions)) = behind {
+            let catalogue = feed.topic();
+            format!("the partitions {partitions:?} of the catalogue `{catalogue}`")
         } else if !starved.is_empty() {
             format!(
                 "records of the partitions {starved:?} of `{topic}`, or word that they have none"
@@ -65,6 +70,7 @@ impl Source {
             "the rest of a batch, for batch.linger_ms at most".to_owned()
         } else if !patience.passed().is_empty() {
             let passed = patience.passed();
+            // Those below 0 are of catalogues.
             format!("records of the partitions {passed:?} of `{topic}`, which are not heard of")
         } else {
             format!("new records: `{topic}` is read to its end")

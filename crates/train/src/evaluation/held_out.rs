@@ -151,6 +151,7 @@ impl HeldOut {
                 query: batch.events.query_ids[event],
                 band: target.map_or(Band::Tail, |target| self.bands[target]),
                 cold: target.is_none_or(|target| self.counts[target] < COLD_EVENTS),
+                listed: target.is_some_and(|target| self.counts[target] == 0),
                 reward: batch.events.rewards[event],
             };
             if case.reward <= 0.0 {

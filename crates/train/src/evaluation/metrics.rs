@@ -110,6 +110,8 @@ pub struct Case {
     pub band: Band,
     /// The target was first seen not long ago.
     pub cold: bool,
+    /// No event of before had the target: it is known from a catalogue alone.
+    pub listed: bool,
     /// What the event was worth: its weight in every measure. At 0 its item is nothing to find.
     pub reward: f32,
 }
@@ -179,6 +181,8 @@ pub struct Quality {
     pub bands: [Sums; 3],
     /// Over cold targets.
     pub cold: Sums,
+    /// Over targets that only a catalogue knew.
+    pub listed: Sums,
     by_query: HashMap<u64, Tally>,
 }
 
@@ -203,7 +207,7 @@ pub struct Interval {
 impl Quality {
     /// Counts a case; `None`: the target was no candidate. A case without a reward does not count.
     pub fn add(&mut self, case: Case, rank: Option<u32>) {
-        let Case { query, band, cold, reward } = case;
+        let Case { query, band, cold, listed, reward } = case;
         if reward <= 0.0 {
             return;
         }
@@ -212,6 +216,9 @@ impl Quality {
         self.bands[band].add(rank, reward);
         if cold {
             self.cold.add(rank, reward);
+        }
+        if listed {
+            self.listed.add(rank, reward);
         }
         let reward = f64::from(reward);
         let tally = self.by_query.entry(query).or_default();
@@ -306,7 +313,7 @@ mod tests {
     }
 
     fn case(query: u64, band: Band) -> Case {
-        Case { query, band, cold: query.is_multiple_of(2), reward: 1.0 }
+        Case { query, band, cold: query.is_multiple_of(2), listed: query == 4, reward: 1.0 }
     }
 
     #[test]

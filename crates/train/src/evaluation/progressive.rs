@@ -195,6 +195,8 @@ impl Progressive {
                 query,
                 band: targets[event].map_or(Band::Tail, |target| bands[target]),
                 cold: self.events - 1 - first < self.settings.cold_events,
+                // Only what came lately is a candidate.
+                listed: false,
                 reward: batch.events.rewards[event],
             };
             if case.reward <= 0.0 {

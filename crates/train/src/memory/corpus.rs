@@ -1,23 +1,26 @@
 //! Last-seen features of every item: what there is to retrieve.
 //!
-//! Owns the items; the last writer wins. Bounded: the longest unseen items go, and leave a
-//! tombstone for the output topic.
+//! Owns the items; the last writer wins, be it an event or a catalogue. Bounded: the longest unseen
+//! items go, and leave a tombstone for the output topic, as do those that a catalogue takes out.
 //!
 //! Must never know: the model.
 
 mod captured;
+mod follow;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::catalogue::Catalogue;
 use super::copying::Copying;
-use super::gone::{Gone, Since};
+use super::gone::Gone;
 use crate::capture::{Capture, Extent};
 use crate::kernel::id_map::IdMap;
 use crate::saved::{Damaged, ReadSection, decode, grown};
 pub use captured::CapturedCorpus;
+use captured::CorpusSince;
 use millrace_events::{Batch, Events, FeatureValue};
 
 /// Share of the items that goes at once when the bound is reached.
@@ -50,6 +53,8 @@ pub struct Corpus {
     /// A copy that is under way.
     capturing: Option<Capturing>,
     gone: Gone,
+    /// Items that a catalogue has written since the last durable copy: no event tells.
+    written: Gone,
     /// So many of the first in `order` were there at the last durable copy, and at the newest one.
     known: (usize, usize),
     /// Events of the stream when an item was last remembered.
@@ -84,6 +89,7 @@ impl Corpus {
             expired: BTreeMap::new(),
             capturing: None,
             gone: Gone::new(items_max),
+            written: Gone::new(items_max),
             known: (0, 0),
             clock: 0,
             items_max,
@@ -102,10 +108,18 @@ impl Corpus {
 
     /// Remembers the items of `batch`, `now` being the events so far, these included.
     pub fn remember(&mut self, batch: &Batch, now: u64) {
+        self.remember_but(batch, now, None);
+    }
+
+    /// The same, but for those that `catalogue` has taken out; what it lists does not expire.
+    pub(crate) fn remember_but(&mut self, batch: &Batch, now: u64, catalogue: Option<&Catalogue>) {
         let events = &batch.events;
         let before = self.clock;
         self.clock = before.max(now);
         for (event, &id) in events.item_ids.iter().enumerate() {
+            if catalogue.is_some_and(|catalogue| catalogue.has_removed(id)) {
+                continue;
+            }
             if let Some(item) = self.items.get_mut(&id) {
                 if let Some(capturing) = &mut self.capturing {
                     capturing.items.keep(id, item);
@@ -129,12 +143,12 @@ impl Corpus {
             self.items.insert(id, Arc::new(Item { name, values, count: 1, touched: now }));
             self.order.push(id);
         }
-        self.expire(before);
+        self.expire(before, catalogue);
     }
 
-    /// Drops the items that are too old, if a look is due since the clock was at `before`. Which
-    /// event a look falls on is a matter of the stream alone, not of restarts.
-    fn expire(&mut self, before: u64) {
+    /// Drops the items that are too old and in no `catalogue`, if a look is due since the clock was
+    /// at `before`. Which event a look falls on is a matter of the stream alone, not of restarts.
+    fn expire(&mut self, before: u64, catalogue: Option<&Catalogue>) {
         let Some(expiry) = self.expiry_events else { return };
         let period = (expiry / EXPIRY_LOOKS).max(1);
         let now = self.clock;
@@ -142,7 +156,9 @@ impl Corpus {
             return;
         }
         let old = |item: &Item| now.saturating_sub(item.touched) >= expiry;
-        let old = self.items.iter().filter(|(_, item)| old(item)).map(|(&id, _)| id);
+        let listed = |id| catalogue.is_some_and(|catalogue| catalogue.lists(id));
+        let old = self.items.iter().filter(|&(&id, item)| old(item) && !listed(id));
+        let old = old.map(|(&id, _)| id);
         let mut old: Vec<u64> = old.collect();
         if !old.is_empty() {
             // The map's order is not that of a restored one.
@@ -319,6 +335,7 @@ impl Corpus {
         self.clock = self.items.values().map(|item| item.touched).max().unwrap_or(0);
         self.known = (self.order.len(), self.order.len());
         self.gone.restored(self.clock);
+        self.written.restored(self.clock);
         Ok(())
     }
 
@@ -335,10 +352,16 @@ impl Capture for Corpus {
     fn begin_capture(&mut self, extent: Extent) {
         assert!(self.capturing.is_none(), "one capture at a time");
         let since = self.gone.begin(self.clock, extent);
+        let written = self.written.begin(self.clock, extent);
+        let since = since.zip(written).map(|(since, written)| {
+            let mut written = written.gone;
+            written.sort_unstable();
+            CorpusSince { since, order: self.order[self.known.0..].to_vec(), written }
+        });
         self.capturing = Some(Capturing {
             items: Copying::new(self.order.clone()),
             expired: self.expired.clone(),
-            since: since.map(|since| (since, self.order[self.known.0..].to_vec())),
+            since,
         });
         self.known.1 = self.order.len();
     }
@@ -361,6 +384,7 @@ impl Capture for Corpus {
     fn settle_capture(&mut self, durable: bool) {
         self.capturing = None;
         self.gone.settle(durable);
+        self.written.settle(durable);
         if durable {
             self.known.0 = self.known.1;
         }
@@ -371,7 +395,7 @@ impl Capture for Corpus {
 struct Capturing {
     items: Copying<Item>,
     expired: BTreeMap<Box<str>, u64>,
-    since: Option<(Since, Vec<u64>)>,
+    since: Option<CorpusSince>,
 }
 
 #[cfg(test)]

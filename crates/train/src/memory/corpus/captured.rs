@@ -14,9 +14,24 @@ pub struct CapturedCorpus {
     pub(super) items: Vec<(u64, Arc<Item>)>,
     pub(super) order: Vec<u64>,
     pub(super) expired: BTreeMap<Box<str>, u64>,
-    /// What an increment builds upon, and the keys that came to `order` since; none: all is to be
-    /// written.
-    pub(super) since: Option<(Since, Vec<u64>)>,
+    /// What an increment builds upon; none: all is to be written.
+    pub(super) since: Option<CorpusSince>,
+}
+
+/// What an increment of a corpus builds upon.
+#[derive(Debug)]
+pub(super) struct CorpusSince {
+    pub(super) since: Since,
+    /// Keys that came to the order since.
+    pub(super) order: Vec<u64>,
+    /// Keys of items that a catalogue has written since, ascending.
+    pub(super) written: Vec<u64>,
+}
+
+impl CorpusSince {
+    fn changed(&self, id: u64, item: &Item) -> bool {
+        item.touched > self.since.time || self.written.binary_search(&id).is_ok()
+    }
 }
 
 impl CapturedCorpus {
@@ -34,16 +49,16 @@ impl CapturedCorpus {
     ) -> Result<(), E> {
         self.items.sort_unstable_by_key(|(id, _)| *id);
         let since = self.since.as_ref();
-        let changed = |item: &Item| since.is_some_and(|(since, _)| item.touched > since.time);
+        let changed = |id: u64, item: &Item| since.is_some_and(|since| since.changed(id, item));
         let mut pieces = Pieces::new("corpus", since.is_some(), take);
         pieces.content(&self.items.len());
-        if let Some((Since { gone, .. }, order)) = since {
-            let count = self.items.iter().filter(|(_, item)| changed(item)).count();
+        if let Some(CorpusSince { since: Since { gone, .. }, order, .. }) = since {
+            let count = self.items.iter().filter(|(id, item)| changed(*id, item)).count();
             pieces.increment(&(gone, order, &self.expired, count));
         }
         for (id, item) in &self.items {
             pieces.content(&(id, &**item));
-            if changed(item) {
+            if changed(*id, item) {
                 pieces.increment(&(id, &**item));
             }
             pieces.turn()?;

@@ -1,0 +1,406 @@
+//! What catalogues say of items or queries: one row an id, the newest word on it.
+//!
+//! Owns the rows of one side, those that were taken out among them, so that an event of one does
+//! not bring it back. Bounded: beyond it the rows that nobody has written for the longest time go.
+//! Counts its own changes, since there may be many between two events.
+//!
+//! Must never know: the model, which batch a change came with.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::copying::Copying;
+use super::gone::{Gone, Since};
+use super::pieces::Pieces;
+use crate::capture::{Capture, Extent, Piece};
+use crate::kernel::id_map::IdMap;
+use crate::saved::{Damaged, ReadSection, decode, grown};
+use millrace_events::{CatalogueChange, Column, EventSide, FeatureValue};
+
+/// Share of the rows that goes at once when the bound is reached.
+const SWEEP: usize = 16;
+
+/// The rows of one side.
+pub struct Catalogue {
+    side: EventSide,
+    rows_max: usize,
+    /// Shared with a snapshot that is being written; one that changes meanwhile is copied.
+    rows: IdMap<Arc<Row>>,
+    /// Changes so far.
+    clock: u64,
+    capturing: Option<Capturing>,
+    gone: Gone,
+}
+
+/// What is known of an id.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Row {
+    /// One value per feature of the side; none: it was taken out.
+    values: Option<Vec<FeatureValue>>,
+    /// The change that it is.
+    changed: u64,
+}
+
+struct Capturing {
+    rows: Copying<Row>,
+    /// At the beginning.
+    clock: u64,
+    since: Option<Since>,
+}
+
+/// A catalogue as it was at one step.
+#[derive(Debug)]
+pub(crate) struct CapturedCatalogue {
+    side: EventSide,
+    clock: u64,
+    rows: Vec<(u64, Arc<Row>)>,
+    /// What an increment builds upon; none: all is to be written.
+    since: Option<Since>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Saved {
+    clock: u64,
+    rows: Vec<(u64, Row)>,
+}
+
+#[derive(Deserialize)]
+struct Increment {
+    clock: u64,
+    gone: Vec<u64>,
+    changed: Vec<(u64, Row)>,
+}
+
+/// The section of a side.
+const fn section(side: EventSide) -> &'static str {
+    match side {
+        EventSide::Item => "catalogue.item",
+        EventSide::Query => "catalogue.query",
+    }
+}
+
+impl Catalogue {
+    /// No row yet, and never more than `rows_max`.
+    pub fn new(side: EventSide, rows_max: usize) -> Self {
+        let (rows, gone) = (IdMap::default(), Gone::new(rows_max));
+        Self { side, rows_max, rows, clock: 0, capturing: None, gone }
+    }
+
+    /// What its ids are.
+    pub fn side(&self) -> EventSide {
+        self.side
+    }
+
+    /// Rows held, those that were taken out among them.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// True without rows.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Whether the id is one of it now.
+    pub fn lists(&self, id: u64) -> bool {
+        self.rows.get(&id).is_some_and(|row| row.values.is_some())
+    }
+
+    /// Whether the id was taken out.
+    pub fn has_removed(&self, id: u64) -> bool {
+        self.rows.get(&id).is_some_and(|row| row.values.is_none())
+    }
+
+    /// The values of the id's features; none: nothing is known of it.
+    pub fn values(&self, id: u64) -> Option<&[FeatureValue]> {
+        self.rows.get(&id)?.values.as_deref()
+    }
+
+    /// Every id's values, in any order.
+    pub(crate) fn all_values(&self) -> impl Iterator<Item = &[FeatureValue]> {
+        self.rows.values().filter_map(|row| row.values.as_deref())
+    }
+
+    /// Takes the catalogue's word on an id.
+    pub(crate) fn apply(&mut self, change: &CatalogueChange) {
+        self.clock += 1;
+        if !self.rows.contains_key(&change.id) && self.rows.len() >= self.rows_max {
+            self.sweep();
+        }
+        let row = Arc::new(Row { values: change.values.clone(), changed: self.clock });
+        let before = self.rows.insert(change.id, row);
+        if let (Some(capturing), Some(before)) = (&mut self.capturing, before) {
+            capturing.rows.keep(change.id, &before);
+        }
+    }
+
+    /// Fills what the events `ids` lack in `columns`, of their side's features, from the rows that
+    /// there are now; the events are those from `first` on. Adds what it fills to `found`.
+    pub(crate) fn find_missing(
+        &self,
+        ids: &[u64],
+        columns: &[Column],
+        events: std::ops::Range<usize>,
+        found: &mut Filling,
+    ) {
+        found.resize(columns.len(), Vec::new());
+        for event in events {
+            let Some(values) = self.values(ids[event]) else { continue };
+            for (feature, (value, column)) in values.iter().zip(columns).enumerate() {
+                if *value != FeatureValue::Absent && column.range(event).is_empty() {
+                    found[feature].push((event, value.clone()));
+                }
+            }
+        }
+    }
+
+    fn sweep(&mut self) {
+        let mut changed: Vec<u64> = self.rows.values().map(|row| row.changed).collect();
+        let drop = (changed.len() / SWEEP).max(1);
+        // `changed` values are distinct, so the cut is exact.
+        let (_, &mut newest_dropped, _) = changed.select_nth_unstable(drop - 1);
+        let (capturing, gone) = (&mut self.capturing, &mut self.gone);
+        self.rows.retain(|&id, row| {
+            let stays = row.changed > newest_dropped;
+            if !stays {
+                gone.push(id);
+                if let Some(capturing) = capturing {
+                    capturing.rows.keep(id, row);
+                }
+            }
+            stays
+        });
+    }
+
+    /// All there is now, to be written elsewhere while this goes on: costs a pointer a row.
+    pub(crate) fn capture(&self) -> CapturedCatalogue {
+        let rows = self.rows.iter().map(|(&id, row)| (id, Arc::clone(row))).collect();
+        CapturedCatalogue { side: self.side, clock: self.clock, rows, since: None }
+    }
+
+    /// Takes over what its section holds, increments included.
+    ///
+    /// # Errors
+    /// Damaged bytes.
+    pub fn restore(&mut self, read: ReadSection<'_>) -> Result<(), Damaged> {
+        let (side, rows_max) = (self.side, self.rows_max);
+        let whole = |bytes: &[u8]| {
+            let mut catalogue = Self::new(side, rows_max);
+            let saved: Saved = decode("a catalogue", bytes)?;
+            catalogue.clock = saved.clock;
+            catalogue.take_over(saved.rows)?;
+            Ok(catalogue)
+        };
+        *self = grown(read, section(side), whole, Self::add_increment)?;
+        self.gone.restored(self.clock);
+        Ok(())
+    }
+
+    /// Takes in an increment.
+    fn add_increment(&mut self, bytes: &[u8]) -> Result<(), Damaged> {
+        let Increment { clock, gone, changed } = decode("a catalogue", bytes)?;
+        self.clock = clock;
+        for id in gone {
+            self.rows.remove(&id);
+        }
+        self.take_over(changed)
+    }
+
+    fn take_over(&mut self, rows: Vec<(u64, Row)>) -> Result<(), Damaged> {
+        if rows.iter().any(|(_, row)| row.changed > self.clock) {
+            return Err("a row of the catalogue is ahead of its clock: damaged".into());
+        }
+        self.rows.extend(rows.into_iter().map(|(id, row)| (id, Arc::new(row))));
+        Ok(())
+    }
+}
+
+/// By feature: places of events, ascending, and the value that each of them lacks.
+pub(crate) type Filling = Vec<Vec<(usize, FeatureValue)>>;
+
+/// `columns` with what was found for them.
+pub(crate) fn filled<'c>(columns: &'c [Column], found: &Filling) -> Cow<'c, [Column]> {
+    let mut columns = Cow::Borrowed(columns);
+    for (feature, missing) in found.iter().enumerate().filter(|(_, missing)| !missing.is_empty()) {
+        let before = std::mem::take(&mut columns.to_mut()[feature]);
+        let (mut column, mut missing) = (Column::like(&before), missing.iter().peekable());
+        for event in 0..before.ends.len() {
+            match missing.next_if(|(at, _)| *at == event) {
+                Some((_, value)) => column.push(value),
+                None => column.push_from(&before, event),
+            }
+        }
+        columns.to_mut()[feature] = column;
+    }
+    columns
+}
+
+/// The share is in pointers, one a row.
+impl Capture for Catalogue {
+    type Copy = CapturedCatalogue;
+
+    fn begin_capture(&mut self, extent: Extent) {
+        assert!(self.capturing.is_none(), "one capture at a time");
+        let rows = Copying::new(self.rows.keys().copied().collect());
+        let since = self.gone.begin(self.clock, extent);
+        self.capturing = Some(Capturing { rows, clock: self.clock, since });
+    }
+
+    fn advance_capture(&mut self, share: &mut usize) -> Option<CapturedCatalogue> {
+        let get = |id| self.rows.get(&id).cloned();
+        if !self.capturing.as_mut()?.rows.advance(share, get) {
+            return None;
+        }
+        let Capturing { rows, clock, since } = self.capturing.take()?;
+        let (ids, rows) = rows.finish();
+        let rows = ids.into_iter().zip(rows).collect();
+        Some(CapturedCatalogue { side: self.side, clock, rows, since })
+    }
+
+    fn is_copied(&self) -> bool {
+        self.capturing.is_none()
+    }
+
+    fn settle_capture(&mut self, durable: bool) {
+        self.capturing = None;
+        self.gone.settle(durable);
+    }
+}
+
+impl CapturedCatalogue {
+    /// The name of its section.
+    pub(crate) fn section(&self) -> &'static str {
+        section(self.side)
+    }
+
+    /// The section, a piece at a time: the bytes of [`save`](Self::save).
+    pub(crate) fn pieces<E>(
+        mut self,
+        take: &mut dyn FnMut(Piece) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.rows.sort_unstable_by_key(|(id, _)| *id);
+        let since = self.since.as_ref();
+        let changed = |row: &Row| since.is_some_and(|since| row.changed > since.time);
+        let mut pieces = Pieces::new(section(self.side), since.is_some(), take);
+        pieces.content(&(self.clock, self.rows.len()));
+        if let Some(Since { gone, .. }) = since {
+            let count = self.rows.iter().filter(|(_, row)| changed(row)).count();
+            pieces.increment(&(self.clock, gone, count));
+        }
+        for (id, row) in &self.rows {
+            pieces.content(&(id, &**row));
+            if changed(row) {
+                pieces.increment(&(id, &**row));
+            }
+            pieces.turn()?;
+        }
+        pieces.finish()
+    }
+
+    /// All rows, by id.
+    pub(crate) fn save(self) -> Vec<u8> {
+        let rows = self.rows.into_iter().map(|(id, row)| (id, Arc::unwrap_or_clone(row)));
+        let mut rows: Vec<(u64, Row)> = rows.collect();
+        rows.sort_unstable_by_key(|(id, _)| *id);
+        postcard::to_stdvec(&Saved { clock: self.clock, rows }).expect("always encodes")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::saved::SavedPart;
+
+    fn change(id: u64, value: Option<f32>) -> CatalogueChange {
+        let values = value.map(|value| vec![FeatureValue::Absent, FeatureValue::Number(value)]);
+        CatalogueChange { at: 0, side: EventSide::Item, id, name: id.to_string().into(), values }
+    }
+
+    #[test]
+    fn an_event_keeps_what_it_has_and_gets_what_it_lacks() {
+        let mut catalogue = Catalogue::new(EventSide::Item, 10);
+        catalogue.apply(&change(1, Some(5.0)));
+        catalogue.apply(&change(2, Some(6.0)));
+        catalogue.apply(&change(2, None));
+        let mut columns = vec![Column::default(), Column::default()];
+        for value in [FeatureValue::Absent, FeatureValue::Number(9.0), FeatureValue::Absent] {
+            columns[0].push(&FeatureValue::Id(7));
+            columns[1].push(&value);
+        }
+        let mut found = Filling::new();
+        catalogue.find_missing(&[1, 1, 2], &columns, 0..3, &mut found);
+        let filled = filled(&columns, &found);
+        assert_eq!(filled[0], columns[0]);
+        let values: Vec<FeatureValue> = (0..3).map(|event| filled[1].value(event)).collect();
+        let own = [FeatureValue::Number(5.0), FeatureValue::Number(9.0), FeatureValue::Absent];
+        assert_eq!(values, own, "what was taken out is not known");
+        assert!(catalogue.lists(1) && catalogue.has_removed(2) && !catalogue.has_removed(3));
+    }
+
+    #[test]
+    fn rows_that_nobody_writes_for_the_longest_time_go_at_the_bound() {
+        let mut catalogue = Catalogue::new(EventSide::Item, 32);
+        (0..32).for_each(|id| catalogue.apply(&change(id, Some(1.0))));
+        catalogue.apply(&change(0, Some(2.0)));
+        catalogue.apply(&change(99, Some(1.0)));
+        let there: Vec<u64> = (0..100).filter(|&id| catalogue.lists(id)).collect();
+        assert_eq!(there, (0..1).chain(3..32).chain([99]).collect::<Vec<u64>>());
+    }
+
+    #[test]
+    fn increments_add_up_though_no_event_came_between() {
+        let mut catalogue = Catalogue::new(EventSide::Item, 32);
+        let mut parts: Vec<(bool, Vec<u8>)> = Vec::new();
+        for turn in 0..12_u64 {
+            for n in 0..9 {
+                let id = (turn * 7 + n * 5) % 40;
+                catalogue.apply(&change(id, (n % 3 > 0).then_some(turn as f32)));
+            }
+            let extent = if turn == 0 { Extent::Whole } else { Extent::Changed };
+            let want = catalogue.capture().save();
+            catalogue.begin_capture(extent);
+            // It changes while it is copied.
+            catalogue.apply(&change(turn, None));
+            let copy = catalogue.advance_capture(&mut 1000).expect("all of it");
+            let (mut whole, mut increment) = (Vec::new(), Vec::new());
+            let Ok(()) = copy.pieces::<std::convert::Infallible>(&mut |piece| {
+                whole.extend(piece.content);
+                increment.extend(piece.increment.unwrap_or_default());
+                Ok(())
+            });
+            assert_eq!(whole, want);
+            let durable = turn % 4 != 2;
+            catalogue.settle_capture(durable);
+            if durable {
+                parts.push((turn > 0, if turn == 0 { whole } else { increment }));
+            }
+            let mut restored = Catalogue::new(EventSide::Item, 32);
+            let read = |name: &str, take: crate::saved::TakePart<'_>| {
+                assert_eq!(name, "catalogue.item");
+                parts.iter().try_for_each(|(increment, bytes)| match increment {
+                    true => take(SavedPart::Increment(bytes)),
+                    false => take(SavedPart::Whole(bytes)),
+                })
+            };
+            restored.restore(&read).expect("whole");
+            if durable {
+                assert_eq!(restored.capture().save(), want, "turn {turn}");
+            }
+        }
+    }
+
+    #[test]
+    fn damaged_bytes_are_refused() {
+        let mut catalogue = Catalogue::new(EventSide::Query, 4);
+        catalogue.apply(&change(1, Some(1.0)));
+        let bytes = catalogue.capture().save();
+        catalogue.clock = 0;
+        let ahead = catalogue.capture().save();
+        for bytes in [&bytes[..bytes.len() - 1], &ahead] {
+            let read = |_: &str, take: crate::saved::TakePart<'_>| take(SavedPart::Whole(bytes));
+            assert!(Catalogue::new(EventSide::Query, 4).restore(&read).is_err());
+        }
+    }
+}

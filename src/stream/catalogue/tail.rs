@@ -1,0 +1,94 @@
+//! A catalogue's topic as it comes: for who wants its newest word at once. Records that cannot be
+//! read are passed over, since the trainer sends their letters.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use millrace_events::{CatalogueChange, Offsets};
+use rdkafka::consumer::Consumer as _;
+use rdkafka::error::KafkaError;
+use rdkafka::message::Message as _;
+use rdkafka::{Offset, TopicPartitionList};
+
+use crate::config::{CatalogueConfig, Config};
+use crate::stream::decode::Envelope;
+use crate::stream::decode::catalogue::CatalogueMapping;
+use crate::stream::source::decoders::outside;
+use crate::stream::topic::Topic;
+
+/// Most records that are handed out together: who looks something up waits no longer than for these.
+const RECORDS: usize = 1024;
+
+/// See the module's head.
+pub struct CatalogueTail {
+    topic: Topic,
+    mapping: CatalogueMapping,
+    /// The next offset of each partition.
+    offsets: Offsets,
+}
+
+/// A change, with its partition and offset.
+pub type Said = (i32, i64, CatalogueChange);
+
+impl CatalogueTail {
+    /// Begins to read the topic of `catalogue` at `from`, partitions that it does not name from
+    /// their beginning.
+    ///
+    /// # Errors
+    /// A topic that is not there, or brokers that do not answer or refuse us.
+    pub fn open(
+        config: &Config,
+        catalogue: &CatalogueConfig,
+        from: &Offsets,
+    ) -> anyhow::Result<CatalogueTail> {
+        let name = &catalogue.topic;
+        let bounds = Topic::named(name, config)?.watermarks()?;
+        let mut offsets = Offsets::new(name.as_str());
+        let mut list = TopicPartitionList::new();
+        for (&partition, &(low, high)) in &bounds {
+            let next = from.next(partition).unwrap_or(low).clamp(low, high);
+            offsets.advance(partition, next);
+            list.add_partition_offset(name, partition, Offset::Offset(next))?;
+        }
+        let topic = Topic::to_read(config, name, bounds.len())?;
+        topic.consumer.assign(&list).with_context(|| format!("cannot assign {name}"))?;
+        Ok(CatalogueTail { topic, mapping: CatalogueMapping::new(config, catalogue), offsets })
+    }
+
+    /// Waits for records, at most `wait`. Must be called often: librdkafka reports errors only
+    /// then.
+    ///
+    /// # Errors
+    /// What no retry cures.
+    pub fn next(&mut self, mut wait: Duration) -> anyhow::Result<Vec<Said>> {
+        let CatalogueTail { topic, mapping, offsets } = self;
+        let mut said = Vec::new();
+        for _ in 0..RECORDS {
+            match topic.consumer.poll(std::mem::take(&mut wait)) {
+                None => break,
+                Some(Ok(message)) => {
+                    topic.consumer.context().errors.answered();
+                    let (partition, offset) = (message.partition(), message.offset());
+                    offsets.advance(partition, offset + 1);
+                    let outside = |what: &_| outside(&message, what);
+                    let time_ms = message.timestamp().to_millis();
+                    let envelope = Envelope { time_ms, outside: &outside };
+                    if let Ok(change) = mapping.decode(message.payload(), &envelope) {
+                        said.push((partition, offset, change));
+                    }
+                }
+                Some(Err(KafkaError::PartitionEOF(_))) => {
+                    topic.consumer.context().errors.answered();
+                }
+                Some(Err(error)) => topic.lasting(&error)?,
+            }
+        }
+        mapping.take_unread();
+        Ok(said)
+    }
+
+    /// The next offset of each partition.
+    pub fn offsets(&self) -> &Offsets {
+        &self.offsets
+    }
+}
