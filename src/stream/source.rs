@@ -17,6 +17,7 @@ mod held;
 mod ids;
 mod intake;
 mod lanes;
+mod linger;
 mod patience;
 mod sample;
 mod standing;
@@ -32,13 +33,12 @@ use crossbeam_channel::Receiver;
 use rdkafka::consumer::Consumer;
 use rdkafka::message::Message;
 
-use crate::config::{BatchConfig, Config};
+use crate::config::Config;
 
 use super::catalogue::{self, CatalogueRange};
 use super::cut::Cut;
 use super::dead_letter::DeadLetters;
 use super::group;
-use super::merge::Batcher;
 use super::position::Range;
 use super::refusal::Wish;
 use super::topic::Topic;
@@ -50,6 +50,7 @@ use held::Held;
 pub use ids::Ids;
 use intake::Intake;
 use lanes::{Lanes, Numbering, Stop};
+use linger::Linger;
 use millrace_events::{Batch, Offsets, Witness};
 pub(in crate::stream) use sample::sample;
 pub use sample::{Reason, Sample, newest_values};
@@ -105,32 +106,6 @@ impl std::fmt::Debug for Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let offsets = self.intake.batcher.offsets();
         f.debug_struct("Source").field("offsets", offsets).finish_non_exhaustive()
-    }
-}
-
-/// How long an incomplete batch waits for more, since its first record.
-#[derive(Clone, Copy, Debug)]
-struct Linger {
-    /// With enough events, or with none: rejected records alone are no step.
-    enough: Duration,
-    /// With fewer than `min_events`.
-    few: Duration,
-    min_events: usize,
-}
-
-impl Linger {
-    /// None: the batch waits until it is full.
-    fn new(batch: &BatchConfig) -> Option<Linger> {
-        let enough = Duration::from_millis(batch.linger_ms);
-        let few = enough.max(Duration::from_millis(batch.min_events_wait_ms));
-        let linger = Linger { enough, few, min_events: batch.min_events };
-        (!enough.is_zero()).then_some(linger)
-    }
-
-    /// When `batcher` hands out its incomplete batch; none: nothing went in yet.
-    fn due(self, batcher: &Batcher) -> Option<Instant> {
-        let few = !batcher.is_empty() && batcher.len() < self.min_events;
-        Some(batcher.since()? + if few { self.few } else { self.enough })
     }
 }
 

@@ -1,8 +1,8 @@
 //! Checks of `[[catalogue]]`.
 
 use crate::config::{
-    CatalogueBegin, CatalogueConfig, Condition, Config, Faults, FeatureKind, Order, Step, beside,
-    steps,
+    CatalogueBegin, CatalogueConfig, Condition, Config, Faults, FeatureKind, Order, RecordFormat,
+    Step, beside, steps,
 };
 
 impl Config {
@@ -28,6 +28,13 @@ impl Config {
                 let reason = "is that of another [[catalogue]]: there is one a side; join them in \
                               one topic";
                 faults.add(format!("{key}.side"), reason);
+            }
+            if !matches!(
+                catalogue.format,
+                RecordFormat::Json | RecordFormat::Debezium | RecordFormat::CloudEvents
+            ) {
+                let reason = "a catalogue is in \"json\", \"debezium\" or \"cloudevents\"";
+                faults.add(format!("{key}.format"), reason);
             }
             self.validate_catalogue(&key, catalogue, faults);
         }
