@@ -53,10 +53,13 @@ impl Client {
     /// There is no answer, or none in time.
     pub(super) fn get(&self, path: &str) -> anyhow::Result<(StatusCode, Vec<u8>)> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(async {
+        let answer = runtime.block_on(async {
             let answer = tokio::time::timeout(self.timeout, self.answer(path)).await;
             answer.with_context(|| format!("no answer within {} ms", self.timeout.as_millis()))?
-        })
+        });
+        // A name server that does not answer would hold us for longer.
+        runtime.shutdown_background();
+        answer
     }
 
     async fn answer(&self, path: &str) -> anyhow::Result<(StatusCode, Vec<u8>)> {
