@@ -135,6 +135,9 @@ fn show_lag(site: &Site, source: &mut Source) -> Option<u64> {
     for partition in source.take_passed() {
         site.metrics.merge_waits(topic, partition).inc();
     }
+    for (topic, partition, lag) in source.catalogue_lag() {
+        site.metrics.lag(topic, partition).set(lag);
+    }
     let mut total = None;
     for (partition, lag) in source.lag() {
         site.metrics.lag(topic, partition).set(lag);

@@ -205,6 +205,7 @@ impl Survey {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Role {
     Input,
+    Catalogue,
     Letters,
     Vectors,
     Versions,
@@ -213,6 +214,8 @@ enum Role {
 /// The topics of a run, the input first.
 fn roles(config: &Config) -> Vec<(&str, Role)> {
     let mut roles = vec![(config.kafka.topic.as_str(), Role::Input)];
+    let catalogues = config.catalogue.iter();
+    roles.extend(catalogues.map(|catalogue| (catalogue.topic.as_str(), Role::Catalogue)));
     if !config.kafka.dead_letter_topic.is_empty() {
         roles.push((&config.kafka.dead_letter_topic, Role::Letters));
     }
@@ -228,6 +231,7 @@ impl Role {
     fn key(self) -> &'static str {
         match self {
             Role::Input => "kafka.topic",
+            Role::Catalogue => "catalogue.topic",
             Role::Letters => "kafka.dead_letter_topic",
             Role::Vectors => "publish.topic",
             Role::Versions => "publish.versions_topic",
@@ -239,12 +243,17 @@ impl Role {
     fn needs(self, wish: Wish<'_>) -> bool {
         match wish {
             Wish::Read(_) => self != Role::Letters,
-            _ => self != Role::Input,
+            _ => !self.is_read(),
         }
     }
 
     fn wish(self, name: &str) -> Wish<'_> {
-        if self == Role::Input { Wish::Read(name) } else { Wish::Write(name) }
+        if self.is_read() { Wish::Read(name) } else { Wish::Write(name) }
+    }
+
+    /// Whether it is others who write it.
+    fn is_read(self) -> bool {
+        matches!(self, Role::Input | Role::Catalogue)
     }
 
     /// What to say of such a topic that is not there.
@@ -262,7 +271,7 @@ impl Role {
             Role::Input => "--partitions 4",
             Role::Letters => "--partitions 1",
             Role::Versions => "--partitions 1 --config cleanup.policy=compact",
-            Role::Vectors => "--partitions 4 --config cleanup.policy=compact",
+            Role::Vectors | Role::Catalogue => "--partitions 4 --config cleanup.policy=compact",
         };
         format!("kafka-topics.sh --bootstrap-server {brokers} --create --topic {name} {settings}")
     }
@@ -286,6 +295,9 @@ impl Role {
                  first one; set cleanup.policy=delete"
                     .to_owned(),
             ),
+            Role::Catalogue if deletes => {
+                Some("deletes rows that a later run needs; set cleanup.policy=compact".to_owned())
+            }
             Role::Vectors if !compacts => Some(
                 "is not compacted: it holds every version of every vector; set \
                  cleanup.policy=compact, of which the newest remain"
@@ -325,6 +337,7 @@ mod tests {
         assert!(told(Role::Letters, "compact", -1) && !told(Role::Letters, "delete", day));
         assert!(told(Role::Vectors, "delete", day) && !told(Role::Vectors, "compact,delete", day));
         assert!(Role::Versions.warning("delete", day, 3).is_some());
+        assert!(told(Role::Catalogue, "delete", day) && !told(Role::Catalogue, "compact", -1));
         assert_eq!((kept(-1), kept(7 * day), kept(day / 2)).1, "7 days");
     }
 

@@ -227,6 +227,17 @@ fn a_bootstrap_can_be_given_again() {
 
 const SERVE: [&str; 2] = ["http.listen=127.0.0.1:0", "serve.poll_ms=50"];
 
+/// A server of the live trainer's versions, once it answers, and its address.
+fn serve(world: &World) -> (Running, String) {
+    let mut server = world.bench.command_of(&world.config, "serve", "live", &SERVE);
+    let mut serving = Running::start(&mut server);
+    let line = serving.wait_for("answering on http://");
+    let address = line.split("http://").nth(1).and_then(|rest| rest.split('/').next());
+    let address = address.expect("an address").to_owned();
+    serving.wait_for("is ready to answer");
+    (serving, address)
+}
+
 /// Ids of all items that are found for somebody, over HTTP.
 fn found(address: &str) -> BTreeSet<String> {
     let body = value!({"query": {"user": "u1"}, "k": 1000}).to_string();
@@ -257,7 +268,9 @@ fn eventually(what: &str, holds: &dyn Fn() -> bool) {
 }
 
 /// Newest value of each key; none: a tombstone.
-fn newest(topic: &str) -> BTreeMap<String, Option<Value>> {
+type Newest = BTreeMap<String, Option<Value>>;
+
+fn newest(topic: &str) -> Newest {
     let of = |record: &OwnedMessage| {
         let key = String::from_utf8_lossy(record.key().expect("a key")).into_owned();
         let json = |bytes: &[u8]| serde_json::from_slice(bytes).expect("JSON");
@@ -280,7 +293,7 @@ fn an_item_that_nobody_asked_for_is_published_and_its_tombstone_takes_it_off() {
     let mut live = world.bench.command_of(&world.config, "train", "live", &sets);
     let mut run = Running::start(&mut live);
     run.wait_for("published version=");
-    let wait = |what: &dyn Fn(&BTreeMap<String, Option<Value>>) -> bool| {
+    let wait = |what: &dyn Fn(&Newest) -> bool| {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let there = newest(&out);
@@ -294,12 +307,7 @@ fn an_item_that_nobody_asked_for_is_published_and_its_tombstone_takes_it_off() {
     let all: BTreeSet<&String> = world.categories.keys().collect();
     wait(&|there| all.iter().all(|name| there.get(*name).is_some_and(Option::is_some)));
 
-    let mut server = world.bench.command_of(&world.config, "serve", "live", &SERVE);
-    let mut serving = Running::start(&mut server);
-    let line = serving.wait_for("answering on http://");
-    let address = line.split("http://").nth(1).and_then(|rest| rest.split('/').next());
-    let address = address.expect("an address").to_owned();
-    serving.wait_for("is ready to answer");
+    let (_serving, address) = serve(&world);
     let names = |name: &str| found(&address).contains(name);
 
     let now_ms = FIRST_MS + 86_400_000;
@@ -326,7 +334,7 @@ fn an_item_that_nobody_asked_for_is_published_and_its_tombstone_takes_it_off() {
     assert!(took < Duration::from_secs(1), "{took:?}");
     assert!(get(&address, "/v1/items/unasked").0.contains("404"));
     run.signal("-CONT");
-    let gone = |there: &BTreeMap<String, Option<Value>>, name: &str| there[name].is_none();
+    let gone = |there: &Newest, name: &str| there[name].is_none();
     wait(&|there| gone(there, "unasked") && gone(there, first));
     run.signal("-TERM");
     assert!(run.wait().1.success());

@@ -701,6 +701,19 @@ fn a_catalogue_brings_items_that_nobody_asked_for_and_takes_them_out() {
 }
 
 #[test]
+fn what_a_catalogue_lists_does_not_expire() {
+    let mut settings = listed_settings();
+    settings.item_expiry_events = Some(32);
+    let mut trainer = trainer(&settings);
+    trainer.follow(&settings, places());
+    let listing = vec![listed(0, EventSide::Item, 1, Some(7))];
+    trainer.step(&unlisted(&[(9, 1), (9, 2)], listing, 2)).expect("events");
+    (0..40).for_each(|n| drop(trainer.step(&unlisted(&[(9, 3), (8, 3)], vec![], 4 + 2 * n))));
+    let there: Vec<u64> = trainer.state().corpus.sorted().into_iter().map(|(id, _)| id).collect();
+    assert_eq!(there, [1, 3]);
+}
+
+#[test]
 fn who_answers_knows_of_a_query_what_the_state_does() {
     let settings = listed_settings();
     let mut trainer = trainer(&settings);

@@ -16,7 +16,7 @@ use crate::stream::decode::catalogue::CatalogueMapping;
 use crate::stream::source::decoders::outside;
 use crate::stream::topic::Topic;
 
-/// Most records that are handed out together: who looks something up waits no longer than for these.
+/// Most records that are handed out together: who looks something up waits for no more.
 const RECORDS: usize = 1024;
 
 /// See the module's head.

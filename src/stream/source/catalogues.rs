@@ -154,6 +154,15 @@ impl Feed {
         numbers.find(|(_, number)| **number == lane).map(|(partition, _)| *partition)
     }
 
+    /// Records of each partition between `next`, what is in a batch, and the topic's end, where it
+    /// is known.
+    pub(super) fn lag(&self, next: &Offsets) -> Vec<(i32, i64)> {
+        let lag = |(partition, next): (i32, i64)| {
+            Some((partition, (self.followed.topic.cached_end(partition)? - next).max(0)))
+        };
+        next.iter().filter_map(lag).collect()
+    }
+
     /// Partitions that hold everything back.
     pub(super) fn starved(&self, intake: &Intake) -> Vec<i32> {
         let numbers = self.followed.numbers.iter();

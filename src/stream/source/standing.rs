@@ -29,6 +29,16 @@ impl Source {
         offsets.iter().filter_map(lag).collect()
     }
 
+    /// The same of catalogues, each partition with its topic.
+    pub fn catalogue_lag(&self) -> Vec<(&str, i32, i64)> {
+        let feeds = self.feeds.iter().zip(self.intake.batcher.catalogues());
+        let of_topic = feeds.map(|(feed, next)| (feed.topic(), feed.lag(next)));
+        let all = of_topic.flat_map(|(topic, lag)| {
+            lag.into_iter().map(move |(partition, lag)| (topic, partition, lag))
+        });
+        all.collect()
+    }
+
     /// Records of `partition` behind the beginning of a transaction that has not ended, as of a few
     /// seconds ago. They cannot be read, however long that lasts.
     pub fn uncommitted(&self, partition: i32) -> i64 {
