@@ -96,6 +96,7 @@ fn edited(dataset: &str, combination: &str, args: &IdeasArgs) -> anyhow::Result<
 }
 
 /// A data set's events, as they are measured.
+#[expect(clippy::large_enum_variant, reason = "there is one")]
 enum Logs {
     HeldOut { passes: u32, train: Log, test: Log },
     Progressive(Log),
