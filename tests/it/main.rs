@@ -3,8 +3,8 @@
 //! The broker is started by the tests themselves (`scripts/kafka`, port 19092) unless
 //! MILLRACE_TEST_BROKERS names one, and a second one with users and certificates (port 19192)
 //! unless MILLRACE_TEST_SECURED_BROKERS names it; so is a schema registry (`scripts/registry`, port
-//! 19081, MILLRACE_TEST_REGISTRY). `scripts/test` stops them. Tests on real data skip with a printed
-//! reason where `../shared/data` (or MILLRACE_DATA) is absent.
+//! 19081, MILLRACE_TEST_REGISTRY). `scripts/test` stops them. Tests on real data skip with a
+//! printed reason where `../shared/data` (or MILLRACE_DATA) is absent.
 
 mod artifact;
 mod bad_records;
