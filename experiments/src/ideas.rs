@@ -3,6 +3,7 @@
 //! An idea is an edit of a data set's config; ideas add up by `+`. Held-out events are those of
 //! `quality`, and Globo's clicks are ranked before they are trained on, as there.
 
+mod coclicks;
 mod cold;
 mod list;
 
@@ -23,6 +24,9 @@ use crate::datasets::{self, load};
 use crate::events::Log;
 use crate::quality::{HELD_OUT, WEIGHTS, held_out};
 
+/// Globo's clicks, below the directory of the data sets.
+const GLOBO: &str = "globo/clicks.jsonl.gz";
+
 /// Arguments of `ideas`.
 #[derive(Args)]
 pub(crate) struct IdeasArgs {
@@ -38,8 +42,12 @@ pub(crate) struct IdeasArgs {
     datasets: Vec<String>,
     /// Combinations to measure, such as `shipped,one-history+mixed`; `shipped` is the data set's
     /// config.
-    #[arg(long, value_delimiter = ',', required = true)]
+    #[arg(long, value_delimiter = ',', required_unless_present = "coclicks")]
     combine: Vec<String>,
+    /// Half-lives, in hours, of what followed an item: measures a ranking of Globo by those counts
+    /// alone.
+    #[arg(long, value_delimiter = ',')]
+    coclicks: Vec<f64>,
     /// Keys on top of each combination, as of `millrace --set`.
     #[arg(long)]
     set: Vec<String>,
@@ -61,6 +69,16 @@ pub(crate) fn run(args: &IdeasArgs) -> anyhow::Result<()> {
         Some(path) if path.exists() => serde_json::from_slice(&std::fs::read(path)?)?,
         _ => json!({}),
     };
+    if !args.coclicks.is_empty() {
+        let config = load("globo", args.seed, &[])?;
+        let log = Log::read(&config, &data.join(GLOBO), args.globo_events)?;
+        for &half_life in &args.coclicks {
+            let result = json!({ "all": recalls(&coclicks::measure(&log, half_life)) });
+            println!("globo        co-clicks, half-life {half_life} h: {}", line(&result));
+            results["coclicks"][half_life.to_string()] = result;
+        }
+        save(args, &results)?;
+    }
     for dataset in &args.datasets {
         for combination in &args.combine {
             let config = edited(dataset, combination, args)?;
@@ -72,13 +90,16 @@ pub(crate) fn run(args: &IdeasArgs) -> anyhow::Result<()> {
             println!("{dataset:<12} {combination:<40} {} ({seconds:.0} s)", line(&result));
             let kind = if args.cold { "cold" } else { "quality" };
             results[kind][dataset][combination] = result;
-            if let Some(path) = &args.out {
-                std::fs::write(path, format!("{results:#}\n"))
-                    .with_context(|| format!("cannot write {}", path.display()))?;
-            }
+            save(args, &results)?;
         }
     }
     Ok(())
+}
+
+fn save(args: &IdeasArgs, results: &Value) -> anyhow::Result<()> {
+    let Some(path) = &args.out else { return Ok(()) };
+    std::fs::write(path, format!("{results:#}\n"))
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn edited(dataset: &str, combination: &str, args: &IdeasArgs) -> anyhow::Result<Config> {
@@ -106,8 +127,7 @@ impl Logs {
     /// Read anew for each config: columns are as its features are.
     fn read(config: &Config, dataset: &str, args: &IdeasArgs, data: &Path) -> anyhow::Result<Self> {
         let Some(held_out) = HELD_OUT.iter().find(|held_out| held_out.name == dataset) else {
-            let path = data.join("globo/clicks.jsonl.gz");
-            return Ok(Logs::Progressive(Log::read(config, &path, args.globo_events)?));
+            return Ok(Logs::Progressive(Log::read(config, &data.join(GLOBO), args.globo_events)?));
         };
         let log = Log::read(config, &data.join(held_out.file), usize::MAX)?;
         let (train, test) = log.split(0.9);

@@ -299,6 +299,18 @@ fn a_new_run_takes_away_what_it_does_not_have() {
     assert_eq!(items(&taken), items(&first));
 }
 
+/// A sink that makes its table from the first value has nothing to delete from before.
+#[test]
+fn a_topic_without_a_version_gets_no_tombstones() {
+    let bench = Bench::new("demo.toml", 1);
+    bench.produce_synthetic(5_000, 60);
+    let mut command = bench.command("replay", "kept", &["corpus.items_max=50"]);
+    let run = json(command.arg("--publish"));
+    assert!(run["published"].as_u64().is_some_and(|items| items <= 50), "{run}");
+    let records = records(&format!("{}-out", bench.topic));
+    assert!(!records.is_empty() && records.iter().all(|record| record.payload().is_some()));
+}
+
 /// The topics of a config that nobody has made are what the docs say.
 #[test]
 fn output_topics_that_are_not_there_are_made_compacted() {
