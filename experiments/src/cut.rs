@@ -67,7 +67,7 @@ const SUBJECTS: [Subject; 2] = [
     },
     Subject {
         name: "globo",
-        file: "globo/clicks.jsonl.gz",
+        file: crate::quality::globo::FILE,
         events: 800_000,
         measure: Measure::Progressive,
     },

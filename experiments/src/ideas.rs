@@ -14,18 +14,12 @@ use anyhow::Context;
 use clap::Args;
 use millrace::config::Config;
 use millrace::pipeline::placement;
-use millrace_events::Offsets;
 use millrace_train::evaluation::metrics::{Band, Quality};
-use millrace_train::evaluation::progressive::{Progressive, ProgressiveSettings};
-use millrace_train::trainer::Trainer;
 use serde_json::{Value, json};
 
 use crate::datasets::{self, load};
 use crate::events::Log;
-use crate::quality::{HELD_OUT, WEIGHTS, held_out};
-
-/// Globo's clicks, below the directory of the data sets.
-const GLOBO: &str = "globo/clicks.jsonl.gz";
+use crate::quality::{HELD_OUT, by_k, globo, held_out};
 
 /// Arguments of `ideas`.
 #[derive(Args)]
@@ -40,7 +34,7 @@ pub(crate) struct IdeasArgs {
     #[arg(long, value_delimiter = ',', default_values = ["wikispeedia", "ml-1m", "globo"])]
     #[arg(value_parser = ["wikispeedia", "ml-1m", "globo"])]
     datasets: Vec<String>,
-    /// Combinations to measure, such as `shipped,one-history+mixed`; `shipped` is the data set's
+    /// Combinations to measure, such as `shipped,histories-9+mixed`; `shipped` is the data set's
     /// config.
     #[arg(long, value_delimiter = ',', required_unless_present = "coclicks")]
     combine: Vec<String>,
@@ -71,7 +65,7 @@ pub(crate) fn run(args: &IdeasArgs) -> anyhow::Result<()> {
     };
     if !args.coclicks.is_empty() {
         let config = load("globo", args.seed, &[])?;
-        let log = Log::read(&config, &data.join(GLOBO), args.globo_events)?;
+        let log = Log::read(&config, &data.join(globo::FILE), args.globo_events)?;
         for &half_life in &args.coclicks {
             let result = json!({ "all": recalls(&coclicks::measure(&log, half_life)) });
             println!("globo        co-clicks, half-life {half_life} h: {}", line(&result));
@@ -127,7 +121,11 @@ impl Logs {
     /// Read anew for each config: columns are as its features are.
     fn read(config: &Config, dataset: &str, args: &IdeasArgs, data: &Path) -> anyhow::Result<Self> {
         let Some(held_out) = HELD_OUT.iter().find(|held_out| held_out.name == dataset) else {
-            return Ok(Logs::Progressive(Log::read(config, &data.join(GLOBO), args.globo_events)?));
+            return Ok(Logs::Progressive(Log::read(
+                config,
+                &data.join(globo::FILE),
+                args.globo_events,
+            )?));
         };
         let log = Log::read(config, &data.join(held_out.file), usize::MAX)?;
         let (train, test) = log.split(0.9);
@@ -146,29 +144,16 @@ impl Logs {
                 Ok(json!({ "all": all, "unseen": recalls(&outcome.excluding_seen.model) }))
             }
             Logs::Progressive(log) => {
-                let mut trainer = Trainer::new(&config.train(), &placement, Offsets::new("file"));
-                let mut progressive = Progressive::new(ProgressiveSettings {
-                    weights: WEIGHTS.to_vec(),
-                    new_only: true,
-                    ..ProgressiveSettings::default()
-                });
-                for batch in log.batches() {
-                    progressive.add(trainer.state(), &batch);
-                    trainer.step(&batch);
-                }
+                let progressive = globo::pass(config, &placement, log, &globo::WEIGHTS, None);
                 Ok(json!({ "all": recalls(&progressive.chosen.total) }))
             }
         }
     }
 }
 
-/// `{"10": .., "50": .., ..}` of all cases, and of cold items.
+/// `{"10": .., "50": .., ..}` of all cases, and below `tail` of those of the rarest items.
 fn recalls(quality: &Quality) -> Value {
-    let of = |bands: &[Band]| {
-        let keys = millrace_train::evaluation::KS.iter().map(u32::to_string);
-        let values = quality.recall(bands).map(|recall| json!(recall.value));
-        Value::Object(keys.zip(values).collect())
-    };
+    let of = |bands: &[Band]| by_k(quality.recall(bands).map(|recall| recall.value));
     let mut all = of(&Band::ALL);
     all["tail"] = of(&[Band::Tail]);
     all

@@ -2,7 +2,7 @@
 //!
 //! Owns what is compared and written. Must never know: how a model is trained or ranks are found.
 
-mod globo;
+pub(crate) mod globo;
 pub(crate) mod held_out;
 mod modes;
 mod report;
@@ -20,7 +20,6 @@ use serde_json::{Map, Value, json};
 
 use crate::datasets::{self, load};
 use crate::events::Log;
-pub(crate) use globo::WEIGHTS;
 use held_out::Outcome;
 use report::{Measured, Page, Ranked};
 
@@ -151,7 +150,7 @@ fn add_row(
 
 fn measure_globo(seed: u64, data: &Path) -> anyhow::Result<Measured> {
     let config = load("globo", seed, &[])?;
-    let events = Log::read(&config, &data.join("globo/clicks.jsonl.gz"), usize::MAX)?;
+    let events = Log::read(&config, &data.join(globo::FILE), usize::MAX)?;
     println!("\nglobo: {} events, each ranked before it is trained on", events.len());
     let of_mode = |set: &[&str]| load("globo", seed, set);
     let mut runs = 0;
@@ -181,7 +180,7 @@ fn print_line(name: &str, ranked: &Ranked) {
 }
 
 /// `{"10": .., "50": ..}`
-fn by_k<T: Into<Value>>(values: impl IntoIterator<Item = T>) -> Value {
+pub(crate) fn by_k<T: Into<Value>>(values: impl IntoIterator<Item = T>) -> Value {
     let keys = millrace_train::evaluation::KS.iter().map(u32::to_string);
     Value::Object(keys.zip(values.into_iter().map(Into::into)).collect::<Map<_, _>>())
 }

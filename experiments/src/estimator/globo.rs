@@ -201,7 +201,7 @@ pub(super) fn measure(
     seeds: u64,
     out: &Path,
 ) -> anyhow::Result<()> {
-    let path = data.join("globo/clicks.jsonl.gz");
+    let path = data.join(crate::quality::globo::FILE);
     if !path.exists() {
         println!("\nGlobo left out: {} does not exist", path.display());
         return Ok(());

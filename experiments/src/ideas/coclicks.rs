@@ -5,49 +5,17 @@
 //! batch, and events whose query has not had the item. Like the baseline there it knows every event
 //! before the one it ranks.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 
 use millrace_events::Batch;
 use millrace_train::evaluation::metrics::{Band, Case, Quality};
+use millrace_train::evaluation::window::Window;
 
 use crate::events::Log;
 
 const HOUR_MS: i64 = 3_600_000;
 const CANDIDATES_MS: i64 = 24 * HOUR_MS;
 const POPULARITY_MS: i64 = HOUR_MS;
-
-/// Events of a stretch of time by item.
-struct Window {
-    length_ms: i64,
-    events: VecDeque<(i64, u64)>,
-    counts: HashMap<u64, u32>,
-}
-
-impl Window {
-    fn new(length_ms: i64) -> Self {
-        Self { length_ms, events: VecDeque::new(), counts: HashMap::new() }
-    }
-
-    fn push(&mut self, time_ms: i64, item: u64) {
-        self.events.push_back((time_ms, item));
-        *self.counts.entry(item).or_default() += 1;
-    }
-
-    /// Lets go what is too old at `now_ms`; `left` is told of each.
-    fn advance(&mut self, now_ms: i64, mut left: impl FnMut(u64)) {
-        while let Some(&(time, item)) = self.events.front()
-            && time + self.length_ms <= now_ms
-        {
-            self.events.pop_front();
-            left(item);
-            let count = self.counts.get_mut(&item).expect("counted when it came");
-            *count -= 1;
-            if *count == 0 {
-                self.counts.remove(&item);
-            }
-        }
-    }
-}
 
 /// What followed an item: by item a weight, and when it was worth that.
 type Followers = HashMap<u64, (f64, i64)>;
@@ -84,12 +52,11 @@ impl CoClicks {
     fn add(&mut self, batch: &Batch, quality: &mut Quality) {
         let events = &batch.events;
         self.recent.advance(events.times_ms[0], |_| {});
-        let mut candidates: Vec<u64> = self.recent.counts.keys().copied().collect();
+        let mut candidates: Vec<u64> = self.recent.items().collect();
         candidates.sort_unstable();
         let places: HashMap<u64, usize> =
             candidates.iter().enumerate().map(|(place, &item)| (item, place)).collect();
-        let popular = |item| self.popular.counts.get(item).copied().unwrap_or(0);
-        let mut hour: Vec<u32> = candidates.iter().map(popular).collect();
+        let mut hour: Vec<u64> = candidates.iter().map(|&item| self.popular.count(item)).collect();
         for event in 0..batch.len() {
             let (query, item) = (events.query_ids[event], events.item_ids[event]);
             let now = events.times_ms[event];
@@ -139,7 +106,7 @@ impl CoClicks {
         now: i64,
         target: usize,
         places: &HashMap<u64, usize>,
-        hour: &[u32],
+        hour: &[u64],
     ) -> u32 {
         let followers = self.last.get(&query).and_then(|last| self.followers.get(last));
         let followers: Vec<(usize, f64)> = followers

@@ -7,14 +7,14 @@
 use std::collections::{BTreeMap, HashMap};
 
 use millrace::config::Config;
-use millrace_events::{Batch, Offsets, mix};
+use millrace_events::mix;
 use millrace_train::evaluation::ranking::{Candidates, rank};
 use millrace_train::memory::corpus::Item;
 use millrace_train::placement::Placement;
-use millrace_train::trainer::Trainer;
 use serde_json::{Value, json};
 
 use crate::events::Log;
+use crate::quality::held_out;
 
 /// Of a hundred items so many are hidden.
 const HIDDEN: u64 = 5;
@@ -36,16 +36,7 @@ pub(super) fn measure(
 ) -> Value {
     let hidden = |item| is_hidden(item, config.seed);
     let shown = train.of_items(|item| !hidden(item));
-    let mut trainer = Trainer::new(&config.train(), placement, Offsets::new("file"));
-    for pass in 1..=passes {
-        let mut step = |batch: Batch| {
-            trainer.step(&batch);
-        };
-        match passes {
-            1 => shown.batches().for_each(&mut step),
-            _ => shown.shuffled(pass).for_each(&mut step),
-        }
-    }
+    let mut trainer = held_out::trained(config, placement, passes, &shown);
     let secret = catalogue(&[train, test], hidden);
     let state = trainer.state();
     let known: Vec<(u64, Item)> = state.corpus.sorted();

@@ -10,6 +10,9 @@ use millrace_train::trainer::Trainer;
 
 use crate::events::Log;
 
+/// The clicks, below the directory of the data sets.
+pub(crate) const FILE: &str = "globo/clicks.jsonl.gz";
+
 /// The frozen model trains for so many days.
 const FROZEN_AFTER_DAYS: i64 = 3;
 const DAY_MS: i64 = 86_400_000;
@@ -72,7 +75,7 @@ pub(super) fn measure(
 pub(crate) const WEIGHTS: [f32; 9] = [0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 4.0];
 
 /// One pass over the clicks; the towers are trained on the first `days` only, if given.
-fn pass(
+pub(crate) fn pass(
     config: &Config,
     placement: &Placement,
     events: &Log,

@@ -28,20 +28,9 @@ pub(crate) fn measure(
     passes: u32,
     (train, test): (&Log, &Log),
 ) -> Outcome {
-    let mut trainer = Trainer::new(&config.train(), placement, Offsets::new("file"));
+    let mut trainer = trained(config, placement, passes, train);
     let mut seen = Seen::default();
-    for pass in 1..=passes {
-        let mut step = |batch| {
-            trainer.step(&batch);
-            if pass == 1 {
-                seen.add(&batch);
-            }
-        };
-        match passes {
-            1 => train.batches().for_each(&mut step),
-            _ => train.shuffled(pass).for_each(&mut step),
-        }
-    }
+    train.batches().for_each(|batch| seen.add(&batch));
     let popularity = config.retrieval.popularity;
     let [mut all, mut excluding_seen] = [(); 2].map(|()| HeldOut::new(trainer.state(), popularity));
     for batch in test.batches() {
@@ -50,4 +39,17 @@ pub(crate) fn measure(
         excluding_seen.add(&batch, &queries, Some(&seen));
     }
     Outcome { all, excluding_seen }
+}
+
+/// A model of `config` after `passes` over `log`: one in its order, more shuffled anew each.
+pub(crate) fn trained(config: &Config, placement: &Placement, passes: u32, log: &Log) -> Trainer {
+    let mut trainer = Trainer::new(&config.train(), placement, Offsets::new("file"));
+    for pass in 1..=passes {
+        let mut step = |batch| drop(trainer.step(&batch));
+        match passes {
+            1 => log.batches().for_each(&mut step),
+            _ => log.shuffled(pass).for_each(&mut step),
+        }
+    }
+    trainer
 }

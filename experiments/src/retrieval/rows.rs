@@ -37,7 +37,7 @@ impl Rows {
     ) -> anyhow::Result<Self> {
         let config = datasets::load(dataset, 1, &["device=cpu"])?;
         let file = match dataset {
-            "globo" => "globo/clicks.jsonl.gz",
+            "globo" => crate::quality::globo::FILE,
             "ml-1m" => "ml-1m/ratings.jsonl.gz",
             _ => "wikispeedia/links.jsonl.gz",
         };

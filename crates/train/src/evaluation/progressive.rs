@@ -1,12 +1,13 @@
 //! Every event against recent items, before it is trained on: what a service that retrains all the
 //! time would have shown.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 
 use super::held_out::Seen;
 use super::metrics::{Band, Case, KS, Quality, Sums};
 use super::popularity::bias;
 use super::ranking::{Candidates, rank, rank_by_count};
+use super::window::Window;
 use crate::memory::corpus::Item;
 use crate::state::State;
 use millrace_events::Batch;
@@ -74,44 +75,6 @@ pub struct Progressive {
     events: u64,
     began_ms: Option<i64>,
     candidates: (u64, u64),
-}
-
-/// Events of a stretch of time by item.
-#[derive(Debug)]
-struct Window {
-    length_ms: i64,
-    events: VecDeque<(i64, u64)>,
-    counts: HashMap<u64, u64>,
-}
-
-impl Window {
-    fn new(length_ms: i64) -> Self {
-        Self { length_ms, events: VecDeque::new(), counts: HashMap::new() }
-    }
-
-    fn push(&mut self, time_ms: i64, item: u64) {
-        self.events.push_back((time_ms, item));
-        *self.counts.entry(item).or_default() += 1;
-    }
-
-    /// Lets go what is too old at `now_ms`; `left` is told of each.
-    fn advance(&mut self, now_ms: i64, mut left: impl FnMut(u64)) {
-        while let Some(&(time, item)) = self.events.front()
-            && time + self.length_ms <= now_ms
-        {
-            self.events.pop_front();
-            left(item);
-            let count = self.counts.get_mut(&item).expect("counted when it came");
-            *count -= 1;
-            if *count == 0 {
-                self.counts.remove(&item);
-            }
-        }
-    }
-
-    fn count(&self, item: u64) -> u64 {
-        self.counts.get(&item).copied().unwrap_or(0)
-    }
 }
 
 impl Ranking {
@@ -244,7 +207,7 @@ impl Progressive {
 
     /// The recent items, by key.
     fn items(&self, state: &State) -> Vec<(u64, Item)> {
-        let mut ids: Vec<u64> = self.recent.counts.keys().copied().collect();
+        let mut ids: Vec<u64> = self.recent.items().collect();
         ids.sort_unstable();
         ids.into_iter().filter_map(|id| Some((id, state.corpus.get(id)?))).collect()
     }
@@ -286,8 +249,8 @@ impl Progressive {
         targets: &[Option<usize>],
     ) -> Vec<Option<u32>> {
         let mut counts = vec![0u32; index.len()];
-        for (id, &count) in &self.popular.counts {
-            if let Some(&place) = index.get(id) {
+        for (id, count) in self.popular.counts() {
+            if let Some(&place) = index.get(&id) {
                 counts[place] = u32::try_from(count).unwrap_or(u32::MAX);
             }
         }
