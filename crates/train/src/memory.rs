@@ -8,4 +8,5 @@ pub mod corpus;
 mod gone;
 pub(crate) mod history;
 mod pieces;
+mod stamped;
 pub(crate) mod window;

@@ -7,85 +7,37 @@
 //! Must never know: the model, which batch a change came with.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
-use super::copying::Copying;
-use super::gone::{Gone, Since};
-use super::pieces::Pieces;
-use crate::capture::{Capture, Extent, Piece};
-use crate::kernel::id_map::IdMap;
-use crate::saved::{Damaged, ReadSection, decode, grown};
+use super::stamped::{Section, Snapshot, Stamped};
+use crate::capture::{Capture, Extent};
+use crate::saved::{Damaged, ReadSection};
 use millrace_events::{CatalogueChange, Column, EventSide, FeatureValue};
-
-/// Share of the rows that goes at once when the bound is reached.
-const SWEEP: usize = 16;
 
 /// The rows of one side.
 pub struct Catalogue {
     side: EventSide,
-    rows_max: usize,
-    /// Shared with a snapshot that is being written; one that changes meanwhile is copied.
-    rows: IdMap<Arc<Row>>,
-    /// Changes so far.
-    clock: u64,
-    capturing: Option<Capturing>,
-    gone: Gone,
+    rows: Stamped<Row>,
 }
 
-/// What is known of an id.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Row {
-    /// One value per feature of the side; none: it was taken out.
-    values: Option<Vec<FeatureValue>>,
-    /// The change that it is.
-    changed: u64,
-}
-
-struct Capturing {
-    rows: Copying<Row>,
-    /// At the beginning.
-    clock: u64,
-    since: Option<Since>,
-}
+/// One value per feature of the side; none: the id was taken out.
+type Row = Option<Vec<FeatureValue>>;
 
 /// A catalogue as it was at one step.
-#[derive(Debug)]
-pub(crate) struct CapturedCatalogue {
-    side: EventSide,
-    clock: u64,
-    rows: Vec<(u64, Arc<Row>)>,
-    /// What an increment builds upon; none: all is to be written.
-    since: Option<Since>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Saved {
-    clock: u64,
-    rows: Vec<(u64, Row)>,
-}
-
-#[derive(Deserialize)]
-struct Increment {
-    clock: u64,
-    gone: Vec<u64>,
-    changed: Vec<(u64, Row)>,
-}
+pub(crate) type CapturedCatalogue = Snapshot<Row>;
 
 /// The section of a side.
-const fn section(side: EventSide) -> &'static str {
-    match side {
+const fn section(side: EventSide) -> Section {
+    let name = match side {
         EventSide::Item => "catalogue.item",
         EventSide::Query => "catalogue.query",
-    }
+    };
+    Section { name, what: "a catalogue" }
 }
 
 impl Catalogue {
     /// No row yet, and never more than `rows_max`.
     pub fn new(side: EventSide, rows_max: usize) -> Self {
-        let (rows, gone) = (IdMap::default(), Gone::new(rows_max));
-        Self { side, rows_max, rows, clock: 0, capturing: None, gone }
+        Self { side, rows: Stamped::new(section(side), rows_max) }
     }
 
     /// What its ids are.
@@ -100,40 +52,32 @@ impl Catalogue {
 
     /// True without rows.
     pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
+        self.rows.len() == 0
     }
 
     /// Whether the id is one of it now.
     pub fn lists(&self, id: u64) -> bool {
-        self.rows.get(&id).is_some_and(|row| row.values.is_some())
+        self.rows.get(id).is_some_and(Option::is_some)
     }
 
     /// Whether the id was taken out.
     pub fn has_removed(&self, id: u64) -> bool {
-        self.rows.get(&id).is_some_and(|row| row.values.is_none())
+        self.rows.get(id).is_some_and(Option::is_none)
     }
 
     /// The values of the id's features; none: nothing is known of it.
     pub fn values(&self, id: u64) -> Option<&[FeatureValue]> {
-        self.rows.get(&id)?.values.as_deref()
+        self.rows.get(id)?.as_deref()
     }
 
     /// Every id's values, in any order.
     pub(crate) fn all_values(&self) -> impl Iterator<Item = &[FeatureValue]> {
-        self.rows.values().filter_map(|row| row.values.as_deref())
+        self.rows.iter().filter_map(|(_, row)| row.as_deref())
     }
 
     /// Takes the catalogue's word on an id.
     pub(crate) fn apply(&mut self, change: &CatalogueChange) {
-        self.clock += 1;
-        if !self.rows.contains_key(&change.id) && self.rows.len() >= self.rows_max {
-            self.sweep();
-        }
-        let row = Arc::new(Row { values: change.values.clone(), changed: self.clock });
-        let before = self.rows.insert(change.id, row);
-        if let (Some(capturing), Some(before)) = (&mut self.capturing, before) {
-            capturing.rows.keep(change.id, &before);
-        }
+        self.rows.change(change.id, |row| row.clone_from(&change.values));
     }
 
     /// Fills what the events `ids` lack in `columns`, of their side's features, from the rows that
@@ -156,28 +100,9 @@ impl Catalogue {
         }
     }
 
-    fn sweep(&mut self) {
-        let mut changed: Vec<u64> = self.rows.values().map(|row| row.changed).collect();
-        let drop = (changed.len() / SWEEP).max(1);
-        // `changed` values are distinct, so the cut is exact.
-        let (_, &mut newest_dropped, _) = changed.select_nth_unstable(drop - 1);
-        let (capturing, gone) = (&mut self.capturing, &mut self.gone);
-        self.rows.retain(|&id, row| {
-            let stays = row.changed > newest_dropped;
-            if !stays {
-                gone.push(id);
-                if let Some(capturing) = capturing {
-                    capturing.rows.keep(id, row);
-                }
-            }
-            stays
-        });
-    }
-
     /// All there is now, to be written elsewhere while this goes on: costs a pointer a row.
     pub(crate) fn capture(&self) -> CapturedCatalogue {
-        let rows = self.rows.iter().map(|(&id, row)| (id, Arc::clone(row))).collect();
-        CapturedCatalogue { side: self.side, clock: self.clock, rows, since: None }
+        self.rows.capture()
     }
 
     /// Takes over what its section holds, increments included.
@@ -185,35 +110,10 @@ impl Catalogue {
     /// # Errors
     /// Damaged bytes.
     pub fn restore(&mut self, read: ReadSection<'_>) -> Result<(), Damaged> {
-        let (side, rows_max) = (self.side, self.rows_max);
-        let whole = |bytes: &[u8]| {
-            let mut catalogue = Self::new(side, rows_max);
-            let saved: Saved = decode("a catalogue", bytes)?;
-            catalogue.clock = saved.clock;
-            catalogue.take_over(saved.rows)?;
-            Ok(catalogue)
-        };
-        *self = grown(read, section(side), whole, Self::add_increment)?;
-        self.gone.restored(self.clock);
-        Ok(())
-    }
-
-    /// Takes in an increment.
-    fn add_increment(&mut self, bytes: &[u8]) -> Result<(), Damaged> {
-        let Increment { clock, gone, changed } = decode("a catalogue", bytes)?;
-        self.clock = clock;
-        for id in gone {
-            self.rows.remove(&id);
-        }
-        self.take_over(changed)
-    }
-
-    fn take_over(&mut self, rows: Vec<(u64, Row)>) -> Result<(), Damaged> {
-        if rows.iter().any(|(_, row)| row.changed > self.clock) {
-            return Err("a row of the catalogue is ahead of its clock: damaged".into());
-        }
-        self.rows.extend(rows.into_iter().map(|(id, row)| (id, Arc::new(row))));
-        Ok(())
+        self.rows.restore(read, &|_, _, ahead| match ahead {
+            true => Err("a row of the catalogue is ahead of its clock: damaged".into()),
+            false => Ok(()),
+        })
     }
 }
 
@@ -242,69 +142,19 @@ impl Capture for Catalogue {
     type Copy = CapturedCatalogue;
 
     fn begin_capture(&mut self, extent: Extent) {
-        assert!(self.capturing.is_none(), "one capture at a time");
-        let rows = Copying::new(self.rows.keys().copied().collect());
-        let since = self.gone.begin(self.clock, extent);
-        self.capturing = Some(Capturing { rows, clock: self.clock, since });
+        self.rows.begin_capture(extent);
     }
 
     fn advance_capture(&mut self, share: &mut usize) -> Option<CapturedCatalogue> {
-        let get = |id| self.rows.get(&id).cloned();
-        if !self.capturing.as_mut()?.rows.advance(share, get) {
-            return None;
-        }
-        let Capturing { rows, clock, since } = self.capturing.take()?;
-        let (ids, rows) = rows.finish();
-        let rows = ids.into_iter().zip(rows).collect();
-        Some(CapturedCatalogue { side: self.side, clock, rows, since })
+        self.rows.advance_capture(share)
     }
 
     fn is_copied(&self) -> bool {
-        self.capturing.is_none()
+        self.rows.is_copied()
     }
 
     fn settle_capture(&mut self, durable: bool) {
-        self.capturing = None;
-        self.gone.settle(durable);
-    }
-}
-
-impl CapturedCatalogue {
-    /// The name of its section.
-    pub(crate) fn section(&self) -> &'static str {
-        section(self.side)
-    }
-
-    /// The section, a piece at a time: the bytes of [`save`](Self::save).
-    pub(crate) fn pieces<E>(
-        mut self,
-        take: &mut dyn FnMut(Piece) -> Result<(), E>,
-    ) -> Result<(), E> {
-        self.rows.sort_unstable_by_key(|(id, _)| *id);
-        let since = self.since.as_ref();
-        let changed = |row: &Row| since.is_some_and(|since| row.changed > since.time);
-        let mut pieces = Pieces::new(section(self.side), since.is_some(), take);
-        pieces.content(&(self.clock, self.rows.len()));
-        if let Some(Since { gone, .. }) = since {
-            let count = self.rows.iter().filter(|(_, row)| changed(row)).count();
-            pieces.increment(&(self.clock, gone, count));
-        }
-        for (id, row) in &self.rows {
-            pieces.content(&(id, &**row));
-            if changed(row) {
-                pieces.increment(&(id, &**row));
-            }
-            pieces.turn()?;
-        }
-        pieces.finish()
-    }
-
-    /// All rows, by id.
-    pub(crate) fn save(self) -> Vec<u8> {
-        let rows = self.rows.into_iter().map(|(id, row)| (id, Arc::unwrap_or_clone(row)));
-        let mut rows: Vec<(u64, Row)> = rows.collect();
-        rows.sort_unstable_by_key(|(id, _)| *id);
-        postcard::to_stdvec(&Saved { clock: self.clock, rows }).expect("always encodes")
+        self.rows.settle_capture(durable);
     }
 }
 
@@ -396,7 +246,7 @@ mod tests {
         let mut catalogue = Catalogue::new(EventSide::Query, 4);
         catalogue.apply(&change(1, Some(1.0)));
         let bytes = catalogue.capture().save();
-        catalogue.clock = 0;
+        catalogue.rows.clock = 0;
         let ahead = catalogue.capture().save();
         for bytes in [&bytes[..bytes.len() - 1], &ahead] {
             let read = |_: &str, take: crate::saved::TakePart<'_>| take(SavedPart::Whole(bytes));

@@ -3,86 +3,37 @@
 //! Owns the histories. Bounded in queries (the longest unseen go) and in length. Everything here
 //! is a function of the events in their order, so a restored trainer goes on with the same bits.
 
-use std::sync::Arc;
-
-use serde::{Deserialize, Serialize};
-
-use super::copying::Copying;
-use super::gone::{Gone, Since};
-use super::pieces::Pieces;
-use crate::capture::{Capture, Extent, Piece};
+use super::stamped::{Section, Snapshot, Stamped};
+use crate::capture::{Capture, Extent};
 use crate::kernel::id_map::IdMap;
-use crate::saved::{Damaged, ReadSection, decode, grown};
+use crate::saved::{Damaged, ReadSection};
 
-/// Share of the histories that goes at once when the bound is reached: one sweep over all of them
-/// pays for this many insertions.
-const SWEEP: usize = 16;
+const SECTION: Section = Section { name: "histories", what: "histories" };
 
 /// Histories by query.
 pub(crate) struct Histories {
-    queries_max: usize,
     length: usize,
-    /// Shared with a snapshot that is being written; one that changes meanwhile is copied.
-    by_query: IdMap<Arc<History>>,
-    clock: u64,
-    /// A copy that is under way.
-    capturing: Option<Capturing>,
-    gone: Gone,
-}
-
-/// A copy that is under way.
-struct Capturing {
-    histories: Copying<History>,
-    /// At the beginning.
-    clock: u64,
-    since: Option<Since>,
+    /// Oldest first.
+    by_query: Stamped<Vec<u64>>,
 }
 
 /// Histories as they were at one step.
-#[derive(Debug)]
-pub(crate) struct CapturedHistories {
-    clock: u64,
-    histories: Vec<(u64, Arc<History>)>,
-    /// What an increment builds upon; none: all is to be written.
-    since: Option<Since>,
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct History {
-    /// Oldest first.
-    items: Vec<u64>,
-    /// When it was last extended, in events seen.
-    touched: u64,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Saved {
-    clock: u64,
-    histories: Vec<(u64, History)>,
-}
-
-#[derive(Deserialize)]
-struct Increment {
-    clock: u64,
-    gone: Vec<u64>,
-    changed: Vec<(u64, History)>,
-}
+pub(crate) type CapturedHistories = Snapshot<Vec<u64>>;
 
 impl Histories {
     /// Up to `length` items for each of up to `queries_max` queries.
     pub(crate) fn new(queries_max: usize, length: usize) -> Self {
-        let gone = Gone::new(queries_max);
-        Self { queries_max, length, by_query: IdMap::default(), clock: 0, capturing: None, gone }
+        Self { length, by_query: Stamped::new(SECTION, queries_max) }
     }
 
     /// The items of `query` so far, oldest first.
     pub(crate) fn of(&self, query: u64) -> &[u64] {
-        self.by_query.get(&query).map_or(&[], |history| &history.items)
+        self.by_query.get(query).map_or(&[], Vec::as_slice)
     }
 
     /// All of them, by query.
     pub(crate) fn sorted(&self) -> Vec<(u64, &[u64])> {
-        let all = self.by_query.iter().map(|(&query, history)| (query, &*history.items));
+        let all = self.by_query.iter().map(|(query, items)| (query, &**items));
         let mut all: Vec<(u64, &[u64])> = all.collect();
         all.sort_unstable_by_key(|(query, _)| *query);
         all
@@ -141,33 +92,14 @@ impl Histories {
 
     /// Appends `item` to the history of `query`.
     pub(crate) fn push(&mut self, query: u64, item: u64) {
-        if self.length == 0 {
-            return;
+        if self.length > 0 {
+            self.by_query.change(query, |items| append(items, item, self.length));
         }
-        self.clock += 1;
-        if !self.by_query.contains_key(&query) && self.by_query.len() >= self.queries_max {
-            self.sweep();
-        }
-        let history = self
-            .by_query
-            .entry(query)
-            .or_insert_with(|| Arc::new(History { items: Vec::new(), touched: 0 }));
-        if let Some(capturing) = &mut self.capturing {
-            capturing.histories.keep(query, history);
-        }
-        let history = Arc::make_mut(history);
-        append(&mut history.items, item, self.length);
-        history.touched = self.clock;
     }
 
     /// Forgets all of them.
     pub(crate) fn clear(&mut self) {
-        for (query, history) in self.by_query.drain() {
-            if let Some(capturing) = &mut self.capturing {
-                capturing.histories.keep(query, &history);
-            }
-            self.gone.push(query);
-        }
+        self.by_query.clear();
     }
 
     /// Queries held.
@@ -175,28 +107,9 @@ impl Histories {
         self.by_query.len()
     }
 
-    fn sweep(&mut self) {
-        let mut touched: Vec<u64> = self.by_query.values().map(|history| history.touched).collect();
-        let drop = (touched.len() / SWEEP).max(1);
-        // `touched` values are distinct, so the cut is exact.
-        let (_, &mut newest_dropped, _) = touched.select_nth_unstable(drop - 1);
-        let (capturing, gone) = (&mut self.capturing, &mut self.gone);
-        self.by_query.retain(|&query, history| {
-            let stays = history.touched > newest_dropped;
-            if !stays {
-                gone.push(query);
-                if let Some(capturing) = capturing {
-                    capturing.histories.keep(query, history);
-                }
-            }
-            stays
-        });
-    }
-
     /// All there is now, to be written elsewhere while this goes on: costs a pointer a query.
     pub(crate) fn capture(&self) -> CapturedHistories {
-        let histories = self.by_query.iter().map(|(query, history)| (*query, Arc::clone(history)));
-        CapturedHistories { clock: self.clock, histories: histories.collect(), since: None }
+        self.by_query.capture()
     }
 
     /// Takes over what the section `histories` holds, increments included.
@@ -204,52 +117,23 @@ impl Histories {
     /// # Errors
     /// Damaged bytes.
     pub(crate) fn restore(&mut self, read: ReadSection<'_>) -> Result<(), Damaged> {
-        let (queries_max, length) = (self.queries_max, self.length);
-        let whole = |bytes: &[u8]| {
-            let mut histories = Self::new(queries_max, length);
-            histories.load(bytes)?;
-            Ok(histories)
-        };
-        *self = grown(read, "histories", whole, Self::add_increment)?;
-        self.gone.restored(self.clock);
-        Ok(())
+        self.by_query.restore(read, &check(self.length))
     }
 
-    /// Takes over what [`CapturedHistories::save`] gave.
-    ///
-    /// # Errors
-    /// Damaged bytes.
+    /// Takes over what [`Snapshot::save`] gave.
+    #[cfg(test)]
     pub(crate) fn load(&mut self, bytes: &[u8]) -> Result<(), Damaged> {
-        let saved: Saved = decode("histories", bytes)?;
-        self.clock = saved.clock;
-        self.by_query.clear();
-        for (query, history) in saved.histories {
-            self.insert(query, history)?;
-        }
-        Ok(())
+        self.by_query.load(bytes, &check(self.length))
     }
+}
 
-    /// Takes in an increment.
-    fn add_increment(&mut self, bytes: &[u8]) -> Result<(), Damaged> {
-        let Increment { clock, gone, changed } = decode("histories", bytes)?;
-        self.clock = clock;
-        for query in gone {
-            self.by_query.remove(&query);
-        }
-        for (query, history) in changed {
-            self.insert(query, history)?;
-        }
-        Ok(())
-    }
-
-    fn insert(&mut self, query: u64, history: History) -> Result<(), Damaged> {
-        if history.items.len() > self.length || history.touched > self.clock {
-            return Err(Damaged(format!(
-                "the history of query {query} is too long or ahead of its clock: damaged"
-            )));
-        }
-        self.by_query.insert(query, Arc::new(history));
-        Ok(())
+/// Refuses what no histories of this length hold.
+fn check(length: usize) -> impl Fn(u64, &Vec<u64>, bool) -> Result<(), Damaged> {
+    move |query, items, ahead| match items.len() > length || ahead {
+        true => Err(Damaged(format!(
+            "the history of query {query} is too long or ahead of its clock: damaged"
+        ))),
+        false => Ok(()),
     }
 }
 
@@ -258,31 +142,19 @@ impl Capture for Histories {
     type Copy = CapturedHistories;
 
     fn begin_capture(&mut self, extent: Extent) {
-        assert!(self.capturing.is_none(), "one capture at a time");
-        let queries = self.by_query.keys().copied().collect();
-        let (histories, clock) = (Copying::new(queries), self.clock);
-        let since = self.gone.begin(clock, extent);
-        self.capturing = Some(Capturing { histories, clock, since });
+        self.by_query.begin_capture(extent);
     }
 
     fn advance_capture(&mut self, share: &mut usize) -> Option<CapturedHistories> {
-        let get = |query| self.by_query.get(&query).cloned();
-        if !self.capturing.as_mut()?.histories.advance(share, get) {
-            return None;
-        }
-        let Capturing { histories, clock, since } = self.capturing.take()?;
-        let (queries, histories) = histories.finish();
-        let histories = queries.into_iter().zip(histories).collect();
-        Some(CapturedHistories { clock, histories, since })
+        self.by_query.advance_capture(share)
     }
 
     fn is_copied(&self) -> bool {
-        self.capturing.is_none()
+        self.by_query.is_copied()
     }
 
     fn settle_capture(&mut self, durable: bool) {
-        self.capturing = None;
-        self.gone.settle(durable);
+        self.by_query.settle_capture(durable);
     }
 }
 
@@ -292,41 +164,6 @@ fn append(items: &mut Vec<u64>, item: u64, length: usize) {
         items.remove(0);
     }
     items.push(item);
-}
-
-impl CapturedHistories {
-    /// The section, a piece at a time: the bytes of [`save`](Self::save).
-    pub(crate) fn pieces<E>(
-        mut self,
-        take: &mut dyn FnMut(Piece) -> Result<(), E>,
-    ) -> Result<(), E> {
-        self.histories.sort_unstable_by_key(|(query, _)| *query);
-        let since = self.since.as_ref();
-        let changed = |history: &History| since.is_some_and(|since| history.touched > since.time);
-        let mut pieces = Pieces::new("histories", since.is_some(), take);
-        pieces.content(&(self.clock, self.histories.len()));
-        if let Some(Since { gone, .. }) = since {
-            let count = self.histories.iter().filter(|(_, history)| changed(history)).count();
-            pieces.increment(&(self.clock, gone, count));
-        }
-        for (query, history) in &self.histories {
-            pieces.content(&(query, &**history));
-            if changed(history) {
-                pieces.increment(&(query, &**history));
-            }
-            pieces.turn()?;
-        }
-        pieces.finish()
-    }
-
-    /// All histories, by query key.
-    pub(crate) fn save(self) -> Vec<u8> {
-        let histories = self.histories.into_iter();
-        let mut histories: Vec<(u64, History)> =
-            histories.map(|(query, history)| (query, Arc::unwrap_or_clone(history))).collect();
-        histories.sort_unstable_by_key(|(query, _)| *query);
-        postcard::to_stdvec(&Saved { clock: self.clock, histories }).expect("always encodes")
-    }
 }
 
 #[cfg(test)]
