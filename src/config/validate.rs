@@ -5,12 +5,10 @@ mod records;
 
 use std::collections::BTreeSet;
 
-use millrace_events::EventSide;
-
 use super::{
-    BatchConfig, Config, Faults, FeatureConfig, FeatureKind, MissingReward, RewardConfig,
-    SideConfig, Transform,
+    BatchConfig, Config, Faults, FeatureConfig, FeatureKind, MissingReward, RewardConfig, Transform,
 };
+use millrace_events::EventSide;
 use millrace_train::model::feature::Pool;
 
 impl Config {
@@ -19,8 +17,8 @@ impl Config {
         self.registry.validate(&self.kafka, faults);
         self.validate_records(faults);
         self.validate_catalogues(faults);
-        self.validate_side("query", &self.query, faults);
-        self.validate_side("item", &self.item, faults);
+        self.validate_side((EventSide::Query, "query"), faults);
+        self.validate_side((EventSide::Item, "item"), faults);
         validate_reward(&self.reward, faults);
         self.validate_training(faults);
         self.validate_tables(faults);
@@ -74,7 +72,8 @@ impl Config {
         at_least(faults, "batch.queue", self.batch.queue as u64, 1);
     }
 
-    fn validate_side(&self, side: &str, config: &SideConfig, faults: &mut Faults) {
+    fn validate_side(&self, (which, side): (EventSide, &str), faults: &mut Faults) {
+        let config = self.side(which);
         if config.id.is_empty() {
             let what = format!("must name the field that identifies the {side}");
             faults.add(format!("{side}.id"), what);
@@ -92,7 +91,6 @@ impl Config {
                 let reason = format!("`{}` stands twice in [{side}]", feature.name);
                 faults.add(format!("{key}.name"), reason);
             }
-            let which = if side == "item" { EventSide::Item } else { EventSide::Query };
             let listed = self.is_listed(which, &feature.name);
             validate_feature((which, listed), &key, feature, faults);
         }

@@ -95,17 +95,8 @@ impl Tail {
             offsets,
             census: (!every.is_zero()).then(|| (Instant::now() + every, every)),
         };
-        tail.assign()?;
+        tail.topic.assign(&tail.offsets)?;
         Ok(tail)
-    }
-
-    fn assign(&self) -> anyhow::Result<()> {
-        let Topic { consumer, name, .. } = &self.topic;
-        let mut list = TopicPartitionList::new();
-        for (partition, next) in self.offsets.iter() {
-            list.add_partition_offset(name, partition, Offset::Offset(next))?;
-        }
-        consumer.assign(&list).with_context(|| format!("cannot assign {name}"))
     }
 
     /// The next offset of each partition that is read.
@@ -186,15 +177,12 @@ impl Tail {
             return Ok(());
         }
         bounds.iter().for_each(|(&partition, &(first, _))| self.offsets.advance(partition, first));
-        self.assign()
+        self.topic.assign(&self.offsets)
     }
 
     /// Records between what was handed out and the log's end, by partition, where the end is known.
     pub fn lag(&self) -> Vec<(i32, i64)> {
-        let lag = |(partition, next): (i32, i64)| {
-            Some((partition, (self.topic.cached_end(partition)? - next).max(0)))
-        };
-        self.offsets.iter().filter_map(lag).collect()
+        self.topic.lag(&self.offsets)
     }
 
     /// Why nothing comes: no broker can be reached, or the registry of schemas, or they refuse us.
@@ -223,6 +211,24 @@ fn take(decoder: &mut Decoder, skips: bool, message: &impl Message, arrived: &mu
 }
 
 impl Topic {
+    /// Reads these partitions, each from its offset on, and no others.
+    pub(super) fn assign(&self, offsets: &Offsets) -> anyhow::Result<()> {
+        let Topic { consumer, name, .. } = self;
+        let mut list = TopicPartitionList::new();
+        for (partition, next) in offsets.iter() {
+            list.add_partition_offset(name, partition, Offset::Offset(next))?;
+        }
+        consumer.assign(&list).with_context(|| format!("cannot assign {name}"))
+    }
+
+    /// Records of each partition between `next` and its end, where that is known.
+    pub(super) fn lag(&self, next: &Offsets) -> Vec<(i32, i64)> {
+        let lag = |(partition, next): (i32, i64)| {
+            Some((partition, (self.cached_end(partition)? - next).max(0)))
+        };
+        next.iter().filter_map(lag).collect()
+    }
+
     /// Nothing, if `error` passes by itself: librdkafka retries, and [`super::client::Watch`] has
     /// logged it.
     ///

@@ -83,8 +83,10 @@ impl State {
             return Cow::Borrowed(batch);
         }
         let events = &batch.events;
-        let sides = [(EventSide::Query, &events.query_ids, &events.query)];
-        let sides = sides.into_iter().chain([(EventSide::Item, &events.item_ids, &events.item)]);
+        let sides = [
+            (EventSide::Query, &events.query_ids, &events.query),
+            (EventSide::Item, &events.item_ids, &events.item),
+        ];
         let mut found: Vec<(EventSide, Filling)> = Vec::new();
         for (side, ids, columns) in sides {
             let followed = self.catalogues.iter_mut().find(|catalogue| catalogue.side() == side);

@@ -3,12 +3,10 @@
 
 use std::time::Duration;
 
-use anyhow::Context as _;
 use millrace_events::{CatalogueChange, Offsets};
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
-use rdkafka::{Offset, TopicPartitionList};
 
 use crate::config::{CatalogueConfig, Config};
 use crate::stream::decode::Envelope;
@@ -44,14 +42,11 @@ impl CatalogueTail {
         let name = &catalogue.topic;
         let bounds = Topic::named(name, config)?.watermarks()?;
         let mut offsets = Offsets::new(name.as_str());
-        let mut list = TopicPartitionList::new();
         for (&partition, &(low, high)) in &bounds {
-            let next = from.next(partition).unwrap_or(low).clamp(low, high);
-            offsets.advance(partition, next);
-            list.add_partition_offset(name, partition, Offset::Offset(next))?;
+            offsets.advance(partition, from.next(partition).unwrap_or(low).clamp(low, high));
         }
         let topic = Topic::to_read(config, name, bounds.len())?;
-        topic.consumer.assign(&list).with_context(|| format!("cannot assign {name}"))?;
+        topic.assign(&offsets)?;
         Ok(CatalogueTail { topic, mapping: CatalogueMapping::new(config, catalogue), offsets })
     }
 

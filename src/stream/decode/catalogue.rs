@@ -10,7 +10,7 @@ use super::rules::Rule;
 use super::side::{Feature, Field, Unread};
 use super::values::{id, value};
 use super::{Deletion, Envelope, text};
-use crate::config::{BAG_LENGTH, CatalogueConfig, Config, FeatureConfig, FeatureKind};
+use crate::config::{CatalogueConfig, Config, FeatureConfig, FeatureKind};
 use millrace_events::{CatalogueChange, Column, EventSide, FeatureValue, id_key};
 
 /// Which fields of a catalogue's record make a change; compiled once from the config.
@@ -40,14 +40,7 @@ impl CatalogueMapping {
             let is_id = feature.kind == FeatureKind::Id && feature.field == side.id;
             let field = catalogue.features.get(&feature.name);
             let field = field.or(is_id.then_some(&catalogue.id))?;
-            Some(Feature {
-                field: Some(Field::required(&mut fields, field)),
-                weights: Field::new(&mut fields, &feature.weights),
-                kind: feature.kind,
-                length: feature.length.unwrap_or(BAG_LENGTH),
-                optional: true,
-                id_bytes_max,
-            })
+            Some(Feature::new(&mut fields, feature, field, true, id_bytes_max))
         };
         let features = side.features.iter().map(&mut compile).collect();
         let hidden = catalogue.hidden.as_ref();

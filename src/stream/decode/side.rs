@@ -2,7 +2,7 @@
 
 use super::error::DecodeError;
 use super::fields::{FieldPlace, Fields};
-use crate::config::{FeatureConfig, FeatureKind};
+use crate::config::{BAG_LENGTH, FeatureConfig, FeatureKind};
 
 /// Values of optional features that could not be read, and count as absent.
 #[derive(Debug, Default)]
@@ -50,6 +50,26 @@ impl Field {
     }
 }
 
+impl Feature {
+    /// The feature of `config`, read from `field`; empty: from none.
+    pub(super) fn new(
+        fields: &mut Fields,
+        config: &FeatureConfig,
+        field: &str,
+        optional: bool,
+        id_bytes_max: usize,
+    ) -> Feature {
+        Feature {
+            field: Field::new(fields, field),
+            weights: Field::new(fields, &config.weights),
+            kind: config.kind,
+            length: config.length.unwrap_or(BAG_LENGTH),
+            optional,
+            id_bytes_max,
+        }
+    }
+}
+
 /// Compiles the features of one side; events need not have those that a catalogue `listed`.
 pub(super) fn features(
     fields: &mut Fields,
@@ -57,13 +77,9 @@ pub(super) fn features(
     listed: &dyn Fn(&str) -> bool,
     id_bytes_max: usize,
 ) -> Vec<Feature> {
-    let compile = |config: &FeatureConfig| Feature {
-        field: Field::new(fields, &config.field),
-        weights: Field::new(fields, &config.weights),
-        kind: config.kind,
-        length: config.length.unwrap_or(crate::config::BAG_LENGTH),
-        optional: config.optional || listed(&config.name),
-        id_bytes_max,
+    let compile = |config: &FeatureConfig| {
+        let optional = config.optional || listed(&config.name);
+        Feature::new(fields, config, &config.field, optional, id_bytes_max)
     };
     configs.iter().map(compile).collect()
 }

@@ -157,10 +157,7 @@ impl Feed {
     /// Records of each partition between `next`, what is in a batch, and the topic's end, where it
     /// is known.
     pub(super) fn lag(&self, next: &Offsets) -> Vec<(i32, i64)> {
-        let lag = |(partition, next): (i32, i64)| {
-            Some((partition, (self.followed.topic.cached_end(partition)? - next).max(0)))
-        };
-        next.iter().filter_map(lag).collect()
+        self.followed.topic.lag(next)
     }
 
     /// Partitions that hold everything back.

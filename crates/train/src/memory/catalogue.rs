@@ -80,8 +80,8 @@ impl Catalogue {
         self.rows.change(change.id, |row| row.clone_from(&change.values));
     }
 
-    /// Fills what the events `ids` lack in `columns`, of their side's features, from the rows that
-    /// there are now; the events are those from `first` on. Adds what it fills to `found`.
+    /// Finds what `events`, whose ids are among `ids`, lack in `columns`, those of their side's
+    /// features, in the rows that there are now, and adds it to `found`.
     pub(crate) fn find_missing(
         &self,
         ids: &[u64],

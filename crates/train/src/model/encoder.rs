@@ -163,8 +163,13 @@ impl Side {
     pub fn observe(&self, columns: &[Column], statistics: &mut Statistics) {
         for (part, column) in self.parts.iter().zip(columns) {
             if let Source::Number(Scaling::Zscore { statistic }) = part.source {
-                let values: Vec<f32> = column.values.iter().map(|&x| part.clipped(x)).collect();
-                statistics.observe(statistic, &values);
+                match part.feature.clip {
+                    None => statistics.observe(statistic, &column.values),
+                    Some(_) => {
+                        let values = column.values.iter().map(|&x| part.clipped(x));
+                        statistics.observe(statistic, &values.collect::<Vec<f32>>());
+                    }
+                }
             }
         }
     }
