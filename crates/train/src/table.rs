@@ -23,7 +23,7 @@ use crate::kernel::marks::Marks;
 use adagrad::{Decay, descend};
 pub use capture::CAPTURE_BLOCKS_A_STEP;
 use capture::TableCopy;
-use index::{Index, MISSING};
+use index::{Ids, Index, MISSING};
 use initial::fill_initial;
 use slab::{Slab, Zeroed, prefetch};
 pub use touch::TouchedRows;
@@ -119,6 +119,18 @@ impl Page {
     }
 }
 
+impl Ids for Vec<Page> {
+    fn id(&self, slot: u32) -> u64 {
+        let (page, row) = place(slot);
+        self[page].states[row].id
+    }
+
+    fn prefetch(&self, slot: u32) {
+        let (page, row) = place(slot);
+        prefetch(self[page].states.pointer(row));
+    }
+}
+
 /// A bounded, collision-free table `id -> [dim]` with row-wise Adagrad: one accumulator per row
 /// instead of one per weight, which halves the memory.
 ///
@@ -127,7 +139,7 @@ impl Page {
 /// never evicted, so the slots of one step stay valid through it. Time is counted in events: `now`
 /// is how many there have been, those of the step included.
 ///
-/// Memory per row: `4 * dim + 24` bytes, 21 to 43 more in the index, and a bit or two.
+/// Memory per row: `4 * dim + 24` bytes, 11 to 21 more in the index, and a bit or two.
 pub struct Table {
     settings: TableSettings,
     /// Slot of every live id.
@@ -205,7 +217,7 @@ impl Table {
 
     /// The slot of `id`, without touching or creating its row.
     pub fn find(&self, id: u64) -> Option<u32> {
-        Some(self.index.find(id)).filter(|&slot| slot != MISSING)
+        Some(self.index.find(id, &self.pages)).filter(|&slot| slot != MISSING)
     }
 
     /// Every id that has a row, ascending, with its slot.
@@ -327,7 +339,7 @@ impl Table {
     /// Gives `id` a row without values, unless it has one; the caller made room.
     fn create(&mut self, id: u64) -> u32 {
         let slot = self.free.last().copied().unwrap_or(self.allocated as u32);
-        if let Some(slot) = self.index.insert(id, slot) {
+        if let Some(slot) = self.index.insert(id, slot, &self.pages) {
             return slot;
         }
         if self.free.pop().is_none() {
@@ -370,7 +382,7 @@ impl Table {
     fn release(&mut self, mut rows: Vec<(u64, u64)>) {
         rows.sort_unstable();
         for (_, id) in rows.iter().rev() {
-            let slot = self.index.remove(*id);
+            let slot = self.index.remove(*id, &self.pages);
             assert!(slot != MISSING, "a live row is in the index");
             *self.state_mut(slot) = RowState::NONE;
             self.free.push(slot);

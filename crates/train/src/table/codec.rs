@@ -202,7 +202,7 @@ impl Table {
         for (slot, state) in (0u32..).zip(states) {
             if state.touched == FREE {
                 free.push(slot);
-            } else if self.index.insert(state.id, slot).is_some() {
+            } else if self.index.insert(state.id, slot, &self.pages).is_some() {
                 return Err(Damaged(format!(
                     "embedding table holds id {} twice: damaged",
                     state.id

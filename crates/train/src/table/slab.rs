@@ -22,11 +22,21 @@ unsafe impl Zeroed for f32 {}
 
 /// A zeroed array of fixed length. What was never written takes no memory.
 pub(super) struct Slab<T> {
-    base: NonNull<u8>,
-    layout: Layout,
-    /// Within the allocation, at a huge page's start if it is as large as one.
+    /// At a huge page's start if it is as large as one.
     values: NonNull<T>,
     length: usize,
+    memory: Memory,
+}
+
+/// Whom the memory goes back to.
+enum Memory {
+    /// The allocator.
+    Heap(Layout),
+    /// The kernel, at once: a mapping of so many bytes. An allocator would keep it, would need room
+    /// for the alignment, and lays other things beside it, so that a huge page is half in use: a
+    /// tenth of a table of 32 floats a row.
+    #[cfg(all(target_os = "linux", not(miri)))]
+    Mapped(usize),
 }
 
 // SAFETY: a slab owns its memory, as a Vec does.
@@ -36,26 +46,17 @@ unsafe impl<T: Sync> Sync for Slab<T> {}
 
 impl<T: Zeroed> Slab<T> {
     pub(super) fn new(length: usize) -> Self {
-        let bytes = length * size_of::<T>();
-        assert!(bytes > 0, "a slab has room for something");
-        let huge = bytes >= HUGE;
-        // The allocator would clear memory of such an alignment by hand, thus touch it all: room
-        // for the alignment costs addresses only.
         let layout = Layout::array::<T>(length).expect("fits the address space");
-        let layout = match huge {
-            true => Layout::from_size_align(bytes + HUGE, layout.align()).expect("as above"),
-            false => layout,
-        };
-        // SAFETY: the layout is not empty.
-        let base = NonNull::new(unsafe { alloc_zeroed(layout) });
-        let base = base.unwrap_or_else(|| handle_alloc_error(layout));
-        let skip = if huge { base.align_offset(HUGE) } else { 0 };
-        // SAFETY: the room for it was allocated.
-        let values = unsafe { base.add(skip) }.cast::<T>();
-        if huge {
-            advise(values.cast(), bytes);
+        assert!(layout.size() > 0, "a slab has room for something");
+        #[cfg(all(target_os = "linux", not(miri)))]
+        if layout.size() >= HUGE {
+            let (values, mapped) = map(layout.size());
+            return Self { values: values.cast(), length, memory: Memory::Mapped(mapped) };
         }
-        Self { base, layout, values, length }
+        // SAFETY: the layout is not empty.
+        let values = NonNull::new(unsafe { alloc_zeroed(layout) });
+        let values = values.unwrap_or_else(|| handle_alloc_error(layout)).cast();
+        Self { values, length, memory: Memory::Heap(layout) }
     }
 
     /// Where value `at` lies. Makes no reference, so that others may be changing it.
@@ -77,16 +78,34 @@ impl<T: Zeroed> Slab<T> {
     }
 }
 
-/// Asks for huge pages; the kernel may refuse, and nothing is lost.
-fn advise(start: NonNull<u8>, bytes: usize) {
-    // Miri has no such call.
-    #[cfg(all(target_os = "linux", not(miri)))]
-    // SAFETY: whole pages of an allocation of ours, and the advice changes no content.
+/// Zeroed memory for `bytes` from the kernel, at a huge page's start, and how much of it there is.
+/// It asks for huge pages; the kernel may refuse, and nothing is lost.
+#[cfg(all(target_os = "linux", not(miri)))]
+fn map(bytes: usize) -> (NonNull<u8>, usize) {
+    /// More than a page has anywhere that huge pages are 2 MiB.
+    const PAGE: usize = 64 << 10;
+    let mapped = bytes.next_multiple_of(PAGE);
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    // SAFETY: a mapping of its own, where the kernel likes; what lies before the first huge page and
+    // behind the last byte goes back at once, in whole pages, and nobody has seen it.
     unsafe {
-        libc::madvise(start.as_ptr().cast(), bytes / HUGE * HUGE, libc::MADV_HUGEPAGE);
+        let base = libc::mmap(std::ptr::null_mut(), mapped + HUGE, protection, flags, -1, 0);
+        if base == libc::MAP_FAILED {
+            handle_alloc_error(Layout::from_size_align_unchecked(bytes, 1));
+        }
+        let base = base.cast::<u8>();
+        let skip = base.align_offset(HUGE);
+        let values = base.add(skip);
+        if skip > 0 {
+            libc::munmap(base.cast(), skip);
+        }
+        if skip < HUGE {
+            libc::munmap(values.add(mapped).cast(), HUGE - skip);
+        }
+        libc::madvise(values.cast(), mapped / HUGE * HUGE, libc::MADV_HUGEPAGE);
+        (NonNull::new_unchecked(values), mapped)
     }
-    #[cfg(any(not(target_os = "linux"), miri))]
-    let _ = (start, bytes);
 }
 
 impl<T> Deref for Slab<T> {
@@ -107,8 +126,16 @@ impl<T> DerefMut for Slab<T> {
 
 impl<T> Drop for Slab<T> {
     fn drop(&mut self) {
-        // SAFETY: allocated with this layout; values need no drop.
-        unsafe { dealloc(self.base.as_ptr(), self.layout) };
+        let values = self.values.as_ptr().cast::<u8>();
+        match self.memory {
+            // SAFETY: allocated with this layout; values need no drop.
+            Memory::Heap(layout) => unsafe { dealloc(values, layout) },
+            #[cfg(all(target_os = "linux", not(miri)))]
+            // SAFETY: mapped for this slab alone, as long.
+            Memory::Mapped(bytes) => unsafe {
+                libc::munmap(values.cast(), bytes);
+            },
+        }
     }
 }
 
@@ -140,7 +167,7 @@ mod tests {
             // SAFETY: nobody else has the slab.
             unsafe { slab.part(0..1)[0] += 2.0 };
             assert_eq!(slab[0], if length == 1 { 3.0 } else { 2.0 });
-            if length >= HUGE / 4 {
+            if cfg!(all(target_os = "linux", not(miri))) && length >= HUGE / 4 {
                 assert_eq!(slab.as_ptr().align_offset(HUGE), 0);
             }
         }

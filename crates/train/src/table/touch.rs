@@ -53,7 +53,7 @@ impl Table {
         // In a large table each lookup waits for memory: let all threads wait at once.
         ids.par_chunks(LOOKUPS_A_TASK)
             .zip(places.par_chunks_mut(LOOKUPS_A_TASK))
-            .for_each(|(ids, slots)| self.index.find_all(ids, slots));
+            .for_each(|(ids, slots)| self.index.find_all(ids, slots, &self.pages));
         // Existing rows first: were they touched in one pass with the creations, a creation could
         // evict a row that a later id of this very batch needs.
         let mut missing = 0;
