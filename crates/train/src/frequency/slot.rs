@@ -7,14 +7,15 @@ use std::f32::consts::LN_2;
 
 use super::Mode;
 
-/// Evidence, in nats, at which the drift guard believes that a frequency has changed. A slot whose
-/// frequency stands still crosses it by chance once in some 4,000 hits, and then has a noisier mean
-/// for a while. A change to twice the frequency takes 35 hits, tenfold 11, to a tenth 2 (measured
-/// in the tests). At 5 the noise costs steady items more than the speed brings the others.
+/// Evidence, in nats, at which the drift guard believes that the frequency of an item of one copy a
+/// batch, or less, has changed. A slot whose frequency stands still crosses it by chance once in some
+/// 4,000 hits, and then has a noisier mean for a while. A change to twice the frequency takes 35
+/// hits, tenfold 11, to a tenth 2 (measured in the tests). At 5 the noise costs steady items more
+/// than the speed brings the others.
 const DRIFT_NATS: f32 = 6.0;
 
-/// Steps of the stored evidence in a nat: `DRIFT_NATS` times this fits an i8.
-const DRIFT_SCALE: f32 = 16.0;
+/// Steps of the stored evidence in a nat: [`DRIFT_MOST`] is 10.6 nats.
+const DRIFT_SCALE: f32 = 12.0;
 
 /// The most that is kept, since more would not fit.
 const DRIFT_MOST: f32 = i8::MAX as f32 / DRIFT_SCALE;
@@ -128,7 +129,7 @@ impl Slot {
             *self = Self { last_tick, gap, count: copies, hits: 1, ..*self };
             return;
         }
-        let gap = self.open_gap(tick);
+        let mut gap = self.open_gap(tick);
         if gap == 0.0 {
             // Another id of this bucket was here in this update, or the same one within the tick:
             // the copies belong to the same hit.
@@ -141,10 +142,10 @@ impl Slot {
             return;
         }
         if self.hits > 1 {
-            let (drifted, drift) = self.drifted(gap, copies);
-            self.drift = if drifted { 0 } else { drift };
+            let drifted;
+            (drifted, self.drift) = self.drifted(gap, copies);
             if drifted {
-                self.start_afresh(gap, copies);
+                gap = self.start_afresh(gap, copies);
             }
         }
         let mean = blend(self.gap, gap, rate(rule.alpha, self.hits));
@@ -156,15 +157,28 @@ impl Slot {
         self.last_tick = tick as u32;
     }
 
-    /// Forgets what is known but for the mean count, which goes on as a single hit. It was of the
-    /// old gaps: copies a hit are fewer where a stream is cut finer, and 17 a batch are not 17 in a
-    /// sixteenth of one. So it first moves to what was due in the new gap, but no farther than to
-    /// the copies that came.
+    /// Forgets what is known but for which way the frequency went, and returns the gap that is known
+    /// instead. One over a single gap has no mean, so of an item of many copies a batch, which weighs
+    /// in the sum of all counts, the new gap is not believed whole: one that is rarer now has no
+    /// shorter gap than before, and one that is more frequent a quarter at least. A head that the
+    /// guard is wrong about reads as four times itself at most. Others may have come from nothing to
+    /// fame.
+    ///
+    /// The mean count was of the old gaps: copies a hit are fewer where a stream is cut finer, and 17 a
+    /// batch are not 17 in a sixteenth of one. So it first moves to what was due in the new gap, but
+    /// no farther than to the copies that came, and goes on as a single hit.
     #[cold]
-    fn start_afresh(&mut self, gap: f32, copies: f32) {
-        let due = self.count / self.gap * gap;
-        self.count = due.clamp(self.count.min(copies), self.count.max(copies));
-        self.hits = 1;
+    fn start_afresh(&mut self, gap: f32, copies: f32) -> f32 {
+        let rate = self.count / self.gap;
+        let count = (rate * gap).clamp(self.count.min(copies), self.count.max(copies));
+        let was = count / rate;
+        let least = match rate > 1.0 {
+            true if self.drift > 0 => 0.25 * was,
+            true => was,
+            false => 0.0,
+        };
+        (self.count, self.hits, self.drift) = (count, 1, 0);
+        gap.max(least)
     }
 
     /// The drift guard: whether the hits since the frequency last looked steady say that it has
@@ -186,7 +200,16 @@ impl Slot {
         let after = if after > 0.0 { after } else { back };
         let evidence = if falling { -after } else { after };
         let kept = evidence.clamp(-DRIFT_MOST, DRIFT_MOST);
-        (evidence.abs() > DRIFT_NATS, round(kept * DRIFT_SCALE))
+        let believed = evidence.abs() > DRIFT_NATS && evidence.abs() > self.drift_nats();
+        (believed, round(kept * DRIFT_SCALE))
+    }
+
+    /// Evidence that it takes. Frequencies change with time, not with hits: an item of many copies
+    /// is tested as many times between two changes, so chance gets `C/B` times as many tries, and
+    /// each nat more lets an e-th of them through. It has its evidence sooner, too.
+    #[cold]
+    fn drift_nats(&self) -> f32 {
+        (DRIFT_NATS + (self.count / self.gap).max(1.0).ln()).min(DRIFT_MOST - 0.5)
     }
 
     /// Gap to divide by, in batches, and copies per hit, as they stand `now`.

@@ -667,11 +667,34 @@ fn a_false_alarm_after_the_batches_shrank_keeps_the_frequency() {
     let rule = Rule::new(Mode::Default, 0.001, 100.0);
     let mut slot = Slot::default();
     (1..=200).for_each(|batch| slot.observe(&rule, batch * TICKS, 17));
-    slot.drift = i8::MAX;
-    slot.observe(&rule, 200 * TICKS + TICKS / 16, 1);
-    assert_eq!(slot.hits, 2, "the guard believed it");
-    let rate = slot.count / slot.gap;
-    assert!((rate - 17.0).abs() < 2.0, "{rate} copies a batch");
+    let rate = |slot: Slot| slot.count / slot.gap;
+    for (drift, first) in [(i8::MAX, 17.0), (i8::MIN, 17.0)] {
+        let mut slot = Slot { drift, ..slot };
+        let mut tick = 200 * TICKS + TICKS / 16;
+        slot.observe(&rule, tick, 1);
+        assert_eq!(slot.hits, 2, "the guard believed it");
+        assert!((rate(slot) / first - 1.0).abs() < 0.15, "{} copies a batch", rate(slot));
+        for _ in 0..16 {
+            tick += TICKS / 16;
+            slot.observe(&rule, tick, 1);
+        }
+        assert!((rate(slot) - 16.5).abs() < 1.5, "{} copies a batch", rate(slot));
+    }
+}
+
+/// What one over a single gap may be has no bound: an item of two copies a batch that comes again a
+/// tick after a false alarm must not read as 64 times itself.
+#[test]
+fn a_false_alarm_makes_an_item_no_more_than_four_times_itself() {
+    let rule = Rule::new(Mode::Default, 0.001, 100.0);
+    let mut slot = Slot::default();
+    (1..=200).for_each(|batch| slot.observe(&rule, batch * TICKS, 2));
+    for (drift, most) in [(i8::MAX, 4.0), (i8::MIN, 1.0)] {
+        let mut slot = Slot { drift, ..slot };
+        slot.observe(&rule, 200 * TICKS + 1, 1);
+        let rate = slot.count / slot.gap / 2.0;
+        assert!(rate <= most * 1.01, "{rate} times itself");
+    }
 }
 
 #[test]
