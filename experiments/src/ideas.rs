@@ -14,6 +14,7 @@ use anyhow::Context;
 use clap::Args;
 use millrace::config::Config;
 use millrace::pipeline::placement;
+use millrace::stream::cut::Cut;
 use millrace_train::evaluation::metrics::{Band, Quality};
 use serde_json::{Value, json};
 
@@ -52,6 +53,10 @@ pub(crate) struct IdeasArgs {
     /// The first so many events of Globo's 1,792,908.
     #[arg(long, default_value_t = usize::MAX)]
     globo_events: usize,
+    /// Trains Globo in batches of so many events instead of full ones, as a live trainer would where
+    /// traffic is low: items to be told apart are still those of `batch.size` events.
+    #[arg(long)]
+    globo_cut: Option<usize>,
     /// Directory with the data sets [default: $MILLRACE_DATA, else ../shared/data].
     #[arg(long)]
     data: Option<PathBuf>,
@@ -78,7 +83,7 @@ pub(crate) fn run(args: &IdeasArgs) -> anyhow::Result<()> {
             let config = edited(dataset, combination, args)?;
             let log = Logs::read(&config, dataset, args, &data)?;
             let began = Instant::now();
-            let mut result = log.measure(&config, args.cold)?;
+            let mut result = log.measure(&config, args)?;
             let seconds = began.elapsed().as_secs_f64();
             result["seconds"] = json!(seconds);
             println!("{dataset:<12} {combination:<40} {} ({seconds:.0} s)", line(&result));
@@ -132,10 +137,10 @@ impl Logs {
         Ok(Logs::HeldOut { passes: held_out.passes, train, test })
     }
 
-    fn measure(&self, config: &Config, cold: bool) -> anyhow::Result<Value> {
+    fn measure(&self, config: &Config, args: &IdeasArgs) -> anyhow::Result<Value> {
         let placement = placement(config.device)?;
         match self {
-            Logs::HeldOut { passes, train, test } if cold => {
+            Logs::HeldOut { passes, train, test } if args.cold => {
                 Ok(cold::measure(config, &placement, *passes, (train, test)))
             }
             Logs::HeldOut { passes, train, test } => {
@@ -144,6 +149,7 @@ impl Logs {
                 Ok(json!({ "all": all, "unseen": recalls(&outcome.excluding_seen.model) }))
             }
             Logs::Progressive(log) => {
+                let log = (log, args.globo_cut.map_or(Cut::Full, Cut::Every));
                 let progressive = globo::pass(config, &placement, log, &globo::WEIGHTS, None);
                 Ok(json!({ "all": recalls(&progressive.chosen.total) }))
             }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use millrace::config::Config;
+use millrace::stream::cut::Cut;
 use millrace_events::Offsets;
 use millrace_train::evaluation::progressive::{Progressive, ProgressiveSettings, Ranking};
 use millrace_train::placement::Placement;
@@ -28,7 +29,7 @@ pub(super) fn measure(
     mut done: impl FnMut(),
 ) -> anyhow::Result<Vec<Named>> {
     let mut run = |set: &[&str], weights: &[f32], days: Option<i64>| -> anyhow::Result<_> {
-        let outcome = pass(&load(set)?, placement, events, weights, days);
+        let outcome = pass(&load(set)?, placement, (events, Cut::Full), weights, days);
         done();
         Ok(outcome)
     };
@@ -74,11 +75,12 @@ pub(super) fn measure(
 /// Weights of log q that ours chooses from; the first is none.
 pub(crate) const WEIGHTS: [f32; 9] = [0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 4.0];
 
-/// One pass over the clicks; the towers are trained on the first `days` only, if given.
+/// One pass over the clicks, in batches as they are cut; the towers are trained on the first `days`
+/// only, if given.
 pub(crate) fn pass(
     config: &Config,
     placement: &Placement,
-    events: &Log,
+    (events, cut): (&Log, Cut),
     weights: &[f32],
     days: Option<i64>,
 ) -> Progressive {
@@ -89,7 +91,7 @@ pub(crate) fn pass(
         ..ProgressiveSettings::default()
     });
     let mut began = None;
-    for batch in events.batches() {
+    for batch in events.cut(cut, 0) {
         let now = batch.events.times_ms[0];
         let day = (now - *began.get_or_insert(now)) / DAY_MS;
         progressive.add(trainer.state(), &batch);
