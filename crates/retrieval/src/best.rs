@@ -21,13 +21,15 @@ pub(crate) struct Best {
     cut: f32,
     candidates: Vec<Candidate>,
     room: usize,
+    /// Candidates kept at most; of those that nobody can tell apart some go then.
+    most: usize,
 }
 
 impl Best {
-    /// Of none yet. `k` is at least 1.
-    pub(crate) fn new(k: usize) -> Self {
+    /// Of none yet. `k` is at least 1, and `most` at least `k`.
+    pub(crate) fn new(k: usize, most: usize) -> Self {
         let room = ROOM + 2 * k;
-        Self { k, cut: f32::NEG_INFINITY, candidates: Vec::with_capacity(room), room }
+        Self { k, cut: f32::NEG_INFINITY, candidates: Vec::with_capacity(room), room, most }
     }
 
     /// What is below it cannot be among the best.
@@ -54,13 +56,23 @@ impl Best {
         if self.candidates.len() > self.k {
             let falling = |a: &Candidate, b: &Candidate| b.lower.total_cmp(&a.lower);
             let (_, last, _) = self.candidates.select_nth_unstable_by(self.k - 1, falling);
-            self.cut = self.cut.max(last.lower);
-            let cut = self.cut;
-            self.candidates.retain(|candidate| candidate.upper >= cut);
+            let sure = last.lower;
+            self.cut = self.cut.max(sure);
+            self.candidates.retain(|candidate| candidate.upper >= sure);
+        }
+        if self.candidates.len() > self.most {
+            // The likeliest stay, of equals the first, and only what may be better comes in.
+            let likely = |candidate: &Candidate| candidate.lower + candidate.upper;
+            let (_, last, _) = self.candidates.select_nth_unstable_by(self.most - 1, |a, b| {
+                likely(b).total_cmp(&likely(a)).then(a.position.cmp(&b.position))
+            });
+            self.cut = self.cut.max(last.upper.next_up());
+            self.candidates.truncate(self.most);
         }
     }
 
-    /// Positions of all rows that may be among the best, in no order.
+    /// Positions of the rows that may be among the best, in no order: all of them, unless there are
+    /// more than `most`.
     pub(crate) fn finish(mut self) -> impl ExactSizeIterator<Item = u32> {
         self.sort_out();
         self.candidates.into_iter().map(|candidate| candidate.position)

@@ -1,15 +1,16 @@
 //! Which vectors lie near each other: the centres of an index's lists.
 //!
-//! Spherical k-means on a sample: a vector belongs to the centre with the largest dot product. The
-//! centres of one version serve the next, moved to the means of what came to them there, which
-//! costs nothing extra. Products are of whole numbers: half the time of products in `f32`, the same
-//! lists on every machine, and a vector between two centres may lie with either.
+//! Spherical k-means on a sample of what vectors are off their mean: one belongs to the centre with
+//! the largest dot product. Vectors that are nearly alike would all lie nearest to one centre but
+//! for that. The centres of one version serve the next, moved to the means of what came to them
+//! there, which costs nothing extra. Products are of whole numbers: half the time of products in
+//! `f32`, the same lists on every machine, and a vector between two centres may lie with either.
 //!
 //! The same vectors give the same centres on any number of threads.
 
 use rayon::prelude::*;
 
-use crate::codes::{ABSENT, Blocks, pack};
+use crate::codes::{ABSENT, Blocks, difference, pack};
 use crate::kernel::{ABREAST, Instructions, LANES, Packed, dot};
 use millrace_events::SplitMix;
 
@@ -34,6 +35,40 @@ pub struct Centroids {
     codes: Blocks,
     /// Mean cosine between a vector and its centre when they were made; NaN: not known yet.
     fit: f32,
+}
+
+/// Vectors, and their mean.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows<'a> {
+    /// `[n, dim]`
+    vectors: &'a [f32],
+    /// `[dim]`
+    mean: &'a [f32],
+}
+
+impl<'a> Rows<'a> {
+    /// `vectors` is `[n, dim]`, `mean` `[dim]`.
+    pub(crate) fn new(vectors: &'a [f32], mean: &'a [f32]) -> Self {
+        Self { vectors, mean }
+    }
+
+    fn dim(self) -> usize {
+        self.mean.len()
+    }
+
+    fn len(self) -> usize {
+        self.vectors.len() / self.dim()
+    }
+}
+
+/// The mean of vectors of `dim` floats; nothing of none.
+pub(crate) fn mean_of<'a>(dim: usize, rows: impl Iterator<Item = &'a [f32]>) -> Vec<f32> {
+    let (mut sum, mut count) = (vec![0.0f64; dim], 0u32);
+    for row in rows {
+        sum.iter_mut().zip(row).for_each(|(sum, x)| *sum += f64::from(*x));
+        count += 1;
+    }
+    sum.iter().map(|sum| (sum / f64::from(count.max(1))) as f32).collect()
 }
 
 /// Vectors that are assigned to centres.
@@ -65,22 +100,17 @@ impl Centroids {
         let number = |at: usize| if at < lists { at as u32 } else { ABSENT };
         let numbers = (0..lists.div_ceil(LANES))
             .map(|block| std::array::from_fn(|lane| number(block * LANES + lane)));
-        let codes = Blocks::new(&vectors, dim, &[], numbers.collect());
+        let nothing = vec![0.0; dim];
+        let codes = Blocks::new(&vectors, dim, &[], numbers.collect(), |_| &nothing);
         Self { dim, vectors, codes, fit }
     }
 
-    /// Puts each of `rows`, `[n, dim]`, to one of `lists` centres: to those of `kept` if they still
-    /// fit, else to new ones.
-    pub(crate) fn assign(
-        rows: &[f32],
-        dim: usize,
-        lists: usize,
-        seed: u64,
-        kept: Option<&Self>,
-    ) -> Assigned {
+    /// Puts each of `rows` to one of `lists` centres: to those of `kept` if they still fit, else to
+    /// new ones.
+    pub(crate) fn assign(rows: Rows<'_>, lists: usize, seed: u64, kept: Option<&Self>) -> Assigned {
         // A corpus that grew to twice what it was deserves lists of its own.
         let fits = |kept: &&Self| {
-            kept.dim == dim && kept.len() <= 2 * lists && lists <= 2 * kept.len().max(1)
+            kept.dim == rows.dim() && kept.len() <= 2 * lists && lists <= 2 * kept.len().max(1)
         };
         if let Some(kept) = kept.filter(fits) {
             let assigned = kept.assign_all(rows);
@@ -89,27 +119,29 @@ impl Centroids {
                 return Assigned { moved, ..assigned };
             }
         }
-        Self::train(rows, dim, lists, seed).assign_all(rows)
+        Self::train(rows, lists, seed).assign_all(rows)
     }
 
     /// New centres for `rows`.
-    fn train(rows: &[f32], dim: usize, lists: usize, seed: u64) -> Self {
-        let (n, mut random) = (rows.len() / dim, SplitMix::new(seed));
+    fn train(rows: Rows<'_>, lists: usize, seed: u64) -> Self {
+        let (n, dim, mut random) = (rows.len(), rows.dim(), SplitMix::new(seed));
         let size = n.min(lists * SAMPLE_A_LIST);
         // One of each stretch of rows: a sample of all, whatever their order.
         let mut sample = Vec::with_capacity(size * dim);
         for at in 0..size {
             let (start, end) = (at * n / size, (at + 1) * n / size);
             let row = start + (random.next_u64() % (end - start) as u64) as usize;
-            sample.extend_from_slice(&rows[row * dim..][..dim]);
+            sample.extend_from_slice(&rows.vectors[row * dim..][..dim]);
         }
+        let mut off = Vec::with_capacity(dim);
         let picked = (0..lists).flat_map(|list| {
             let row = list * size / lists;
-            normal(&sample[row * dim..][..dim])
+            difference(&sample[row * dim..][..dim], rows.mean, &mut off);
+            normal(&off)
         });
         let mut centroids = Self::new(picked.collect(), dim, f32::NAN);
         for _ in 0..PASSES {
-            let assigned = centroids.assign_all(&sample);
+            let assigned = centroids.assign_all(Rows::new(&sample, rows.mean));
             let gained = assigned.moved.fit - centroids.fit;
             centroids = assigned.moved;
             if gained < 1e-4 {
@@ -120,14 +152,16 @@ impl Centroids {
     }
 
     /// Puts each of `rows` to the nearest centre.
-    fn assign_all(&self, rows: &[f32]) -> Assigned {
-        let dim = self.dim;
-        let chunks = rows.par_chunks(ROWS_A_TASK * dim);
-        let lists: Vec<u32> = chunks.flat_map_iter(|rows| self.nearest(rows)).collect();
+    fn assign_all(&self, rows: Rows<'_>) -> Assigned {
+        let (dim, mean) = (self.dim, rows.mean);
+        let chunks = rows.vectors.par_chunks(ROWS_A_TASK * dim);
+        let lists = chunks.flat_map_iter(|vectors| self.nearest(Rows::new(vectors, mean)));
+        let lists: Vec<u32> = lists.collect();
         let sums = self.sums(rows, &lists);
-        let (mut along, mut lengths) = (0.0f64, 0.0f64);
-        for row in rows.chunks_exact(dim) {
-            lengths += f64::from(dot(row, row).sqrt());
+        let (mut along, mut lengths, mut off) = (0.0f64, 0.0f64, Vec::with_capacity(dim));
+        for row in rows.vectors.chunks_exact(dim) {
+            difference(row, mean, &mut off);
+            lengths += f64::from(dot(&off, &off).sqrt());
         }
         let mut moved = Vec::with_capacity(self.vectors.len());
         for (sum, centre) in sums.chunks_exact(dim).zip(self.vectors.chunks_exact(dim)) {
@@ -144,16 +178,17 @@ impl Centroids {
     }
 
     /// The nearest centre of each of a few rows.
-    fn nearest(&self, rows: &[f32]) -> Vec<u32> {
+    fn nearest(&self, rows: Rows<'_>) -> Vec<u32> {
         let (codes, scales) = self.codes.parts();
         let instructions = Instructions::detect();
-        let mut nearest = Vec::with_capacity(rows.len() / self.dim + ABREAST);
         let mut packed: [Vec<Packed>; ABREAST] = Default::default();
-        let count = rows.len() / self.dim;
+        let (count, mut off) = (rows.len(), Vec::with_capacity(self.dim));
+        let mut nearest = Vec::with_capacity(count + ABREAST);
         for first in (0..count).step_by(ABREAST) {
             for (at, packed) in packed.iter_mut().enumerate() {
                 let row = (first + at).min(count - 1);
-                pack(&rows[row * self.dim..][..self.dim], packed);
+                difference(&rows.vectors[row * self.dim..][..self.dim], rows.mean, &mut off);
+                pack(&off, packed);
             }
             let [a, b, c, d] = &packed;
             nearest.extend(instructions.nearest(codes, scales, [a, b, c, d]));
@@ -162,17 +197,18 @@ impl Centroids {
         nearest
     }
 
-    /// `[lists, dim]`, the sum of each list's rows.
-    fn sums(&self, rows: &[f32], lists: &[u32]) -> Vec<f32> {
-        let dim = self.dim;
+    /// `[lists, dim]`, the sum of what each list's rows are off the mean.
+    fn sums(&self, rows: Rows<'_>, lists: &[u32]) -> Vec<f32> {
+        let (dim, mean) = (self.dim, rows.mean);
         let share = lists.len().div_ceil(SUMS).max(1);
-        let parts = rows.par_chunks(share * dim).zip(lists.par_chunks(share));
+        let parts = rows.vectors.par_chunks(share * dim).zip(lists.par_chunks(share));
         let parts: Vec<Vec<f32>> = parts
             .map(|(rows, lists)| {
                 let mut sums = vec![0.0; self.vectors.len()];
                 for (row, &list) in rows.chunks_exact(dim).zip(lists) {
                     let sum = &mut sums[list as usize * dim..][..dim];
-                    sum.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
+                    let off = row.iter().zip(mean).map(|(x, mean)| x - mean);
+                    sum.iter_mut().zip(off).for_each(|(sum, off)| *sum += off);
                 }
                 sums
             })
@@ -182,14 +218,6 @@ impl Centroids {
             sums.iter_mut().zip(part).for_each(|(sum, x)| *sum += x);
         }
         sums
-    }
-
-    /// Dot products with a query's codes, up to what a code of it is worth.
-    pub(crate) fn products(&self, query: &[Packed]) -> Vec<f32> {
-        let (codes, scales) = self.codes.parts();
-        let mut products = Instructions::detect().products(codes, scales, query);
-        products.truncate(self.len());
-        products
     }
 
     /// Bytes held.

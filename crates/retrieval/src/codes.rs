@@ -1,8 +1,10 @@
 //! Vectors as whole numbers, with a bound on what that costs.
 //!
-//! A row becomes codes of 8 bits and one scale; a query becomes codes of 16 bits, whose error is a
-//! few thousandths of a row's. The bound is that of Cauchy and Schwarz: with `r = r' + e` and
-//! `q = q' + f`, `r·q - r'·q' = e·q + r'·f`, so it is off by at most `|e| |q| + |r'| |f|`.
+//! What a row is off the mean of its list becomes codes of 8 bits and one scale: the error follows
+//! how far rows lie apart, not how long they are, so those that are nearly alike are told apart,
+//! too. A query becomes codes of 16 bits, whose error is a few thousandths of a row's. The bound is
+//! that of Cauchy and Schwarz: with `r = r' + e` and `q = q' + f`, `r·q - r'·q' = e·q + r'·f`, so
+//! it is off by at most `|e| |q| + |r'| |f|`.
 
 use std::ops::Range;
 
@@ -29,8 +31,15 @@ pub(crate) struct Blocks {
 
 impl Blocks {
     /// The rows of `rows`, `[n, dim]`, that `numbers` names, block by block; [`ABSENT`] where there
-    /// is none. On the current rayon pool.
-    pub(crate) fn new(rows: &[f32], dim: usize, log_q: &[f32], numbers: Vec<[u32; LANES]>) -> Self {
+    /// is none. Codes are of what a row is off its block's `mean`, `[dim]`. On the current rayon
+    /// pool.
+    pub(crate) fn new<'a>(
+        rows: &[f32],
+        dim: usize,
+        log_q: &[f32],
+        numbers: Vec<[u32; LANES]>,
+        mean: impl Fn(usize) -> &'a [f32] + Sync,
+    ) -> Self {
         let (count, pairs) = (numbers.len(), dim.div_ceil(2));
         let mut blocks = Self {
             pairs,
@@ -43,15 +52,16 @@ impl Blocks {
         let codes = blocks.codes.par_chunks_mut(pairs);
         let scales = blocks.scales.par_iter_mut().zip(&mut blocks.log_q);
         let others = blocks.errors.par_iter_mut().zip(&blocks.numbers);
-        codes.zip(scales).zip(others).for_each(|((codes, (scales, own_log_q)), others)| {
-            let (error, numbers) = others;
+        let all = codes.zip(scales).zip(others).enumerate();
+        all.for_each_init(Vec::new, |off, (block, ((codes, (scales, own_log_q)), others))| {
+            let ((error, numbers), mean) = (others, mean(block));
             for (lane, &number) in numbers.iter().enumerate().filter(|(_, n)| **n != ABSENT) {
                 let number = number as usize;
-                let row = &rows[number * dim..][..dim];
-                let (scale, off) = encode(row, lane, codes);
+                difference(&rows[number * dim..][..dim], mean, off);
+                let (scale, rest) = encode(off, lane, codes);
                 scales[lane] = scale;
                 own_log_q[lane] = log_q.get(number).copied().unwrap_or_default();
-                *error = error.max(off);
+                *error = error.max(rest);
             }
         });
         blocks
@@ -69,14 +79,22 @@ impl Blocks {
         self.numbers.iter().map(mask).collect()
     }
 
+    /// No row's codes stand for a longer vector.
+    pub(crate) fn reach(&self) -> f32 {
+        let largest = self.scales.iter().flatten().fold(0.0f32, |most, scale| most.max(*scale));
+        largest * ROW_MAX * (2.0 * self.pairs as f32).sqrt()
+    }
+
     /// Codes of all rows, and their scales.
     pub(crate) fn parts(&self) -> (&[Pair], &[[f32; LANES]]) {
         (&self.codes, &self.scales)
     }
 
-    /// The blocks of `range`, of which `masks` lets rows be found.
-    pub(crate) fn run<'a>(&'a self, range: Range<usize>, masks: &'a [u16]) -> Run<'a> {
+    /// The blocks of `range`, of which `masks` lets rows be found; `base` is the score of their
+    /// mean.
+    pub(crate) fn run<'a>(&'a self, range: Range<usize>, masks: &'a [u16], base: f32) -> Run<'a> {
         Run {
+            base,
             codes: &self.codes[range.start * self.pairs..range.end * self.pairs],
             scales: &self.scales[range.clone()],
             log_q: &self.log_q[range.clone()],
@@ -98,6 +116,12 @@ impl Blocks {
 
 /// No row.
 pub(crate) const ABSENT: u32 = u32::MAX;
+
+/// Makes `out` what `row` is off `mean`.
+pub(crate) fn difference(row: &[f32], mean: &[f32], out: &mut Vec<f32>) {
+    out.clear();
+    out.extend(row.iter().zip(mean).map(|(x, mean)| x - mean));
+}
 
 /// Writes a row's codes into its lane of a block; its scale, and how far the codes lie from it.
 fn encode(row: &[f32], lane: usize, block: &mut [Pair]) -> (f32, f32) {

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::allowed::Allowed;
-use crate::centroids::{Assigned, Centroids};
+use crate::centroids::{Assigned, Centroids, Rows, mean_of};
 use crate::codes::{ABSENT, Blocks};
 use crate::kernel::{LANES, dot};
 
@@ -58,10 +58,14 @@ pub struct Index {
     /// Where each item lies in the blocks, by number.
     positions: Vec<u32>,
     lists: Vec<List>,
+    /// `[lists, dim]`, the mean of each list's vectors.
+    means: Vec<f32>,
     /// `None`: there is one list, and every request scans it.
     centroids: Option<Arc<Centroids>>,
     /// Length of the longest vector.
     longest: f32,
+    /// Length of the longest that codes stand for.
+    reach: f32,
     /// Largest of log q, either way.
     log_q_reach: f32,
 }
@@ -71,6 +75,9 @@ struct List {
     blocks: Range<usize>,
     /// The most popular item's.
     log_q_max: f32,
+    /// How far its vectors lie from their mean along any one direction: the root of the mean
+    /// square.
+    spread: f32,
 }
 
 impl Index {
@@ -105,24 +112,36 @@ impl Index {
             (vec![(0..count as u32).collect()], None)
         } else {
             let wanted = lists_of(count);
-            let assigned = Centroids::assign(&items.vectors, dim, wanted, settings.seed, kept);
+            let mean = mean_of(dim, items.vectors.chunks_exact(dim));
+            let rows = Rows::new(&items.vectors, &mean);
+            let assigned = Centroids::assign(rows, wanted, settings.seed, kept);
             let Assigned { lists, moved } = assigned;
             (grouped(&lists, moved.len()), Some(Arc::new(moved)))
         };
         let (numbers, positions) = laid_out(&lists, count);
-        let mut next = 0;
-        let lists = lists.iter().map(|members| {
-            let first = next;
-            next += members.len().div_ceil(LANES);
+        let (mut means, mut list_of) = (Vec::new(), Vec::new());
+        let lists = lists.iter().enumerate().map(|(list, members)| {
+            let first = list_of.len();
+            list_of.resize(first + members.len().div_ceil(LANES), list);
+            let vector = |&number: &u32| &items.vectors[number as usize * dim..][..dim];
+            let mean = mean_of(dim, members.iter().map(vector));
+            let squares = members.iter().map(vector).map(|vector| distance_squared(vector, &mean));
+            let squares = squares.map(f64::from).sum::<f64>();
+            let spread = (squares / (dim * members.len().max(1)) as f64).sqrt() as f32;
+            means.extend(mean);
             let log_q = members.iter().map(|&number| items.log_q[number as usize]);
-            List { blocks: first..next, log_q_max: log_q.fold(f32::NEG_INFINITY, f32::max) }
+            let log_q_max = log_q.fold(f32::NEG_INFINITY, f32::max);
+            List { blocks: first..list_of.len(), log_q_max, spread }
         });
         let lists = lists.collect();
-        let blocks = Blocks::new(&items.vectors, dim, &items.log_q, numbers);
+        let mean = |block: usize| &means[list_of[block] * dim..][..dim];
+        let blocks = Blocks::new(&items.vectors, dim, &items.log_q, numbers, mean);
         Ok(Self {
             lists,
             all: Allowed { masks: blocks.masks(), count },
+            reach: blocks.reach(),
             blocks,
+            means,
             positions,
             lists_probed: settings.lists_probed,
             centroids,
@@ -179,6 +198,7 @@ impl Index {
             + size_of_val(&*self.items.log_q)
             + size_of_val(&*self.positions)
             + size_of_val(&*self.lists)
+            + size_of_val(&*self.means)
             + self.blocks.bytes()
             + self.centroids.as_ref().map_or(0, |centroids| centroids.bytes())
     }
@@ -230,6 +250,10 @@ fn laid_out(lists: &[Vec<u32>], count: usize) -> (Vec<[u32; LANES]>, Vec<u32>) {
         }
     }
     (numbers, positions)
+}
+
+fn distance_squared(a: &[f32], b: &[f32]) -> f32 {
+    a.iter().zip(b).map(|(a, b)| (a - b) * (a - b)).sum()
 }
 
 /// The length of `vector`.

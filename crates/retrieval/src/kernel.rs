@@ -27,6 +27,8 @@ pub(crate) const ABREAST: usize = 4;
 /// A run of blocks, and what it takes to score its rows.
 #[derive(Clone, Copy)]
 pub(crate) struct Run<'a> {
+    /// What all scores begin at.
+    pub(crate) base: f32,
     /// `[blocks * pairs]`
     pub(crate) codes: &'a [Pair],
     /// `[blocks]`, what a code of each row is worth.
@@ -124,24 +126,6 @@ impl Instructions {
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => unsafe { x86::nearest_avx2(codes, scales, queries) },
             Self::Portable => portable::nearest(codes, scales, queries, portable::dots_abreast),
-        }
-    }
-
-    /// Dot products of a query with every row, times its scale.
-    pub(crate) fn products(
-        self,
-        codes: &[Pair],
-        scales: &[[f32; LANES]],
-        query: &[Packed],
-    ) -> Vec<f32> {
-        match self {
-            // SAFETY: `detect` found the instructions.
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => unsafe { x86::products_avx512(codes, scales, query) },
-            // SAFETY: as above.
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => unsafe { x86::products_avx2(codes, scales, query) },
-            Self::Portable => portable::products(codes, scales, query, portable::dots),
         }
     }
 }

@@ -15,7 +15,8 @@
 //! Up to [`IndexSettings::exact_max`] items each is scanned as whole numbers of eight bits, and
 //! what the bounds cannot tell apart is computed again in full: the answer is that of a scan in
 //! `f32`, ids and order. Above it items lie in lists by nearness, and a request scans the lists
-//! that promise most.
+//! that promise most. Codes say what an item is off the mean of its list, so items that are nearly
+//! alike, as those that nobody has learned of are, cost no more than others.
 //!
 //! Never knows: Kafka, HTTP, files, the clock, logs; where vectors come from and what ids mean.
 

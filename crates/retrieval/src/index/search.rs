@@ -3,11 +3,18 @@
 use std::borrow::Cow;
 use std::cmp::Ordering;
 
-use super::{Index, NotFinite, length};
+use super::{Index, List, NotFinite, length};
 use crate::allowed::Allowed;
 use crate::best::Best;
 use crate::codes::pack;
 use crate::kernel::{Instructions, LANES, Packed, Probe, dot};
+
+/// A list promises what lies so many of its spreads above its mean: the best of some hundred do.
+/// Without that, lists whose items lie far apart are passed over, and their best with them.
+const SPREADS: f32 = 3.0;
+/// Most items of lists that are computed again in full, a millisecond's worth. A hundred items need
+/// a few hundred; more come only from items that are equal but for the last bits of their scores.
+const AGAIN_MAX: usize = 1 << 14;
 
 /// What to look for.
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +58,14 @@ impl Index {
     /// # Panics
     /// If the query has another width than the items, or `allowed` is of another index.
     pub fn search(&self, search: &Search<'_>) -> Result<Vec<Hit>, NotFinite> {
+        let numbers = self.candidates(search)?;
+        let hits = numbers.into_iter().map(|number| self.hit(search, number));
+        Ok(sorted(hits.collect(), search.k))
+    }
+
+    /// Numbers of all items that may be among the best as far as their codes tell, in no order:
+    /// those are computed again in full.
+    pub(crate) fn candidates(&self, search: &Search<'_>) -> Result<Vec<u32>, NotFinite> {
         let norm = self.check(search)?;
         let allowed = self.allowed(search);
         let k = search.k.min(allowed.count);
@@ -58,18 +73,16 @@ impl Index {
             return Ok(Vec::new());
         }
         let probe = self.probe(search, norm);
-        let mut best = Best::new(k);
-        if self.centroids.is_some() {
-            self.scan_lists(&probe, &allowed, k, &mut best);
-        } else {
-            let run = self.blocks.run(0..self.blocks.len(), &allowed.masks);
+        let best = if self.is_exact() {
+            let mut best = Best::new(k, usize::MAX);
+            let run = self.blocks.run(0..self.blocks.len(), &allowed.masks, self.base(search, 0));
             Instructions::detect().scan(run, &probe, &mut best);
-        }
-        let hits = best.finish().map(|position| {
-            let position = position as usize;
-            self.hit(search, self.blocks.numbers[position / LANES][position % LANES])
-        });
-        Ok(sorted(hits.collect(), k))
+            best
+        } else {
+            self.scan_lists((search, norm), &probe, &allowed, k)
+        };
+        let number = |position: usize| self.blocks.numbers[position / LANES][position % LANES];
+        Ok(best.finish().map(|position| number(position as usize)).collect())
     }
 
     /// The best items by a scan in `f32` over all of them: what [`Index::search`] is measured
@@ -135,14 +148,21 @@ impl Index {
             factor: scale * warmth,
             popularity: search.popularity,
             reach: norm * warmth * 1.001,
-            slack: self.longest * off * warmth * 1.01 + terms * size,
+            slack: self.reach * off * warmth * 1.01 + terms * size,
         }
     }
 
     /// Scans the lists that promise most.
-    fn scan_lists(&self, probe: &Probe, allowed: &Allowed, k: usize, best: &mut Best) {
+    fn scan_lists(
+        &self,
+        (search, norm): (&Search<'_>, f32),
+        probe: &Probe,
+        allowed: &Allowed,
+        k: usize,
+    ) -> Best {
+        let mut best = Best::new(k, AGAIN_MAX.max(2 * k));
         let instructions = Instructions::detect();
-        let mut order = self.promising(probe);
+        let mut order = self.promising(search, norm);
         let wanted = self.lists_wanted(allowed).min(order.len());
         if wanted < order.len() {
             order.select_nth_unstable_by(wanted, Promise::order);
@@ -154,7 +174,8 @@ impl Index {
             let blocks = self.lists[promise.list].blocks.clone();
             let masks = &allowed.masks[blocks.clone()];
             seen += masks.iter().map(|mask| mask.count_ones() as usize).sum::<usize>();
-            instructions.scan(self.blocks.run(blocks, &allowed.masks), probe, best);
+            let run = self.blocks.run(blocks, &allowed.masks, promise.base);
+            instructions.scan(run, probe, &mut best);
             seen
         };
         let mut found = 0;
@@ -168,20 +189,25 @@ impl Index {
                 }
             }
         }
+        best
     }
 
     /// What each list promises.
-    fn promising(&self, probe: &Probe) -> Vec<Promise> {
-        let Some(centroids) = &self.centroids else { return Vec::new() };
-        let products = centroids.products(&probe.codes);
-        let promises = products.into_iter().zip(&self.lists).enumerate();
-        let promises = promises.filter(|(_, (_, list))| !list.blocks.is_empty());
-        promises
-            .map(|(number, (product, list))| Promise {
-                list: number,
-                score: product * probe.factor + probe.popularity * list.log_q_max,
-            })
-            .collect()
+    fn promising(&self, search: &Search<'_>, norm: f32) -> Vec<Promise> {
+        let lists = self.lists.iter().enumerate();
+        let lists = lists.filter(|(_, list)| !list.blocks.is_empty());
+        let promise = |(number, list): (usize, &List)| {
+            let base = self.base(search, number);
+            let above = SPREADS * list.spread * norm / self.items.temperature;
+            Promise { list: number, base, score: base + above + search.popularity * list.log_q_max }
+        };
+        lists.map(promise).collect()
+    }
+
+    /// The score of a list's mean, without popularity.
+    fn base(&self, search: &Search<'_>, list: usize) -> f32 {
+        let mean = &self.means[list * self.dim()..][..self.dim()];
+        dot(search.query, mean) / self.items.temperature
     }
 
     /// Lists to scan. The best of a tenth of the items lie as far off as ten times as many of all
@@ -192,9 +218,11 @@ impl Index {
     }
 }
 
-/// A list and the score that its centre would have.
+/// A list and the score that its mean would have.
 struct Promise {
     list: usize,
+    /// Without popularity.
+    base: f32,
     score: f32,
 }
 

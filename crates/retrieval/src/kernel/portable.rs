@@ -22,7 +22,8 @@ pub(super) fn scan(
         let sums = dots(codes, &probe.codes);
         let (scales, log_q) = (&run.scales[block], &run.log_q[block]);
         let scores: [f32; LANES] = array::from_fn(|lane| {
-            sums[lane] as f32 * (scales[lane] * probe.factor) + log_q[lane] * probe.popularity
+            let off = sums[lane] as f32 * (scales[lane] * probe.factor);
+            off + log_q[lane] * probe.popularity + run.base
         });
         let error = run.errors[block] * probe.reach + probe.slack;
         let cut = best.cut() - error;
@@ -71,22 +72,6 @@ pub(super) fn nearest(
         };
         (0..LANES).max_by(better).map_or(0, row)
     })
-}
-
-/// Dot products of a query with every row, times its scale.
-#[inline(always)]
-pub(super) fn products(
-    codes: &[Pair],
-    scales: &[[f32; LANES]],
-    query: &[Packed],
-    dots: impl Fn(&[Pair], &[Packed]) -> [i32; LANES],
-) -> Vec<f32> {
-    let mut products = Vec::with_capacity(scales.len() * LANES);
-    for (codes, scales) in codes.chunks_exact(query.len()).zip(scales) {
-        let sums = dots(codes, query);
-        products.extend(sums.iter().zip(scales).map(|(&sum, scale)| sum as f32 * scale));
-    }
-    products
 }
 
 /// Dot products of a query with the rows of one block.

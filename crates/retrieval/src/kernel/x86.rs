@@ -31,11 +31,6 @@ pub(super) fn nearest_avx2(
     portable::nearest(codes, scales, queries, |block, queries| dots_abreast_avx2(block, queries))
 }
 
-#[target_feature(enable = "avx2")]
-pub(super) fn products_avx2(codes: &[Pair], scales: &[[f32; LANES]], query: &[Packed]) -> Vec<f32> {
-    portable::products(codes, scales, query, |block, query| dots_avx2(block, query))
-}
-
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx2")]
 pub(super) fn scan_avx512(run: Run<'_>, probe: &Probe, best: &mut Best) {
     portable::scan(run, probe, best, portable::dots);
@@ -48,15 +43,6 @@ pub(super) fn nearest_avx512(
     queries: [&[Packed]; ABREAST],
 ) -> [u32; ABREAST] {
     portable::nearest(codes, scales, queries, portable::dots_abreast)
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx2")]
-pub(super) fn products_avx512(
-    codes: &[Pair],
-    scales: &[[f32; LANES]],
-    query: &[Packed],
-) -> Vec<f32> {
-    portable::products(codes, scales, query, portable::dots)
 }
 
 #[inline]
