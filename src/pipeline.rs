@@ -24,6 +24,7 @@ mod plan;
 mod reader;
 mod start;
 mod stats;
+mod unpublished;
 mod unusable;
 
 use std::collections::BTreeMap;
@@ -297,7 +298,7 @@ fn train(
                 let batch = unusable.sift(site, trainer, stats, batch?)?;
                 let report = timed_step(site, trainer, &batch, came - waiting);
                 stats.clock(came);
-                stats.count(site, &batch, report.as_ref());
+                stats.count(site, &batch, (trainer.progress().step, report.as_ref()));
                 if let Some(report) = &report {
                     unusable.send_not_finite(site, stats, &batch, &report.unusable)?;
                 }

@@ -26,5 +26,6 @@ pub use http::serve;
 pub(crate) use http::{METRICS_TYPE, sample};
 pub use logging::init_logging;
 pub use metrics::{
-    Counter, Counters, Gauge, Gauges, Histogram, Histograms, IntGauge, IntGauges, Registry,
+    Counter, Counters, FRESHNESS_SECONDS, Gauge, Gauges, Histogram, Histograms, IntGauge,
+    IntGauges, Registry, doubling,
 };

@@ -2,9 +2,11 @@
 //! ages, and for `/livez`.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::metrics::{Beat, Metrics, Stage};
+use super::unpublished::Unpublished;
 use crate::stream::calendar::now_ms;
 
 /// Times that ages are computed from, ms since 1970; 0: not yet.
@@ -13,6 +15,8 @@ pub struct Clocks {
     pub(super) trained: AtomicI64,
     pub(super) published: AtomicI64,
     pub(super) checkpoint: AtomicI64,
+    /// Of events that no published version has learned from.
+    unpublished: Mutex<Unpublished>,
     /// Each stage's last sign of life, the start being one, by [`Beat`].
     beats: [AtomicI64; Beat::ALL.len()],
     /// Since when each stage has been at the piece of work that it has, ms after `began`; 0: it has
@@ -29,6 +33,7 @@ impl Default for Clocks {
             trained: zero(),
             published: zero(),
             checkpoint: zero(),
+            unpublished: Mutex::default(),
             beats: std::array::from_fn(|_| AtomicI64::new(now_ms())),
             busy: Default::default(),
             began: Instant::now(),
@@ -41,6 +46,27 @@ impl Clocks {
     /// so that the age grows in a stall.
     pub(super) fn reach(clock: &AtomicI64, time_ms: i64) {
         clock.fetch_max(time_ms.min(now_ms()), Ordering::Relaxed);
+    }
+
+    /// The model has learned from events of `times_ms` in `step`.
+    pub(super) fn learned(&self, step: u64, times_ms: &[i64]) {
+        let mut unpublished = self.unpublished.lock().unwrap_or_else(PoisonError::into_inner);
+        unpublished.learned(step, times_ms);
+    }
+
+    /// The brokers have acknowledged the version of `step`, whose newest event is of
+    /// `event_time_ms`: how old what it has learned from is now.
+    #[expect(clippy::cast_precision_loss, reason = "ages in ms stay below 2^53")]
+    pub(super) fn acknowledged(&self, step: u64, event_time_ms: i64, metrics: &Metrics) {
+        let now = now_ms();
+        self.published.store(event_time_ms.min(now), Ordering::Relaxed);
+        self.beat(Beat::Version);
+        let mut unpublished = self.unpublished.lock().unwrap_or_else(PoisonError::into_inner);
+        let times = unpublished.published(step);
+        drop(unpublished);
+        let freshness = metrics.freshness();
+        // A time ahead counts as the present.
+        times.iter().for_each(|time| freshness.observe((now - time).max(0) as f64 / 1000.0));
     }
 
     /// Sets the gauges that are ages. Called before each scrape.

@@ -31,6 +31,14 @@ impl Metrics {
             of: Reading::Gauge(Family::of("event_age_seconds", "stage", "trained")),
         },
         Curve {
+            key: "fresh",
+            chart: "Event until its vector is acknowledged, p99",
+            label: "published",
+            unit: "s",
+            tile: "",
+            of: Reading::Quantile(0.99, Family::of("freshness_seconds", "stage", "published")),
+        },
+        Curve {
             key: "loss",
             chart: "Loss",
             label: "loss",

@@ -229,9 +229,8 @@ pub(super) fn publish(
                 site.metrics.published_total.inc_by(*vectors);
                 let step = i64::try_from(published.step).unwrap_or(i64::MAX);
                 site.metrics.published_version_step.set(step);
-                let event_time = checkpoint.manifest.event_time_ms.min(now_ms());
-                site.clocks.published.store(event_time, Ordering::Relaxed);
-                site.clocks.beat(Beat::Version);
+                let event_time_ms = checkpoint.manifest.event_time_ms;
+                site.clocks.acknowledged(published.step, event_time_ms, &site.metrics);
                 tracing::info!(version, vectors, tombstones, "published");
                 last = Some(published);
             }

@@ -7,7 +7,8 @@ use super::unusable;
 use crate::config::Config;
 use crate::stream::decode::REASONS;
 use crate::telemetry::{
-    Counter, Counters, Gauge, Gauges, Histogram, Histograms, IntGauge, IntGauges, Registry,
+    Counter, Counters, FRESHNESS_SECONDS, Gauge, Gauges, Histogram, Histograms, IntGauge,
+    IntGauges, Registry, doubling,
 };
 
 /// Defines a label: its values, and how each is spelt.
@@ -134,6 +135,7 @@ pub struct Metrics {
     step_seconds: Histograms,
     recall: Gauges,
     event_age_seconds: Gauges,
+    freshness_seconds: Histograms,
     stage_age_seconds: Gauges,
     rejected_total: Counters,
     embedding_rows: IntGauges,
@@ -186,6 +188,7 @@ impl Metrics {
         for &stage in Stage::ALL {
             metrics.event_age(stage).set(f64::NAN);
         }
+        metrics.freshness();
         for reason in REASONS.into_iter().chain(unusable::REASONS) {
             metrics.rejected(reason);
         }
@@ -206,7 +209,7 @@ impl Metrics {
 
     fn without_series(r: Registry) -> Metrics {
         let seconds = doubling(CHECKPOINT_SECONDS);
-        let step = doubling(STEP_SECONDS);
+        let (step, freshness) = (doubling(STEP_SECONDS), doubling(FRESHNESS_SECONDS));
         let (topic, table) = (["topic", "partition"], ["table"]);
         let collisions =
             "Share of the last batch's occurrences in buckets last written by another item.";
@@ -232,6 +235,12 @@ impl Metrics {
             ),
             recall: r.gauges("recall", "Recall before training.", &["k", "candidates"]),
             event_age_seconds: r.gauges("event_age_seconds", "Newest event's age.", &["stage"]),
+            freshness_seconds: r.histograms(
+                "freshness_seconds",
+                "Time from an event until a version that has learned from it is out.",
+                &["stage"],
+                &freshness,
+            ),
             stage_age_seconds: r.gauges(
                 "stage_age_seconds",
                 "Time since a stage's last sign of life.",
@@ -312,6 +321,11 @@ impl Metrics {
         self.event_age_seconds.with_label_values(&[stage.spelt()])
     }
 
+    /// Time from an event until the brokers have acknowledged a version that has learned from it.
+    pub(super) fn freshness(&self) -> Histogram {
+        self.freshness_seconds.with_label_values(&[Stage::Published.spelt()])
+    }
+
     /// Now minus a stage's last sign of life, or minus the start.
     pub(super) fn stage_age(&self, beat: Beat) -> Gauge {
         self.stage_age_seconds.with_label_values(&[beat.spelt()])
@@ -331,10 +345,6 @@ impl Metrics {
     pub(super) fn evictions(&self, table: &str) -> Counter {
         self.embedding_evictions_total.with_label_values(&[table])
     }
-}
-
-fn doubling((first, count): (f64, i32)) -> Vec<f64> {
-    (0..count).map(|power| first * 2_f64.powi(power)).collect()
 }
 
 #[cfg(test)]

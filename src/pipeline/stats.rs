@@ -93,7 +93,13 @@ impl RunStats {
         self.nonfinite_in_a_row >= NONFINITE_IN_A_ROW_MAX
     }
 
-    pub(super) fn count(&mut self, site: &Site, batch: &Batch, report: Option<&StepReport>) {
+    /// `report` is of `step`, which took `batch`.
+    pub(super) fn count(
+        &mut self,
+        site: &Site,
+        batch: &Batch,
+        (step, report): (u64, Option<&StepReport>),
+    ) {
         self.whole = batch.whole;
         let metrics = &site.metrics;
         metrics.events(Fate::Rejected).inc_by(batch.rejected);
@@ -103,6 +109,7 @@ impl RunStats {
         #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
         metrics.batch_events.observe(batch.len() as f64);
         Clocks::reach(&site.clocks.trained, batch.newest_ms());
+        site.clocks.learned(step, &batch.events.times_ms);
         let size = site.config.batch.size;
         metrics.events(Fate::Rejected).inc_by(report.unusable.len() as u64);
         if report.loss.is_finite() {

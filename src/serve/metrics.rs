@@ -5,14 +5,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::shelf::Row;
 use crate::telemetry::{
-    Counters, Gauge, Gauges, Histogram, Histograms, IntGauge, IntGauges, Registry,
+    Counters, FRESHNESS_SECONDS, Gauge, Gauges, Histogram, Histograms, IntGauge, IntGauges,
+    Registry, doubling,
 };
 
 /// From 100 us to 6.5 s, each twice the one before: a quantile is right within a factor of two.
 const REQUEST_SECONDS: (f64, i32) = (1e-4, 17);
-/// From 10 ms to 1.5 hours, each twice the one before. What is older comes from an old log, and how
-/// old no longer matters.
-const FRESHNESS_SECONDS: (f64, i32) = (0.01, 20);
 /// Samples that the recall is a mean of.
 const RECALL_SAMPLES: usize = 100;
 
@@ -115,9 +113,6 @@ impl ServeMetrics {
     }
 
     fn without_series(registry: Registry) -> Self {
-        let doubling = |(first, count): (f64, i32)| -> Vec<f64> {
-            (0..count).map(|bucket| first * 2f64.powi(bucket)).collect()
-        };
         let buckets = doubling(REQUEST_SECONDS);
         let freshness = doubling(FRESHNESS_SECONDS);
         Self {

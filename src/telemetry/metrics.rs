@@ -9,6 +9,16 @@ pub use prometheus::{
     IntCounterVec as Counters, IntGauge, IntGaugeVec as IntGauges,
 };
 
+/// Buckets of `freshness_seconds`: the first, and how many, each twice the one before. From 10 ms
+/// to 1.5 hours; what is older comes from an old log, and how old no longer matters.
+pub const FRESHNESS_SECONDS: (f64, i32) = (0.01, 20);
+
+/// So many bounds of buckets from `first` on, each twice the one before: a quantile is right within
+/// a factor of two.
+pub fn doubling((first, count): (f64, i32)) -> Vec<f64> {
+    (0..count).map(|power| first * 2_f64.powi(power)).collect()
+}
+
 /// Series of one process, or of one run in a test: two registries do not meet, and a clone is the
 /// same one. Every name gets the prefix `millrace_`.
 #[derive(Clone, Debug)]

@@ -47,6 +47,7 @@ fn every_metric_of_the_dashboard_is_on_a_live_metrics_page() {
         "millrace_published_total ",
         "millrace_published_version_step ",
         "millrace_checkpoint_seconds_count ",
+        "millrace_freshness_seconds_count{stage=\"published\"} ",
         "millrace_train_loss ",
         "millrace_embedding_rows{table=\"item\"} ",
     ] {

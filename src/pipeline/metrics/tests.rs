@@ -40,6 +40,7 @@ fn known_series_exist_before_anything_happened() {
         "millrace_step_seconds_count{phase=\"update\"} 0",
         "millrace_recall{candidates=\"batch\",k=\"10\"} NaN",
         "millrace_event_age_seconds{stage=\"published\"} NaN",
+        "millrace_freshness_seconds_count{stage=\"published\"} 0",
         "millrace_checkpoint_age_seconds NaN",
         "millrace_nonfinite_steps_total 0",
         "millrace_published_total 0",
