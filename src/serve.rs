@@ -15,17 +15,22 @@
 //! is read from the topic and kept beside all versions; without Kafka answers go on with what was
 //! read.
 //!
+//! With `[[serve.arms]]` there is one of each for each arm, and a query's id says which answers.
+//!
 //! Must never know: how a version was trained. It writes nothing.
 
 mod access;
 mod answer;
+mod arms;
 mod attributes;
 mod curves;
 mod follow;
 mod http;
 mod kserve;
+mod listing;
 mod metrics;
 mod openapi;
+mod parameters;
 mod problem;
 mod query;
 mod reader;
@@ -38,18 +43,18 @@ mod version;
 mod withdrawn;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
 
-use crate::config::Config;
+use crate::config::{ArmConfig, Config};
 use crate::telemetry::{Board, Health, Role};
 
+use arms::{Arm, Arms};
 use follow::Follower;
-use http::{App, Server, Stock};
+use http::{App, Server};
 use metrics::ServeMetrics;
 use reader::{Reader, Reading};
 use withdrawn::Withdrawals;
@@ -59,14 +64,14 @@ pub use version::Version;
 /// How long the stop flag may go unseen.
 const TICK: Duration = Duration::from_millis(50);
 
-/// Answers on `http.listen` until `stop` is set, with the versions of `from`: a directory of
-/// checkpoints, which is followed, or one checkpoint.
+/// Answers on `http.listen` until `stop` is set, with the versions of `arms`, one at least: a
+/// directory of checkpoints each, which is followed, or one checkpoint.
 ///
 /// # Errors
 /// An address that cannot be listened on, or threads that cannot be had. A directory without a
 /// good checkpoint is none: it is waited for.
-pub fn run(config: &Config, from: PathBuf, stop: &Arc<AtomicBool>) -> anyhow::Result<()> {
-    let mut serving = Serving::start(config, from, stop)?;
+pub fn run(config: &Config, arms: &[ArmConfig], stop: &Arc<AtomicBool>) -> anyhow::Result<()> {
+    let mut serving = Serving::start(config, arms, stop)?;
     let pause = Duration::from_millis(config.serve.poll_ms);
     while !stop.load(Ordering::Relaxed) {
         serving.look();
@@ -83,8 +88,9 @@ pub fn run(config: &Config, from: PathBuf, stop: &Arc<AtomicBool>) -> anyhow::Re
 pub struct Serving {
     health: Arc<Health>,
     server: Server,
-    reading: Option<Reading>,
-    follower: Follower,
+    readings: Vec<Reading>,
+    /// One an arm.
+    followers: Vec<Follower>,
 }
 
 impl Serving {
@@ -94,12 +100,11 @@ impl Serving {
     /// As of [`run`].
     pub fn start(
         config: &Config,
-        from: PathBuf,
+        arms: &[ArmConfig],
         stop: &Arc<AtomicBool>,
     ) -> anyhow::Result<Serving> {
         let health = Arc::new(Health::new());
-        let metrics = Arc::new(ServeMetrics::new());
-        let stock = Stock::new(&config.serve);
+        health.set_phase("waiting for a checkpoint");
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(config.serve.threads)
             .thread_name(|number| format!("answer-{number}"))
@@ -107,29 +112,31 @@ impl Serving {
             .panic_handler(|_| tracing::error!("a request panicked; this is a bug"))
             .build()
             .context("cannot start the threads that compute answers")?;
-        let board = Arc::new(board(&health, &metrics, &stock));
-        let app = App::new(config, stock.clone(), board, Arc::clone(&metrics), pool);
-        let app = Arc::new(app);
+        let from = arms;
+        let arms = Arc::new(Arms::new(&config.serve, from));
+        let board = Arc::new(board(&health, &arms));
+        let app = Arc::new(App::new(config, Arc::clone(&arms), board, pool));
         let router = routes::routes(Arc::clone(&app)).merge(openapi::route(Arc::clone(&app)));
         let server = Server::start(&config.http.listen, &app, router)?;
         tracing::info!("answering on http://{}/", server.address);
-        let reading = if config.serve.follow {
-            let reader = Reader::new(config, stock.clone(), metrics);
-            let started = reader.start(Arc::clone(stop));
-            let (shelf, withdrawn) = (Arc::clone(&stock.shelf), Arc::clone(&stock.withdrawn));
-            let withdrawals = Withdrawals::new(config, shelf, withdrawn).start(Arc::clone(stop));
-            withdrawals.context("cannot start the thread that reads catalogues")?;
-            Some(started.context("cannot start the thread that reads histories")?)
-        } else {
-            None
-        };
-        let follower = Follower::new(config, from, stock.shelf, Arc::clone(&health));
-        Ok(Serving { health, server, reading, follower })
+        let mut readings = Vec::new();
+        for arm in arms.iter().filter(|_| config.serve.follow) {
+            readings.push(read(config, arm, stop)?);
+        }
+        let each = arms.iter().zip(from);
+        let followers = each.map(|(arm, from)| {
+            Follower::new(config, from.from.clone().into(), (arm.name(), &arm.stock.shelf))
+        });
+        Ok(Serving { health, server, readings, followers: followers.collect() })
     }
 
-    /// Looks for a newer version, and loads it.
+    /// Looks for newer versions, and loads them.
     pub fn look(&mut self) {
-        self.follower.look();
+        self.followers.iter_mut().for_each(Follower::look);
+        if self.followers.iter().all(Follower::answers) {
+            self.health.set_ready(true);
+        }
+        self.health.set_waits_for(self.followers.iter().find_map(Follower::waits_for));
     }
 
     /// Where it listens.
@@ -145,18 +152,29 @@ impl Serving {
         self.health.set_ready(false);
         self.health.set_phase("stopping");
         let stopped = self.server.stop();
-        self.reading.into_iter().for_each(Reading::join);
+        self.readings.into_iter().for_each(Reading::join);
         stopped
     }
 }
 
+/// Starts what reads topics behind the versions of an arm.
+fn read(config: &Config, arm: &Arm, stop: &Arc<AtomicBool>) -> anyhow::Result<Reading> {
+    let stock = arm.stock.clone();
+    let (shelf, withdrawn) = (Arc::clone(&stock.shelf), Arc::clone(&stock.withdrawn));
+    let started = Reader::new(config, stock, Arc::clone(&arm.metrics)).start(Arc::clone(stop));
+    let withdrawals = Withdrawals::new(config, shelf, withdrawn).start(Arc::clone(stop));
+    withdrawals.context("cannot start the thread that reads catalogues")?;
+    started.context("cannot start the thread that reads histories")
+}
+
 /// What the page shows.
-fn board(health: &Arc<Health>, metrics: &Arc<ServeMetrics>, stock: &Stock) -> Board {
-    let registry = metrics.registry().clone();
-    let (metrics, stock) = (Arc::clone(metrics), stock.clone());
+fn board(health: &Arc<Health>, arms: &Arc<Arms>) -> Board {
+    let (registry, arms) = (arms.registry(), Arc::clone(arms));
     let refresh = move || {
-        stock.standing.measure(&metrics);
-        metrics.refresh(&stock.shelf.row());
+        for arm in arms.iter() {
+            arm.stock.standing.measure(&arm.metrics);
+            arm.metrics.refresh(&arm.stock.shelf.row());
+        }
     };
     // Beyond this machine it takes a key to look in.
     Board::new(Role::Serve, Arc::clone(health), registry, ServeMetrics::CURVES, true, refresh)

@@ -1,10 +1,9 @@
 //! `millrace serve`
 
-use std::path::PathBuf;
-
 use clap::Args;
 
 use super::session::{ConfigArgs, stop_on_signal, usage};
+use crate::config::ArmConfig;
 use crate::serve;
 
 /// Arguments of `serve`.
@@ -18,9 +17,10 @@ use crate::serve;
 pub(super) struct ServeArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// A checkpoint, or a directory of them; default: checkpoint.directory of the config.
+    /// A checkpoint, or a directory of them; default: [[serve.arms]] of the config, or else
+    /// checkpoint.directory.
     #[arg(long, value_name = "DIR")]
-    from: Option<PathBuf>,
+    from: Option<String>,
 }
 
 pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
@@ -28,7 +28,16 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
     if let Some(reason) = config.serve.refuses(&config.http.listen) {
         return Err(usage(&reason));
     }
-    let from = args.from.clone().unwrap_or_else(|| config.checkpoint.directory.clone().into());
+    let arms = match &args.from {
+        Some(_) if !config.serve.arms.is_empty() => {
+            return Err(usage("[[serve.arms]] says what is served, and so does --from: use one"));
+        }
+        Some(from) => vec![ArmConfig::only(from.clone())],
+        None if config.serve.arms.is_empty() => {
+            vec![ArmConfig::only(config.checkpoint.directory.clone())]
+        }
+        None => config.serve.arms.clone(),
+    };
     let (stop, _edge) = stop_on_signal()?;
-    serve::run(&config, from, &stop)
+    serve::run(&config, &arms, &stop)
 }

@@ -36,7 +36,7 @@ pub use load::{Fault, Faults, parse_override};
 pub use publishing::{ArtifactConfig, PublishConfig, PublishFormat, VectorFormat};
 pub use records::{Beside, Condition, EventRule, RecordFormat, Scalar, Step, beside, steps};
 pub use registry::RegistryConfig;
-pub use serving::{HttpConfig, ServeConfig, ServeKeys};
+pub use serving::{ArmConfig, HttpConfig, ServeConfig, ServeKeys};
 pub use training::*;
 pub(crate) use validate::BAG_LENGTH;
 

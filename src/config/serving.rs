@@ -41,8 +41,30 @@ pub struct ServeConfig {
     pub exact_items_max: usize,
     /// Lists that a request scans where there are more items.
     pub lists_probed: usize,
+    /// What is served side by side; none: one directory, and no arms.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub arms: Vec<ArmConfig>,
     /// Who may ask.
     pub keys: ServeKeys,
+}
+
+/// One entry of `[[serve.arms]]`: what a share of the queries is answered with.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ArmConfig {
+    /// Labels answers and series.
+    pub name: String,
+    /// A checkpoint, or a directory of them.
+    pub from: String,
+    /// Share of the queries, of the sum of all shares.
+    pub share: f64,
+}
+
+impl ArmConfig {
+    /// The only one, which has no name.
+    pub fn only(from: impl Into<String>) -> Self {
+        Self { name: String::new(), from: from.into(), share: 1.0 }
+    }
 }
 
 /// `[serve.keys]`: bearer tokens. None at all: whoever reaches the port may ask.
@@ -69,6 +91,7 @@ impl Default for ServeConfig {
             timeout_ms: 2000,
             exact_items_max: 200_000,
             lists_probed: 128,
+            arms: Vec::new(),
             keys: ServeKeys::default(),
         }
     }
@@ -89,6 +112,7 @@ impl ServeConfig {
             ("serve.lists_probed", self.lists_probed as u64),
         ];
         least.into_iter().for_each(|(key, value)| at_least(faults, key, value, 1));
+        self.validate_arms(faults);
         for (name, keys) in [("read", &self.keys.read), ("admin", &self.keys.admin)] {
             let short = keys.iter().any(|key| key.len() < KEY_BYTES_MIN);
             let plain = keys.iter().all(|key| key.bytes().all(|byte| byte.is_ascii_graphic()));
@@ -98,6 +122,25 @@ impl ServeConfig {
                      blanks (openssl rand -hex 24 makes one)"
                 );
                 faults.add(format!("serve.keys.{name}"), reason);
+            }
+        }
+    }
+
+    fn validate_arms(&self, faults: &mut Faults) {
+        for (index, arm) in self.arms.iter().enumerate() {
+            let key = |name: &str| format!("serve.arms[{index}].{name}");
+            let plain = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+            if arm.name.is_empty() || !arm.name.chars().all(plain) {
+                faults.add(key("name"), "is a name of letters, digits, `_`, `-` and `.`");
+            }
+            if self.arms[..index].iter().any(|other| other.name == arm.name) {
+                faults.add(key("name"), "is that of another arm");
+            }
+            if arm.from.is_empty() {
+                faults.add(key("from"), "must name a checkpoint, or a directory of them");
+            }
+            if !(arm.share > 0.0 && arm.share.is_finite()) {
+                faults.add(key("share"), "must be above 0: it is a share of all queries");
             }
         }
     }

@@ -7,17 +7,19 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Version;
+use super::parameters::Similar;
 use super::problem::Problem;
 use super::query::{Cold, Seen, View, see};
-use super::request::{Embed, Fields, ItemId, Retrieve, Score, Similar};
-use super::shelf::Row;
-use super::standing::Histories;
+use super::request::{Embed, Fields, ItemId, Retrieve, Score};
 use millrace_events::Offsets;
 use millrace_retrieval::{Allowed, Hit, Search};
 
 /// What every answer says, and its own content.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Answer<'v, T> {
+    /// The arm that answered, where there are arms.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    arm: Option<&'v str>,
     /// The version that answered.
     version: &'v str,
     /// How far in the log histories were read.
@@ -28,7 +30,7 @@ pub(super) struct Answer<'v, T> {
 
 /// The next offset of each partition behind what histories know.
 #[derive(Serialize, ToSchema)]
-struct Known<'v> {
+pub(super) struct Known<'v> {
     /// The topic of interactions.
     topic: &'v str,
     /// By partition.
@@ -46,6 +48,20 @@ pub(super) enum Retrieved<'v> {
     Several {
         /// In the order of the queries.
         answers: Vec<Found<'v>>,
+    },
+}
+
+/// What `POST /v1/retrieve` answers.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "describes; `App::retrieve` puts the second together")]
+pub(super) enum RetrieveAnswer<'v> {
+    /// All of it from one version.
+    One(Answer<'v, Retrieved<'v>>),
+    /// For `queries`, where there are arms: each of them from its own.
+    ByArm {
+        /// In the order of the queries.
+        answers: Vec<Answer<'v, Found<'v>>>,
     },
 }
 
@@ -84,15 +100,16 @@ struct Explained<'v> {
 
 /// The bytes of an answer whose histories were read up to `offsets`.
 fn answer<T: Serialize>(
-    version: &Version,
+    View { version, arm, .. }: View<'_>,
     offsets: &Offsets,
     content: T,
 ) -> Result<Vec<u8>, Problem> {
-    let answer = Answer { version: &version.id, offsets: known(offsets), content };
+    let answer = Answer { arm, version: &version.id, offsets: known(offsets), content };
     serde_json::to_vec(&answer).map_err(ours)
 }
 
-fn known(offsets: &Offsets) -> Known<'_> {
+/// `offsets`, as an answer says them.
+pub(super) fn known(offsets: &Offsets) -> Known<'_> {
     Known { topic: offsets.topic(), next: offsets.iter().collect() }
 }
 
@@ -138,12 +155,12 @@ pub(super) fn retrieve(view: View<'_>, request: &Retrieve) -> Result<Vec<u8>, Pr
     if let Some(query) = &request.query {
         let (offsets, seen) = one(view, query)?;
         let found = found(version, &seen, request, &choice)?;
-        return answer(version, &offsets, Retrieved::One(found));
+        return answer(view, &offsets, Retrieved::One(found));
     }
     let (offsets, seen) = several(view, request)?;
     let found = seen.iter().map(|seen| found(version, seen, request, &choice));
     let answers = found.collect::<Result<_, _>>()?;
-    answer(version, &offsets, Retrieved::Several { answers })
+    answer(view, &offsets, Retrieved::Several { answers })
 }
 
 /// Ids and scores of the best items for each of a request's `queries`.
@@ -247,7 +264,7 @@ pub(super) fn score(view: View<'_>, request: &Score) -> Result<Vec<u8>, Problem>
         number.map(|number| version.index.hit(&search, number).score)
     };
     let items = request.items.iter().map(|id| Scored { id: &id.0, score: item(id) });
-    answer(version, &offsets, Scores { items: items.collect(), cold: seen.cold })
+    answer(view, &offsets, Scores { items: items.collect(), cold: seen.cold })
 }
 
 /// What `POST /v1/embed` answers.
@@ -265,7 +282,7 @@ pub(super) struct Embedded<'v> {
 pub(super) fn embed(view: View<'_>, request: &Embed) -> Result<Vec<u8>, Problem> {
     let version = view.version;
     let (offsets, Seen { vector, cold, .. }) = one(view, &request.query)?;
-    answer(version, &offsets, Embedded { vector, temperature: version.temperature, cold })
+    answer(view, &offsets, Embedded { vector, temperature: version.temperature, cold })
 }
 
 /// What `GET /v1/items/{id}` answers.
@@ -282,7 +299,7 @@ pub(super) fn item(view: View<'_>, id: &str) -> Result<Vec<u8>, Problem> {
     let number = view.number(id).ok_or_else(|| Problem::no_item(id, &version.id))?;
     let index = &version.index;
     let (log_q, vector) = (index.log_q(number), index.vector(number));
-    answer(version, &version.offsets, ItemAnswer { id, log_q, vector })
+    answer(view, &version.offsets, ItemAnswer { id, log_q, vector })
 }
 
 /// What `GET /v1/items/{id}/similar` answers.
@@ -316,71 +333,7 @@ pub(super) fn similar(view: View<'_>, id: &str, request: &Similar) -> Result<Vec
         id: version.name(hit.item),
         cosine: hit.score * version.temperature,
     };
-    answer(version, &version.offsets, SimilarItems { id, items: hits.iter().map(item).collect() })
-}
-
-/// What `GET /v1/versions` answers.
-#[derive(Serialize, ToSchema)]
-pub(super) struct Listed<'v> {
-    /// A person chose the one that answers; a newer one does not take its place.
-    held: bool,
-    /// Newest first.
-    versions: Vec<Described<'v>>,
-    histories: Histories,
-}
-
-/// What `POST /v1/versions/{id}/activate` answers.
-#[derive(Serialize, ToSchema)]
-pub(super) struct Activated<'v> {
-    /// It answers from now on.
-    pub(super) version: &'v str,
-    /// Newer ones do not take its place.
-    pub(super) held: bool,
-}
-
-/// One version.
-#[derive(Serialize, ToSchema)]
-pub(super) struct Described<'v> {
-    version: &'v str,
-    run: &'v str,
-    step: u64,
-    /// Time of the newest event it was trained on, ms since 1970.
-    event_time_ms: i64,
-    /// Up to where it was trained.
-    offsets: Known<'v>,
-    digest: &'v str,
-    items: usize,
-    /// Answers are exact.
-    exact: bool,
-    index_bytes: usize,
-    /// Since its checkpoint was written.
-    age_seconds: f64,
-    /// It answers who names none.
-    active: bool,
-}
-
-/// `GET /v1/versions`
-pub(super) fn listed(row: &Row, histories: Histories) -> Listed<'_> {
-    let versions = row.versions.iter();
-    let versions = versions.map(|version| described(version, row.is_active(version))).collect();
-    Listed { held: row.held, versions, histories }
-}
-
-/// `version`, which is the one that answers or not.
-fn described(version: &Version, active: bool) -> Described<'_> {
-    Described {
-        version: &version.id,
-        run: &version.run,
-        step: version.step,
-        event_time_ms: version.event_time_ms,
-        offsets: known(&version.offsets),
-        digest: &version.digest,
-        items: version.items(),
-        exact: version.index.is_exact(),
-        index_bytes: version.index.bytes(),
-        age_seconds: version.made.elapsed().unwrap_or_default().as_secs_f64(),
-        active,
-    }
+    answer(view, &version.offsets, SimilarItems { id, items: hits.iter().map(item).collect() })
 }
 
 /// Share of the exact answer to a request's first query that the index finds.

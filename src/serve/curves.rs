@@ -52,7 +52,7 @@ impl ServeMetrics {
             label: "age",
             unit: "s",
             tile: "Version that answers",
-            of: Reading::Gauge(Family::all("served_version_age_seconds")),
+            of: Reading::Most(Family::all("served_version_age_seconds")),
         },
         Curve {
             key: "events",
@@ -76,7 +76,7 @@ impl ServeMetrics {
             label: "recall",
             unit: "",
             tile: "",
-            of: Reading::Gauge(Family::all("index_recall")),
+            of: Reading::Least(Family::all("index_recall")),
         },
     ];
 }
@@ -84,10 +84,14 @@ impl ServeMetrics {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::assert_there;
+    use crate::telemetry::{Registry, assert_there};
 
     #[test]
     fn every_curve_is_of_a_series_that_there_is() {
-        assert_there(ServeMetrics::CURVES, ServeMetrics::new().registry(), "history_lag");
+        assert_there(
+            ServeMetrics::CURVES,
+            ServeMetrics::new(Registry::new()).registry(),
+            "history_lag",
+        );
     }
 }

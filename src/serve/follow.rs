@@ -12,7 +12,6 @@ use super::Version;
 use super::shelf::Shelf;
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
-use crate::telemetry::Health;
 use millrace_retrieval::{Centroids, IndexSettings};
 
 /// Two changes of a directory within this long may leave the same time on it.
@@ -24,8 +23,9 @@ const RETRY: Duration = Duration::from_secs(10);
 /// See the module's head.
 pub(super) struct Follower {
     from: PathBuf,
+    /// The arm's name; none: there are no arms.
+    arm: Option<String>,
     shelf: Arc<Shelf>,
-    health: Arc<Health>,
     settings: IndexSettings,
     stale_max: Option<Duration>,
     /// When the directory had changed at the last look: nothing comes without a change of it.
@@ -42,8 +42,7 @@ impl Follower {
     pub(super) fn new(
         config: &Config,
         from: PathBuf,
-        shelf: Arc<Shelf>,
-        health: Arc<Health>,
+        (arm, shelf): (Option<&str>, &Arc<Shelf>),
     ) -> Self {
         let serve = &config.serve;
         let settings = IndexSettings {
@@ -51,11 +50,10 @@ impl Follower {
             lists_probed: serve.lists_probed,
             seed: config.seed,
         };
-        health.set_phase("waiting for a checkpoint");
         Self {
             from,
-            shelf,
-            health,
+            arm: arm.map(str::to_owned),
+            shelf: Arc::clone(shelf),
             settings,
             stale_max: (serve.stale_max_s > 0).then(|| Duration::from_secs(serve.stale_max_s)),
             changed: None,
@@ -65,7 +63,7 @@ impl Follower {
         }
     }
 
-    /// Looks for a newer version, and whether the one that answers is too old.
+    /// Looks for a newer version.
     pub(super) fn look(&mut self) {
         self.shelf.clear();
         let found = self.is_due().and_then(|due| {
@@ -79,7 +77,11 @@ impl Follower {
             Ok(true) => self.trouble = None,
             Err(error) => self.complain(format!("{error:#}")),
         }
-        self.judge_age();
+    }
+
+    /// Whether a version answers.
+    pub(super) fn answers(&self) -> bool {
+        self.shelf.row().active.is_some()
     }
 
     /// Whether there may be what the last look did not find.
@@ -96,7 +98,8 @@ impl Follower {
         if self.trouble.as_ref().is_none_or(|(known, _)| *known != trouble) {
             let serving = self.shelf.row().active.as_ref().map(|version| version.id.clone());
             let serving = serving.unwrap_or_else(|| "nothing".to_owned());
-            tracing::warn!("no newer version: {trouble}; {serving} goes on answering");
+            let arm = self.arm.as_deref();
+            tracing::warn!(arm, "no newer version: {trouble}; {serving} goes on answering");
         }
         self.trouble = Some((trouble, Instant::now()));
     }
@@ -132,26 +135,34 @@ impl Follower {
         let (id, step, items) = (version.id.clone(), version.step, version.items());
         let bytes = version.index.bytes();
         self.shelf.add(version);
-        self.health.set_ready(true);
         let seconds = began.elapsed().as_secs_f64();
         // Only now is it true.
-        tracing::info!(version = id, step, items, bytes, seconds, "a version is ready to answer");
+        let arm = self.arm.as_deref();
+        tracing::info!(
+            arm,
+            version = id,
+            step,
+            items,
+            bytes,
+            seconds,
+            "a version is ready to answer"
+        );
         Ok(())
     }
 
-    /// Not ready once the version that answers is older than it may be.
-    fn judge_age(&self) {
-        let Some(most) = self.stale_max else { return };
+    /// What is waited for, if the version that answers is older than it may be.
+    pub(super) fn waits_for(&self) -> Option<String> {
+        let most = self.stale_max?;
         let row = self.shelf.row();
-        let Some(active) = &row.active else { return };
+        let active = row.active.as_ref()?;
         let age = active.made.elapsed().unwrap_or_default();
-        self.health.set_waits_for((age > most).then(|| {
+        (age > most).then(|| {
             format!(
                 "a newer version: {} was made {} s ago, serve.stale_max_s is {}",
                 active.id,
                 age.as_secs(),
                 most.as_secs()
             )
-        }));
+        })
     }
 }

@@ -6,7 +6,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -18,16 +18,14 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::access::Keys;
 use super::answer;
-use super::metrics::ServeMetrics;
+use super::arms::{Arm, Arms};
+use super::listing;
+use super::parameters::{OfArm, Pin, Similar};
 use super::problem::Problem;
-use super::query::View;
-use super::recent::Recent;
-use super::request::{Embed, Pin, Retrieve, Score, Similar, parse};
-use super::shelf::{LATEST, Row, Shelf};
-use super::standing::{Standing, State};
+use super::request::{Embed, Fields, Retrieve, Score, Wanted, parse};
+use super::shelf::{LATEST, Row};
 use super::version::Version;
-use super::withdrawn::Withdrawn;
-use crate::config::{Config, ServeConfig};
+use crate::config::Config;
 use crate::telemetry::server::{self, Bounds};
 use crate::telemetry::{self, Board};
 
@@ -46,68 +44,31 @@ const HEADER_BYTES: usize = 16 << 10;
 /// `f32` takes fifteen milliseconds.
 const RECALL_EVERY: u64 = 1000;
 
-/// What answers are made of.
-#[derive(Clone)]
-pub(super) struct Stock {
-    pub(super) shelf: Arc<Shelf>,
-    pub(super) recent: Arc<Recent>,
-    pub(super) standing: Arc<Standing>,
-    pub(super) withdrawn: Arc<Withdrawn>,
-}
-
-impl Stock {
-    /// Nothing yet.
-    pub(super) fn new(config: &ServeConfig) -> Self {
-        let state = if config.follow { State::Waiting } else { State::Off };
-        Self {
-            shelf: Arc::new(Shelf::new(config.keep_versions)),
-            recent: Arc::new(Recent::new(config.follow_bytes_max)),
-            standing: Arc::new(Standing::new(state)),
-            withdrawn: Arc::default(),
-        }
-    }
-}
-
 /// What requests share.
 pub(super) struct App {
-    pub(super) stock: Stock,
+    pub(super) arms: Arc<Arms>,
     pub(super) board: Arc<Board>,
-    pub(super) metrics: Arc<ServeMetrics>,
     pub(super) keys: Keys,
     pub(super) pool: rayon::ThreadPool,
     pub(super) permits: Arc<Semaphore>,
     pub(super) requests_max: usize,
     pub(super) body_bytes_max: usize,
     pub(super) timeout_ms: u64,
-    /// Requests to retrieve, for the sample.
-    retrieved: AtomicU64,
 }
 
 impl App {
     pub(super) fn new(
         config: &Config,
-        stock: Stock,
+        arms: Arc<Arms>,
         board: Arc<Board>,
-        metrics: Arc<ServeMetrics>,
         pool: rayon::ThreadPool,
     ) -> Self {
         let serve = &config.serve;
         let keys = Keys::new(&serve.keys);
         let permits = Arc::new(Semaphore::new(serve.requests_max));
         let (requests_max, body_bytes_max) = (serve.requests_max, serve.body_bytes_max);
-        let (timeout_ms, retrieved) = (serve.timeout_ms, AtomicU64::new(0));
-        Self {
-            stock,
-            board,
-            metrics,
-            keys,
-            pool,
-            permits,
-            requests_max,
-            body_bytes_max,
-            timeout_ms,
-            retrieved,
-        }
+        let timeout_ms = serve.timeout_ms;
+        Self { arms, board, keys, pool, permits, requests_max, body_bytes_max, timeout_ms }
     }
 
     /// Twice as many connections as requests that are worked on: those beyond are told at once that
@@ -124,70 +85,114 @@ impl App {
         }
     }
 
-    /// The version that a request names, or the one that answers.
-    pub(super) fn version(&self, named: Option<&str>) -> Result<Arc<Version>, Problem> {
-        let row = self.stock.shelf.row();
-        let Some(active) = &row.active else { return Err(Problem::no_version()) };
-        let Some(id) = named else { return Ok(Arc::clone(active)) };
-        row.get(id).cloned().ok_or_else(|| Problem::gone(id, row.ids()))
+    /// The arm and the version that are to answer. `place` becomes that of the arm.
+    pub(super) fn chosen(
+        &self,
+        wanted: Wanted<'_>,
+        place: &mut usize,
+    ) -> Result<(&Arm, Arc<Version>), Problem> {
+        *place = self.arms.place(wanted)?;
+        Ok((self.arms.at(*place), self.arms.version(*place, wanted.version)?))
     }
 
-    pub(super) fn view<'v>(&'v self, version: &'v Version) -> View<'v> {
-        let Stock { recent, withdrawn, .. } = &self.stock;
-        View { version, recent, withdrawn }
-    }
-
-    pub(super) fn retrieve(&self, body: &[u8]) -> Result<Vec<u8>, Problem> {
-        let request: Retrieve = parse(body)?;
+    pub(super) fn retrieve(&self, body: &[u8], place: &mut usize) -> Result<Vec<u8>, Problem> {
+        let mut request: Retrieve = parse(body)?;
         request.check()?;
-        let version = self.version(request.version.as_deref())?;
-        let view = self.view(&version);
-        let answer = answer::retrieve(view, &request)?;
-        if self.retrieved.fetch_add(1, Ordering::Relaxed).is_multiple_of(RECALL_EVERY)
-            && let Some(recall) = answer::recall(view, &request)
+        match request.queries.take() {
+            Some(queries) if self.arms.are_several() && !request.names_arm() => {
+                self.retrieve_by_arm(request, queries, place)
+            }
+            queries => {
+                request.queries = queries;
+                self.retrieve_from_one(&request, place)
+            }
+        }
+    }
+
+    fn retrieve_from_one(&self, request: &Retrieve, place: &mut usize) -> Result<Vec<u8>, Problem> {
+        let (arm, version) = self.chosen(request.wanted(), place)?;
+        let view = arm.view(&version);
+        let answer = answer::retrieve(view, request)?;
+        if arm.retrieved.fetch_add(1, Ordering::Relaxed).is_multiple_of(RECALL_EVERY)
+            && let Some(recall) = answer::recall(view, request)
         {
-            self.metrics.recall(recall);
+            arm.metrics.recall(recall);
         }
         Ok(answer)
     }
 
-    pub(super) fn score(&self, body: &[u8]) -> Result<Vec<u8>, Problem> {
+    /// Each query is answered as if it had come alone, by its own arm.
+    fn retrieve_by_arm(
+        &self,
+        mut request: Retrieve,
+        queries: Vec<Fields>,
+        place: &mut usize,
+    ) -> Result<Vec<u8>, Problem> {
+        let mut answers = Vec::with_capacity(queries.len());
+        for (at, query) in queries.into_iter().enumerate() {
+            request.query = Some(query);
+            let answer = self.retrieve_from_one(&request, place);
+            answers.push(answer.map_err(|problem| problem.of_query(at))?);
+        }
+        Ok([b"{\"answers\":[", &answers.join(&b","[..])[..], b"]}"].concat())
+    }
+
+    pub(super) fn score(&self, body: &[u8], place: &mut usize) -> Result<Vec<u8>, Problem> {
         let request: Score = parse(body)?;
         request.check()?;
-        let version = self.version(request.version.as_deref())?;
-        answer::score(self.view(&version), &request)
+        let (arm, version) = self.chosen(request.wanted(), place)?;
+        answer::score(arm.view(&version), &request)
     }
 
-    pub(super) fn embed(&self, body: &[u8]) -> Result<Vec<u8>, Problem> {
+    pub(super) fn embed(&self, body: &[u8], place: &mut usize) -> Result<Vec<u8>, Problem> {
         let request: Embed = parse(body)?;
-        let version = self.version(request.version.as_deref())?;
-        answer::embed(self.view(&version), &request)
+        let (arm, version) = self.chosen(request.wanted(), place)?;
+        answer::embed(arm.view(&version), &request)
     }
 
-    pub(super) fn item(&self, id: &str, pin: &Pin) -> Result<Vec<u8>, Problem> {
-        let version = self.version(pin.version.as_deref())?;
-        answer::item(self.view(&version), id)
+    pub(super) fn item(&self, id: &str, pin: &Pin, place: &mut usize) -> Result<Vec<u8>, Problem> {
+        let (arm, version) = self.chosen(pin.wanted(), place)?;
+        answer::item(arm.view(&version), id)
     }
 
-    pub(super) fn similar(&self, id: &str, request: &Similar) -> Result<Vec<u8>, Problem> {
-        let version = self.version(request.version.as_deref())?;
-        answer::similar(self.view(&version), id, request)
+    pub(super) fn similar(
+        &self,
+        id: &str,
+        request: &Similar,
+        place: &mut usize,
+    ) -> Result<Vec<u8>, Problem> {
+        let (arm, version) = self.chosen(request.pin.wanted(), place)?;
+        answer::similar(arm.view(&version), id, request)
     }
 
-    pub(super) fn versions(&self) -> Result<Vec<u8>, Problem> {
-        let row = self.stock.shelf.row();
-        bytes(&answer::listed(&row, self.stock.standing.described()))
+    pub(super) fn versions(&self, arm: &OfArm, place: &mut usize) -> Result<Vec<u8>, Problem> {
+        *place = self.arms.place(arm.wanted())?;
+        let arm = self.arms.at(*place);
+        let row = arm.stock.shelf.row();
+        bytes(&listing::listed(&row, arm, &self.arms))
     }
 
-    pub(super) fn activate(&self, id: &str) -> Result<Vec<u8>, Problem> {
-        let row: Arc<Row> = Arc::clone(&self.stock.shelf.row());
+    pub(super) fn activate(
+        &self,
+        id: &str,
+        arm: &OfArm,
+        place: &mut usize,
+    ) -> Result<Vec<u8>, Problem> {
+        let version = Some(id).filter(|id| *id != LATEST);
+        if arm.arm.is_none() && version.is_none() && self.arms.are_several() {
+            return Err(Problem::field("arm", "is missing: whose newest version is to answer?"));
+        }
+        *place = self.arms.place(Wanted { version, ..arm.wanted() })?;
+        let arm = self.arms.at(*place);
+        let shelf = &arm.stock.shelf;
+        let row: Arc<Row> = Arc::clone(&shelf.row());
         if row.versions.is_empty() {
             return Err(Problem::no_version());
         }
-        let active = self.stock.shelf.activate(id);
-        let active = active.ok_or_else(|| Problem::gone(id, row.ids()))?;
-        tracing::info!(version = active, held = id != LATEST, "a request chose what answers");
-        bytes(&answer::Activated { version: &active, held: id != LATEST })
+        let active = shelf.activate(id).ok_or_else(|| Problem::gone(id, row.ids()))?;
+        let held = id != LATEST;
+        tracing::info!(arm = arm.name(), version = active, held, "a request chose what answers");
+        bytes(&listing::Activated { arm: arm.name(), version: &active, held })
     }
 }
 

@@ -17,7 +17,7 @@ use utoipa::ToSchema;
 use super::answer;
 use super::http::{App, bytes};
 use super::problem::{Problem, Refused};
-use super::request::{Retrieve, parse};
+use super::request::{Retrieve, Wanted, parse};
 
 /// The name of the only model.
 const MODEL: &str = "millrace";
@@ -30,7 +30,7 @@ const NO_SCORE: f32 = f32::MIN;
 pub(super) struct Infer {
     /// Comes back in the answer.
     id: Option<String>,
-    /// Fields of `/v1/retrieve` beside its queries: `k`, `popularity`, `exclude_seen`.
+    /// Fields of `/v1/retrieve` beside its queries: `k`, `popularity`, `exclude_seen`, `arm`.
     #[serde(default)]
     #[schema(value_type = Parameters)]
     parameters: Map<String, Value>,
@@ -49,6 +49,7 @@ struct Parameters {
     #[schema(minimum = -100, maximum = 100)]
     popularity: Option<f32>,
     exclude_seen: Option<bool>,
+    arm: Option<String>,
 }
 
 /// A tensor that comes in.
@@ -116,7 +117,7 @@ pub(super) fn infer(
     app: &App,
     model: &str,
     version: Option<String>,
-    body: &[u8],
+    (body, place): (&[u8], &mut usize),
 ) -> Result<Vec<u8>, Problem> {
     if model != MODEL {
         return Err(Problem::no_model(model, MODEL));
@@ -129,8 +130,8 @@ pub(super) fn infer(
     if let Some(at) = outputs.iter().flatten().position(|o| !["id", "score"].contains(&&*o.name)) {
         return Err(Problem::field(format!("outputs[{at}].name"), "there are `id` and `score`"));
     }
-    let version = app.version(request.version.as_deref())?;
-    let rows = answer::ranked(app.view(&version), &request)?;
+    let (arm, version) = app.chosen(one_arm(app, &request)?, place)?;
+    let rows = answer::ranked(arm.view(&version), &request)?;
     let items = rows.iter().map(Vec::len).max().unwrap_or_default();
     let shape = [rows.len(), items];
     let (mut ids, mut scores) = (Vec::new(), Vec::new());
@@ -148,6 +149,21 @@ pub(super) fn infer(
         outputs.push(Tensor { name: "score", datatype: "FP32", shape, data: Data::Scores(scores) });
     }
     bytes(&Inferred { model_name: MODEL, model_version: version.id.clone(), id, outputs })
+}
+
+/// Who is to answer all queries of `request`: its answer has room for one version.
+fn one_arm<'r>(app: &App, request: &'r Retrieve) -> Result<Wanted<'r>, Problem> {
+    let mut queries = request.queries.iter().flatten();
+    let wanted = Wanted { query: queries.next(), ..request.wanted() };
+    let place = app.arms.place(wanted)?;
+    for query in queries {
+        if app.arms.place(Wanted { query: Some(query), ..wanted })? != place {
+            let detail = "the queries belong to several arms; send one at a time, or name one in \
+                          parameters.arm";
+            return Err(Problem::field("inputs[0].data", detail));
+        }
+    }
+    Ok(wanted)
 }
 
 /// The request to retrieve that an inference stands for.
@@ -168,8 +184,8 @@ fn request(
         return Err(Problem::field("inputs[0].shape", detail));
     }
     for name in parameters.keys() {
-        if !["k", "popularity", "exclude_seen"].contains(&&**name) {
-            let detail = "there are `k`, `popularity` and `exclude_seen`";
+        if !["k", "popularity", "exclude_seen", "arm"].contains(&&**name) {
+            let detail = "there are `k`, `popularity`, `exclude_seen` and `arm`";
             return Err(Problem::field(format!("parameters.{name}"), detail));
         }
     }
@@ -220,7 +236,7 @@ pub(super) async fn model(State(app): State<Arc<App>>, Path(model): Path<String>
     }
     answer(&json!({
         "name": MODEL,
-        "versions": app.stock.shelf.row().ids(),
+        "versions": app.arms.iter().flat_map(|arm| arm.stock.shelf.row().ids()).collect::<Vec<_>>(),
         "platform": "millrace",
         "inputs": [tensor("query", "BYTES", &[-1])],
         "outputs": [tensor("id", "BYTES", &[-1, -1]), tensor("score", "FP32", &[-1, -1])],

@@ -93,9 +93,9 @@ pub(super) struct ServeMetrics {
 }
 
 impl ServeMetrics {
-    /// The series. Those whose labels are known already exist.
-    pub(super) fn new() -> Self {
-        let metrics = Self::without_series(Registry::new());
+    /// The series, in `registry`. Those whose labels are known already exist.
+    pub(super) fn new(registry: Registry) -> Self {
+        let metrics = Self::without_series(registry);
         metrics.served_version_age_seconds.set(f64::NAN);
         metrics.index_recall.set(f64::NAN);
         for stage in Stage::ALL {
@@ -264,7 +264,7 @@ mod tests {
 
     #[test]
     fn the_dashboard_shows_every_series_and_no_other() {
-        let metrics = ServeMetrics::new();
+        let metrics = ServeMetrics::new(Registry::new());
         metrics.no_event(Some("empty"));
         metrics.history_lag("clicks", 0, 3);
         let names = |text: &str| -> BTreeSet<String> {
@@ -280,7 +280,7 @@ mod tests {
 
     #[test]
     fn the_reference_lists_every_series() {
-        let metrics = ServeMetrics::new();
+        let metrics = ServeMetrics::new(Registry::new());
         metrics.recall(0.5);
         metrics.recall(1.0);
         metrics.no_event(Some("empty"));

@@ -17,6 +17,8 @@ pub(super) struct View<'v> {
     pub(super) version: &'v Version,
     pub(super) recent: &'v Recent,
     pub(super) withdrawn: &'v Withdrawn,
+    /// Whose version it is; none: there are no arms.
+    pub(super) arm: Option<&'v str>,
 }
 
 impl View<'_> {

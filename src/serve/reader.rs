@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, Sender};
 use millrace_events::Offsets;
 
 use super::Version;
-use super::http::Stock;
+use super::arms::Stock;
 use super::metrics::{ServeMetrics, Stage, age};
 use super::shelf::Row;
 use super::standing::State;

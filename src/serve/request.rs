@@ -11,14 +11,14 @@ use utoipa::openapi::schema::{
     AdditionalProperties, ArrayBuilder, ObjectBuilder, OneOfBuilder, Type,
 };
 use utoipa::openapi::{RefOr, Schema};
-use utoipa::{IntoParams, PartialSchema, ToSchema};
+use utoipa::{PartialSchema, ToSchema};
 
 use super::problem::Problem;
 
 /// Most items of one answer.
 const K_MAX: u64 = 1000;
 /// Items of an answer whose request does not say.
-const K: u64 = 10;
+pub(super) const K: u64 = 10;
 /// Most queries of one request: they are answered by one thread.
 const QUERIES_MAX: usize = 64;
 /// Most ids in one list: checking them takes about as long as a search.
@@ -30,6 +30,14 @@ const POPULARITY_MAX: f32 = 100.0;
 
 /// The fields of a query, as the log has them.
 pub(super) type Fields = Map<String, Value>;
+
+/// What a request says about who is to answer it.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Wanted<'r> {
+    pub(super) arm: Option<&'r str>,
+    pub(super) version: Option<&'r str>,
+    pub(super) query: Option<&'r Fields>,
+}
 
 /// An item's id: a string, or an integer, which is its digits.
 #[derive(Debug, PartialEq)]
@@ -161,6 +169,8 @@ pub(super) struct Retrieve {
     pub(super) filter: BTreeMap<String, Condition>,
     /// A version in memory; absent: the one that answers.
     pub(super) version: Option<String>,
+    /// One of `serve.arms`; absent: the query's.
+    pub(super) arm: Option<String>,
     /// Adds what the scores can be computed again from.
     #[serde(default)]
     pub(super) explain: bool,
@@ -181,6 +191,8 @@ pub(super) struct Score {
     pub(super) popularity: Option<f32>,
     /// A version in memory; absent: the one that answers.
     pub(super) version: Option<String>,
+    /// One of `serve.arms`; absent: the query's.
+    pub(super) arm: Option<String>,
 }
 
 /// `POST /v1/embed`
@@ -192,25 +204,8 @@ pub(super) struct Embed {
     pub(super) query: Fields,
     /// A version in memory; absent: the one that answers.
     pub(super) version: Option<String>,
-}
-
-/// The parameters of `GET /v1/items/{id}`.
-#[derive(Debug, PartialEq, IntoParams)]
-#[into_params(parameter_in = Query)]
-pub(super) struct Pin {
-    /// A version in memory; absent: the one that answers.
-    pub(super) version: Option<String>,
-}
-
-/// The parameters of `GET /v1/items/{id}/similar`.
-#[derive(Debug, PartialEq, IntoParams)]
-#[into_params(parameter_in = Query)]
-pub(super) struct Similar {
-    /// Items wanted.
-    #[param(value_type = Option<u64>, minimum = 1, maximum = 1000)]
-    pub(super) k: usize,
-    /// A version in memory; absent: the one that answers.
-    pub(super) version: Option<String>,
+    /// One of `serve.arms`; absent: the query's.
+    pub(super) arm: Option<String>,
 }
 
 fn default_k() -> u64 {
@@ -277,49 +272,37 @@ impl Score {
     }
 }
 
-impl Pin {
-    /// The parameters in the part of an address behind its `?`.
-    pub(super) fn parse(text: &str) -> Result<Self, Problem> {
-        let mut pin = Self { version: None };
-        for (name, value) in parameters(text) {
-            match name {
-                "version" => pin.version = Some(value.to_owned()),
-                _ => return Err(Problem::field(name, "unknown parameter; there is `version`")),
-            }
-        }
-        Ok(pin)
+impl Retrieve {
+    /// Who is to answer.
+    pub(super) fn wanted(&self) -> Wanted<'_> {
+        let (arm, version) = (self.arm.as_deref(), self.version.as_deref());
+        Wanted { arm, version, query: self.query.as_ref() }
+    }
+
+    /// Whether it says so itself, whatever its queries are.
+    pub(super) fn names_arm(&self) -> bool {
+        self.arm.is_some() || self.version.is_some()
     }
 }
 
-impl Similar {
-    /// The parameters in the part of an address behind its `?`.
-    pub(super) fn parse(text: &str) -> Result<Self, Problem> {
-        let (mut wanted, mut version) = (K, None);
-        for (name, value) in parameters(text) {
-            match name {
-                "k" => {
-                    wanted = value.parse().map_err(|_| {
-                        Problem::field("k", "must be a whole number from 1 to 1000")
-                    })?;
-                }
-                "version" => version = Some(value.to_owned()),
-                _ => {
-                    let detail = "unknown parameter; there are `k` and `version`";
-                    return Err(Problem::field(name, detail));
-                }
-            }
-        }
-        Ok(Self { k: k(wanted)?, version })
+impl Score {
+    /// Who is to answer.
+    pub(super) fn wanted(&self) -> Wanted<'_> {
+        let (arm, version) = (self.arm.as_deref(), self.version.as_deref());
+        Wanted { arm, version, query: Some(&self.query) }
     }
 }
 
-/// Names and values. Neither a number nor a version's id needs an escape.
-fn parameters(text: &str) -> impl Iterator<Item = (&str, &str)> {
-    let pairs = text.split('&').filter(|pair| !pair.is_empty());
-    pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+impl Embed {
+    /// Who is to answer.
+    pub(super) fn wanted(&self) -> Wanted<'_> {
+        let (arm, version) = (self.arm.as_deref(), self.version.as_deref());
+        Wanted { arm, version, query: Some(&self.query) }
+    }
 }
 
-fn k(k: u64) -> Result<usize, Problem> {
+/// Items wanted, if so many may be.
+pub(super) fn k(k: u64) -> Result<usize, Problem> {
     let most = usize::try_from(k).ok().filter(|_| (1..=K_MAX).contains(&k));
     most.ok_or_else(|| Problem::field("k", format!("is {k}; must be from 1 to {K_MAX}")))
 }
@@ -405,13 +388,5 @@ mod tests {
         assert_eq!(filtered.filter["p"], Condition::Within(f32::NEG_INFINITY, 2.5));
         let least: Retrieve = parse(br#"{"query": {}}"#).expect("right");
         assert_eq!((least.k().expect("ten"), least.explain), (10, false));
-        assert_eq!(Similar::parse("k=3").expect("right"), Similar { k: 3, version: None });
-        let pinned = Similar { k: 10, version: Some("v-1".into()) };
-        assert_eq!(Similar::parse("version=v-1").expect("right"), pinned);
-        assert_eq!(Pin::parse("version=v-1").expect("right").version.as_deref(), Some("v-1"));
-        assert!(Pin::parse("k=3").is_err());
-        for wrong in ["k=0", "k=a", "q=3", "k"] {
-            assert!(Similar::parse(wrong).is_err(), "{wrong}");
-        }
     }
 }

@@ -15,12 +15,13 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant as Moment, timeout_at};
 
 use super::access::Access;
-use super::answer::{Answer, Embedded, ItemAnswer, Retrieved, Scores, SimilarItems};
+use super::answer::{Answer, Embedded, ItemAnswer, RetrieveAnswer, Scores, SimilarItems};
 use super::http::App;
 use super::kserve;
 use super::metrics::Route;
+use super::parameters::{OfArm, Pin, Similar};
 use super::problem::{Problem, Refused};
-use super::request::{Embed, Pin, Retrieve, Score, Similar};
+use super::request::{Embed, Retrieve, Score};
 use crate::telemetry::{METRICS_TYPE, json, page};
 
 const JSON: &str = "application/json";
@@ -78,11 +79,11 @@ pub(super) fn routes(app: Arc<App>) -> Router {
 /// The best items for a query, or for several.
 #[utoipa::path(post, path = "/v1/retrieve", request_body = Retrieve, security((), ("key" = [])),
     responses(
-        (status = 200, description = "The items.", body = Answer<'static, Retrieved<'static>>),
+        (status = 200, description = "The items.", body = RetrieveAnswer<'static>),
         Refused
     ))]
 pub(super) async fn retrieve(State(app): Shared, request: Request) -> Response {
-    work(app, Route::Retrieve, Access::Read, request, |app, body| app.retrieve(body)).await
+    work(app, Route::Retrieve, Access::Read, request, App::retrieve).await
 }
 
 /// Scores of given items for a query.
@@ -92,7 +93,7 @@ pub(super) async fn retrieve(State(app): Shared, request: Request) -> Response {
         Refused
     ))]
 pub(super) async fn score(State(app): Shared, request: Request) -> Response {
-    work(app, Route::Score, Access::Read, request, |app, body| app.score(body)).await
+    work(app, Route::Score, Access::Read, request, App::score).await
 }
 
 /// A query's vector.
@@ -102,7 +103,7 @@ pub(super) async fn score(State(app): Shared, request: Request) -> Response {
         Refused
     ))]
 pub(super) async fn embed(State(app): Shared, request: Request) -> Response {
-    work(app, Route::Embed, Access::Read, request, |app, body| app.embed(body)).await
+    work(app, Route::Embed, Access::Read, request, App::embed).await
 }
 
 /// An item's vector.
@@ -114,15 +115,15 @@ pub(super) async fn embed(State(app): Shared, request: Request) -> Response {
     ))]
 pub(super) async fn item(State(app): Shared, Path(id): Path<String>, request: Request) -> Response {
     let parameters = parameters(&request);
-    work(app, Route::Item, Access::Read, request, move |app, _| {
-        app.item(&id, &Pin::parse(&parameters)?)
+    work(app, Route::Item, Access::Read, request, move |app, _, place| {
+        app.item(&id, &Pin::parse(&parameters)?, place)
     })
     .await
 }
 
 /// The items nearest to an item.
 #[utoipa::path(get, path = "/v1/items/{id}/similar", security((), ("key" = [])),
-    params(("id" = String, Path, description = "The item's id."), Similar),
+    params(("id" = String, Path, description = "The item's id."), Similar, Pin),
     responses(
         (status = 200, description = "The items.", body = Answer<'static, SimilarItems<'static>>),
         Refused
@@ -133,27 +134,31 @@ pub(super) async fn similar(
     request: Request,
 ) -> Response {
     let parameters = parameters(&request);
-    work(app, Route::Similar, Access::Read, request, move |app, _| {
-        app.similar(&id, &Similar::parse(&parameters)?)
+    work(app, Route::Similar, Access::Read, request, move |app, _, place| {
+        app.similar(&id, &Similar::parse(&parameters)?, place)
     })
     .await
 }
 
 /// The versions in memory, and how histories stand.
-#[utoipa::path(get, path = "/v1/versions", security((), ("key" = [])),
+#[utoipa::path(get, path = "/v1/versions", security((), ("key" = [])), params(OfArm),
     responses(
-        (status = 200, description = "The versions.", body = super::answer::Listed<'static>),
+        (status = 200, description = "The versions.", body = super::listing::Listed<'static>),
         Refused
     ))]
 pub(super) async fn versions(State(app): Shared, request: Request) -> Response {
-    work(app, Route::Versions, Access::Read, request, |app, _| app.versions()).await
+    let parameters = parameters(&request);
+    work(app, Route::Versions, Access::Read, request, move |app, _, place| {
+        app.versions(&OfArm::parse(&parameters)?, place)
+    })
+    .await
 }
 
 /// Makes a version answer and holds it; `latest`: the newest, as it comes.
 #[utoipa::path(post, path = "/v1/versions/{id}/activate", security((), ("key" = [])),
-    params(("id" = String, Path, description = "A version's id, or `latest`.")),
+    params(("id" = String, Path, description = "A version's id, or `latest`."), OfArm),
     responses(
-        (status = 200, description = "It answers.", body = super::answer::Activated<'static>),
+        (status = 200, description = "It answers.", body = super::listing::Activated<'static>),
         Refused
     ))]
 pub(super) async fn activate(
@@ -161,7 +166,11 @@ pub(super) async fn activate(
     Path(id): Path<String>,
     request: Request,
 ) -> Response {
-    work(app, Route::Activate, Access::Admin, request, move |app, _| app.activate(&id)).await
+    let parameters = parameters(&request);
+    work(app, Route::Activate, Access::Admin, request, move |app, _, place| {
+        app.activate(&id, &OfArm::parse(&parameters)?, place)
+    })
+    .await
 }
 
 /// The best items, as a KServe V2 inference.
@@ -177,8 +186,8 @@ pub(super) async fn infer(
     Path(model): Path<String>,
     request: Request,
 ) -> Response {
-    work(app, Route::Infer, Access::Read, request, move |app, body| {
-        kserve::infer(app, &model, None, body)
+    work(app, Route::Infer, Access::Read, request, move |app, body, place| {
+        kserve::infer(app, &model, None, (body, place))
     })
     .await
 }
@@ -197,8 +206,8 @@ pub(super) async fn infer_pinned(
     Path((model, version)): Path<(String, String)>,
     request: Request,
 ) -> Response {
-    work(app, Route::Infer, Access::Read, request, move |app, body| {
-        kserve::infer(app, &model, Some(version), body)
+    work(app, Route::Infer, Access::Read, request, move |app, body, place| {
+        kserve::infer(app, &model, Some(version), (body, place))
     })
     .await
 }
@@ -232,31 +241,42 @@ fn parameters(request: &Request) -> String {
     request.uri().query().unwrap_or_default().to_owned()
 }
 
+/// What a request asks for, given its body; it says the place of the arm that answers.
+trait Task: FnOnce(&App, &[u8], &mut usize) -> Result<Vec<u8>, Problem> + Send + 'static {}
+
+impl<F> Task for F where
+    F: FnOnce(&App, &[u8], &mut usize) -> Result<Vec<u8>, Problem> + Send + 'static
+{
+}
+
 /// One request from its head to its answer, within all limits.
 async fn work(
     app: Arc<App>,
     route: Route,
     access: Access,
     request: Request,
-    task: impl FnOnce(&App, &[u8]) -> Result<Vec<u8>, Problem> + Send + 'static,
+    task: impl Task,
 ) -> Response {
     let began = Instant::now();
-    let answer = answered(&app, access, request, task).await;
+    // What is refused before its arm is known counts for the first.
+    let (answer, place) =
+        answered(&app, access, request, task).await.unwrap_or_else(|problem| (Err(problem), 0));
     let response = match answer {
         Ok(bytes) => ([(CONTENT_TYPE, JSON)], bytes).into_response(),
         Err(problem) => problem.into_response(),
     };
     let status = response.status().as_u16();
-    app.metrics.answered(route, status, began.elapsed().as_secs_f64());
+    app.arms.at(place).metrics.answered(route, status, began.elapsed().as_secs_f64());
     response
 }
 
+/// The answer, and the place of its arm.
 async fn answered(
     app: &Arc<App>,
     access: Access,
     request: Request,
-    task: impl FnOnce(&App, &[u8]) -> Result<Vec<u8>, Problem> + Send + 'static,
-) -> Result<Vec<u8>, Problem> {
+    task: impl Task,
+) -> Result<(Result<Vec<u8>, Problem>, usize), Problem> {
     app.keys.check(request.headers(), access)?;
     let permit = Arc::clone(&app.permits).try_acquire_owned();
     let permit = permit.map_err(|_| Problem::busy(app.requests_max))?;
@@ -267,13 +287,15 @@ async fn answered(
     app.pool.spawn_fifo(move || {
         // Nobody waits any more for what comes too late.
         if !sender.is_closed() {
-            drop(sender.send(task(&own, &body)));
+            let mut place = 0;
+            let answer = task(&own, &body, &mut place);
+            drop(sender.send((answer, place)));
         }
         // Only now: what was given up on has its place until it ends.
         drop(permit);
     });
     match timeout_at(deadline, receiver).await {
-        Ok(Ok(answer)) => answer,
+        Ok(Ok(answered)) => Ok(answered),
         Ok(Err(_)) => Err(Problem::ours("the request failed; the log says more")),
         Err(_) => Err(Problem::late(app.timeout_ms)),
     }

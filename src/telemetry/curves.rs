@@ -63,6 +63,10 @@ impl Family {
 pub enum Reading {
     /// The sum of gauges.
     Gauge(Family),
+    /// The largest of gauges.
+    Most(Family),
+    /// The least of gauges.
+    Least(Family),
     /// What counters gained, a second.
     Rate(Family),
     /// The quantile of what histograms observed since the point before, by linear interpolation.
@@ -71,8 +75,10 @@ pub enum Reading {
 
 impl Reading {
     fn family(self) -> Family {
-        let (Self::Gauge(family) | Self::Rate(family) | Self::Quantile(_, family)) = self;
-        family
+        match self {
+            Self::Gauge(family) | Self::Most(family) | Self::Least(family) => family,
+            Self::Rate(family) | Self::Quantile(_, family) => family,
+        }
     }
 }
 
@@ -203,7 +209,7 @@ impl Span {
 #[expect(clippy::cast_precision_loss, reason = "for a picture")]
 fn point(of: Reading, now: &Sum, earlier: Option<(u64, &Sum)>) -> f64 {
     match (of, earlier) {
-        (Reading::Gauge(_), _) => now.value,
+        (Reading::Gauge(_) | Reading::Most(_) | Reading::Least(_), _) => now.value,
         (_, None | Some((0, _))) => f64::NAN,
         (Reading::Rate(_), Some((ms, before))) => {
             // Below it: the counter began anew, and nobody knows what it gained.
@@ -248,12 +254,17 @@ fn sum(families: &[MetricFamily], of: Reading) -> Sum {
     let mut sum = Sum::default();
     let mut any = false;
     for metric in matching(families, of.family()) {
-        any = true;
+        let gauge = metric.get_gauge().get_value();
         match of {
-            Reading::Gauge(_) => sum.value += metric.get_gauge().get_value(),
+            Reading::Gauge(_) => sum.value += gauge,
+            // The first one, and whatever is more, or less.
+            Reading::Most(_) if any => sum.value = sum.value.max(gauge),
+            Reading::Least(_) if any => sum.value = sum.value.min(gauge),
+            Reading::Most(_) | Reading::Least(_) => sum.value = gauge,
             Reading::Rate(_) => sum.value += metric.get_counter().get_value(),
             Reading::Quantile(..) => add_buckets(&mut sum, metric),
         }
+        any = true;
     }
     if !any {
         sum.value = f64::NAN;

@@ -1,5 +1,7 @@
 //! Series and the registry that renders them.
 
+use std::collections::{BTreeMap, HashMap};
+
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
 use prometheus::{HistogramOpts, Opts, TextEncoder};
@@ -22,7 +24,11 @@ pub fn doubling((first, count): (f64, i32)) -> Vec<f64> {
 /// Series of one process, or of one run in a test: two registries do not meet, and a clone is the
 /// same one. Every name gets the prefix `millrace_`.
 #[derive(Clone, Debug)]
-pub struct Registry(prometheus::Registry);
+pub struct Registry {
+    own: prometheus::Registry,
+    /// Those that are shown with it.
+    beside: Vec<Registry>,
+}
 
 impl Default for Registry {
     fn default() -> Registry {
@@ -34,21 +40,45 @@ impl Default for Registry {
 impl Registry {
     /// Nothing but `millrace_build_info`, and what the process uses.
     pub fn new() -> Registry {
-        let registry = Registry(prometheus::Registry::new());
+        let registry = Registry { own: prometheus::Registry::new(), beside: Vec::new() };
         let build = registry.int_gauges("build_info", "Always 1.", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         // `process_*`, by the names that every Prometheus client gives: memory, descriptors, CPU.
         #[cfg(target_os = "linux")]
         registry
-            .0
+            .own
             .register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))
             .expect("nobody else has these names");
         registry
     }
 
-    /// All series as they are now.
+    /// Nothing yet, and every series will have `label` with this `value`: for one of several parts
+    /// of a process that have the same series. It is shown [`beside`](Self::beside) the process's.
+    pub fn labelled(label: &str, value: &str) -> Registry {
+        let labels = HashMap::from([(label.to_owned(), value.to_owned())]);
+        let own = prometheus::Registry::new_custom(None, Some(labels));
+        Registry { own: own.expect("the prefix is not empty"), beside: Vec::new() }
+    }
+
+    /// This one, which shows the series of `others` with its own.
+    #[must_use]
+    pub fn beside(mut self, others: Vec<Registry>) -> Registry {
+        self.beside.extend(others);
+        self
+    }
+
+    /// All series as they are now, by name.
     pub(crate) fn gather(&self) -> Vec<MetricFamily> {
-        self.0.gather()
+        let mut families = self.own.gather();
+        families.extend(self.beside.iter().flat_map(Registry::gather));
+        let mut by_name: BTreeMap<String, MetricFamily> = BTreeMap::new();
+        for mut family in families {
+            match by_name.get_mut(family.name()) {
+                Some(known) => known.mut_metric().extend(family.take_metric()),
+                None => drop(by_name.insert(family.name().to_owned(), family)),
+            }
+        }
+        by_name.into_values().collect()
     }
 
     /// Everything in the Prometheus text format.
@@ -108,7 +138,7 @@ impl Registry {
 
     fn registered<M: Collector + Clone + 'static>(&self, metric: prometheus::Result<M>) -> M {
         let metric = metric.expect("names, labels and buckets are valid constants");
-        self.0.register(Box::new(metric.clone())).expect("each name is registered once");
+        self.own.register(Box::new(metric.clone())).expect("each name is registered once");
         metric
     }
 }
@@ -129,6 +159,22 @@ mod tests {
         assert!(one.render().contains("millrace_published_total 7"));
         assert!(one.render().contains("\nprocess_resident_memory_bytes "));
         assert!(two.render().contains("millrace_published_total 0"));
+    }
+
+    #[test]
+    fn parts_of_a_process_have_the_same_series_with_a_label() {
+        let parts = ["a", "b"].map(|part| Registry::labelled("arm", part));
+        for (count, part) in (3..).zip(&parts) {
+            part.counters("asked_total", "Asked.", &["route"])
+                .with_label_values(&["x"])
+                .inc_by(count);
+        }
+        let page = Registry::new().beside(parts.to_vec()).render();
+        assert_eq!(page.matches("# TYPE millrace_asked_total counter").count(), 1, "{page}");
+        for line in ["{route=\"x\",arm=\"a\"} 3", "{route=\"x\",arm=\"b\"} 4"] {
+            assert!(page.contains(&format!("millrace_asked_total{line}")), "{page}");
+        }
+        assert_eq!(page.matches("# TYPE millrace_build_info").count(), 1);
     }
 
     #[test]

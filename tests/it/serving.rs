@@ -1,6 +1,7 @@
 //! Does `serve` answer what the model says, from one version, whatever happens around it?
 
 mod api;
+mod arms;
 mod chain;
 mod histories;
 

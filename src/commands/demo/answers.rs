@@ -2,7 +2,6 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -10,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
 
-use crate::config::Config;
+use crate::config::{ArmConfig, Config};
 use crate::serve::{self, Serving};
 
 /// It loads 2,000 items in a moment, and answers in less.
@@ -39,8 +38,8 @@ fn serving(config: &Config, listen: &str) -> Config {
 /// No port or no answer: both are bugs.
 pub(super) fn ask(config: &Config, users: &[&str]) -> anyhow::Result<Vec<UserAnswer>> {
     let config = serving(config, "127.0.0.1:0");
-    let from = PathBuf::from(&config.checkpoint.directory);
-    let mut serving = Serving::start(&config, from, &Arc::default())?;
+    let arm = ArmConfig::only(&*config.checkpoint.directory);
+    let mut serving = Serving::start(&config, &[arm], &Arc::default())?;
     serving.look();
     let address = serving.address();
     let answers = users.iter().map(|user| answer(address, user)).collect();
@@ -54,8 +53,8 @@ pub(super) fn ask(config: &Config, users: &[&str]) -> anyhow::Result<Vec<UserAns
 /// An address that cannot be listened on.
 pub(super) fn keep(config: &Config, listen: &str, stop: &Arc<AtomicBool>) -> anyhow::Result<()> {
     let config = serving(config, listen);
-    let from = PathBuf::from(&config.checkpoint.directory);
-    serve::run(&config, from, stop)
+    let arm = ArmConfig::only(&*config.checkpoint.directory);
+    serve::run(&config, &[arm], stop)
 }
 
 fn answer(address: SocketAddr, user: &str) -> anyhow::Result<UserAnswer> {
