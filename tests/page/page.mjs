@@ -36,7 +36,7 @@ for (const [name, url] of pages.map(page => page.split(/=(.*)/s))) {
       await page.waitForSelector(".plot canvas", { timeout: 10_000 });
       const first = Date.now() - began;
       check(first <= 1000, `${label}: first curve after ${first} ms`);
-      if (name === "serve") await tryIt(page, label);
+      if (name !== "trainer") await tryIt(page, label, name === "arms" ? 1 : 0);
       await page.waitForTimeout(2500);
       const found = await new AxeBuilder({ page }).analyze();
       const named = found.violations.map(fault => `${fault.id} (${fault.nodes.map(n => n.target).join(" ")})`);
@@ -58,7 +58,7 @@ if (faults > 0) {
 }
 
 // By keyboard alone: a user's id, then Enter.
-async function tryIt(page, label) {
+async function tryIt(page, label, others) {
   await page.waitForSelector("#field-0");
   await page.focus("#field-0");
   await page.keyboard.type("u7");
@@ -66,4 +66,6 @@ async function tryIt(page, label) {
   await page.waitForSelector("#answer-rows tr");
   const rows = await page.locator("#answer-rows tr").count();
   check(rows === 10, `${label}: ${rows} items for u7`);
+  const beside = await page.locator("#others tbody tr").count();
+  check(beside === 10 * others, `${label}: ${beside} items of other arms`);
 }
