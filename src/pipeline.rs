@@ -43,15 +43,17 @@ use crate::publish::{Published, Publisher};
 use crate::stream::calendar::now_ms;
 use crate::telemetry::Health;
 use millrace_events::{Batch, CataloguePlace};
-use millrace_train::evaluation::Recall;
+use millrace_train::evaluation::{Recall, popularity};
 use millrace_train::placement::Placement;
-use millrace_train::trainer::{Phase, StepReport, Trainer};
+use millrace_train::state::State;
+use millrace_train::trainer::{Phase, Trainer};
 
 use captures::RunState;
 use durable::Lineage;
 use line::{Line, Outbound};
 use metrics::{Beat, Queue, StepPhase};
 use start::RunStart;
+use stats::Step;
 use unusable::Unusable;
 
 pub use clocks::Clocks;
@@ -296,10 +298,10 @@ fn train(
                 let _busy = site.clocks.busy(Beat::Batch);
                 waiting_batches.set(i64::try_from(batches.len()).unwrap_or(i64::MAX));
                 let batch = unusable.sift(site, trainer, stats, batch?)?;
-                let report = timed_step(site, trainer, &batch, came - waiting);
+                let step = timed_step(site, trainer, &batch, came - waiting);
                 stats.clock(came);
-                stats.count(site, &batch, (trainer.progress().step, report.as_ref()));
-                if let Some(report) = &report {
+                stats.count(site, &batch, &step);
+                if let Some(report) = &step.report {
                     unusable.send_not_finite(site, stats, &batch, &report.unusable)?;
                 }
                 if stats.is_broken() {
@@ -317,19 +319,24 @@ fn train(
     Ok(())
 }
 
+/// One step of so many ranks by popularity, too: a mean over fifty batches needs no more.
+const POPULARITY_EVERY_STEPS: u64 = 8;
+
 /// One step, its phases timed.
-fn timed_step(
-    site: &Site,
-    trainer: &mut Trainer,
-    batch: &Batch,
-    waited: Duration,
-) -> Option<StepReport> {
+fn timed_step(site: &Site, trainer: &mut Trainer, batch: &Batch, waited: Duration) -> Step {
     let observed = |phase: StepPhase, time: Duration| {
         site.metrics.step(phase).observe(time.as_secs_f64());
     };
     observed(StepPhase::Wait, waited);
     let mut entered: Option<(Phase, Instant)> = None;
-    let report = trainer.step_timed(batch, &mut |phase| {
+    let mut popular = Vec::new();
+    let looks = trainer.progress().step.is_multiple_of(POPULARITY_EVERY_STEPS);
+    let look = |state: &State, batch: &Batch| {
+        if looks {
+            popular = popularity::ranks(state, batch);
+        }
+    };
+    let report = trainer.step_looking(batch, look, &mut |phase| {
         if let Some((before, since)) = entered.replace((phase, Instant::now())) {
             observed(before.into(), since.elapsed());
         }
@@ -337,7 +344,7 @@ fn timed_step(
     if let Some((last, since)) = entered {
         observed(last.into(), since.elapsed());
     }
-    report
+    Step { number: trainer.progress().step, report, popular }
 }
 
 impl From<Phase> for StepPhase {

@@ -134,6 +134,7 @@ pub struct Metrics {
     queue_batches: IntGauges,
     step_seconds: Histograms,
     recall: Gauges,
+    popularity_recall: Gauges,
     event_age_seconds: Gauges,
     freshness_seconds: Histograms,
     stage_age_seconds: Gauges,
@@ -197,6 +198,7 @@ impl Metrics {
         }
         for k in RECALL_KS {
             metrics.recall(k).set(f64::NAN);
+            metrics.popularity_recall(k).set(f64::NAN);
         }
         for table in config.table_names() {
             metrics.rows(&table);
@@ -211,6 +213,8 @@ impl Metrics {
         let seconds = doubling(CHECKPOINT_SECONDS);
         let (step, freshness) = (doubling(STEP_SECONDS), doubling(FRESHNESS_SECONDS));
         let (topic, table) = (["topic", "partition"], ["table"]);
+        let fresh = "Time from an event until a version that has learned from it is out.";
+        let popular = "Recall of popularity alone, among the same items.";
         let collisions =
             "Share of the last batch's occurrences in buckets last written by another item.";
         Metrics {
@@ -234,13 +238,9 @@ impl Metrics {
                 &step,
             ),
             recall: r.gauges("recall", "Recall before training.", &["k", "candidates"]),
+            popularity_recall: r.gauges("popularity_recall", popular, &["k"]),
             event_age_seconds: r.gauges("event_age_seconds", "Newest event's age.", &["stage"]),
-            freshness_seconds: r.histograms(
-                "freshness_seconds",
-                "Time from an event until a version that has learned from it is out.",
-                &["stage"],
-                &freshness,
-            ),
+            freshness_seconds: r.histograms("freshness_seconds", fresh, &["stage"], &freshness),
             stage_age_seconds: r.gauges(
                 "stage_age_seconds",
                 "Time since a stage's last sign of life.",
@@ -314,6 +314,11 @@ impl Metrics {
     /// Recall at `k` of the newest batches, scored before they were trained on.
     pub(super) fn recall(&self, k: u32) -> Gauge {
         self.recall.with_label_values(&[k.to_string().as_str(), RECALL_CANDIDATES])
+    }
+
+    /// Recall at `k` of popularity alone, of some of the same batches among the same items.
+    pub(super) fn popularity_recall(&self, k: u32) -> Gauge {
+        self.popularity_recall.with_label_values(&[k.to_string().as_str()])
     }
 
     /// Now minus the event time of the newest event at a stage.

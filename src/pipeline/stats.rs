@@ -20,11 +20,22 @@ const WINDOW_STEPS: usize = 50;
 /// costs itself alone.
 const NONFINITE_IN_A_ROW_MAX: u32 = 8;
 
+/// What came of one step.
+pub(super) struct Step {
+    pub(super) number: u64,
+    /// None: there was nothing to learn from.
+    pub(super) report: Option<StepReport>,
+    /// Ranks of the batch's items by popularity alone; empty: it was not looked at.
+    pub(super) popular: Vec<u32>,
+}
+
 /// The counts of the trainer's loop.
 pub struct RunStats {
     /// Recall over this run.
     pub recall: Recall,
     window: Recall,
+    /// As `window`, of popularity alone.
+    popular: Recall,
     losses: VecDeque<f32>,
     /// Sum of losses weighted by events, and the number of events, since the newest of `losses`:
     /// less than a full batch.
@@ -53,6 +64,7 @@ impl RunStats {
         Self {
             recall: Recall::new(&RECALL_KS),
             window: Recall::new(&RECALL_KS),
+            popular: Recall::new(&RECALL_KS),
             losses: VecDeque::with_capacity(WINDOW_STEPS),
             part: (0.0, 0),
             unusable: BTreeMap::new(),
@@ -93,23 +105,18 @@ impl RunStats {
         self.nonfinite_in_a_row >= NONFINITE_IN_A_ROW_MAX
     }
 
-    /// `report` is of `step`, which took `batch`.
-    pub(super) fn count(
-        &mut self,
-        site: &Site,
-        batch: &Batch,
-        (step, report): (u64, Option<&StepReport>),
-    ) {
+    /// `step` took `batch`.
+    pub(super) fn count(&mut self, site: &Site, batch: &Batch, step: &Step) {
         self.whole = batch.whole;
         let metrics = &site.metrics;
         metrics.events(Fate::Rejected).inc_by(batch.rejected);
-        let Some(report) = report else { return };
+        let Some(report) = &step.report else { return };
         site.clocks.beat(Beat::Batch);
         metrics.events(Fate::Trained).inc_by(batch.len() as u64);
         #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
         metrics.batch_events.observe(batch.len() as f64);
         Clocks::reach(&site.clocks.trained, batch.newest_ms());
-        site.clocks.learned(step, &batch.events.times_ms);
+        site.clocks.learned(step.number, &batch.events.times_ms);
         let size = site.config.batch.size;
         metrics.events(Fate::Rejected).inc_by(report.unusable.len() as u64);
         if report.loss.is_finite() {
@@ -127,10 +134,14 @@ impl RunStats {
                 self.recall.add(Some(rank), reward);
                 self.window.add(Some(rank), reward);
             }
+            for (&rank, &reward) in step.popular.iter().zip(&batch.events.rewards) {
+                self.popular.add(Some(rank), reward);
+            }
         }
         if self.window.cases() >= (WINDOW_STEPS * site.config.batch.size) as u64 {
             self.show_recall(metrics);
             self.window = Recall::new(&RECALL_KS);
+            self.popular = Recall::new(&RECALL_KS);
         }
     }
 
@@ -162,6 +173,9 @@ impl RunStats {
     fn show_recall(&self, metrics: &Metrics) {
         for (k, recall) in self.window.values() {
             metrics.recall(k).set(recall);
+        }
+        for (k, recall) in self.popular.values() {
+            metrics.popularity_recall(k).set(recall);
         }
     }
 

@@ -3,6 +3,7 @@
 use crate::capture::Extent::{Changed, Whole};
 use crate::evaluation::held_out::{HeldOut, Seen};
 use crate::evaluation::metrics::Band;
+use crate::evaluation::popularity;
 use crate::evaluation::progressive::{Progressive, ProgressiveSettings};
 use crate::frequency::Meaning;
 use crate::model::feature::{Feature, FeatureInput};
@@ -291,6 +292,31 @@ fn a_great_weight_ranks_by_popularity() {
     let test = batch(&[(50, 9, "b")]);
     held_out.add(&test, &trainer.state().embed_ahead(&test), Some(&seen));
     assert_eq!((held_out.model.all.mrr(), held_out.popularity.all.mrr()), (1.0, 1.0));
+}
+
+#[test]
+fn ranks_by_popularity_are_among_the_last_items_and_know_nothing_of_the_batch() {
+    let mut trainer = trainer(&settings(&[]));
+    for time in 0..20 {
+        trainer.step(&batch(&[(time, 1, "a"), (time, 2, "a"), (time, 3, "a"), (time, 4, "b")]));
+    }
+    // Four of x do not make it popular before they are learned from; x and y tie.
+    let events = [
+        (50, 1, "x"),
+        (50, 2, "x"),
+        (50, 3, "x"),
+        (50, 4, "x"),
+        (50, 5, "y"),
+        (50, 6, "b"),
+        (50, 7, "a"),
+    ];
+    let next = batch(&events);
+    assert_eq!(popularity::ranks(trainer.state(), &next), [3, 3, 3, 3, 3, 2, 1]);
+    trainer.step(&next);
+    // A full batch of others: what came before it is no candidate.
+    let full: Vec<(i64, u64, String)> = (0..64).map(|at| (60, at, format!("i{at}"))).collect();
+    let full: Vec<(i64, u64, &str)> = full.iter().map(|(t, q, i)| (*t, *q, &**i)).collect();
+    assert_eq!(popularity::ranks(trainer.state(), &batch(&full)), [32; 64]);
 }
 
 #[test]

@@ -10,6 +10,7 @@ use crate::objective::temperature::Temperature;
 use crate::saved::{Damaged, ReadSection, whole};
 use crate::settings::TrainSettings;
 use crate::state::State;
+use millrace_events::Batch;
 
 /// What popularity is read from, as of a checkpoint.
 pub struct Popularity {
@@ -35,6 +36,26 @@ impl Popularity {
     pub fn log_q(&self, ids: &[u64]) -> Vec<f32> {
         log_q(&self.frequency, ids)
     }
+}
+
+/// Ranks of a batch's items by popularity alone, 1 the best, among the items of the last full batch
+/// of events: those that a step's [`ranks`](crate::trainer::StepReport::ranks) are among. `state`
+/// has not learned from the batch. Of equals each has the place in their middle.
+pub fn ranks(state: &State, batch: &Batch) -> Vec<u32> {
+    let own = &batch.events.item_ids;
+    let mut items = state.window.fill_up(batch).item_ids.into_owned();
+    items.sort_unstable();
+    items.dedup();
+    let popular = log_q(&state.frequency, &items);
+    let mut falling = popular.clone();
+    falling.sort_unstable_by(|a, b| b.total_cmp(a));
+    let rank = |item: &u64| {
+        let own = popular[items.binary_search(item).expect("the batch is part of it")];
+        let above = falling.partition_point(|other| *other > own);
+        let equal = falling[above..].partition_point(|other| *other == own);
+        u32::try_from(above + equal.div_ceil(2)).expect("fewer than 2^32 items")
+    };
+    own.iter().map(rank).collect()
 }
 
 /// What the popularity of `ids` adds to their dot products at present: `λ τ log q`, which orders as
