@@ -53,8 +53,8 @@ pub(crate) struct IdeasArgs {
     /// The first so many events of Globo's 1,792,908.
     #[arg(long, default_value_t = usize::MAX)]
     globo_events: usize,
-    /// Trains Globo in batches of so many events instead of full ones, as a live trainer would where
-    /// traffic is low: items to be told apart are still those of `batch.size` events.
+    /// Trains Globo in batches of so many events instead of full ones, as a live trainer would
+    /// where traffic is low: items to be told apart are still those of `batch.size` events.
     #[arg(long)]
     globo_cut: Option<usize>,
     /// Directory with the data sets [default: $MILLRACE_DATA, else ../shared/data].

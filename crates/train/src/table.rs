@@ -14,6 +14,7 @@ mod capture;
 mod codec;
 mod index;
 mod initial;
+mod page;
 mod slab;
 mod touch;
 
@@ -23,9 +24,10 @@ use crate::kernel::marks::Marks;
 use adagrad::{Decay, descend};
 pub use capture::CAPTURE_BLOCKS_A_STEP;
 use capture::TableCopy;
-use index::{Ids, Index, MISSING};
+use index::{Index, MISSING};
 use initial::fill_initial;
-use slab::{Slab, Zeroed, prefetch};
+use page::{Page, RowState, place};
+use slab::prefetch;
 pub use touch::TouchedRows;
 
 /// Rows a page of memory holds: 16 MiB of values at 64 dimensions, so that huge pages fit in. What
@@ -82,53 +84,6 @@ pub struct TableSettings {
     pub batch: u64,
     /// Rows untouched for this many events are dropped by [`Table::expire`]; `None` keeps them.
     pub expiry_events: Option<u64>,
-}
-
-/// What the table knows of one row besides its values. One struct, so that touching a row and
-/// updating it cost one cache line each.
-#[derive(Clone, Copy, Debug)]
-struct RowState {
-    id: u64,
-    /// Events of the stream when it was last touched.
-    touched: u64,
-    accumulator: f32,
-    /// Where the row stands in [`TouchedRows::slots`] if it stands there: a claim that is checked.
-    /// Not saved.
-    place: u32,
-}
-
-// SAFETY: all of them are plain numbers.
-unsafe impl Zeroed for RowState {}
-
-impl RowState {
-    /// In a checkpoint.
-    const BYTES: usize = 20;
-    const NONE: Self = Self { id: 0, touched: FREE, accumulator: 0.0, place: 0 };
-}
-
-/// [`PAGE_ROWS`] rows, or as many as the table will ever have.
-struct Page {
-    values: Slab<f32>, // [rows, dim]
-    states: Slab<RowState>,
-}
-
-impl Page {
-    fn new(settings: &TableSettings) -> Self {
-        let rows = settings.rows_max.min(PAGE_ROWS);
-        Self { values: Slab::new(rows * settings.dim), states: Slab::new(rows) }
-    }
-}
-
-impl Ids for Vec<Page> {
-    fn id(&self, slot: u32) -> u64 {
-        let (page, row) = place(slot);
-        self[page].states[row].id
-    }
-
-    fn prefetch(&self, slot: u32) {
-        let (page, row) = place(slot);
-        prefetch(self[page].states.pointer(row));
-    }
 }
 
 /// A bounded, collision-free table `id -> [dim]` with row-wise Adagrad: one accumulator per row
@@ -394,11 +349,6 @@ impl Table {
 /// Whether all are numbers. Without a way out in the middle, so that it vectorises.
 fn all_finite(values: &[f32]) -> bool {
     values.iter().fold(true, |finite, value| finite & value.is_finite())
-}
-
-/// Page and row in it of a slot.
-fn place(slot: u32) -> (usize, usize) {
-    (slot as usize / PAGE_ROWS, slot as usize % PAGE_ROWS)
 }
 
 #[cfg(test)]

@@ -8,10 +8,10 @@ use std::f32::consts::LN_2;
 use super::Mode;
 
 /// Evidence, in nats, at which the drift guard believes that the frequency of an item of one copy a
-/// batch, or less, has changed. A slot whose frequency stands still crosses it by chance once in some
-/// 4,000 hits, and then has a noisier mean for a while. A change to twice the frequency takes 35
-/// hits, tenfold 11, to a tenth 2 (measured in the tests). At 5 the noise costs steady items more
-/// than the speed brings the others.
+/// batch, or less, has changed. A slot whose frequency stands still crosses it by chance once in
+/// some 4,000 hits, and then has a noisier mean for a while. A change to twice the frequency takes
+/// 35 hits, tenfold 11, to a tenth 2 (measured in the tests). At 5 the noise costs steady items
+/// more than the speed brings the others.
 const DRIFT_NATS: f32 = 6.0;
 
 /// Steps of the stored evidence in a nat: [`DRIFT_MOST`] is 10.6 nats.
@@ -157,16 +157,16 @@ impl Slot {
         self.last_tick = tick as u32;
     }
 
-    /// Forgets what is known but for which way the frequency went, and returns the gap that is known
-    /// instead. One over a single gap has no mean, so of an item of many copies a batch, which weighs
-    /// in the sum of all counts, the new gap is not believed whole: one that is rarer now has no
-    /// shorter gap than before, and one that is more frequent a quarter at least. A head that the
-    /// guard is wrong about reads as four times itself at most. Others may have come from nothing to
-    /// fame.
+    /// Forgets what is known but for which way the frequency went, and returns the gap that is
+    /// known instead. One over a single gap has no mean, so of an item of many copies a batch,
+    /// which weighs in the sum of all counts, the new gap is not believed whole: one that is rarer
+    /// now has no shorter gap than before, and one that is more frequent a quarter at least. A head
+    /// that the guard is wrong about reads as four times itself at most. Others may have come from
+    /// nothing to fame.
     ///
-    /// The mean count was of the old gaps: copies a hit are fewer where a stream is cut finer, and 17 a
-    /// batch are not 17 in a sixteenth of one. So it first moves to what was due in the new gap, but
-    /// no farther than to the copies that came, and goes on as a single hit.
+    /// The mean count was of the old gaps: copies a hit are fewer where a stream is cut finer, and
+    /// 17 a batch are not 17 in a sixteenth of one. So it first moves to what was due in the new
+    /// gap, but no farther than to the copies that came, and goes on as a single hit.
     #[cold]
     fn start_afresh(&mut self, gap: f32, copies: f32) -> f32 {
         let rate = self.count / self.gap;

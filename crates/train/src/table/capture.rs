@@ -7,7 +7,8 @@
 //! have given at the start.
 
 use super::codec::{self, changed_rows, write_rows};
-use super::{BLOCK_ROWS, PAGE_ROWS, Page, RowState, Table, all_finite, place};
+use super::page::{Page, RowState, place};
+use super::{BLOCK_ROWS, PAGE_ROWS, Table, all_finite};
 use crate::capture::{Capture, Extent};
 use crate::kernel::marks::Marks;
 

@@ -7,7 +7,8 @@
 use std::ops::Range;
 
 use super::index::Index;
-use super::{BLOCK_ROWS, FREE, PAGE_ROWS, Page, RowState, Table, TableSettings};
+use super::page::{Page, RowState};
+use super::{BLOCK_ROWS, FREE, PAGE_ROWS, Table, TableSettings};
 use crate::kernel::bytes::take;
 use crate::saved::{Damaged, ReadSection, grown};
 

@@ -5,8 +5,8 @@
 //! table is in shards that grow one by one, so that no step pays for moving all of a large one.
 //!
 //! A bucket has 32 bits of an id's hash instead of the id, which the row's state has anyway: half
-//! the memory, 11 to 21 bytes a row, and twice the buckets in a cache. Where those bits agree the id
-//! is compared, so nothing rests on chance.
+//! the memory, 11 to 21 bytes a row, and twice the buckets in a cache. Where those bits agree the
+//! id is compared, so nothing rests on chance.
 //!
 //! Open addressing with linear probing; a removal moves what follows into the gap, so there are no
 //! tombstones. Nothing depends on the order of anything in here.

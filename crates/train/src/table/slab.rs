@@ -87,8 +87,8 @@ fn map(bytes: usize) -> (NonNull<u8>, usize) {
     let mapped = bytes.next_multiple_of(PAGE);
     let protection = libc::PROT_READ | libc::PROT_WRITE;
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-    // SAFETY: a mapping of its own, where the kernel likes; what lies before the first huge page and
-    // behind the last byte goes back at once, in whole pages, and nobody has seen it.
+    // SAFETY: a mapping of its own, where the kernel likes; what lies before the first huge page
+    // and behind the last byte goes back at once, in whole pages, and nobody has seen it.
     unsafe {
         let base = libc::mmap(std::ptr::null_mut(), mapped + HUGE, protection, flags, -1, 0);
         if base == libc::MAP_FAILED {

@@ -6,8 +6,9 @@ use rayon::prelude::*;
 
 use super::index::MISSING;
 use super::initial::fill_initial;
+use super::page::place;
 use super::slab::prefetch;
-use super::{AHEAD, LOOKUPS_A_TASK, ROWS_A_TASK, Table, UNKNOWN, place};
+use super::{AHEAD, LOOKUPS_A_TASK, ROWS_A_TASK, Table, UNKNOWN};
 
 /// The rows that some ids have, each once, and which of them each id has. Kept and used again from
 /// step to step.
