@@ -20,6 +20,7 @@ mod evaluate;
 mod examples;
 mod learning;
 mod log;
+mod proposals;
 mod publishing;
 mod quiet;
 mod recovery;
