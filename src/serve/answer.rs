@@ -1,8 +1,6 @@
 //! A request to one version becomes its answer. Pure: the same request to the same version gives
 //! the same bytes.
 
-use std::collections::BTreeMap;
-
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -11,7 +9,7 @@ use super::problem::Problem;
 use super::query::{Cold, Seen, View, see};
 use super::request::{Embed, Fields, ItemId, Retrieve, Score, Similar};
 use super::shelf::Row;
-use super::standing::Histories;
+use super::standing::{Histories, Known};
 use millrace_events::Offsets;
 use millrace_retrieval::{Allowed, Hit, Search};
 
@@ -24,16 +22,6 @@ pub(super) struct Answer<'v, T> {
     offsets: Known<'v>,
     #[serde(flatten)]
     content: T,
-}
-
-/// The next offset of each partition behind what histories know.
-#[derive(Serialize, ToSchema)]
-struct Known<'v> {
-    /// The topic of interactions.
-    topic: &'v str,
-    /// By partition.
-    #[schema(value_type = BTreeMap<String, i64>)]
-    next: BTreeMap<i32, i64>,
 }
 
 /// What `POST /v1/retrieve` finds.
@@ -88,12 +76,8 @@ fn answer<T: Serialize>(
     offsets: &Offsets,
     content: T,
 ) -> Result<Vec<u8>, Problem> {
-    let answer = Answer { version: &version.id, offsets: known(offsets), content };
+    let answer = Answer { version: &version.id, offsets: Known::of(offsets), content };
     serde_json::to_vec(&answer).map_err(ours)
-}
-
-fn known(offsets: &Offsets) -> Known<'_> {
-    Known { topic: offsets.topic(), next: offsets.iter().collect() }
 }
 
 fn ours(error: impl std::fmt::Display) -> Problem {
@@ -373,7 +357,7 @@ fn described(version: &Version, active: bool) -> Described<'_> {
         run: &version.run,
         step: version.step,
         event_time_ms: version.event_time_ms,
-        offsets: known(&version.offsets),
+        offsets: Known::of(&version.offsets),
         digest: &version.digest,
         items: version.items(),
         exact: version.index.is_exact(),

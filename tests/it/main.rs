@@ -34,3 +34,4 @@ mod serving;
 mod support;
 mod synthesize;
 mod telemetry;
+mod topics;
