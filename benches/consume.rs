@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 use millrace::config::Config;
 use millrace::stream::client;
 use millrace::stream::cut::Cut;
+use millrace::stream::log::Log;
 use millrace::stream::position::{Position, Range};
 use millrace::stream::source::{Next, Source};
-use millrace::stream::topic::Topic;
 use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
 use rdkafka::{Offset, TopicPartitionList};
@@ -38,7 +38,7 @@ fn main() -> anyhow::Result<()> {
     let sets = [format!("kafka.brokers={brokers}"), format!("kafka.topic={topic}")];
     let config =
         Config::load(Some(file.as_ref()), &sets).map_err(|faults| anyhow::anyhow!("{faults}"))?;
-    let range = Topic::of(&config)?.range(Position::Earliest, Position::Latest)?;
+    let range = Log::of(&config)?.range(Position::Earliest, Position::Latest)?;
     let records = range.records();
     let partitions = range.from.iter().len();
     println!("{records} records of {topic}, {partitions} partitions; records/s");

@@ -120,7 +120,11 @@ pub fn propose(lines: &[Vec<u8>], given: &Given<'_>) -> Result<Proposal, Unclear
         reward: roles::reward(&profile),
     };
     let sides = features::sides(&profile, &roles.item, &roles.taken());
-    let mut document = document(&profile, &roles, &sides, given.from);
+    // The other topics have their names of that of the log, wherever it is given.
+    let [brokers, topic] = ["brokers", "topic"].map(|key| set(&["kafka", key]));
+    let (first, named) = given.from.unwrap_or(("127.0.0.1:9092", "interactions"));
+    let from = (brokers.as_deref().unwrap_or(first), topic.as_deref().unwrap_or(named));
+    let mut document = document(&profile, &roles, &sides, from);
     sets.iter().for_each(|(path, value)| document.set(path, value));
     let text = document.to_toml();
     let understood = understood(&profile, &roles, &text, lines);
@@ -166,14 +170,13 @@ fn document(
     profile: &Profile,
     roles: &Roles,
     sides: &Sides,
-    from: Option<(&str, &str)>,
+    (brokers, topic): (&str, &str),
 ) -> Document {
     let mut document = Document::new(&[
         "Proposed by `millrace init` from a sample of the log; correct what it got wrong.",
         "Every key that is not here has the default that config/trainer.toml shows and explains.",
         "Next: millrace check FILE --connect --sample 1000",
     ]);
-    let (brokers, topic) = from.unwrap_or(("127.0.0.1:9092", "interactions"));
     document.section("kafka", &[]).key("brokers", brokers).key("topic", topic);
     if profile.format != RecordFormat::Json {
         let format = Toml::try_from(profile.format).expect("a word");

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::examples::Example;
 use crate::checkpoint::Checkpoint;
 use crate::config::{Config, FeatureConfig, FeatureKind, Transform};
-use millrace_events::id_key;
+use millrace_events::{Offsets, id_key};
 use millrace_train::model::Model;
 use millrace_train::table::UNKNOWN;
 use millrace_train::{ItemSide, QuerySide};
@@ -47,11 +47,6 @@ pub(super) fn text(content: &Content<'_>) -> String {
     let files: Map<String, Value> =
         files.iter().map(|sum| (sum.name.to_owned(), file(sum))).collect();
     let example = |example: &Example| json!({"query": example.query, "vector": example.vector});
-    let next: Map<String, Value> = manifest
-        .offsets
-        .iter()
-        .map(|(partition, next)| (partition.to_string(), json!(next)))
-        .collect();
     let spec = json!({
         "format": FORMAT,
         "program": manifest.program,
@@ -60,7 +55,7 @@ pub(super) fn text(content: &Content<'_>) -> String {
         "step": manifest.step,
         "event_time_ms": manifest.event_time_ms,
         "events": manifest.events_trained,
-        "offsets": {"topic": manifest.offsets.topic(), "next": next},
+        "offsets": offsets(&manifest.offsets),
         "state_digest": manifest.digest,
         "config_digest": manifest.config_digest,
         "dim": items.dim,
@@ -88,6 +83,21 @@ pub(super) fn text(content: &Content<'_>) -> String {
         "examples": examples.iter().map(example).collect::<Vec<_>>(),
     });
     serde_json::to_string_pretty(&spec).expect("texts and numbers are JSON")
+}
+
+/// The next offsets to read, as the manifest has them but for the name of the partitions' object.
+fn offsets(offsets: &Offsets) -> Value {
+    let topic = |(topic, next): (&str, Vec<(i32, i64)>)| {
+        let next = next.into_iter().map(|(partition, next)| (partition.to_string(), json!(next)));
+        json!({"topic": topic, "next": next.collect::<Map<String, Value>>()})
+    };
+    let mut topics = offsets.by_topic().map(topic);
+    let mut first = topics.next().expect("a log has a topic");
+    let others: Vec<Value> = topics.collect();
+    if !others.is_empty() {
+        first["others"] = Value::Array(others);
+    }
+    first
 }
 
 fn word(value: u64) -> Value {

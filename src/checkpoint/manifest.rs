@@ -8,11 +8,13 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 use super::chain::Link;
 use super::error::{CheckpointError, Result};
 use super::{MANIFEST, STEP_DIGITS};
-use millrace_events::{CataloguePlace, Offsets, Witness};
+use millrace_events::{CataloguePlace, Offsets, Witness, lane_place};
 
 /// The layout this program writes. It grows with every change that an older program would misread.
 /// Whatever the format, `format` and `checksum` of the manifest keep their meaning.
-pub(super) const FORMAT: u32 = 3;
+pub(super) const FORMAT: u32 = 4;
+/// The layout of what was trained on one topic: it is the one before, which older programs read.
+const FORMAT_OF_ONE_TOPIC: u32 = 3;
 /// The oldest layout this program reads: every section whole.
 pub(super) const FORMAT_OLDEST: u32 = 2;
 /// Stands for the checksum of the manifest while that checksum is computed.
@@ -35,7 +37,7 @@ pub struct Manifest {
     pub witness: Witness,
     /// Steps trained so far.
     pub step: u64,
-    /// The next offset to read of each partition.
+    /// The next offset to read of each topic's partitions.
     pub offsets: Offsets,
     /// Which pass over the log the offsets belong to; 1: the first.
     pub pass: u32,
@@ -107,6 +109,11 @@ impl SectionEntry {
     }
 }
 
+/// The layout of a checkpoint with these offsets.
+pub(super) fn format_of(offsets: &Offsets) -> u32 {
+    if offsets.topics().len() > 1 { FORMAT } else { FORMAT_OF_ONE_TOPIC }
+}
+
 impl Manifest {
     /// Whether both are of the same state of the same run, whenever and however they were written.
     pub(super) fn same_state(&self, other: &Self) -> bool {
@@ -121,6 +128,7 @@ impl Manifest {
     /// The first thing in it that no program of ours writes.
     fn fault(&self) -> Option<String> {
         let Self { run, step, version: name, parents, sections, .. } = self;
+        let topics = self.offsets.topics().len();
         let mut names: Vec<&str> = sections.iter().map(|section| section.name.as_str()).collect();
         names.sort_unstable();
         let steps: Vec<u64> = parents.iter().map(|link| link.step).chain([*step]).collect();
@@ -135,8 +143,10 @@ impl Manifest {
             Some(format!("it builds upon steps {steps:?}, which do not ascend"))
         } else if parents.is_empty() && sections.iter().any(|entry| entry.increment.is_some()) {
             Some("it has increments of nothing".to_owned())
-        } else if self.offsets.iter().any(|(partition, next)| partition < 0 || next < 0) {
+        } else if self.offsets.iter().any(|(lane, next)| lane < 0 || next < 0) {
             Some("it has an offset below 0".to_owned())
+        } else if self.offsets.iter().any(|(lane, _)| lane_place(lane).0 >= topics) {
+            Some("it has a partition that no topic has".to_owned())
         } else {
             None
         }
@@ -170,10 +180,15 @@ pub fn digest(
         hasher.update(text.as_bytes());
     };
     hasher.update(&step.to_le_bytes());
-    for offsets in [offsets].into_iter().chain(catalogues.iter().map(|place| &place.next)) {
-        text(&mut hasher, offsets.topic());
-        hasher.update(&(offsets.iter().len() as u64).to_le_bytes());
-        for (partition, next) in offsets.iter() {
+    if offsets.topics().len() > 1 {
+        // No topic's name is as long: the digests of one topic say nothing of their number.
+        hasher.update(&(u64::MAX - offsets.topics().len() as u64).to_le_bytes());
+    }
+    let catalogues = catalogues.iter().map(|place| &place.next);
+    for (topic, partitions) in [offsets].into_iter().chain(catalogues).flat_map(Offsets::by_topic) {
+        text(&mut hasher, topic);
+        hasher.update(&(partitions.len() as u64).to_le_bytes());
+        for (partition, next) in partitions {
             hasher.update(&partition.to_le_bytes());
             hasher.update(&next.to_le_bytes());
         }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use super::chain::{Chain, Link};
 use super::directory::{FILE_MODE, create_directory, remove, sync_directory};
 use super::error::{CheckpointError, Result, disk};
-use super::manifest::{FORMAT, FileSum, file_name, seal, version};
+use super::manifest::{FileSum, file_name, format_of, seal, version};
 use super::tally::{Sum, Tally};
 use super::{CONFIG, Facts, MANIFEST, Manifest, digest};
 
@@ -102,7 +102,7 @@ impl Staging {
         let builds = sections.iter().any(|section| section.increment.is_some());
         let facts = &self.facts;
         let mut manifest = Manifest {
-            format: FORMAT,
+            format: format_of(&facts.offsets),
             version: version(&facts.run, facts.step),
             run: facts.run.clone(),
             began_ms: facts.began_ms,

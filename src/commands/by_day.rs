@@ -22,9 +22,9 @@ use crate::progress::ProgressLine;
 use crate::stream::calendar::date_of;
 use crate::stream::cut::Cut;
 use crate::stream::events_of;
+use crate::stream::log::Log;
 use crate::stream::position::{Position, Range};
 use crate::stream::shuffle::Shuffle;
-use crate::stream::topic::Topic;
 use days::{Days, Split};
 use millrace_events::Batch;
 use millrace_train::evaluation::held_out::HeldOut;
@@ -69,7 +69,7 @@ pub(super) fn run(
     }
     let (stop, _edge) = stop_on_signal()?;
     let placement = pipeline::placement(config.device)?;
-    let range = Topic::of(config)?.range(from, to)?;
+    let range = Log::of(config)?.range(from, to)?;
     let trainer = Trainer::new(&config.train(), &placement, range.from.clone());
     let began = Instant::now();
     let split = Split::new(config.seed, args.held_out);
@@ -93,7 +93,7 @@ pub(super) fn run(
         );
     }
     let report = print::DayReport {
-        topic: &config.kafka.topic,
+        topic: &config.topic_names(),
         seed: config.seed,
         held_out: args.held_out,
         days: &measured,

@@ -52,7 +52,7 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<()> {
     if !args.json {
         say!(
             "OK: topic {}, {} query and {} item features, tables: {}",
-            config.kafka.topic,
+            config.topic_names(),
             config.query.features.len(),
             config.item.features.len(),
             config.table_names().join(", ")

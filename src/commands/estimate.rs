@@ -19,9 +19,9 @@ use crate::plot::{Marks, Plot, Series, svg};
 use crate::progress::ProgressLine;
 use crate::stream::decode::Mapping;
 use crate::stream::events_of;
+use crate::stream::log::Log;
 use crate::stream::position::Position;
 use crate::stream::produce::{Input, read_line};
-use crate::stream::topic::Topic;
 use audit::{LookBack, Recent, mean_error};
 use millrace_events::Events;
 use millrace_train::frequency::{Frequency, FrequencySettings};
@@ -88,7 +88,8 @@ pub(super) fn run(args: &EstimateArgs) -> anyhow::Result<()> {
         None => read_topic(args, &config, &stop, &mut trial)?,
     }
     if trial.step == 0 {
-        bail!("{} holds no usable event", args.file.as_ref().unwrap_or(&config.kafka.topic));
+        let topics = config.topic_names();
+        bail!("{} holds no usable event", args.file.as_ref().unwrap_or(&topics));
     }
     trial.compare();
     if let Some(path) = &args.plot {
@@ -97,7 +98,8 @@ pub(super) fn run(args: &EstimateArgs) -> anyhow::Result<()> {
             .with_context(|| format!("cannot write {}", path.display()))?;
         tracing::info!(path = %path.display(), "plotted");
     }
-    let source = args.file.as_ref().unwrap_or(&config.kafka.topic);
+    let topics = config.topic_names();
+    let source = args.file.as_ref().unwrap_or(&topics);
     let report =
         print::TrialReport { source, trial: &trial, top: args.top, elapsed: began.elapsed() };
     if args.json {
@@ -241,7 +243,7 @@ fn read_topic(
     stop: &Arc<AtomicBool>,
     trial: &mut Trial,
 ) -> anyhow::Result<()> {
-    let range = Topic::of(config)?.range(args.from, args.to)?;
+    let range = Log::of(config)?.range(args.from, args.to)?;
     bounded::read(config, range, "estimate", stop, |batch| {
         trial.rejected += batch.rejected;
         trial.step(&batch.events);

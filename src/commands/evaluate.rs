@@ -19,8 +19,8 @@ use crate::config::Config;
 use crate::pipeline;
 use crate::stream::catalogue;
 use crate::stream::cut::Cut;
+use crate::stream::log::Log;
 use crate::stream::position::{Position, Range};
-use crate::stream::topic::Topic;
 use millrace_train::evaluation::held_out::{HeldOut, Seen};
 use millrace_train::trainer::Trainer;
 
@@ -78,9 +78,9 @@ pub(super) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     }
     let (stop, _edge) = stop_on_signal()?;
     let placement = pipeline::placement(config.device)?;
-    let topic = Topic::of(&config)?;
-    let begin = topic.resolve(Position::Earliest)?;
-    let to = topic.resolve(args.to)?;
+    let log = Log::of(&config)?;
+    let begin = log.resolve(Position::Earliest)?;
+    let to = log.resolve(args.to)?;
     let mut trainer = match &args.checkpoint {
         Some(path) => pipeline::restore(&config, &placement, &Checkpoint::resolve(path)?.0)?,
         None => Trainer::new(&config.train(), &placement, begin.clone()),
@@ -93,7 +93,7 @@ pub(super) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     }
     let from = match args.checkpoint {
         Some(_) => trainer.progress().offsets.clone(),
-        None => topic.resolve(args.from)?,
+        None => log.resolve(args.from)?,
     };
     let mut seen = args.exclude_seen.then(Seen::default);
     if args.checkpoint.is_none() {

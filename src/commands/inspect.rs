@@ -55,10 +55,11 @@ pub(super) fn run(args: &InspectArgs) -> anyhow::Result<()> {
     }
     say!("digest      {}", manifest.digest);
     say!("config      {}", manifest.config_digest);
-    let (topic, pass) = (manifest.offsets.topic(), manifest.pass);
-    say!("topic       {topic}, pass {pass} (next offset to read)");
-    for (partition, next) in manifest.offsets.iter() {
-        say!("            partition {partition}: {next}");
+    for (topic, partitions) in manifest.offsets.by_topic() {
+        say!("topic       {topic}, pass {} (next offset to read)", manifest.pass);
+        for (partition, next) in partitions {
+            say!("            partition {partition}: {next}");
+        }
     }
     say!("sections    {bytes} bytes, of which {stored} are stored here");
     for section in &manifest.sections {

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use anyhow::bail;
 use clap::Args;
 
-use super::session::ConfigArgs;
+use super::session::{ConfigArgs, usage};
 use crate::commands::output::say;
 use crate::progress::ProgressLine;
 use crate::stream::produce::{Input, produce};
@@ -23,6 +23,10 @@ pub(super) struct ProduceArgs {
     /// JSON lines, plain or gzip or zstd; - for standard input.
     #[arg(value_name = "FILE|-")]
     file: String,
+    /// Send to this topic of [[interactions]] instead, with key and time as its own records have
+    /// them.
+    #[arg(long, value_name = "TOPIC")]
+    topic: Option<String>,
     /// Field whose text is the record's key, instead of query.id.
     #[arg(long, value_name = "FIELD")]
     key: Option<String>,
@@ -33,6 +37,10 @@ pub(super) struct ProduceArgs {
 
 pub(super) fn run(args: &ProduceArgs) -> anyhow::Result<()> {
     let config = args.config.load()?;
+    let name = args.topic.as_ref().unwrap_or(&config.kafka.topic);
+    let own = config.by_topic().find(|own| own.kafka.topic == *name);
+    let config = own
+        .ok_or_else(|| usage(&format!("--topic: `{name}` is none of {}", config.topic_names())))?;
     if config.kafka.format.needs_schemas() {
         bail!(
             "produce sends lines of JSON, which nobody could read with this kafka.format; write \

@@ -10,6 +10,7 @@ mod alpha;
 mod catalogue;
 mod defaults;
 mod features;
+mod interactions;
 mod lengths;
 mod load;
 mod publishing;
@@ -31,6 +32,7 @@ use serde::{Deserialize, Serialize};
 pub use alpha::Alpha;
 pub use catalogue::{CatalogueBegin, CatalogueConfig};
 pub use features::*;
+pub use interactions::{InteractionsConfig, OtherFields};
 pub(crate) use load::leaves;
 pub use load::{Fault, Faults, parse_override};
 pub use publishing::{ArtifactConfig, PublishConfig, PublishFormat, VectorFormat};
@@ -60,6 +62,9 @@ pub struct Config {
     /// Which records are events; none: all are.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub event: Vec<EventRule>,
+    /// Further topics of interactions, behind `kafka.topic`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub interactions: Vec<InteractionsConfig>,
     /// Topics that say what items or queries are.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub catalogue: Vec<CatalogueConfig>,
@@ -120,7 +125,7 @@ pub enum DeviceChoice {
 pub struct KafkaConfig {
     /// Bootstrap servers, `host:port`, comma-separated.
     pub brokers: String,
-    /// The topic of interactions.
+    /// The topic of interactions; `[[interactions]]` has further ones.
     pub topic: String,
     /// What a record's bytes are, and what surrounds its fields.
     pub format: RecordFormat,

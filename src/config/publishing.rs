@@ -119,11 +119,11 @@ impl PublishConfig {
             faults.add("publish.versions_topic", "must not be empty where publish.topic is set");
         }
         let kafka = &config.kafka;
-        let reads = [&kafka.topic, &kafka.dead_letter_topic];
-        if reads.contains(&&self.topic) || self.topic == self.versions_topic {
+        let reads: Vec<&str> = config.topics().chain([kafka.dead_letter_topic.as_str()]).collect();
+        if reads.contains(&&*self.topic) || self.topic == self.versions_topic {
             faults.add("publish.topic", "must differ from every other topic");
         }
-        if reads.contains(&&self.versions_topic) {
+        if reads.contains(&&*self.versions_topic) {
             faults.add("publish.versions_topic", "must differ from every other topic");
         }
     }

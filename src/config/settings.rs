@@ -50,10 +50,11 @@ impl Config {
     /// All of it that says which records are events, and of which query and item, as a text: equal
     /// texts read a log alike.
     pub fn reading(&self) -> String {
-        let Config { timestamp, event, reward, query, item, .. } = self;
+        let Config { timestamp, event, reward, query, item, interactions, .. } = self;
         let listed: Vec<String> = self.catalogue.iter().map(CatalogueConfig::reading).collect();
         let kafka = KafkaConfig::default().reading_as(&self.kafka);
-        serde_json::to_string(&(kafka, timestamp, event, reward, query, item, listed))
+        let first = (kafka, timestamp, event, reward, query, item);
+        serde_json::to_string(&(first, interactions, listed))
             .expect("the sections of a config are JSON")
     }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use toml::{Table, Value};
 
-use super::{Config, EventRule, Faults, RecordFormat, Tombstone};
+use super::{Config, EventRule, Faults, InteractionsConfig, RecordFormat, TimeUnit, Tombstone};
 
 /// The smallest config that is right, with `extra` at its end.
 fn minimal(extra: &str) -> Result<Config, Faults> {
@@ -325,6 +325,56 @@ fn each_topic_has_a_name_of_its_own() {
     }
 }
 
+/// A topic's own keys stand in the place of those of the first one, which keeps its own.
+#[test]
+fn a_further_topic_is_read_as_the_first_one_but_for_what_it_names() {
+    let config = minimal(
+        "[timestamp]\nfield = \"ts\"\n\
+         [[interactions]]\ntopic = \"views\"\n\
+         [[interactions]]\ntopic = \"orders\"\nformat = \"debezium\"\n\
+         timestamp = { field = \"created_at\", unit = \"s\" }\nreward.field = \"stars\"\n\
+         event = []\nquery = { id = \"buyer\", features = { user = \"buyer\" } }\n\
+         [[event]]\nwhere = { field = \"kind\", equals = \"view\" }",
+    );
+    let config = config.expect("right");
+    assert_eq!(Config::from_toml(&config.to_toml()).as_ref(), Ok(&config), "as it is stored");
+    assert_eq!(config.topics().collect::<Vec<_>>(), ["interactions", "views", "orders"]);
+    let [first, views, orders] = &config.by_topic().collect::<Vec<_>>()[..] else { panic!("3") };
+    assert_eq!((&views.query, &views.event), (&first.query, &first.event));
+    assert_eq!((&*orders.query.id, &*orders.query.features[0].field), ("buyer", "buyer"));
+    assert_eq!((&*orders.item.id, &*first.query.id), ("item", "user"));
+    assert_eq!((orders.kafka.format, orders.event.len()), (RecordFormat::Debezium, 0));
+    assert_eq!(
+        (&*orders.timestamp.field, orders.timestamp.unit),
+        ("created_at", TimeUnit::Seconds)
+    );
+    assert_eq!((&*orders.reward.field, &*first.reward.field), ("stars", ""));
+    let alone = minimal(
+        "[timestamp]\nfield = \"ts\"\n[[event]]\nwhere = { field = \"kind\", equals = \"view\" }",
+    );
+    let same = alone.expect("right").state_keys() == config.state_keys();
+    assert!(same, "a topic may come to a model that has run for months");
+}
+
+#[test]
+fn what_is_wrong_with_a_further_topic_is_said_with_its_key() {
+    for (entry, fault) in [
+        ("", "interactions[0].topic"),
+        ("topic = \"interactions\"", "interactions[0].topic"),
+        ("topic = \"interactions-dead\"", "interactions[0].topic"),
+        ("topic = \"item-embeddings\"", "publish.topic"),
+        ("topic = \"b\"\nitem.features = { price = \"p\" }", "interactions[0].item.features.price"),
+        ("topic = \"b\"\nitem.features = { item = \"\" }", "interactions[0].item.features.item"),
+        ("topic = \"b\"\nitem.id = \"a[\"", "interactions[0]: item.id"),
+        ("topic = \"b\"\ntimestamp.zone = \"Mars\"", "interactions[0]: timestamp.zone"),
+        ("topic = \"b\"\nformat = \"protobuf\"", "interactions[0]: registry.url"),
+        ("topic = \"b\"\nreward.per = \"x\"", "interactions[0]: reward.per"),
+    ] {
+        let faults = minimal(&format!("[[interactions]]\n{entry}")).expect_err("a fault");
+        assert_eq!(keys(faults), [fault], "{entry}");
+    }
+}
+
 /// What is read for one version serves another only if their records mean the same.
 #[test]
 fn what_says_how_a_record_is_read_is_part_of_the_reading() {
@@ -340,6 +390,7 @@ fn what_says_how_a_record_is_read_is_part_of_the_reading() {
         with(|config| config.kafka.id_bytes_max = 7),
         with(|config| config.timestamp.zone = "Europe/Berlin".into()),
         with(|config| config.event.push(EventRule::default())),
+        with(|config| config.interactions.push(InteractionsConfig::default())),
     ] {
         assert_ne!(differs, base.reading());
     }

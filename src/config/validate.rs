@@ -1,6 +1,7 @@
 //! Checks across keys. Everything wrong is reported, each with its key's path.
 
 mod catalogue;
+mod interactions;
 mod records;
 
 use std::collections::BTreeSet;
@@ -16,6 +17,7 @@ impl Config {
         self.validate_stream(faults);
         self.registry.validate(&self.kafka, faults);
         self.validate_records(faults);
+        self.validate_interactions(faults);
         self.validate_catalogues(faults);
         self.validate_side((EventSide::Query, "query"), faults);
         self.validate_side((EventSide::Item, "item"), faults);

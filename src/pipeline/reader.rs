@@ -11,7 +11,7 @@ use super::metrics::{Beat, Fate};
 use super::passes::Passes;
 use super::{Clocks, Site, TICK};
 use crate::checkpoint::Checkpoint;
-use crate::stream::source::{Next, Source};
+use crate::stream::source::{Lag, Next, Source};
 use millrace_events::Batch;
 
 /// The source reports every [`TICK`]. If it is silent for longer than this, it waits for an answer
@@ -131,20 +131,19 @@ fn show_rejected(site: &Site, passes: &Passes, shown: &mut BTreeMap<&'static str
 /// Sets the lag of each partition, and counts those that the merge went on without. Returns the
 /// lags' sum, once a partition's end is known.
 fn show_lag(site: &Site, source: &mut Source) -> Option<u64> {
-    let topic = &site.config.kafka.topic;
-    for partition in source.take_passed() {
-        site.metrics.merge_waits(topic, partition).inc();
+    for (topic, partition) in source.take_passed() {
+        site.metrics.merge_waits(&topic, partition).inc();
     }
     for (topic, partition, lag) in source.catalogue_lag() {
         site.metrics.lag(topic, partition).set(lag);
     }
     let mut total = None;
-    for (partition, lag) in source.lag() {
-        site.metrics.lag(topic, partition).set(lag);
-        site.metrics.uncommitted(topic, partition).set(source.uncommitted(partition));
+    for Lag { topic, partition, records, uncommitted } in source.lag() {
+        site.metrics.lag(topic, partition).set(records);
+        site.metrics.uncommitted(topic, partition).set(uncommitted);
         // There from the first scrape on, so that a rate has something to look at.
         site.metrics.merge_waits(topic, partition);
-        total = Some(total.unwrap_or(0) + u64::try_from(lag).unwrap_or(0));
+        total = Some(total.unwrap_or(0) + u64::try_from(records).unwrap_or(0));
     }
     total
 }

@@ -19,8 +19,9 @@ use crate::sections;
 use crate::stream::calendar::now_ms;
 use crate::stream::catalogue;
 use crate::stream::identity;
+use crate::stream::log::Log;
 use crate::stream::position::Range;
-use crate::stream::topic::{NoAnswer, Topic};
+use crate::stream::topic::NoAnswer;
 use crate::stream::{survey, verdict};
 use millrace_events::{CataloguePlace, Offsets, Witness};
 use millrace_train::capture::Extent;
@@ -49,22 +50,22 @@ pub(super) fn start(site: &Site, store: &Store, plan: &RunPlan) -> anyhow::Resul
         }
     }
     site.health.set_phase("asking the brokers for offsets");
-    let topic = Topic::of(config)?;
+    let log = Log::of(config)?;
     let bounded = plan.to.is_some();
-    let resumed = resume(site, &topic, bounded)?;
-    if let Some(missing) = survey::missing_letters(config, &topic) {
+    let resumed = resume(site, &log, bounded)?;
+    if let Some(missing) = survey::missing_letters(config, log.first()) {
         tracing::warn!("{missing}");
     }
-    let to = plan.to.map(|to| topic.resolve(to)).transpose()?;
+    let to = plan.to.map(|to| log.resolve(to)).transpose()?;
     let from = match &resumed {
         // Nobody asks where such a run would have begun.
         Some((trainer, ..)) if !bounded => trainer.progress().offsets.clone(),
-        _ => topic.resolve(plan.from)?,
+        _ => log.resolve(plan.from)?,
     };
     let (trainer, lineage, checkpoint) = match resumed {
         None => {
-            refuse_what_kafka_knows(config, &topic, plan)?;
-            let witness = Witness::of_cluster(topic.cluster());
+            refuse_what_kafka_knows(config, log.first(), plan)?;
+            let witness = Witness::of_cluster(log.first().cluster());
             let settings = config.train();
             let mut trainer = Trainer::new(&settings, &site.placement, from.clone());
             trainer.follow(&settings, catalogue::places(config, &[], !bounded)?);
@@ -72,7 +73,7 @@ pub(super) fn start(site: &Site, store: &Store, plan: &RunPlan) -> anyhow::Resul
         }
         Some(resumed) => resumed,
     };
-    drop(topic);
+    drop(log);
     let catalogues = catalogue::ranges(config, &trainer.progress().catalogues, bounded)?;
     // A state with more passes behind it finishes the one it is in.
     let Progress { offsets, pass, .. } = trainer.progress();
@@ -91,22 +92,22 @@ pub(super) fn start(site: &Site, store: &Store, plan: &RunPlan) -> anyhow::Resul
 /// A trainer that goes on, its run and log, and the checkpoint that it comes from.
 type Resumed = (Trainer, Lineage, Option<Checkpoint>);
 
-/// The trainer of the newest good checkpoint, if there is one for this topic.
-fn resume(site: &Site, topic: &Topic, bounded: bool) -> anyhow::Result<Option<Resumed>> {
+/// The trainer of the newest good checkpoint, if there is one for this log.
+fn resume(site: &Site, log: &Log, bounded: bool) -> anyhow::Result<Option<Resumed>> {
     let config = &site.config;
     let mut end = None;
     loop {
         let newest = newest(Path::new(&config.checkpoint.directory), end)?;
-        // A state that saw no event may be of any topic.
+        // A state that saw no event may be of any log.
         let newest = newest.filter(|found| {
             let Manifest { events_trained, offsets, .. } = &found.manifest;
-            *events_trained > 0 || offsets.topic() == config.kafka.topic
+            *events_trained > 0 || verdict::is_of(offsets, &log.unread())
         });
         let Some(checkpoint) = newest else { return Ok(None) };
         if !bounded {
-            wait_for_brokers(site, topic)?;
+            wait_for_brokers(site, log)?;
         }
-        match resume_from(site, topic, &checkpoint, bounded) {
+        match resume_from(site, log, &checkpoint, bounded) {
             Err(error) if error.is::<AnotherState>() => {
                 let path = checkpoint.path.display();
                 tracing::warn!(%path, "skipped: {error:#}");
@@ -117,29 +118,22 @@ fn resume(site: &Site, topic: &Topic, bounded: bool) -> anyhow::Result<Option<Re
     }
 }
 
-/// The trainer of `checkpoint`, if its offsets fit what `topic` holds now; all of it, if the run is
+/// The trainer of `checkpoint`, if its offsets fit what `log` holds now; all of it, if the run is
 /// `bounded`.
 fn resume_from(
     site: &Site,
-    topic: &Topic,
+    log: &Log,
     checkpoint: &Checkpoint,
     bounded: bool,
 ) -> anyhow::Result<Resumed> {
     let (config, manifest) = (&site.config, &checkpoint.manifest);
-    let (stored, name) = (&manifest.offsets, &config.kafka.topic);
-    if stored.topic() != name {
-        bail!(
-            "the checkpoints in {} were trained on topic `{}`, the config names `{name}`: give \
-             each topic a checkpoint.directory of its own",
-            config.checkpoint.directory,
-            stored.topic(),
-        );
-    }
-    let (log, silent) =
-        if bounded { (topic.watermarks()?, Vec::new()) } else { topic.bounds_known()? };
-    let verdict = verdict::judge(stored, &log, &silent, config.kafka.on_data_loss)?;
+    let (bounds, silent) =
+        if bounded { (log.watermarks()?, Vec::new()) } else { log.bounds_known()? };
+    let stored = verdict::in_log(&manifest.offsets, &log.unread(), &bounds)
+        .with_context(|| format!("the checkpoints in {}", config.checkpoint.directory))?;
+    let verdict = verdict::judge(&stored, &bounds, &silent, config.kafka.on_data_loss)?;
     let mut witness = manifest.witness.clone();
-    let verified = identity::verify(topic, witness.cluster.as_ref(), witness.newest(&log))?;
+    let verified = identity::verify(log, witness.cluster.as_ref(), witness.newest(&bounds))?;
     for warning in verdict.warnings.iter().chain(&verified.warning) {
         tracing::warn!("{warning}");
     }
@@ -170,10 +164,10 @@ fn resume_from(
 ///
 /// # Errors
 /// An answer that no waiting cures, or a stop.
-fn wait_for_brokers(site: &Site, topic: &Topic) -> anyhow::Result<()> {
+fn wait_for_brokers(site: &Site, log: &Log) -> anyhow::Result<()> {
     let mut pause = Duration::from_secs(1);
     loop {
-        let error = match topic.partitions() {
+        let error = match log.lanes() {
             Ok(_) => break,
             Err(error) if error.is::<NoAnswer>() => error,
             Err(error) => return Err(error),

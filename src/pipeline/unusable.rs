@@ -39,7 +39,7 @@ impl Unusable {
         let Some(&first) = impostors.first() else { return Ok(batch) };
         tracing::warn!(
             events = impostors.len(),
-            first = ?batch.origins.get(first as usize),
+            first = ?place(&batch, first),
             item = batch.events.item_names.get(first as usize),
             "{ID_COLLISION}: events of an item whose 64-bit key is that of another item were left \
              out: by chance that does not happen, so somebody makes such ids"
@@ -69,7 +69,7 @@ impl Unusable {
         stats.leave_out(&site.metrics, NOT_FINITE, events.len());
         tracing::warn!(
             events = events.len(),
-            first = ?batch.origins.get(first as usize),
+            first = ?place(batch, first),
             item = batch.events.item_names.get(first as usize),
             "{NOT_FINITE}: events whose vectors are not finite were left out: a number near the \
              limit of 32-bit floats, or a model that is breaking"
@@ -93,14 +93,13 @@ impl Unusable {
             none => none.insert(DeadLetters::new(&site.config, &site.stop)?),
         };
         for &event in events {
-            let event = event as usize;
-            let Some(&(partition, offset)) = batch.origins.get(event) else { continue };
-            let item = batch.events.item_names.get(event);
+            let Some((topic, partition, offset)) = place(batch, event) else { continue };
+            let item = batch.events.item_names.get(event as usize);
             letters.send(&Letter {
                 key: None,
                 payload: Some(item.as_bytes()),
                 time_ms: None,
-                topic: &site.config.kafka.topic,
+                topic,
                 partition,
                 offset,
                 reason,
@@ -109,6 +108,13 @@ impl Unusable {
         }
         letters.flush()
     }
+}
+
+/// Topic, partition and offset of an event's record, where it has one.
+fn place(batch: &Batch, event: u32) -> Option<(&str, i32, i64)> {
+    let &(lane, offset) = batch.origins.get(event as usize)?;
+    let (topic, partition) = batch.offsets.place(lane);
+    Some((topic, partition, offset))
 }
 
 #[cfg(test)]

@@ -185,8 +185,8 @@ const WORTH: [(f32, &[&str]); 3] = [
     (
         0.5,
         &[
-            "cart", "basket", "like", "favo", "save", "share", "follow", "bookmark", "subscri",
-            "wishlist", "rate", "review", "complete", "download", "checkout",
+            "cart", "basket", "added", "like", "favo", "save", "share", "follow", "bookmark",
+            "subscri", "wishlist", "rate", "review", "complete", "download", "checkout",
         ],
     ),
     (0.2, &["click", "view", "watch", "play", "read", "select", "open", "listen", "visit"]),
@@ -247,8 +247,15 @@ mod tests {
 
     #[test]
     fn events_are_worth_what_their_names_say() {
-        let worths = ["Order Completed", "add_to_cart", "Product Clicked", "page_view", "x"];
-        let expected = [Some(1.0), Some(0.5), Some(0.2), None, None];
+        let worths = [
+            "Order Completed",
+            "add_to_cart",
+            "Product Added",
+            "Product Clicked",
+            "page_view",
+            "x",
+        ];
+        let expected = [Some(1.0), Some(0.5), Some(0.5), Some(0.2), None, None];
         assert_eq!(worths.map(worth), expected);
     }
 }

@@ -2,8 +2,6 @@
 
 use std::path::Path;
 
-use serde_json::json;
-
 use super::*;
 use crate::config::TimeUnit;
 
@@ -73,28 +71,9 @@ fn a_change_stream_is_read_by_its_columns() {
 }
 
 /// Snowplow's enriched events: one is a page, what it shows lies in a context.
-fn snowplow() -> Vec<Vec<u8>> {
-    let line = |n: usize| {
-        let (user, sku) = (n % 17, n * n % 31);
-        let event = ["view_item", "page_ping", "add_to_cart"][n % 3];
-        let second = n % 60;
-        let minute = n / 60;
-        let (country, category, price) = (["DE", "FR", "IT"][user % 3], sku % 5, sku + 3);
-        let product = json!({"sku": format!("s{sku}"), "category": category, "price": price});
-        let record = json!({
-            "app_id": "shop", "platform": "web", "event_id": format!("e{n}"), "event_name": event,
-            "derived_tstamp": format!("2025-10-26 03:{minute:02}:{second:02}.5"),
-            "domain_userid": format!("d{user}"), "geo_country": country,
-            "contexts_com_acme_product_1": [product],
-        });
-        record.to_string()
-    };
-    (0..300).map(|n| line(n).into_bytes()).collect()
-}
-
 #[test]
 fn a_collectors_log_gives_features_to_the_side_that_they_depend_on() {
-    let log = snowplow();
+    let log = case("snowplow-events.jsonl");
     let (config, proposal) = config(&log, &[]);
     let text = &proposal.text;
     assert_eq!(config.query.id, "domain_userid");
@@ -126,6 +105,9 @@ fn what_is_given_has_the_last_word() {
     let sets = ["query.id=who", "item.id=what", "batch.size=64", "kafka.topic=visits"];
     let (config, proposal) = config(&log, &sets.map(str::to_owned));
     assert_eq!((config.batch.size, &*config.kafka.topic), (64, "visits"));
+    let (kafka, publish) = (&config.kafka, &config.publish);
+    let others = [&kafka.dead_letter_topic, &publish.topic, &publish.versions_topic];
+    assert_eq!(others, ["visits-dead", "visits-vectors", "visits-versions"], "named after it");
     assert_eq!(counts(&config, &log), (50, 0, 0), "{}", proposal.text);
     assert!(proposal.text.contains("field = \"\""), "Kafka's own time\n{}", proposal.text);
     let error = propose(&lines("not json\n3"), &Given::default()).expect_err("no JSON");

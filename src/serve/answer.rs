@@ -1,8 +1,6 @@
 //! A request to one version becomes its answer. Pure: the same request to the same version gives
 //! the same bytes.
 
-use std::collections::BTreeMap;
-
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -11,6 +9,7 @@ use super::parameters::Similar;
 use super::problem::Problem;
 use super::query::{Cold, Seen, View, see};
 use super::request::{Embed, Fields, ItemId, Retrieve, Score};
+use super::standing::Known;
 use millrace_events::Offsets;
 use millrace_retrieval::{Allowed, Hit, Search};
 
@@ -26,16 +25,6 @@ pub(super) struct Answer<'v, T> {
     offsets: Known<'v>,
     #[serde(flatten)]
     content: T,
-}
-
-/// The next offset of each partition behind what histories know.
-#[derive(Serialize, ToSchema)]
-pub(super) struct Known<'v> {
-    /// The topic of interactions.
-    topic: &'v str,
-    /// By partition.
-    #[schema(value_type = BTreeMap<String, i64>)]
-    next: BTreeMap<i32, i64>,
 }
 
 /// What `POST /v1/retrieve` finds.
@@ -104,13 +93,8 @@ fn answer<T: Serialize>(
     offsets: &Offsets,
     content: T,
 ) -> Result<Vec<u8>, Problem> {
-    let answer = Answer { arm, version: &version.id, offsets: known(offsets), content };
+    let answer = Answer { arm, version: &version.id, offsets: Known::of(offsets), content };
     serde_json::to_vec(&answer).map_err(ours)
-}
-
-/// `offsets`, as an answer says them.
-pub(super) fn known(offsets: &Offsets) -> Known<'_> {
-    Known { topic: offsets.topic(), next: offsets.iter().collect() }
 }
 
 fn ours(error: impl std::fmt::Display) -> Problem {

@@ -4,10 +4,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Version;
-use super::answer::{Known, known};
 use super::arms::{Arm, Arms};
 use super::shelf::Row;
-use super::standing::Histories;
+use super::standing::{Histories, Known};
 
 /// What `GET /v1/versions` answers.
 #[derive(Serialize, ToSchema)]
@@ -83,7 +82,7 @@ fn described(version: &Version, active: bool) -> Described<'_> {
         run: &version.run,
         step: version.step,
         event_time_ms: version.event_time_ms,
-        offsets: known(&version.offsets),
+        offsets: Known::of(&version.offsets),
         digest: &version.digest,
         items: version.items(),
         exact: version.index.is_exact(),

@@ -200,8 +200,8 @@ impl Reader {
         let impostors = impostors(active, arrived);
         self.stock.recent.take(arrived, &impostors);
         let now = SystemTime::now();
-        if self.counted.topic() != arrived.next.topic() {
-            self.counted = Offsets::new(arrived.next.topic());
+        if self.counted.topics() != arrived.next.topics() {
+            self.counted = arrived.next.unread();
         }
         let is_new = |partition, offset| {
             self.counted.next(partition).is_none_or(|counted| offset >= counted)
@@ -241,16 +241,16 @@ fn impostors(version: &Version, arrived: &Arrived) -> Vec<usize> {
     keyed.filter(|&(_, event)| other(event)).map(|(at, _)| at).collect()
 }
 
-/// Whether what is read for one is right for the other: the same topic, read in the same way.
+/// Whether what is read for one is right for the other: the same topics, read in the same way.
 fn is_alike(one: &Version, other: &Version) -> bool {
-    one.offsets.topic() == other.offsets.topic() && one.reading == other.reading
+    one.offsets.topics() == other.offsets.topics() && one.reading == other.reading
 }
 
 /// The least next offset, by partition, of the versions that are read like `active`; a partition
 /// that one of them does not know is not in it.
 fn least_offsets(row: &Row, active: &Version) -> Offsets {
     let alike = || row.versions.iter().filter(|version| is_alike(version, active));
-    let mut least = Offsets::new(active.offsets.topic());
+    let mut least = active.offsets.unread();
     for (partition, _) in active.offsets.iter() {
         let known: Option<Vec<i64>> =
             alike().map(|version| version.offsets.next(partition)).collect();

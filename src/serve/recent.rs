@@ -216,7 +216,7 @@ impl Clicks {
 
     fn continues(&self, offsets: &Offsets, reading: &str) -> bool {
         let known = |(partition, from)| offsets.next(partition).is_none_or(|next| next >= from);
-        let is_alike = offsets.topic() == self.from.topic() && *reading == *self.reading;
+        let is_alike = offsets.topics() == self.from.topics() && *reading == *self.reading;
         is_alike && self.from.iter().all(known)
     }
 

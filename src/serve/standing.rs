@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
+use millrace_events::Offsets;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -59,8 +60,8 @@ pub(super) struct Standing(Mutex<Now>);
 #[derive(Clone)]
 struct Now {
     state: State,
-    topic: String,
-    next: BTreeMap<i32, i64>,
+    next: Offsets,
+    /// By lane.
     lag: BTreeMap<i32, i64>,
     bytes: usize,
     newest_ms: Option<i64>,
@@ -77,16 +78,61 @@ pub(super) struct Histories {
     /// The next offset of each partition that is read.
     #[schema(value_type = BTreeMap<String, i64>)]
     next: BTreeMap<i32, i64>,
+    /// Further topics of interactions, if there are any.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    others: Vec<Further>,
     /// Records between there and the log's end, where it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     lag: Option<i64>,
     bytes: usize,
 }
 
+/// The next offset of each partition behind what histories know.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Known<'v> {
+    /// The topic of interactions.
+    topic: &'v str,
+    /// By partition.
+    #[schema(value_type = BTreeMap<String, i64>)]
+    next: BTreeMap<i32, i64>,
+    /// Further topics of interactions, if there are any.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    others: Vec<Further>,
+}
+
+impl Known<'_> {
+    /// As these offsets have it.
+    pub(super) fn of(offsets: &Offsets) -> Known<'_> {
+        let (topic, next) = offsets.by_topic().next().expect("a log has a topic");
+        Known { topic, next: next.into_iter().collect(), others: Further::of(offsets) }
+    }
+}
+
+/// A topic of interactions behind the first one.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Further {
+    topic: String,
+    /// The next offset of each partition.
+    #[schema(value_type = BTreeMap<String, i64>)]
+    next: BTreeMap<i32, i64>,
+}
+
+impl Further {
+    /// Those of a log.
+    fn of(offsets: &Offsets) -> Vec<Further> {
+        let others = offsets.by_topic().skip(1);
+        let further = |(topic, next): (&str, Vec<_>)| Further {
+            topic: topic.to_owned(),
+            next: next.into_iter().collect(),
+        };
+        others.map(further).collect()
+    }
+}
+
 impl Standing {
     pub(super) fn new(state: State) -> Self {
-        let (next, lag, topic) = (BTreeMap::new(), BTreeMap::new(), String::new());
-        Self(Mutex::new(Now { state, topic, next, lag, bytes: 0, newest_ms: None }))
+        let (next, lag) = (Offsets::new(""), BTreeMap::new());
+        Self(Mutex::new(Now { state, next, lag, bytes: 0, newest_ms: None }))
     }
 
     /// Notes how it stands, and says in the log what a person should know.
@@ -109,10 +155,8 @@ impl Standing {
             }
             _ => {}
         }
-        let next = recent.next();
         now.state = state;
-        next.topic().clone_into(&mut now.topic);
-        now.next = next.iter().collect();
+        now.next = recent.next();
         now.lag = lag.iter().copied().collect();
         now.bytes = recent.bytes();
         now.newest_ms = recent.newest_ms();
@@ -123,16 +167,20 @@ impl Standing {
         let now = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let detail = now.state.detail().map(str::to_owned);
         let lag = (!now.lag.is_empty()).then(|| now.lag.values().sum());
-        let Now { state, topic, next, bytes, .. } = now;
-        Histories { state: state.spelt(), detail, topic, next, lag, bytes }
+        let Now { state, next, bytes, .. } = now;
+        let others = Further::of(&next);
+        let (topic, next) = next.by_topic().next().expect("a log has a topic");
+        let (topic, next) = (topic.to_owned(), next.into_iter().collect());
+        Histories { state: state.spelt(), detail, topic, next, others, lag, bytes }
     }
 
     /// Sets the gauges.
     pub(super) fn measure(&self, metrics: &ServeMetrics) {
         let now = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         metrics.histories(now.state == State::Following, now.bytes, now.newest_ms);
-        now.lag.iter().for_each(|(&partition, &lag)| {
-            metrics.history_lag(&now.topic, partition, lag);
+        now.lag.iter().for_each(|(&lane, &lag)| {
+            let (topic, partition) = now.next.place(lane);
+            metrics.history_lag(topic, partition, lag);
         });
     }
 }

@@ -102,8 +102,8 @@ impl DeadLetters {
     pub fn send(&mut self, letter: &Letter<'_>) -> anyhow::Result<()> {
         let Some(mailbox) = &mut self.mailbox else { return Ok(()) };
         let there = mailbox.there.get_or_insert_with(|| tail::letters(&self.config));
-        let Letter { partition, offset, time_ms, reason, .. } = *letter;
-        if there.contains(&(partition, offset, time_ms, reason.to_owned())) {
+        let Letter { topic, partition, offset, time_ms, reason, .. } = *letter;
+        if there.contains(&(topic.to_owned(), partition, offset, time_ms, reason.to_owned())) {
             return Ok(());
         }
         let mut headers = headers(letter);

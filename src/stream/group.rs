@@ -28,9 +28,10 @@ pub(super) fn commit(topic: &Topic, offsets: &Offsets, note: &str) {
 
 fn offsets_with(offsets: &Offsets, note: &str) -> Result<TopicPartitionList, KafkaError> {
     let mut list = TopicPartitionList::new();
-    for (partition, next) in offsets.iter() {
+    for (lane, next) in offsets.iter() {
+        let (topic, partition) = offsets.place(lane);
         let offset = Offset::Offset(next);
-        let mut element = list.add_partition(offsets.topic(), partition);
+        let mut element = list.add_partition(topic, partition);
         element.set_offset(offset)?;
         element.set_metadata(note);
     }

@@ -10,18 +10,19 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
-use millrace_events::Trace;
+use millrace_events::{Trace, lane_place};
 use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
 use xxhash_rust::xxh3::Xxh3;
 
+use super::log::Log;
 use super::topic::Topic;
 
 /// How long the records to compare are waited for. One that does not come in time proves nothing.
 const READ_MAX: Duration = Duration::from_secs(10);
-/// Partitions that are looked at: another log differs in each of them.
+/// Partitions of a topic that are looked at: another log differs in each of them.
 const PARTITIONS_MAX: usize = 64;
 
 /// A record as a [`Witness`](millrace_events::Witness) keeps it.
@@ -44,27 +45,34 @@ pub struct Verified {
     pub warning: Option<String>,
 }
 
-/// Compares records of the log of `topic` with those that are `wanted`, by partition, and its
-/// cluster with the one that it was read from.
+/// Compares records of the log with those that are `wanted`, by lane, and its cluster with the one
+/// that it was read from.
 ///
 /// # Errors
 /// A record that is another one, or another cluster whose log cannot be shown to be the same.
 pub fn verify(
-    topic: &Topic,
+    log: &Log,
     cluster: Option<&String>,
     wanted: BTreeMap<i32, Trace>,
 ) -> anyhow::Result<Verified> {
-    let name = &topic.name;
-    let (equal, other) = compare(topic, wanted)?;
-    if let Some((partition, offset)) = other {
-        bail!(
-            "record {offset} of partition {partition} of `{name}` is not the one that the \
-             checkpoint was trained on: the topic was made anew, its end was lost in an unclean \
-             election, or kafka.brokers names another cluster. Point it to the right log, restore \
-             the topic, or start over with `--fresh`"
-        );
+    let mut equal = 0;
+    // Topic by topic: word of a partition's end does not say of which topic it is.
+    for (number, topic) in log.topics().iter().enumerate() {
+        let own = wanted.iter().map(|(&lane, trace)| (lane_place(lane), *trace));
+        let own = own.filter(|((topic, _), _)| *topic == number);
+        let (same, other) = compare(topic, own.map(|((_, id), trace)| (id, trace)).collect())?;
+        equal += same;
+        if let Some((partition, offset)) = other {
+            bail!(
+                "record {offset} of partition {partition} of `{}` is not the one that the \
+                 checkpoint was trained on: the topic was made anew, its end was lost in an \
+                 unclean election, or kafka.brokers names another cluster. Point it to the right \
+                 log, restore the topic, or start over with `--fresh`",
+                topic.name
+            );
+        }
     }
-    let now = topic.cluster();
+    let now = log.first().cluster();
     let (Some(was), Some(is)) = (cluster, &now) else {
         return Ok(Verified { cluster: now, warning: None });
     };
@@ -74,8 +82,9 @@ pub fn verify(
     if equal == 0 {
         bail!(
             "the checkpoint was trained on cluster `{was}`, kafka.brokers names cluster `{is}`, \
-             and no record of `{name}` shows that it is the same log. Point kafka.brokers to the \
-             right cluster, or start over with `--fresh`"
+             and no record of {} shows that it is the same log. Point kafka.brokers to the right \
+             cluster, or start over with `--fresh`",
+            log.name()
         );
     }
     let warning = format!(

@@ -17,6 +17,7 @@ mod describe;
 pub mod form;
 pub mod group;
 pub mod identity;
+pub mod log;
 pub mod merge;
 pub(crate) mod newest;
 pub(crate) mod outbox;

@@ -39,10 +39,11 @@ use super::catalogue::{self, CatalogueRange};
 use super::cut::Cut;
 use super::dead_letter::DeadLetters;
 use super::group;
+use super::log::Log;
 use super::position::Range;
 use super::refusal::Wish;
 use super::topic::Topic;
-use super::wire::Wire;
+use super::wire::Wires;
 use catalogues::Feed;
 use census::Census;
 use decoders::{Decoders, Part};
@@ -54,6 +55,7 @@ use linger::Linger;
 use millrace_events::{Batch, Offsets, Witness};
 pub(in crate::stream) use sample::sample;
 pub use sample::{Reason, Sample, newest_values};
+pub use standing::Lag;
 
 /// The answer of [`Source::next`].
 #[derive(Debug)]
@@ -67,11 +69,11 @@ pub enum Next {
     End,
 }
 
-/// Reads a topic's partitions from given offsets on.
+/// Reads a log's lanes from given offsets on.
 pub struct Source {
-    /// Dropped before the topic's consumer: librdkafka frees a queue through its client.
+    /// Dropped before the log's consumer: librdkafka frees a queue through its client.
     lanes: Lanes,
-    topic: Topic,
+    log: Log,
     /// The catalogues, in the config's order.
     feeds: Vec<Feed>,
     /// Rings when there is something to read.
@@ -79,18 +81,18 @@ pub struct Source {
     pass: u32,
     /// An incomplete batch or window waits this long; none: until the range ends.
     linger: Option<Linger>,
-    wire: Wire,
+    wires: Wires,
     decoders: Decoders,
     held: Held,
     intake: Intake,
     dead: DeadLetters,
-    /// Partitions that the merge went on without, since [`Source::take_passed`].
+    /// Lanes that the merge went on without, since [`Source::take_passed`].
     passed: Vec<i32>,
     census: Census,
     config: Config,
     /// Counts the looks whether the log is still the same.
     turn: usize,
-    /// Where partitions begin that the topic has got since.
+    /// Where lanes begin that the log has got since.
     new: Offsets,
     /// Next offsets to read after the last batch that was handed out and has exact ones.
     done: Offsets,
@@ -113,11 +115,11 @@ impl std::fmt::Debug for Source {
 const POLL_MAX: Duration = Duration::from_millis(100);
 
 impl Source {
-    /// Starts to read `range` of `kafka.topic`, for the `pass`-th time (1: the first): each pass
-    /// has a shuffle of its own. `cut` makes its batches smaller than they need to be.
+    /// Starts to read `range` of the log of interactions, for the `pass`-th time (1: the first):
+    /// each pass has a shuffle of its own. `cut` makes its batches smaller than they need to be.
     ///
     /// # Errors
-    /// If the topic is not there (after a bounded wait), lacks a partition of the range, or if
+    /// If a topic is not there (after a bounded wait), lacks a partition of the range, or if
     /// librdkafka refuses the config.
     pub fn open(
         config: &Config,
@@ -141,10 +143,10 @@ impl Source {
         stop: &Arc<AtomicBool>,
     ) -> anyhow::Result<Source> {
         let kafka = &config.kafka;
-        let topic = Topic::to_read(config, &kafka.topic, range.from.iter().len())?;
-        check_range(&range, &topic.name, &topic.partitions()?)?;
+        let log = Log::to_read(config, range.from.iter().len())?;
+        log.check(&range)?;
         let bounded = range.to.is_some();
-        let wire = Wire::open(config)?;
+        let wires = Wires::open(config)?;
         let mut intake = Intake::new(config, range.clone(), catalogues, pass, cut);
         let (ring, bell) = crossbeam_channel::bounded(1);
         let mut numbers = vec![BTreeMap::new(); catalogues.len()];
@@ -156,14 +158,19 @@ impl Source {
             Feed::open(config, catalogue, range, numbers, &ring, &mut intake)
         });
         let feeds = feeds.collect::<anyhow::Result<Vec<Feed>>>()?;
-        let numbering = Numbering { ring: &ring, number: &|partition| partition };
+        let place = |lane| {
+            let (topic, partition) = log.place(lane);
+            (topic.name.as_str(), partition)
+        };
+        let numbering = Numbering { ring: &ring, place: &place, number: &|lane| lane };
+        let (consumer, buffer) = (&log.first().consumer, kafka.buffer_events);
         Ok(Source {
-            lanes: Lanes::open(&topic, &range, &intake.finished, kafka.buffer_events, numbering)?,
+            lanes: Lanes::open(consumer, &range, &intake.finished, buffer, numbering)?,
             feeds,
             bell,
             done_catalogues: catalogues.iter().map(|range| range.from.clone()).collect(),
-            decoders: Decoders::new(config, &wire),
-            wire,
+            decoders: Decoders::new(config, &wires),
+            wires,
             held: Held::default(),
             intake,
             linger: if bounded { None } else { Linger::new(&config.batch) },
@@ -173,11 +180,11 @@ impl Source {
             census: Census::new(growth::discover(config).filter(|_| !bounded), Instant::now()),
             config: config.clone(),
             turn: 0,
-            new: Offsets::new(kafka.topic.as_str()),
+            new: range.from.unread(),
             done: range.from,
             whole: true,
             bounded,
-            topic,
+            log,
         })
     }
 
@@ -238,16 +245,16 @@ impl Source {
     fn poll(&mut self, wait: Duration) -> anyhow::Result<()> {
         self.serve()?;
         self.look()?;
-        for message in self.held.release(&self.wire) {
-            let part = self.decoders.decode_one(message);
-            take(&mut self.intake, part, &self.topic, &mut self.dead)?;
+        for (lane, message) in self.held.release(&self.wires) {
+            let part = self.decoders.decode_one(lane, message);
+            take(&mut self.intake, part, &self.log, &mut self.dead)?;
         }
         let mut moved = false;
         for feed in &mut self.feeds {
             moved |= feed.poll(&mut self.intake, &mut self.dead)?;
         }
         let before = self.intake.merge.buffered_total();
-        let mut round = self.lanes.round(&self.intake.merge, &self.wire, &self.held);
+        let mut round = self.lanes.round(&self.intake.merge, &self.wires, &self.held);
         let assemble = || self.intake.assemble(Instant::now());
         let parts = self.decoders.decode(|| round.part(), assemble);
         let (stopped, held) = (round.stopped, round.held);
@@ -262,34 +269,35 @@ impl Source {
             return Ok(());
         }
         if !parts.is_empty() || matches!(stopped, Some(Stop::LogEnd(_))) {
-            self.topic.consumer.context().errors.answered();
+            self.log.first().consumer.context().errors.answered();
         }
         // Records that came before an end or an error are taken before it.
         for part in parts {
-            take(&mut self.intake, part, &self.topic, &mut self.dead)?;
+            take(&mut self.intake, part, &self.log, &mut self.dead)?;
         }
         match stopped {
             None => {}
-            Some(Stop::RangeEnd(partition)) => self.intake.passed_end(partition),
-            Some(Stop::LogEnd(partition)) => {
-                let (position, end) =
-                    (self.topic.position(partition), self.topic.cached_end(partition));
-                self.intake.reached_end(partition, position, end);
+            Some(Stop::RangeEnd(lane)) => self.intake.passed_end(lane),
+            Some(Stop::LogEnd(lane)) => {
+                let (position, end) = (self.log.position(lane), self.log.cached_end(lane));
+                self.intake.reached_end(lane, position, end);
             }
-            Some(Stop::Trouble(error)) => self.trouble(&error)?,
+            Some(Stop::Trouble(lane, error)) => self.trouble(lane, &error)?,
         }
-        self.lanes.close(&self.topic, &self.intake.finished)
+        self.lanes.close(&self.log.first().consumer, &self.intake.finished)
     }
 
-    /// Lets the merge go on without partitions that hold it back for too long. False: there are
-    /// none.
+    /// Lets the merge go on without lanes that hold it back for too long. False: there are none.
     fn pass_over(&mut self) -> bool {
-        // A partition that waits for a schema is heard of.
-        self.held.partitions().for_each(|partition| self.intake.patience.heard(partition));
+        // A lane that waits for a schema is heard of.
+        self.held.lanes().for_each(|lane| self.intake.patience.heard(lane));
         let lost = self.intake.pass_over(Instant::now());
         for lane in &lost {
             let of_feed = |feed: &Feed| Some((feed.topic().to_owned(), feed.partition_of(*lane)?));
-            let own = || (self.topic.name.clone(), *lane);
+            let own = || {
+                let (topic, partition) = self.log.place(*lane);
+                (topic.name.clone(), partition)
+            };
             let (topic, partition) = self.feeds.iter().find_map(of_feed).unwrap_or_else(own);
             tracing::warn!(
                 "{topic}/{partition} gives neither records nor word of its end; the other \
@@ -297,7 +305,7 @@ impl Source {
                  come; see whether it has a leader (kafka-topics.sh --describe --topic {topic})"
             );
         }
-        self.passed.extend(lost.iter().filter(|partition| **partition >= 0));
+        self.passed.extend(lost.iter().filter(|lane| **lane >= 0));
         !lost.is_empty()
     }
 
@@ -307,25 +315,32 @@ impl Source {
         feeds.map(|(feed, done)| feed.range(done.clone())).collect()
     }
 
-    /// The partitions that the merge went on without, each time once, since the last call.
-    pub fn take_passed(&mut self) -> Vec<i32> {
-        std::mem::take(&mut self.passed)
+    /// The topics and partitions that the merge went on without, each time once, since the last
+    /// call.
+    pub fn take_passed(&mut self) -> Vec<(String, i32)> {
+        let place = |lane| {
+            let (topic, partition) = self.log.place(lane);
+            (topic.name.clone(), partition)
+        };
+        std::mem::take(&mut self.passed).into_iter().map(place).collect()
     }
 
     /// Serves events that belong to no partition (errors, callbacks).
     fn serve(&mut self) -> anyhow::Result<()> {
-        if let Some((refusal, said)) = self.topic.consumer.context().errors.refused() {
-            bail!(self.topic.remedies.explain(refusal, Wish::Read(&self.topic.name), &said));
+        let Topic { consumer, remedies, .. } = self.log.first();
+        if let Some((refusal, said)) = consumer.context().errors.refused() {
+            bail!(remedies.explain(refusal, Wish::Read(&self.config.topic_names()), &said));
         }
-        if let Some(why) = self.wire.refused() {
+        if let Some(why) = self.wires.refused() {
             bail!("the schema registry gives no schema: {why}");
         }
-        match self.topic.consumer.poll(Duration::ZERO) {
+        match consumer.poll(Duration::ZERO) {
             None => Ok(()),
-            Some(Err(error)) => self.trouble(&error),
+            // It is of the connection, which all lanes share.
+            Some(Err(error)) => self.trouble(0, &error),
             Some(Ok(message)) => {
                 let (partition, offset) = (message.partition(), message.offset());
-                bail!("{}/{partition} offset {offset} came out of turn", self.topic.name)
+                bail!("{}/{partition} offset {offset} came out of turn", message.topic())
             }
         }
     }
@@ -357,39 +372,24 @@ impl Source {
     /// may be elsewhere in the log.
     pub fn commit(&self, offsets: &Offsets, version: &str) {
         // A commit to a group that is refused would hold up the end of the client.
-        let refused = self.topic.consumer.context().no_group.load(Ordering::Relaxed);
+        let refused = self.log.first().consumer.context().no_group.load(Ordering::Relaxed);
         if !self.bounded && !self.config.kafka.group.is_empty() && !refused {
-            group::commit(&self.topic, offsets, version);
+            group::commit(self.log.first(), offsets, version);
         }
     }
 }
 
-/// Takes a part. Its last record may be the newest of its partition.
+/// Takes a part. Its last record may be the newest of its lane.
 fn take<M: Message>(
     intake: &mut Intake,
     part: Part<M>,
-    topic: &Topic,
+    log: &Log,
     dead: &mut DeadLetters,
 ) -> anyhow::Result<()> {
-    let (partition, next) = (part.run.partition, part.next);
+    let (lane, next) = (part.run.partition, part.next);
     intake.take(part, dead)?;
-    if topic.cached_end(partition) == Some(next) {
-        intake.caught_up(partition);
-    }
-    Ok(())
-}
-
-fn check_range(range: &Range, topic: &str, there: &[i32]) -> anyhow::Result<()> {
-    if range.from.topic() != topic {
-        bail!("the range is one of `{}`, but kafka.topic is `{topic}`", range.from.topic());
-    }
-    for (partition, _) in range.from.iter() {
-        if !there.contains(&partition) {
-            bail!("topic `{topic}` has no partition {partition}; it has {there:?}");
-        }
-        if range.to.as_ref().is_some_and(|to| to.next(partition).is_none()) {
-            bail!("partition {partition} of `{topic}` has a start but no end to read to");
-        }
+    if log.cached_end(lane) == Some(next) {
+        intake.caught_up(lane);
     }
     Ok(())
 }

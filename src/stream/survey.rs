@@ -17,6 +17,7 @@ use rdkafka::error::RDKafkaErrorCode;
 use serde::Serialize;
 
 use super::describe::{self, Description, Settings, kept, retention_of};
+use super::log::Log;
 use super::refusal::{Refusal, Wish};
 use super::source::Sample;
 use super::topic::Topic;
@@ -66,14 +67,14 @@ impl Survey {
     /// that does not answer, or refuses us, is a finding.
     pub fn take(config: &Config, records: usize) -> Survey {
         let mut survey = Survey::default();
-        let topic = match Topic::of(config) {
-            Ok(topic) => topic,
+        let log = match Log::of(config) {
+            Ok(log) => log,
             Err(error) => {
                 survey.fault("kafka client", format!("{error:#}"));
                 return survey;
             }
         };
-        survey.look(config, &topic, records);
+        survey.look(config, &log, records);
         survey
     }
 
@@ -82,17 +83,18 @@ impl Survey {
         self.findings.iter().filter(|finding| finding.weight == weight).count()
     }
 
-    fn look(&mut self, config: &Config, topic: &Topic, records: usize) {
+    fn look(&mut self, config: &Config, log: &Log, records: usize) {
         let roles = roles(config);
         let names: Vec<&str> = roles.iter().map(|(name, _)| *name).collect();
-        let input = subject(&topic.name);
+        let topic = log.first();
+        let inputs = log.topics().len();
         // It waits, and explains what is in the way, as a run does at its start.
-        let partitions = topic.partitions();
+        let lanes = log.lanes();
         let found = describe::topics(topic.consumer.client().native_ptr(), &names, WAIT);
         let (found, settings) = match found {
             Ok(Some(found)) => (found, topic.settings(&names, WAIT)),
             _ => {
-                let why = partitions.err().map(|error| format!("{error:#}"));
+                let why = lanes.err().map(|error| format!("{error:#}"));
                 self.fault("brokers", why.unwrap_or_else(|| "they describe no topic".to_owned()));
                 return;
             }
@@ -102,12 +104,12 @@ impl Survey {
             self.topic(topic, name, *role, description, &settings);
         }
         self.group(config, topic);
-        if partitions.is_err() || !found[0].may_read {
+        if lanes.is_err() || !found[..inputs].iter().all(|input| input.may_read) {
             return;
         }
-        match topic.watermarks() {
-            Ok(watermarks) => self.records(config, topic, &watermarks, records),
-            Err(error) => self.fault(&input, format!("{error:#}")),
+        match log.watermarks() {
+            Ok(watermarks) => self.records(config, log, &watermarks, records),
+            Err(error) => self.fault(&subject(&config.topic_names()), format!("{error:#}")),
         }
     }
 
@@ -211,9 +213,9 @@ enum Role {
     Versions,
 }
 
-/// The topics of a run, the input first.
+/// The topics of a run, the inputs first.
 fn roles(config: &Config) -> Vec<(&str, Role)> {
-    let mut roles = vec![(config.kafka.topic.as_str(), Role::Input)];
+    let mut roles: Vec<(&str, Role)> = config.topics().map(|topic| (topic, Role::Input)).collect();
     let catalogues = config.catalogue.iter();
     roles.extend(catalogues.map(|catalogue| (catalogue.topic.as_str(), Role::Catalogue)));
     if !config.kafka.dead_letter_topic.is_empty() {

@@ -1,4 +1,4 @@
-//! A topic as it comes: each partition from an offset of its own on, in no order between them.
+//! A log as it comes: each lane from an offset of its own on, in no order between them.
 //!
 //! For who wants the newest at once and keeps what belongs together apart by itself. Records are
 //! decoded, and passed over, as [`super::source`] does it; none becomes a dead letter here, since
@@ -9,16 +9,17 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use millrace_events::{Events, Offsets, Witness};
+use millrace_events::{Events, Offsets, Witness, lane};
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Message, OwnedMessage};
 use rdkafka::{Offset, TopicPartitionList};
 
+use super::log::Log;
 use super::refusal::Wish;
 use super::source::decoders::Decoder;
 use super::topic::Topic;
-use super::wire::Wire;
+use super::wire::Wires;
 use super::{events_of, identity};
 use crate::config::{Config, Tombstone};
 
@@ -32,11 +33,11 @@ const LOOK_MAX: Duration = Duration::from_secs(2);
 
 /// See the module's head.
 pub struct Tail {
-    topic: Topic,
-    wire: Wire,
+    log: Log,
+    wires: Wires,
     decoder: Decoder,
     /// A record whose schema is not known yet; those behind it wait.
-    held: Option<OwnedMessage>,
+    held: Option<(i32, OwnedMessage)>,
     empty: Events,
     /// Records without a value are passed over.
     skips: bool,
@@ -51,51 +52,54 @@ pub struct Tail {
 pub struct Arrived {
     /// Their events, as they came: those of one partition in its order.
     pub events: Events,
-    /// Partition and offset of each event.
+    /// Lane and offset of each event.
     pub origins: Vec<(i32, i64)>,
-    /// Records without an event: partition, offset, and the reason; none: it is passed over.
+    /// Records without an event: lane, offset, and the reason; none: it is passed over.
     pub without: Vec<(i32, i64, Option<&'static str>)>,
     /// The next offsets to read behind all of them.
     pub next: Offsets,
 }
 
 impl Tail {
-    /// Begins to read `kafka.topic` of `config` at `from`; partitions that it does not name from
-    /// their beginning. `witness` knows some records that the log must have before `from`.
+    /// Begins to read the log of `config` at `from`; lanes that it does not name from their
+    /// beginning. `witness` knows some records that the log must have before `from`.
     ///
     /// # Errors
     /// A topic that is not there or is another one, brokers that do not answer or refuse us, an
     /// offset that the log no longer holds.
     pub fn open(config: &Config, from: &Offsets, witness: &Witness) -> anyhow::Result<Tail> {
-        let name = &config.kafka.topic;
-        let there = Topic::of(config)?;
+        let there = Log::of(config)?;
         let (bounds, _) = there.bounds_known()?;
         identity::verify(&there, witness.cluster.as_ref(), witness.newest(&bounds))?;
         let mut offsets = from.clone();
-        for (&partition, &(first, next)) in &bounds {
-            match from.next(partition) {
-                None => offsets.advance(partition, first),
-                Some(wanted) if wanted < first || wanted > next => bail!(
-                    "`{name}`/{partition} holds the offsets {first} to {next}, not {wanted}: what \
-                     lay between was lost to retention, or the topic was made anew"
-                ),
+        for (&lane, &(first, next)) in &bounds {
+            match from.next(lane) {
+                None => offsets.advance(lane, first),
+                Some(wanted) if wanted < first || wanted > next => {
+                    let (topic, partition) = there.place(lane);
+                    bail!(
+                        "`{}`/{partition} holds the offsets {first} to {next}, not {wanted}: what \
+                         lay between was lost to retention, or the topic was made anew",
+                        topic.name
+                    )
+                }
                 Some(_) => {}
             }
         }
-        let topic = Topic::to_read(config, name, offsets.iter().len())?;
+        let log = Log::to_read(config, offsets.iter().len())?;
         let every = Duration::from_secs(config.kafka.discover_s);
-        let wire = Wire::open(config)?;
+        let wires = Wires::open(config)?;
         let tail = Tail {
-            topic,
-            decoder: Decoder::new(config, &wire),
-            wire,
+            log,
+            decoder: Decoder::new(config, &wires),
+            wires,
             held: None,
             empty: events_of(config),
             skips: config.kafka.tombstone == Tombstone::Skip,
             offsets,
             census: (!every.is_zero()).then(|| (Instant::now() + every, every)),
         };
-        tail.topic.assign(&tail.offsets)?;
+        tail.log.first().assign(&tail.offsets)?;
         Ok(tail)
     }
 
@@ -111,7 +115,7 @@ impl Tail {
     /// What no retry cures: an offset that left the log, a refusal that lasts, a damaged record.
     pub fn next(&mut self, wait: Duration) -> anyhow::Result<Arrived> {
         self.count_partitions()?;
-        let Topic { consumer, name, remedies, .. } = &self.topic;
+        let Topic { consumer, name, remedies, .. } = self.log.first();
         if let Some((refusal, said)) = consumer.context().errors.refused() {
             bail!(remedies.explain(refusal, Wish::Read(name), &said));
         }
@@ -121,8 +125,10 @@ impl Tail {
             without: Vec::new(),
             next: self.offsets.clone(),
         };
-        if let Some(message) = self.held.take_if(|held| !self.wire.lacks(held.payload())) {
-            take(&mut self.decoder, self.skips, &message, &mut arrived);
+        let known =
+            |(lane, held): &mut (i32, OwnedMessage)| !self.wires.lacks(*lane, held.payload());
+        if let Some((lane, message)) = self.held.take_if(known) {
+            take(&mut self.decoder, self.skips, (lane, &message), &mut arrived);
         }
         let (mut bytes, mut wait) = (0, wait);
         if self.held.is_some() {
@@ -137,22 +143,27 @@ impl Tail {
                 Some(Ok(message)) => {
                     consumer.context().errors.answered();
                     bytes += message.payload_len();
-                    if self.wire.lacks(message.payload()) {
-                        self.held = Some(message.detach());
+                    let Some(lane) = self.log.lane_of(&message) else { continue };
+                    if self.wires.lacks(lane, message.payload()) {
+                        self.held = Some((lane, message.detach()));
                     } else {
-                        take(&mut self.decoder, self.skips, &message, &mut arrived);
+                        take(&mut self.decoder, self.skips, (lane, &message), &mut arrived);
                     }
                 }
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
                     consumer.context().errors.answered();
-                    // Past the markers of transactions, and what these took back.
-                    if let Some(position) = self.topic.position(partition)
-                        && arrived.next.next(partition).is_none_or(|next| next < position)
-                    {
-                        arrived.next.advance(partition, position);
+                    // Of one topic, and nobody says of which.
+                    let lanes = (0..self.log.topics().len()).map(|topic| lane(topic, partition));
+                    for lane in lanes.filter(|&lane| self.offsets.next(lane).is_some()) {
+                        // Past the markers of transactions, and what these took back.
+                        if let Some(position) = self.log.position(lane)
+                            && arrived.next.next(lane).is_none_or(|next| next < position)
+                        {
+                            arrived.next.advance(lane, position);
+                        }
                     }
                 }
-                Some(Err(error)) => self.topic.lasting(&error)?,
+                Some(Err(error)) => self.log.first().lasting(&error)?,
             }
         }
         self.offsets.clone_from(&arrived.next);
@@ -168,55 +179,61 @@ impl Tail {
             return Ok(());
         }
         self.census = Some((Instant::now() + every, every));
-        let there = self.topic.look(LOOK_MAX).unwrap_or_default();
+        let there = self.log.look(LOOK_MAX).unwrap_or_default();
         let new: Vec<i32> =
             there.into_iter().filter(|&id| self.offsets.next(id).is_none()).collect();
         // Those that have no leader yet are found the next time.
-        let Ok(bounds) = self.topic.bounds(&new) else { return Ok(()) };
+        let Ok(bounds) = self.log.bounds(&new) else { return Ok(()) };
         if bounds.is_empty() {
             return Ok(());
         }
-        bounds.iter().for_each(|(&partition, &(first, _))| self.offsets.advance(partition, first));
-        self.topic.assign(&self.offsets)
+        bounds.iter().for_each(|(&lane, &(first, _))| self.offsets.advance(lane, first));
+        self.log.first().assign(&self.offsets)
     }
 
-    /// Records between what was handed out and the log's end, by partition, where the end is known.
+    /// Records between what was handed out and the log's end, by lane, where the end is known.
     pub fn lag(&self) -> Vec<(i32, i64)> {
-        self.topic.lag(&self.offsets)
+        self.log.lag(&self.offsets)
     }
 
     /// Why nothing comes: no broker can be reached, or the registry of schemas, or they refuse us.
     pub fn away(&self) -> Option<String> {
-        let registry = || self.wire.away().map(|why| format!("the schema registry: {why}"));
-        self.topic.brokers_away().or_else(registry)
+        let registry = || self.wires.away().map(|why| format!("the schema registry: {why}"));
+        self.log.first().brokers_away().or_else(registry)
     }
 }
 
-fn take(decoder: &mut Decoder, skips: bool, message: &impl Message, arrived: &mut Arrived) {
-    let (partition, offset) = (message.partition(), message.offset());
-    // What was on its way when the partitions were assigned anew.
-    if arrived.next.next(partition).is_none_or(|next| offset < next) {
+fn take(
+    decoder: &mut Decoder,
+    skips: bool,
+    (lane, message): (i32, &impl Message),
+    arrived: &mut Arrived,
+) {
+    let offset = message.offset();
+    // What was on its way when the lanes were assigned anew.
+    if arrived.next.next(lane).is_none_or(|next| offset < next) {
         return;
     }
-    arrived.next.advance(partition, offset + 1);
+    arrived.next.advance(lane, offset + 1);
     if skips && message.payload().is_none() {
-        arrived.without.push((partition, offset, None));
+        arrived.without.push((lane, offset, None));
         return;
     }
-    match decoder.decode(message, &mut arrived.events) {
-        Ok(0) => arrived.without.push((partition, offset, None)),
-        Ok(events) => arrived.origins.extend(std::iter::repeat_n((partition, offset), events)),
-        Err(error) => arrived.without.push((partition, offset, Some(error.reason()))),
+    match decoder.decode(lane, message, &mut arrived.events) {
+        Ok(0) => arrived.without.push((lane, offset, None)),
+        Ok(events) => arrived.origins.extend(std::iter::repeat_n((lane, offset), events)),
+        Err(error) => arrived.without.push((lane, offset, Some(error.reason()))),
     }
 }
 
 impl Topic {
-    /// Reads these partitions, each from its offset on, and no others.
+    /// Reads these lanes over its connection, each from its offset on, and no others.
     pub(super) fn assign(&self, offsets: &Offsets) -> anyhow::Result<()> {
         let Topic { consumer, name, .. } = self;
         let mut list = TopicPartitionList::new();
-        for (partition, next) in offsets.iter() {
-            list.add_partition_offset(name, partition, Offset::Offset(next))?;
+        for (lane, next) in offsets.iter() {
+            let (topic, partition) = offsets.place(lane);
+            list.add_partition_offset(topic, partition, Offset::Offset(next))?;
         }
         consumer.assign(&list).with_context(|| format!("cannot assign {name}"))
     }

@@ -15,7 +15,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::client::{self, Watch};
-use super::position::{Position, Range};
+use super::position::Position;
 use super::refusal::{REFUSED_AT_START_MAX, Refusal, Remedies, Wish};
 use crate::config::Config;
 use millrace_events::Offsets;
@@ -50,18 +50,10 @@ impl std::fmt::Debug for Topic {
 }
 
 impl Topic {
-    /// The topic of interactions (`kafka.topic`).
-    ///
-    /// # Errors
-    /// A property that librdkafka refuses.
-    pub fn of(config: &Config) -> anyhow::Result<Topic> {
-        Topic::named(&config.kafka.topic, config)
-    }
-
     /// Any topic on the brokers of `config`.
     ///
     /// # Errors
-    /// As [`Topic::of`].
+    /// A property that librdkafka refuses.
     pub(crate) fn named(name: &str, config: &Config) -> anyhow::Result<Topic> {
         Ok(Topic::on(client::consumer(config)?, name, config))
     }
@@ -69,9 +61,16 @@ impl Topic {
     /// Any topic, to read `partitions` of its partitions.
     ///
     /// # Errors
-    /// As [`Topic::of`].
+    /// As [`Topic::named`].
     pub(super) fn to_read(config: &Config, name: &str, partitions: usize) -> anyhow::Result<Topic> {
         Ok(Topic::on(client::consumer_of(config, partitions)?, name, config))
+    }
+
+    /// Another topic, over the same connection.
+    pub(super) fn beside(&self, name: &str) -> Topic {
+        let Topic { consumer, brokers, remedies, .. } = self;
+        let (consumer, name) = (Arc::clone(consumer), name.to_owned());
+        Topic { consumer, name, brokers: brokers.clone(), remedies: remedies.clone() }
     }
 
     fn on(consumer: BaseConsumer<Watch>, name: &str, config: &Config) -> Topic {
@@ -254,14 +253,6 @@ impl Topic {
             offsets.advance(partition, next);
         }
         Ok(offsets)
-    }
-
-    /// The range between two positions.
-    ///
-    /// # Errors
-    /// As [`Topic::partitions`].
-    pub fn range(&self, from: Position, to: Position) -> anyhow::Result<Range> {
-        Ok(Range { from: self.resolve(from)?, to: Some(self.resolve(to)?) })
     }
 
     /// Offsets of the first records at or after `ms`; a partition without one is not in it.

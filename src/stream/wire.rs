@@ -15,6 +15,7 @@ use super::decode::{Content, DecodeError};
 #[cfg(feature = "registry")]
 use super::decode::{RECORD_BYTES_MAX, Schema, Text};
 use crate::config::{Config, RecordFormat};
+use millrace_events::lane_place;
 #[cfg(feature = "registry")]
 use registry::Registry;
 
@@ -84,6 +85,56 @@ impl Wire {
             Wire::Framed(registry) => registry.refused(),
             _ => None,
         }
+    }
+}
+
+/// How the values of each topic of a log are read.
+#[derive(Clone, Debug)]
+pub(in crate::stream) struct Wires(Vec<Wire>);
+
+impl Wires {
+    /// As `config` has it; topics of one format share what is known of its schemas.
+    ///
+    /// # Errors
+    /// As of [`Wire::open`].
+    pub(in crate::stream) fn open(config: &Config) -> anyhow::Result<Wires> {
+        let mut known: Vec<(RecordFormat, Wire)> = Vec::new();
+        let mut wires = Vec::new();
+        for topic in config.by_topic() {
+            let format = topic.kafka.format;
+            let wire = match known.iter().find(|(known, _)| *known == format) {
+                Some((_, wire)) => wire.clone(),
+                None => Wire::open(&topic)?,
+            };
+            known.push((format, wire.clone()));
+            wires.push(wire);
+        }
+        Ok(Wires(wires))
+    }
+
+    /// Of a single topic whose records are JSON.
+    pub(in crate::stream) fn text() -> Wires {
+        Wires(vec![Wire::Text])
+    }
+
+    /// Topic by topic.
+    pub(in crate::stream) fn iter(&self) -> impl Iterator<Item = &Wire> {
+        self.0.iter()
+    }
+
+    /// As [`Wire::lacks`], for a value of this lane.
+    pub(in crate::stream) fn lacks(&self, lane: i32, payload: Option<&[u8]>) -> bool {
+        self.0[lane_place(lane).0].lacks(payload)
+    }
+
+    /// As [`Wire::away`], of any topic.
+    pub(in crate::stream) fn away(&self) -> Option<String> {
+        self.0.iter().find_map(Wire::away)
+    }
+
+    /// As [`Wire::refused`], of any topic.
+    pub(in crate::stream) fn refused(&self) -> Option<String> {
+        self.0.iter().find_map(Wire::refused)
     }
 }
 

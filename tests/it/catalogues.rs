@@ -12,7 +12,8 @@ use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 use serde_json::{Value, json as value};
 
 use crate::support::{
-    Bench, PATIENCE, Running, client, create_topic, get, inspect, json, records, synthetic,
+    Bench, PATIENCE, Running, client, create_topic, get, inspect, json, newest_step, records,
+    synthetic,
 };
 
 const EVENTS: usize = 20_000;
@@ -140,13 +141,6 @@ fn write(topic: &str, rows: impl IntoIterator<Item = (String, Option<Value>, i64
 
 const SETS: [&str; 4] =
     ["batch.size=128", "checkpoint.every_steps=9", "publish.topic=", "negatives.mixed=64"];
-
-/// The newest checkpoint's step, by the directory's names alone.
-fn newest_step(directory: &Path) -> u64 {
-    let Ok(entries) = std::fs::read_dir(directory) else { return 0 };
-    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    names.filter_map(|name| name.parse().ok()).max().unwrap_or(0)
-}
 
 #[test]
 fn sigkill_with_a_catalogue_ends_in_the_bits_of_an_uninterrupted_run() {

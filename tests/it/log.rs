@@ -42,9 +42,26 @@ fn block_on<T>(future: impl Future<Output = rdkafka::error::KafkaResult<T>>) -> 
     runtime.expect("a runtime").block_on(future).expect("the broker answers")
 }
 
-fn delete_topic(name: &str) {
+pub(crate) fn delete_topic(name: &str) {
     let results = block_on(admin().delete_topics(&[name], &AdminOptions::new()));
     assert!(results.iter().all(Result::is_ok), "{results:?}");
+}
+
+/// Gives a topic more partitions, and waits until the broker knows of their leaders: a producer
+/// that is told of fewer drops what is for the others.
+pub(crate) fn grow_topic(name: &str, partitions: usize) {
+    let (admin, began) = (admin(), Instant::now());
+    let grown = NewPartitions::new(name, partitions);
+    let results = block_on(admin.create_partitions([&grown], &AdminOptions::new()));
+    assert!(results.iter().all(Result::is_ok), "{results:?}");
+    loop {
+        let found = admin.inner().fetch_metadata(Some(name), PATIENCE).expect("an answer");
+        let led = found.topics()[0].partitions().iter().filter(|one| one.leader() >= 0).count();
+        if led == partitions {
+            return;
+        }
+        assert!(began.elapsed() < PATIENCE, "{led} partitions of {partitions} have a leader");
+    }
 }
 
 /// A trainer on the bench, and its address.
@@ -69,9 +86,7 @@ fn partitions_that_are_added_are_read_from_their_beginning() {
     bench.produce_synthetic(3_000, 71);
     let (run, address) = train(&bench, &[]);
     wait_for(&address, TRAINED, 3_000.0);
-    let grown = NewPartitions::new(&bench.topic, 3);
-    let results = block_on(admin().create_partitions([&grown], &AdminOptions::new()));
-    assert!(results.iter().all(Result::is_ok), "{results:?}");
+    grow_topic(&bench.topic, 3);
     bench.produce_synthetic(3_000, 72);
     let took = wait_for(&address, TRAINED, 6_000.0);
     println!("two new partitions, looked for every second, were read within {took:?}");

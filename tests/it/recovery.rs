@@ -1,12 +1,11 @@
 //! Does it lose or repeat anything?
 
-use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use millrace_events::SplitMix;
 use serde_json::json as value;
 
-use crate::support::{Bench, PATIENCE, Running, inspect, json};
+use crate::support::{Bench, PATIENCE, Running, inspect, json, newest_step};
 
 const EVENTS: usize = 60_000;
 
@@ -20,13 +19,6 @@ fn seed() -> u64 {
     let seed = given.unwrap_or(u64::from(now.subsec_nanos()));
     println!("MILLRACE_SEED={seed}");
     seed
-}
-
-/// The newest checkpoint's step, by the directory's names alone.
-fn newest_step(directory: &Path) -> u64 {
-    let Ok(entries) = std::fs::read_dir(directory) else { return 0 };
-    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    names.filter_map(|name| name.parse().ok()).max().unwrap_or(0)
 }
 
 #[test]

@@ -265,6 +265,13 @@ pub(crate) fn inspect(path: &Path) -> Value {
     json(Command::new(env!("CARGO_BIN_EXE_millrace")).arg("inspect").arg(path))
 }
 
+/// The newest checkpoint's step, by the directory's names alone.
+pub(crate) fn newest_step(directory: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(directory) else { return 0 };
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    names.filter_map(|name| name.parse().ok()).max().unwrap_or(0)
+}
+
 /// A file of `../shared/data`, or `None` with the reason printed.
 pub(crate) fn data(name: &str) -> Option<PathBuf> {
     let root = std::env::var_os("MILLRACE_DATA").map_or_else(

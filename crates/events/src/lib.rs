@@ -22,6 +22,6 @@ pub use catalogue::{CatalogueChange, CataloguePlace, EventSide};
 pub use column::Column;
 pub use event::{Event, FeatureValue, id_key};
 pub use events::{Events, Names};
-pub use offsets::Offsets;
+pub use offsets::{Offsets, lane, lane_place};
 pub use random::{SplitMix, mix};
 pub use witness::{Trace, Witness};

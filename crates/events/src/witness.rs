@@ -75,8 +75,8 @@ impl Witness {
         Witness { cluster: self.cluster.clone(), traces: traces.into_iter().collect() }
     }
 
-    /// The partitions of which something is known.
-    pub fn partitions(&self) -> impl Iterator<Item = i32> {
+    /// The lanes of which something is known.
+    pub fn lanes(&self) -> impl Iterator<Item = i32> {
         self.traces.keys().copied()
     }
 
@@ -155,7 +155,7 @@ mod tests {
     fn each_partition_has_its_turn() {
         let mut witness = noted([10, 20].into_iter());
         witness.note(5, Trace { offset: 1, hash: 1 });
-        let of = |turn| witness.of_turn(turn).partitions().collect::<Vec<_>>();
+        let of = |turn| witness.of_turn(turn).lanes().collect::<Vec<_>>();
         assert_eq!([of(0), of(1), of(2)], [[3], [5], [3]]);
         assert_eq!(Witness::default().of_turn(7), Witness::default());
     }

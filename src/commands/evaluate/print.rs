@@ -28,7 +28,7 @@ pub(super) fn print(
     say!(
         "{} held-out events of {}, {} candidates, model after {} events in {} steps",
         model.all.cases(),
-        config.kafka.topic,
+        config.topic_names(),
         outcome.candidates(),
         trainer.progress().events,
         trainer.progress().step
@@ -109,7 +109,7 @@ fn as_json(
 ) -> Value {
     let (model, popularity) = (&outcome.model, &outcome.popularity);
     let mut result = quality(model);
-    result["topic"] = json!(config.kafka.topic);
+    result["topic"] = json!(config.topic_names());
     result["cases"] = json!(model.all.cases());
     result["candidates"] = json!(outcome.candidates());
     result["unknown_items"] = json!(outcome.unknown_items);

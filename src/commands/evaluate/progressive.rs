@@ -96,7 +96,7 @@ fn print(config: &Config, progressive: &Progressive, trainer: &Trainer, elapsed:
     say!(
         "{} events of {} ranked before they were trained on, among {:.0} items on average",
         progressive.popularity.total.all.cases(),
-        config.kafka.topic,
+        config.topic_names(),
         progressive.mean_candidates()
     );
     say!("\n                     recall@10  @50     @100    @300    MRR");
@@ -145,7 +145,7 @@ fn json(config: &Config, progressive: &Progressive, trainer: &Trainer, elapsed: 
         result
     });
     json!({
-        "topic": config.kafka.topic,
+        "topic": config.topic_names(),
         "cases": progressive.popularity.total.all.cases(),
         "candidates": progressive.mean_candidates(),
         "weights": weights.collect::<Vec<_>>(),

@@ -25,7 +25,7 @@ use crate::stream::merge::{Record, Run};
 use crate::stream::position::Range;
 use crate::stream::refusal::Wish;
 use crate::stream::topic::Topic;
-use crate::stream::wire::Wire;
+use crate::stream::wire::Wires;
 use millrace_events::{Events, Offsets};
 
 /// Records of a catalogue that wait in the merge: a few rounds. It is read as fast as events are.
@@ -96,9 +96,12 @@ impl Feed {
         }
         let reads = Range { from: range.from.clone(), to: range.to.clone() };
         let Followed { topic, numbers, finished, .. } = &followed;
-        let numbering = Numbering { ring, number: &|partition| numbers[&partition] };
+        // It is the only topic of its connection, so its lanes there are its partitions.
+        let place = |partition| (topic.name.as_str(), partition);
+        let number = |partition| numbers[&partition];
+        let numbering = Numbering { ring, place: &place, number: &number };
         Ok(Feed {
-            lanes: Lanes::open(topic, &reads, finished, BUFFER, numbering)?,
+            lanes: Lanes::open(&topic.consumer, &reads, finished, BUFFER, numbering)?,
             mapping: CatalogueMapping::new(config, catalogue),
             empty: events_of(config),
             followed,
@@ -115,10 +118,10 @@ impl Feed {
         followed.serve()?;
         let places = (&followed.numbers, &followed.bootstrap);
         // Its records are JSON: none waits for a schema.
-        let (wire, held) = (Wire::Text, Held::default());
-        let mut round = lanes.round(&intake.merge, &wire, &held);
+        let (wires, held) = (Wires::text(), Held::default());
+        let mut round = lanes.round(&intake.merge, &wires, &held);
         let mut parts = Vec::new();
-        while let Some(messages) = round.part() {
+        while let Some((_, messages)) = round.part() {
             parts.push(part(mapping, empty, places, messages));
         }
         let stopped = round.stopped;
@@ -137,9 +140,9 @@ impl Feed {
             None => {}
             Some(Stop::RangeEnd(partition)) => followed.finish(partition, intake),
             Some(Stop::LogEnd(partition)) => followed.reached_end(partition, intake),
-            Some(Stop::Trouble(error)) => followed.topic.lasting(&error)?,
+            Some(Stop::Trouble(_, error)) => followed.topic.lasting(&error)?,
         }
-        lanes.close(&followed.topic, &followed.finished)?;
+        lanes.close(&followed.topic.consumer, &followed.finished)?;
         Ok(moved)
     }
 

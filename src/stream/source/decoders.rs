@@ -11,8 +11,8 @@ use crate::config::{Config, Tombstone};
 use crate::stream::decode::{DecodeError, Envelope, Mapping, Outside, Unread};
 use crate::stream::events_of;
 use crate::stream::merge::{Record, Run};
-use crate::stream::wire::{Reader, Wire};
-use millrace_events::Events;
+use crate::stream::wire::{Reader, Wire, Wires};
+use millrace_events::{Events, lane_place};
 
 /// Polling, merging and batching stay on one thread, and take as long as decoding on three.
 const THREADS_MAX: usize = 4;
@@ -40,24 +40,24 @@ pub(super) struct Part<M> {
 }
 
 impl Decoders {
-    pub(super) fn new(config: &Config, wire: &Wire) -> Decoders {
+    pub(super) fn new(config: &Config, wires: &Wires) -> Decoders {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let decoders = (0..cores.min(THREADS_MAX)).map(|_| Decoder::new(config, wire)).collect();
+        let decoders = (0..cores.min(THREADS_MAX)).map(|_| Decoder::new(config, wires)).collect();
         let skips = config.kafka.tombstone == Tombstone::Skip;
         Decoders { decoders, empty: events_of(config), skips }
     }
 
-    /// Decodes a single record.
-    pub(super) fn decode_one(&mut self, message: OwnedMessage) -> Part<OwnedMessage> {
+    /// Decodes a single record of a lane.
+    pub(super) fn decode_one(&mut self, lane: i32, message: OwnedMessage) -> Part<OwnedMessage> {
         let own = self.decoders.first_mut().expect("there is one");
-        part(own, self.empty.clone(), vec![message], self.skips)
+        part(own, self.empty.clone(), (lane, vec![message]), self.skips)
     }
 
     /// Takes parts until `next` has no more, runs `meanwhile` while other threads decode, and
-    /// decodes the parts that are left. A part has records, all of one partition.
+    /// decodes the parts that are left. A part has records, all of one lane.
     pub(super) fn decode<'m>(
         &mut self,
-        mut next: impl FnMut() -> Option<Vec<BorrowedMessage<'m>>>,
+        mut next: impl FnMut() -> Option<(i32, Vec<BorrowedMessage<'m>>)>,
         meanwhile: impl FnOnce(),
     ) -> Vec<Part<BorrowedMessage<'m>>> {
         let (own, others) = self.decoders.split_first_mut().expect("there is one");
@@ -96,11 +96,10 @@ impl Decoders {
 fn part<M: Message>(
     decoder: &mut Decoder,
     mut events: Events,
-    mut messages: Vec<M>,
+    (lane, mut messages): (i32, Vec<M>),
     skips: bool,
 ) -> Part<M> {
-    let last = messages.last().expect("a part has records");
-    let (partition, next) = (last.partition(), last.offset() + 1);
+    let next = messages.last().expect("a part has records").offset() + 1;
     let taken = messages.len();
     let (mut errors, mut records) = (Vec::new(), Vec::with_capacity(taken));
     messages.retain(|message| {
@@ -108,7 +107,7 @@ fn part<M: Message>(
             return false;
         }
         let before = events.len();
-        let record = match decoder.decode(message, &mut events) {
+        let record = match decoder.decode(lane, message, &mut events) {
             Ok(0) => return false,
             Ok(count) => Record {
                 offset: message.offset(),
@@ -124,36 +123,46 @@ fn part<M: Message>(
         true
     });
     let skipped = (taken - messages.len()) as u64;
-    let run = Run { partition, records, events, changes: Vec::new() };
+    let run = Run { partition: lane, records, events, changes: Vec::new() };
     Part { messages, run, errors, next, skipped, unread: decoder.take_unread() }
 }
 
 /// Records become events on one thread: what their bytes are, and what of it an event is.
 #[derive(Debug)]
 pub(in crate::stream) struct Decoder {
-    reader: Reader,
-    mapping: Mapping,
+    /// By topic of the log.
+    topics: Vec<(Reader, Mapping)>,
 }
 
 impl Decoder {
-    pub(in crate::stream) fn new(config: &Config, wire: &Wire) -> Decoder {
-        Decoder { reader: Reader::new(wire), mapping: Mapping::new(config) }
+    pub(in crate::stream) fn new(config: &Config, wires: &Wires) -> Decoder {
+        let topics = config.by_topic().zip(wires.iter());
+        let topic = |(config, wire): (Config, &Wire)| (Reader::new(wire), Mapping::new(&config));
+        Decoder { topics: topics.map(topic).collect() }
     }
 
-    /// Appends the events of a record, whose key and headers may be fields.
+    /// Appends the events of a lane's record, whose key and headers may be fields.
     pub(in crate::stream) fn decode(
         &mut self,
+        lane: i32,
         message: &impl Message,
         events: &mut Events,
     ) -> Result<usize, DecodeError> {
         let outside = |what: &Outside| outside(message, what);
         let envelope = Envelope { time_ms: message.timestamp().to_millis(), outside: &outside };
-        self.mapping.decode_record(self.reader.content(message.payload())?, &envelope, events)
+        let (reader, mapping) = &mut self.topics[lane_place(lane).0];
+        mapping.decode_record(reader.content(message.payload())?, &envelope, events)
     }
 
     /// The values that could not be read since the last call.
     pub(in crate::stream) fn take_unread(&mut self) -> Unread {
-        self.mapping.take_unread()
+        let mut unread = Unread::default();
+        for (_, mapping) in &mut self.topics {
+            let Unread { values, first } = mapping.take_unread();
+            unread.values += values;
+            unread.first = unread.first.or(first);
+        }
+        unread
     }
 }
 

@@ -9,7 +9,7 @@ use millrace_events::Offsets;
 use super::Source;
 use super::census::Finding;
 use crate::config::Config;
-use crate::stream::topic::Topic;
+use crate::stream::log::Log;
 use crate::stream::{identity, verdict};
 
 /// How long an answer about the topic is waited for while it is read.
@@ -31,11 +31,11 @@ impl Source {
             return None;
         }
         let mut offsets = self.done.clone();
-        self.new.iter().for_each(|(partition, next)| offsets.advance(partition, next));
+        self.new.iter().for_each(|(lane, next)| offsets.advance(lane, next));
         Some(offsets)
     }
 
-    /// Looks at the topic's partitions, if it is time to.
+    /// Looks at the topics' partitions, if it is time to.
     ///
     /// # Errors
     /// A topic that has lost partitions for good; new ones that have lost records already, if
@@ -45,27 +45,27 @@ impl Source {
         if !self.census.is_due(now) {
             return Ok(());
         }
-        let name = &self.topic.name;
-        let there = self.topic.look(LOOK_MAX);
+        let log = &self.log;
+        let there = log.look(LOOK_MAX);
         match self.census.compare(&self.done, there.as_deref(), now) {
             Finding::Same if there.is_some() => self.verify()?,
             Finding::Same => {}
-            Finding::Missing(partitions) => tracing::warn!(
-                "the brokers do not know the partitions {partitions:?} of `{name}`; waiting for \
-                 them"
+            Finding::Missing(lanes) => tracing::warn!(
+                "the brokers do not know the {}; waiting for them",
+                log.spell(&lanes)
             ),
-            Finding::Gone(partitions) => {
-                bail!("topic `{name}` has lost its partitions {partitions:?}; was it created anew?")
+            Finding::Gone(lanes) => {
+                bail!("the {} are there no more; was the topic created anew?", log.spell(&lanes))
             }
-            Finding::New(partitions) => {
-                let Ok(bounds) = self.topic.bounds(&partitions) else {
+            Finding::New(lanes) => {
+                let Ok(bounds) = log.bounds(&lanes) else {
                     self.census.retry(now); // They have no leaders yet.
                     return Ok(());
                 };
                 let on_data_loss = self.config.kafka.on_data_loss;
-                let begun = verdict::judge(&Offsets::new(name), &bounds, &[], on_data_loss)?;
+                let begun = verdict::judge(&log.unread(), &bounds, &[], on_data_loss)?;
                 begun.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-                tracing::info!("`{name}` has grown: the partitions {partitions:?} are read, too");
+                tracing::info!("the log has grown: the {} are read, too", log.spell(&lanes));
                 self.new = begun.offsets;
             }
         }
@@ -80,9 +80,9 @@ impl Source {
         self.turn += 1;
         let one = witness.lock().unwrap_or_else(PoisonError::into_inner).of_turn(self.turn);
         // What is read there must not come out of the queues here.
-        let topic = Topic::of(&self.config)?;
-        let partitions: Vec<i32> = one.partitions().collect();
-        let Ok(bounds) = topic.bounds(&partitions) else { return Ok(()) };
-        identity::verify(&topic, one.cluster.as_ref(), one.oldest(&bounds)).map(drop)
+        let log = Log::of(&self.config)?;
+        let lanes: Vec<i32> = one.lanes().collect();
+        let Ok(bounds) = log.bounds(&lanes) else { return Ok(()) };
+        identity::verify(&log, one.cluster.as_ref(), one.oldest(&bounds)).map(drop)
     }
 }

@@ -22,7 +22,7 @@ use super::example;
 use super::guard::Guard;
 use super::lanes::ROUND;
 use super::patience::Patience;
-use millrace_events::{Batch, Offsets, Witness};
+use millrace_events::{Batch, Offsets, Witness, lane_place};
 
 /// Merges, shuffles and batches; all of it but the letters is pure.
 pub(super) struct Intake {
@@ -143,26 +143,27 @@ impl Intake {
         dead: &mut DeadLetters,
     ) -> anyhow::Result<()> {
         let Part { messages, run, errors, next, skipped, unread } = part;
-        let partition = run.partition;
+        let lane = run.partition;
         self.guard.skip(skipped, unread.values);
         if let Some(error) = unread.first
             && self.guard.is_first("unread")
         {
             tracing::warn!(
                 "a value of an optional feature counts as absent: {error}. It is the first one, in \
-                 partition {partition} at or after offset {}; the others are counted",
+                 partition {} at or after offset {}; the others are counted",
+                lane_place(lane).1,
                 messages.first().map_or(next, Message::offset)
             );
         }
         if let (Some(witness), Some(last)) = (&self.witness, messages.last()) {
             let mut witness = witness.lock().unwrap_or_else(PoisonError::into_inner);
-            witness.note(partition, identity::trace(last));
+            witness.note(lane, identity::trace(last));
         }
         self.judge(&run.records, &messages, errors, dead)?;
-        self.patience.heard(partition);
-        self.merge.set_idle(partition, false);
+        self.patience.heard(lane);
+        self.merge.set_idle(lane, false);
         self.merge.push(run);
-        self.finish_at(partition, next);
+        self.finish_at(lane, next);
         Ok(())
     }
 

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use crossbeam_channel::Sender;
-use rdkafka::consumer::Consumer;
 use rdkafka::consumer::base_consumer::PartitionQueue;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message, OwnedMessage};
 use rdkafka::{Offset, TopicPartitionList};
@@ -21,8 +21,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use crate::stream::client::{AHEAD_BYTES, Watch};
 use crate::stream::merge::Merge;
 use crate::stream::position::Range;
-use crate::stream::topic::Topic;
-use crate::stream::wire::Wire;
+use crate::stream::wire::Wires;
 
 use super::held::Held;
 
@@ -43,16 +42,21 @@ pub(super) struct Lanes {
     share: usize,
 }
 
-/// What the lanes of one topic have to do with those of the others.
+/// What the lanes of one connection have to do with topics, and with those of the others.
 pub(super) struct Numbering<'a> {
     /// Rings when a queue is no longer empty.
     pub(super) ring: &'a Sender<()>,
-    /// The number in the merge of each partition.
+    /// The topic and the partition of each lane.
+    pub(super) place: &'a dyn Fn(i32) -> (&'a str, i32),
+    /// The number in the merge of each lane.
     pub(super) number: &'a dyn Fn(i32) -> i32,
 }
 
 struct Lane {
-    partition: i32,
+    /// As the range has it.
+    lane: i32,
+    /// Its topic and partition.
+    place: (String, i32),
     /// In the merge.
     number: i32,
     queue: PartitionQueue<Watch>,
@@ -62,19 +66,19 @@ struct Lane {
 }
 
 impl Lanes {
-    /// Assigns those partitions of `range` that are not `finished`. At most `budget` of their
+    /// Assigns those lanes of `range` that are not `finished`. At most `budget` of their
     /// records wait in the merge, or one part of each if that is more.
     pub(super) fn open(
-        topic: &Topic,
+        consumer: &Arc<BaseConsumer<Watch>>,
         range: &Range,
         finished: &BTreeSet<i32>,
         budget: usize,
-        Numbering { ring, number }: Numbering<'_>,
+        Numbering { ring, place, number }: Numbering<'_>,
     ) -> anyhow::Result<Lanes> {
-        let Topic { consumer, name, .. } = topic;
         let mut list = TopicPartitionList::new();
         let mut lanes = Vec::new();
-        for (partition, next) in range.from.iter().filter(|(id, _)| !finished.contains(id)) {
+        for (lane, next) in range.from.iter().filter(|(lane, _)| !finished.contains(lane)) {
+            let (name, partition) = place(lane);
             // Split before it is assigned: from then on its records would go to the common queue.
             let queue = consumer.split_partition_queue(name, partition);
             let mut queue = queue.with_context(|| format!("no queue for {name}/{partition}"))?;
@@ -85,22 +89,29 @@ impl Lanes {
                 // A full channel means that the bell rings already.
                 ring.try_send(()).ok();
             });
-            let end = range.to.as_ref().and_then(|to| to.next(partition));
-            lanes.push(Lane { partition, number: number(partition), queue, end, ready });
+            let end = range.to.as_ref().and_then(|to| to.next(lane));
+            let place = (name.to_owned(), partition);
+            lanes.push(Lane { lane, place, number: number(lane), queue, end, ready });
             list.add_partition_offset(name, partition, Offset::Offset(next))?;
         }
-        consumer.assign(&list).with_context(|| format!("cannot assign {name}"))?;
+        let topics = || range.from.topics().join(", ");
+        consumer.assign(&list).with_context(|| format!("cannot assign {}", topics()))?;
         let share = (budget / lanes.len().max(1)).max(PART);
         Ok(Lanes { lanes, turn: 0, share })
     }
 
     /// The records that may be read now, given those that wait in the merge and those that wait
     /// for their schema.
-    pub(super) fn round<'l>(&'l mut self, merge: &Merge, wire: &'l Wire, held: &Held) -> Round<'l> {
+    pub(super) fn round<'l>(
+        &'l mut self,
+        merge: &Merge,
+        wires: &'l Wires,
+        held: &Held,
+    ) -> Round<'l> {
         // Only whole parts: with many partitions, each would have room for no more than the last
         // batch took from it, and a part costs as much as decoding ten records.
         let room = |lane: &Lane| match self.share.saturating_sub(merge.buffered(lane.number)) {
-            _ if held.holds(lane.partition) => 0,
+            _ if held.holds(lane.lane) => 0,
             // Whatever it holds, it is not enough for the merge to go on.
             room if merge.starved(lane.number) => room.max(PART),
             room if room < PART => 0,
@@ -112,40 +123,48 @@ impl Lanes {
             turn: &mut self.turn,
             left: ROUND,
             left_bytes: ROUND_BYTES,
-            wire,
+            wires,
             held: Vec::new(),
             stopped: None,
         }
     }
 
-    /// Stops reading the partitions that are finished.
-    pub(super) fn close(&mut self, topic: &Topic, finished: &BTreeSet<i32>) -> anyhow::Result<()> {
+    /// Stops reading the lanes that are finished.
+    pub(super) fn close(
+        &mut self,
+        consumer: &BaseConsumer<Watch>,
+        finished: &BTreeSet<i32>,
+    ) -> anyhow::Result<()> {
         let mut list = TopicPartitionList::new();
-        for lane in self.lanes.extract_if(.., |lane| finished.contains(&lane.partition)) {
-            list.add_partition(&topic.name, lane.partition);
+        for Lane { place: (topic, partition), .. } in
+            self.lanes.extract_if(.., |lane| finished.contains(&lane.lane))
+        {
+            list.add_partition(&topic, partition);
         }
         if list.count() == 0 {
             return Ok(());
         }
-        topic.consumer.pause(&list).context("cannot stop reading a partition")
+        consumer.pause(&list).context("cannot stop reading a partition")
     }
 }
 
 /// What ends a round early.
 #[derive(Debug)]
 pub(super) enum Stop {
-    /// A record past the end of the range came from this partition.
+    /// A record past the end of the range came from this lane.
     RangeEnd(i32),
-    /// This partition has nothing more at present.
+    /// This lane has nothing more at present.
     LogEnd(i32),
-    Trouble(KafkaError),
+    /// This lane's queue has an error.
+    Trouble(i32, KafkaError),
 }
 
-impl From<KafkaError> for Stop {
-    fn from(error: KafkaError) -> Stop {
+impl Stop {
+    /// What came out of a lane's queue in place of a record.
+    fn of(error: KafkaError, lane: i32) -> Stop {
         match error {
-            KafkaError::PartitionEOF(partition) => Stop::LogEnd(partition),
-            error => Stop::Trouble(error),
+            KafkaError::PartitionEOF(_) => Stop::LogEnd(lane),
+            error => Stop::Trouble(lane, error),
         }
     }
 }
@@ -157,16 +176,16 @@ pub(super) struct Round<'l> {
     rooms: Vec<usize>,
     left: usize,
     left_bytes: usize,
-    wire: &'l Wire,
-    /// Records that ended their partition's turn, because their schema is not known.
-    pub(super) held: Vec<OwnedMessage>,
+    wires: &'l Wires,
+    /// Records that ended their lane's turn, because their schema is not known.
+    pub(super) held: Vec<(i32, OwnedMessage)>,
     pub(super) stopped: Option<Stop>,
 }
 
 impl<'l> Round<'l> {
-    /// The next records of a partition. None: there are no more at present, there is no room, or
-    /// the round was stopped.
-    pub(super) fn part(&mut self) -> Option<Vec<BorrowedMessage<'l>>> {
+    /// The next records of a lane. None: there are no more at present, there is no room, or the
+    /// round was stopped.
+    pub(super) fn part(&mut self) -> Option<(i32, Vec<BorrowedMessage<'l>>)> {
         for _ in 0..self.lanes.len() {
             if self.stopped.is_some() || self.left == 0 || self.left_bytes == 0 {
                 return None;
@@ -178,11 +197,11 @@ impl<'l> Round<'l> {
                 continue;
             }
             let part = self.drain(lane, most);
-            let stands = self.held.last().is_some_and(|held| held.partition() == lane.partition);
+            let stands = self.held.last().is_some_and(|(held, _)| *held == lane.lane);
             self.rooms[turn] = if stands { 0 } else { self.rooms[turn] - part.len() };
             self.left -= part.len();
             if !part.is_empty() {
-                return Some(part);
+                return Some((lane.lane, part));
             }
         }
         None
@@ -196,17 +215,17 @@ impl<'l> Round<'l> {
                 // Compaction may have removed the last records before the end: then the next one
                 // lies past it.
                 Some(Ok(message)) if lane.end.is_some_and(|end| message.offset() >= end) => {
-                    self.stopped = Some(Stop::RangeEnd(lane.partition));
+                    self.stopped = Some(Stop::RangeEnd(lane.lane));
                 }
                 Some(Ok(message)) => {
                     self.left_bytes = self.left_bytes.saturating_sub(message.payload_len());
-                    if self.wire.lacks(message.payload()) {
-                        self.held.push(message.detach());
+                    if self.wires.lacks(lane.lane, message.payload()) {
+                        self.held.push((lane.lane, message.detach()));
                         break;
                     }
                     part.push(message);
                 }
-                Some(Err(error)) => self.stopped = Some(error.into()),
+                Some(Err(error)) => self.stopped = Some(Stop::of(error, lane.lane)),
             }
         }
         // It was not seen empty, so it need not ring.

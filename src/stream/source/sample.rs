@@ -12,9 +12,10 @@ use rdkafka::message::{BorrowedMessage, Message as _, Timestamp};
 
 use crate::config::Config;
 use crate::stream::events_of;
+use crate::stream::log::Log;
 use crate::stream::refusal::Wish;
 use crate::stream::topic::{Topic, Watermarks};
-use crate::stream::wire::Wire;
+use crate::stream::wire::Wires;
 
 use super::decoders::Decoder;
 use super::ids::{Ids, Tally};
@@ -68,6 +69,7 @@ impl Sample {
         &mut self,
         decoder: &mut Decoder,
         (config, tally): (&Config, &mut Tally),
+        lane: i32,
         message: &BorrowedMessage<'_>,
     ) {
         let time = message.timestamp();
@@ -77,10 +79,10 @@ impl Sample {
             self.by_broker = matches!(time, Timestamp::LogAppendTime(_));
         }
         let mut events = events_of(config);
-        match decoder.decode(message, &mut events) {
+        match decoder.decode(lane, message, &mut events) {
             Ok(0) => self.skipped += 1,
             Ok(_) => {
-                tally.count(message.partition(), &events);
+                tally.count(lane, &events);
                 let time_ms = events.times_ms[0];
                 let (oldest, newest) = self.event_times_ms.unwrap_or((time_ms, time_ms));
                 self.event_times_ms = Some((oldest.min(time_ms), newest.max(time_ms)));
@@ -101,37 +103,37 @@ impl Sample {
     }
 }
 
-/// Reads about `records` of the newest records of `topic`, from all partitions alike.
+/// Reads about `records` of the newest records of `log`, from all lanes alike.
 ///
 /// # Errors
 /// If the brokers do not send them.
 pub(in crate::stream) fn sample(
-    topic: &Topic,
+    log: &Log,
     watermarks: &Watermarks,
     config: &Config,
     records: usize,
 ) -> anyhow::Result<Sample> {
-    let wire = Wire::open(config)?;
-    let (mut sample, mut decoder) = (Sample::default(), Decoder::new(config, &wire));
+    let wires = Wires::open(config)?;
+    let (mut sample, mut decoder) = (Sample::default(), Decoder::new(config, &wires));
     let mut tally = Tally::new(config);
-    newest(topic, watermarks, records, |message| {
-        wait_for_schema(&wire, message)?;
-        sample.take(&mut decoder, (config, &mut tally), message);
+    newest(log, watermarks, records, |lane, message| {
+        wait_for_schema(&wires, lane, message)?;
+        sample.take(&mut decoder, (config, &mut tally), lane, message);
         Ok(())
     })?;
     sample.ids = (sample.accepted > 0).then(|| tally.ids());
     Ok(sample)
 }
 
-/// The values of about `records` of the newest records of the config's topic.
+/// The values of about `records` of the newest records of the config's log.
 ///
 /// # Errors
 /// If the brokers do not answer.
 pub fn newest_values(config: &Config, records: usize) -> anyhow::Result<Vec<Vec<u8>>> {
-    let topic = Topic::of(config)?;
-    let watermarks = topic.watermarks()?;
+    let log = Log::of(config)?;
+    let watermarks = log.watermarks()?;
     let mut values = Vec::new();
-    newest(&topic, &watermarks, records, |message| {
+    newest(&log, &watermarks, records, |_, message| {
         values.extend(message.payload().map(<[u8]>::to_vec));
         Ok(())
     })?;
@@ -139,11 +141,11 @@ pub fn newest_values(config: &Config, records: usize) -> anyhow::Result<Vec<Vec<
 }
 
 /// Waits until a record's schema is known.
-fn wait_for_schema(wire: &Wire, message: &BorrowedMessage<'_>) -> anyhow::Result<()> {
+fn wait_for_schema(wires: &Wires, lane: i32, message: &BorrowedMessage<'_>) -> anyhow::Result<()> {
     let deadline = Instant::now() + WAIT_MAX;
-    while wire.lacks(message.payload()) {
+    while wires.lacks(lane, message.payload()) {
         if Instant::now() > deadline {
-            let why = wire.away().unwrap_or_else(|| "it does not answer".to_owned());
+            let why = wires.away().unwrap_or_else(|| "it does not answer".to_owned());
             bail!("a run would wait for the schema registry: {why}");
         }
         std::thread::sleep(SCHEMA_POLL);
@@ -151,34 +153,37 @@ fn wait_for_schema(wire: &Wire, message: &BorrowedMessage<'_>) -> anyhow::Result
     Ok(())
 }
 
-/// Calls `take` with about `records` of the newest records, from all partitions alike.
+/// Calls `take` with the lane and the record of about `records` of the newest ones, from all lanes
+/// alike.
 fn newest(
-    topic: &Topic,
+    log: &Log,
     watermarks: &Watermarks,
     records: usize,
-    mut take: impl FnMut(&BorrowedMessage<'_>) -> anyhow::Result<()>,
+    mut take: impl FnMut(i32, &BorrowedMessage<'_>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let Topic { consumer, name, .. } = topic;
+    let topic @ Topic { consumer, .. } = log.first();
     let share = i64::try_from(records.div_ceil(watermarks.len().max(1))).unwrap_or(i64::MAX);
-    let mut open = topic.assign_newest(watermarks, share)?;
+    let mut open = log.assign_newest(watermarks, share)?;
     let deadline = Instant::now() + WAIT_MAX;
     let mut taken = 0;
     while open > 0 && taken < records {
         match consumer.poll(POLL) {
             Some(Ok(message)) => {
+                let Some(lane) = log.lane_of(&message) else { continue };
                 taken += 1;
-                take(&message)?;
+                take(lane, &message)?;
             }
             Some(Err(KafkaError::PartitionEOF(_))) => open -= 1,
             _ => {}
         }
         if let Some((refusal, said)) = consumer.context().errors.refusing() {
-            bail!(topic.remedies.explain(refusal, Wish::Read(name), &said));
+            bail!(topic.remedies.explain(refusal, Wish::Read(&topic.name), &said));
         }
         if Instant::now() > deadline {
             bail!(
-                "the brokers sent no more than {taken} of the newest records of `{name}` within \
+                "the brokers sent no more than {taken} of the newest records of {} within \
                  {} s ({})",
+                log.name(),
                 WAIT_MAX.as_secs(),
                 topic.last_error()
             );

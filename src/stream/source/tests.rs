@@ -51,7 +51,11 @@ impl Broker {
     }
 
     pub(crate) fn send(&self, partition: i32, payload: Option<&[u8]>) {
-        let mut record = BaseRecord::<[u8], [u8]>::to("clicks").partition(partition).key(b"k");
+        self.send_to("clicks", partition, payload);
+    }
+
+    fn send_to(&self, topic: &str, partition: i32, payload: Option<&[u8]>) {
+        let mut record = BaseRecord::<[u8], [u8]>::to(topic).partition(partition).key(b"k");
         record.payload = payload;
         self.producer.send(record).map_err(|(error, _)| error).expect("queued");
     }
@@ -66,7 +70,7 @@ impl Broker {
     }
 
     fn offsets(&self, position: Position) -> Offsets {
-        Topic::of(&self.config).expect("a consumer").resolve(position).expect("resolved")
+        Log::of(&self.config).expect("a consumer").resolve(position).expect("resolved")
     }
 
     fn all(&self) -> Range {
@@ -82,6 +86,11 @@ impl Broker {
     pub(crate) fn read(&self, topic: &str) -> Vec<OwnedMessage> {
         read(&self.config, topic)
     }
+}
+
+/// Partitions and how far they are behind.
+fn lag(source: &Source) -> Vec<(i32, i64)> {
+    source.lag().iter().map(|lag| (lag.partition, lag.records)).collect()
 }
 
 /// Everything on `topic`, partition by partition as it comes.
@@ -410,8 +419,8 @@ fn partitions_without_a_leader_are_told_from_those_with_one() {
     broker.event(0, 1, 1);
     broker.flush();
     broker.cluster.partition_leader("clicks", 1, None).expect("a mock partition");
-    let topic = Topic::of(&broker.config).expect("a consumer");
-    let (bounds, silent) = topic.bounds_known().expect("an answer");
+    let log = Log::of(&broker.config).expect("a consumer");
+    let (bounds, silent) = log.bounds_known().expect("an answer");
     assert_eq!((bounds, silent), (Watermarks::from([(0, (0, 1)), (2, (0, 0))]), vec![1]));
 }
 
@@ -458,7 +467,7 @@ fn a_live_stream_lingers_idles_and_goes_on() {
     assert_eq!(next_batch(&mut source).len(), 2, "after the linger");
     assert!(waited.elapsed() >= Duration::from_millis(100), "{:?}", waited.elapsed());
     assert!(matches!(source.next(Duration::from_millis(300)), Ok(Next::Idle)));
-    assert_eq!(source.lag(), [(0, 0), (1, 0)]);
+    assert_eq!(lag(&source), [(0, 0), (1, 0)]);
     for item in 12..22 {
         broker.event(1, item, item);
     }
@@ -574,13 +583,14 @@ fn a_partition_without_a_leader_holds_the_others_back_for_a_while() {
     assert!(opened.elapsed() >= Duration::from_millis(2000), "{:?}", opened.elapsed());
     assert_eq!((batch.offsets.next(0), batch.offsets.next(1)), (Some(0), Some(10)));
     assert_eq!(items(&[batch])[0], "1");
-    assert_eq!((source.take_passed(), source.take_passed()), (vec![0], vec![]));
+    let passed = vec![("clicks".to_owned(), 0)];
+    assert_eq!((source.take_passed(), source.take_passed()), (passed, vec![]));
     let (again, at_once) = (next_batch(&mut source), Instant::now());
     assert_eq!(again.offsets.next(1), Some(20));
     assert!(at_once.elapsed() < Duration::from_millis(1000));
-    assert!(source.lag().iter().all(|lag| *lag != (0, 0)), "nobody knows that it is at its end");
+    assert!(lag(&source).iter().all(|lag| *lag != (0, 0)), "nobody knows that it is at its end");
     let waits = source.waits_for();
-    assert!(waits.contains("{0} of `clicks`, which are not heard of"), "{waits}");
+    assert!(waits.contains("[0] of `clicks`, which are not heard of"), "{waits}");
 
     // A replay waits.
     let mut strict = broker.open(range);
@@ -652,6 +662,84 @@ fn positions_resolve_against_the_log() {
     assert_eq!(of(Position::Latest), (8, 0));
     assert_eq!(of(Position::Offset(3)), (3, 0));
     assert_eq!(of(Position::Percent(90.0)), (7, 0));
-    let bounds = Topic::of(&broker.config).and_then(|topic| topic.watermarks()).expect("bounds");
+    let bounds = Log::of(&broker.config).and_then(|log| log.watermarks()).expect("bounds");
     assert_eq!(bounds, Watermarks::from([(0, (0, 8)), (1, (0, 0))]));
+}
+
+/// A broker with a second topic of one partition, whose records have other fields.
+fn two_topics() -> Broker {
+    let mut broker = Broker::new(2);
+    broker.cluster.create_topic("orders", 1, 1).expect("a topic");
+    let orders = "topic = \"orders\"\nquery = { id = \"who\", features = { u = \"who\" } }\n\
+                  item.id = \"sku\"\ntimestamp = { field = \"at\", unit = \"s\" }\n\
+                  item.features = { i = \"sku\" }";
+    broker.config.interactions = vec![toml::from_str(orders).expect("an entry")];
+    broker
+}
+
+/// Items and origins of all batches of a range, and where they lead to.
+fn read_all(broker: &Broker, range: Range) -> (Vec<String>, Vec<(i32, i64)>, Offsets) {
+    let mut source = broker.open(range);
+    let (mut items, mut origins, mut offsets) = (Vec::new(), Vec::new(), None);
+    loop {
+        match source.next(PATIENCE).expect("no trouble") {
+            Next::End => return (items, origins, offsets.expect("a batch")),
+            Next::Idle => {}
+            Next::Batch(batch) => {
+                items.extend(batch.events.item_names.iter().map(str::to_owned));
+                origins.extend(batch.origins);
+                offsets = Some(batch.offsets);
+            }
+        }
+    }
+}
+
+#[test]
+fn two_topics_are_one_log_each_read_in_its_own_way() {
+    let broker = two_topics();
+    for (partition, time, item) in [(0, 1_000, 1), (1, 2_000, 2), (0, 4_000, 4), (1, 5_000, 5)] {
+        broker.event(partition, time, item);
+    }
+    for text in [r#"{"who":1,"sku":3,"at":3}"#, "not json", r#"{"who":1,"sku":6,"at":6}"#] {
+        broker.send_to("orders", 0, Some(text.as_bytes()));
+    }
+    broker.flush();
+    let (items, origins, offsets) = read_all(&broker, broker.all());
+    assert_eq!(items, ["1", "2", "3", "4", "5", "6"], "merged by time");
+    let orders = millrace_events::lane(1, 0);
+    assert_eq!(origins, [(0, 0), (1, 0), (orders, 0), (0, 1), (1, 1), (orders, 2)]);
+    let by_topic: Vec<_> = offsets.by_topic().collect();
+    assert_eq!(by_topic, [("clicks", vec![(0, 2), (1, 2)]), ("orders", vec![(0, 3)])]);
+    let letters = broker.read("dead");
+    let of = |key| header(&letters[0], key);
+    assert_eq!((letters.len(), of("topic").as_deref()), (1, Some("orders")));
+    assert_eq!((of("partition").as_deref(), of("offset").as_deref()), (Some("0"), Some("1")));
+    // From the middle on, as if it had never stopped.
+    let mut middle = offsets.unread();
+    [(0, 1), (1, 1), (orders, 1)].into_iter().for_each(|(lane, at)| middle.advance(lane, at));
+    let rest = Range { from: middle, to: Some(offsets.clone()) };
+    let (items, _, reached) = read_all(&broker, rest);
+    assert_eq!((&items[..], reached), (&["4", "5", "6"].map(str::to_owned)[..], offsets));
+    assert_eq!(broker.read("dead").len(), 1, "the letter is there already");
+}
+
+#[test]
+fn a_tail_reads_all_topics_of_a_log() {
+    let broker = two_topics();
+    broker.event(1, 1_000, 1);
+    broker.send_to("orders", 0, Some(br#"{"who":1,"sku":3,"at":3}"#));
+    broker.flush();
+    let from = broker.offsets(Position::Earliest);
+    let mut tail = crate::stream::tail::Tail::open(&broker.config, &from, &Witness::default())
+        .expect("opened");
+    let (mut items, deadline) = (Vec::new(), Instant::now() + PATIENCE);
+    while items.len() < 2 {
+        assert!(Instant::now() < deadline, "only {items:?} came");
+        let arrived = tail.next(Duration::from_millis(100)).expect("no trouble");
+        let names = arrived.events.item_names.iter().map(str::to_owned);
+        items.extend(arrived.origins.iter().map(|(lane, _)| *lane).zip(names));
+    }
+    items.sort();
+    assert_eq!(items, [(1, "1".to_owned()), (millrace_events::lane(1, 0), "3".to_owned())]);
+    assert_eq!(*tail.offsets(), broker.offsets(Position::Latest));
 }

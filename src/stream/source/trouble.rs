@@ -10,15 +10,16 @@ use crate::stream::refusal::{Refusal, Wish};
 use crate::stream::topic::Topic;
 
 impl Source {
-    /// Tells errors that pass by themselves from those that do not. (The former are logged by
-    /// [`crate::stream::client::Watch`], and librdkafka retries.)
-    pub(super) fn trouble(&mut self, error: &KafkaError) -> anyhow::Result<()> {
+    /// Tells errors of a lane that pass by themselves from those that do not. (The former are
+    /// logged by [`crate::stream::client::Watch`], and librdkafka retries.)
+    pub(super) fn trouble(&mut self, lane: i32, error: &KafkaError) -> anyhow::Result<()> {
         use RDKafkaErrorCode as Code;
-        let Topic { remedies, .. } = &self.topic;
-        let last = || self.topic.last_error();
+        let (topic, _) = self.log.place(lane);
+        let Topic { remedies, .. } = topic;
+        let last = || topic.last_error();
         match error.rdkafka_error_code() {
             Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => {
-                self.topic.lasting(error).context("restart: kafka.on_data_loss then decides")
+                topic.lasting(error).context("restart: kafka.on_data_loss then decides")
             }
             // A new controller does not know the topic for a moment.
             Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition) => {
@@ -40,7 +41,7 @@ impl Source {
                 );
                 Ok(())
             }
-            _ => self.topic.lasting(error),
+            _ => topic.lasting(error),
         }
     }
 }

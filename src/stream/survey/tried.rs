@@ -3,8 +3,9 @@
 use super::{Survey, Weight, subject};
 use crate::config::{Config, Order};
 use crate::stream::calendar::now_ms;
+use crate::stream::log::Log;
 use crate::stream::source::{Ids, Sample, sample};
-use crate::stream::topic::{Topic, Watermarks};
+use crate::stream::topic::Watermarks;
 
 /// A record this far ahead shows a wrong clock; hosts that keep time differ by milliseconds.
 const AHEAD_MAX_MS: i64 = 5_000;
@@ -13,18 +14,18 @@ impl Survey {
     pub(super) fn records(
         &mut self,
         config: &Config,
-        topic: &Topic,
+        log: &Log,
         watermarks: &Watermarks,
         records: usize,
     ) {
-        let subject = subject(&topic.name);
+        let subject = subject(&config.topic_names());
         let there: i64 = watermarks.values().map(|(low, high)| high - low).sum();
         if there == 0 {
             let text = "holds no record, so none was tried".to_owned();
             self.push(Weight::Warning, &subject, text);
             return;
         }
-        let sample = match sample(topic, watermarks, config, records) {
+        let sample = match sample(log, watermarks, config, records) {
             Ok(sample) => sample,
             Err(error) => {
                 self.fault(&subject, format!("{error:#}"));

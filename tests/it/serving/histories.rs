@@ -12,9 +12,9 @@ use millrace::pipeline;
 use millrace::stream::cut::Cut;
 use millrace::stream::decode::Mapping;
 use millrace::stream::events_of;
+use millrace::stream::log::Log;
 use millrace::stream::position::{Position, Range};
 use millrace::stream::source::{Next, Source};
-use millrace::stream::topic::Topic;
 use millrace_events::{Batch, Offsets};
 use millrace_train::{Placement, Trainer};
 use serde_json::{Value, json};
@@ -43,7 +43,7 @@ fn trainer(config: &Config, bench: &Bench, name: &str) -> Trainer {
 }
 
 fn latest(config: &Config) -> Offsets {
-    Topic::of(config).expect("a client").resolve(Position::Latest).expect("the broker answers")
+    Log::of(config).expect("a client").resolve(Position::Latest).expect("the broker answers")
 }
 
 /// Reads to `to` as a trainer does, merged by time; histories move and the model stays.
