@@ -75,8 +75,10 @@ const SUBJECTS: [Subject; 2] = [
 
 /// The share that is trained in full batches before anything is cut.
 const TRAINED: f64 = 0.8;
+/// Events of a full batch, whatever a data set's config has: one protocol for both.
+const FULL: usize = 1024;
 /// Events that are cut: six full batches.
-const EVENTS: usize = 6 * 1024;
+const EVENTS: usize = 6 * FULL;
 /// One event a second for twelve hours.
 const NIGHT_EVENTS: usize = 43_200;
 
@@ -114,7 +116,8 @@ struct Trial<'a> {
 impl<'a> Trial<'a> {
     /// Trains what comes before the cuts.
     fn begin(subject: &'a Subject, seed: u64, data: &Path) -> anyhow::Result<Self> {
-        let config = datasets::load(subject.name, seed, &[])?;
+        let size = format!("batch.size={FULL}");
+        let config = datasets::load(subject.name, seed, &[&size])?;
         let log = Log::read(&config, &data.join(subject.file), subject.events)?;
         let start = (log.len() as f64 * TRAINED) as usize;
         let mut trainer =
