@@ -179,8 +179,8 @@ fn counts(result: &Value) -> [u64; 3] {
     ["trained", "skipped", "rejected"].map(|key| result[key].as_u64().expect("a count"))
 }
 
-/// A replay that is killed after a third of its steps ends in the digest of one that was not. Twenty
-/// passes: one is over before anybody could kill it.
+/// A replay that is killed after a third of its steps ends in the digest of one that was not.
+/// Twenty passes: one is over before anybody could kill it.
 fn survives_a_kill(bench: &Bench) {
     let run = |directory: &str| {
         let directory = format!("checkpoint.directory={directory}");
