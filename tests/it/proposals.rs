@@ -2,12 +2,11 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::Instant;
 
 use millrace_events::SplitMix;
 use serde_json::{Value, json as value};
 
-use crate::support::{Bench, PATIENCE, Running, create_topic, inspect, json, newest_step};
+use crate::support::{Bench, Running, create_topic, inspect, json};
 
 /// What a user does at one time: items, or none of ours.
 struct Visit {
@@ -190,14 +189,7 @@ fn survives_a_kill(bench: &Bench) {
     let whole = json(&mut run("whole"));
     let steps = whole["step"].as_u64().expect("a step");
     let directory = bench.checkpoints("killed");
-    let mut killed = Running::start(&mut run("killed"));
-    let deadline = Instant::now() + PATIENCE;
-    while newest_step(&directory) < steps / 3 && killed.child.try_wait().expect("ours").is_none() {
-        assert!(Instant::now() < deadline, "no checkpoint at or past step {}", steps / 3);
-        std::thread::yield_now();
-    }
-    drop(killed);
-    let at = newest_step(&directory);
+    let at = Running::start(&mut run("killed")).kill_past(&directory, steps / 3);
     assert!(at < steps, "it was over before it was killed");
     println!("  killed after the checkpoint of step {at} of {steps}");
     let resumed = json(&mut run("killed"));

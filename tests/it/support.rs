@@ -342,6 +342,17 @@ impl Running {
         }
     }
 
+    /// Kills it once `directory` has a checkpoint of `step` or of a later one; the newest one then.
+    pub(crate) fn kill_past(mut self, directory: &Path, step: u64) -> u64 {
+        let deadline = Instant::now() + PATIENCE;
+        while newest_step(directory) < step && self.child.try_wait().expect("ours").is_none() {
+            assert!(Instant::now() < deadline, "no checkpoint at or past step {step}");
+            std::thread::yield_now();
+        }
+        drop(self); // SIGKILL
+        newest_step(directory)
+    }
+
     /// Waits for a checkpoint of this step, or of a later one, and returns its step.
     pub(crate) fn wait_for_step(&mut self, step: u64) -> u64 {
         loop {

@@ -100,9 +100,7 @@ fn map(bytes: usize) -> (NonNull<u8>, usize) {
         if skip > 0 {
             libc::munmap(base.cast(), skip);
         }
-        if skip < HUGE {
-            libc::munmap(values.add(mapped).cast(), HUGE - skip);
-        }
+        libc::munmap(values.add(mapped).cast(), HUGE - skip);
         libc::madvise(values.cast(), mapped / HUGE * HUGE, libc::MADV_HUGEPAGE);
         (NonNull::new_unchecked(values), mapped)
     }
