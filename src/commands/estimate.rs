@@ -87,9 +87,10 @@ pub(super) fn run(args: &EstimateArgs) -> anyhow::Result<()> {
         Some(file) => read_file(&config, file, &stop, &mut trial)?,
         None => read_topic(args, &config, &stop, &mut trial)?,
     }
+    let topics = config.topic_names();
+    let source = args.file.as_ref().unwrap_or(&topics);
     if trial.step == 0 {
-        let topics = config.topic_names();
-        bail!("{} holds no usable event", args.file.as_ref().unwrap_or(&topics));
+        bail!("{source} holds no usable event");
     }
     trial.compare();
     if let Some(path) = &args.plot {
@@ -98,8 +99,6 @@ pub(super) fn run(args: &EstimateArgs) -> anyhow::Result<()> {
             .with_context(|| format!("cannot write {}", path.display()))?;
         tracing::info!(path = %path.display(), "plotted");
     }
-    let topics = config.topic_names();
-    let source = args.file.as_ref().unwrap_or(&topics);
     let report =
         print::TrialReport { source, trial: &trial, top: args.top, elapsed: began.elapsed() };
     if args.json {

@@ -6,7 +6,7 @@ use super::problem::Problem;
 use super::request::{K, Wanted, k};
 
 /// The parameters of `GET /v1/items/{id}`.
-#[derive(Debug, PartialEq, IntoParams)]
+#[derive(Debug, Default, PartialEq, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Pin {
     /// A version in memory; absent: the one that answers.
@@ -37,7 +37,7 @@ pub(super) struct OfArm {
 impl Pin {
     /// The parameters in the part of an address behind its `?`.
     pub(super) fn parse(text: &str) -> Result<Self, Problem> {
-        let mut pin = Self { version: None, arm: None };
+        let mut pin = Self::default();
         for (name, value) in parameters(text) {
             if !pin.takes(name, value) {
                 let detail = "unknown parameter; there are `version` and `arm`";
@@ -57,12 +57,17 @@ impl Pin {
         *field = Some(value.to_owned());
         true
     }
+
+    /// Who is to answer.
+    pub(super) fn wanted(&self) -> Wanted<'_> {
+        Wanted { arm: self.arm.as_deref(), version: self.version.as_deref(), query: None }
+    }
 }
 
 impl Similar {
     /// The parameters in the part of an address behind its `?`.
     pub(super) fn parse(text: &str) -> Result<Self, Problem> {
-        let (mut wanted, mut pin) = (K, Pin { version: None, arm: None });
+        let (mut wanted, mut pin) = (K, Pin::default());
         for (name, value) in parameters(text) {
             if name == "k" {
                 wanted = value
@@ -89,16 +94,7 @@ impl OfArm {
         }
         Ok(of)
     }
-}
 
-impl Pin {
-    /// Who is to answer.
-    pub(super) fn wanted(&self) -> Wanted<'_> {
-        Wanted { arm: self.arm.as_deref(), version: self.version.as_deref(), query: None }
-    }
-}
-
-impl OfArm {
     /// Who is to answer.
     pub(super) fn wanted(&self) -> Wanted<'_> {
         Wanted { arm: self.arm.as_deref(), ..Wanted::default() }

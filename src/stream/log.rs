@@ -13,7 +13,7 @@ use rdkafka::consumer::Consumer as _;
 use rdkafka::message::Message;
 
 use super::position::{Position, Range};
-use super::topic::{Topic, Watermarks};
+use super::topic::{Topic, Watermarks, lag};
 use crate::config::Config;
 
 /// The topics of interactions, in the config's order, and a connection to their brokers.
@@ -63,6 +63,12 @@ impl Log {
     pub(super) fn place(&self, lane: i32) -> (&Topic, i32) {
         let (topic, partition) = lane_place(lane);
         (&self.topics[topic], partition)
+    }
+
+    /// The same, as they are said elsewhere.
+    pub(super) fn named(&self, lane: i32) -> (String, i32) {
+        let (topic, partition) = self.place(lane);
+        (topic.name.clone(), partition)
     }
 
     /// The lane that a record came on; none: it is of another topic.
@@ -220,8 +226,7 @@ impl Log {
 
     /// Records of each lane between `next` and its end, where that is known.
     pub(super) fn lag(&self, next: &Offsets) -> Vec<(i32, i64)> {
-        let lag = |(lane, next): (i32, i64)| Some((lane, (self.cached_end(lane)? - next).max(0)));
-        next.iter().filter_map(lag).collect()
+        lag(next, |lane| self.cached_end(lane))
     }
 
     /// As [`Topic::cached_end`].

@@ -294,10 +294,7 @@ impl Source {
         let lost = self.intake.pass_over(Instant::now());
         for lane in &lost {
             let of_feed = |feed: &Feed| Some((feed.topic().to_owned(), feed.partition_of(*lane)?));
-            let own = || {
-                let (topic, partition) = self.log.place(*lane);
-                (topic.name.clone(), partition)
-            };
+            let own = || self.log.named(*lane);
             let (topic, partition) = self.feeds.iter().find_map(of_feed).unwrap_or_else(own);
             tracing::warn!(
                 "{topic}/{partition} gives neither records nor word of its end; the other \
@@ -318,11 +315,8 @@ impl Source {
     /// The topics and partitions that the merge went on without, each time once, since the last
     /// call.
     pub fn take_passed(&mut self) -> Vec<(String, i32)> {
-        let place = |lane| {
-            let (topic, partition) = self.log.place(lane);
-            (topic.name.clone(), partition)
-        };
-        std::mem::take(&mut self.passed).into_iter().map(place).collect()
+        let passed = std::mem::take(&mut self.passed);
+        passed.into_iter().map(|lane| self.log.named(lane)).collect()
     }
 
     /// Serves events that belong to no partition (errors, callbacks).

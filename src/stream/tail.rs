@@ -18,7 +18,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use super::log::Log;
 use super::refusal::Wish;
 use super::source::decoders::Decoder;
-use super::topic::Topic;
+use super::topic::{Topic, lag};
 use super::wire::Wires;
 use super::{events_of, identity};
 use crate::config::{Config, Tombstone};
@@ -240,10 +240,7 @@ impl Topic {
 
     /// Records of each partition between `next` and its end, where that is known.
     pub(super) fn lag(&self, next: &Offsets) -> Vec<(i32, i64)> {
-        let lag = |(partition, next): (i32, i64)| {
-            Some((partition, (self.cached_end(partition)? - next).max(0)))
-        };
-        next.iter().filter_map(lag).collect()
+        lag(next, |partition| self.cached_end(partition))
     }
 
     /// Nothing, if `error` passes by itself: librdkafka retries, and [`super::client::Watch`] has

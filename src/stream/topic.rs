@@ -380,3 +380,9 @@ fn patiently<T>(mut ask: impl FnMut() -> Result<T, KafkaError>) -> Result<T, Kaf
         }
     }
 }
+
+/// Records of each partition, or lane, between `next` and its `end`, where that is known.
+pub(super) fn lag(next: &Offsets, end: impl Fn(i32) -> Option<i64>) -> Vec<(i32, i64)> {
+    let lag = |(lane, next): (i32, i64)| Some((lane, (end(lane)? - next).max(0)));
+    next.iter().filter_map(lag).collect()
+}

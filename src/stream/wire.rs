@@ -98,18 +98,16 @@ impl Wires {
     /// # Errors
     /// As of [`Wire::open`].
     pub(in crate::stream) fn open(config: &Config) -> anyhow::Result<Wires> {
-        let mut known: Vec<(RecordFormat, Wire)> = Vec::new();
-        let mut wires = Vec::new();
+        let mut wires: Vec<(RecordFormat, Wire)> = Vec::new();
         for topic in config.by_topic() {
             let format = topic.kafka.format;
-            let wire = match known.iter().find(|(known, _)| *known == format) {
+            let wire = match wires.iter().find(|(known, _)| *known == format) {
                 Some((_, wire)) => wire.clone(),
                 None => Wire::open(&topic)?,
             };
-            known.push((format, wire.clone()));
-            wires.push(wire);
+            wires.push((format, wire));
         }
-        Ok(Wires(wires))
+        Ok(Wires(wires.into_iter().map(|(_, wire)| wire).collect()))
     }
 
     /// Of a single topic whose records are JSON.

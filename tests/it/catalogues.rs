@@ -164,17 +164,10 @@ fn survives_sigkill(sets: &[&str], entry: &str) {
     let mut kills = Vec::new();
     while kills.len() < 4 && newest_step(&killed) < steps {
         let target = newest_step(&killed) + 1 + random.next_u64() % (steps / 6);
-        let mut run = Running::start(&mut world.replay("killed", sets));
-        let deadline = Instant::now() + PATIENCE;
-        while newest_step(&killed) < target && run.child.try_wait().expect("running").is_none() {
-            assert!(Instant::now() < deadline, "no checkpoint at or past step {target}");
-            std::thread::sleep(Duration::from_millis(1));
+        let at = Running::start(&mut world.replay("killed", sets)).kill_past(&killed, target);
+        if at < steps {
+            kills.push(at);
         }
-        if run.child.try_wait().expect("running").is_none() {
-            run.signal("-KILL");
-            kills.push(newest_step(&killed));
-        }
-        run.wait();
     }
     println!("killed with newest checkpoints at {kills:?} of {steps} steps");
     assert!(!kills.is_empty(), "at least one kill came before the end");

@@ -169,13 +169,15 @@ impl Slot {
     /// gap, but no farther than to the copies that came, and goes on as a single hit.
     #[cold]
     fn start_afresh(&mut self, gap: f32, copies: f32) -> f32 {
-        let rate = self.count / self.gap;
-        let count = (rate * gap).clamp(self.count.min(copies), self.count.max(copies));
-        let was = count / rate;
-        let least = match rate > 1.0 {
-            true if self.drift > 0 => 0.25 * was,
-            true => was,
-            false => 0.0,
+        let frequency = self.count / self.gap;
+        let count = (frequency * gap).clamp(self.count.min(copies), self.count.max(copies));
+        let was = count / frequency;
+        let least = if frequency <= 1.0 {
+            0.0
+        } else if self.drift > 0 {
+            0.25 * was
+        } else {
+            was
         };
         (self.count, self.hits, self.drift) = (count, 1, 0);
         gap.max(least)
@@ -200,6 +202,7 @@ impl Slot {
         let after = if after > 0.0 { after } else { back };
         let evidence = if falling { -after } else { after };
         let kept = evidence.clamp(-DRIFT_MOST, DRIFT_MOST);
+        // The first says no to nearly all, and costs no logarithm.
         let believed = evidence.abs() > DRIFT_NATS && evidence.abs() > self.drift_nats();
         (believed, round(kept * DRIFT_SCALE))
     }
