@@ -57,6 +57,7 @@ impl Batch {
             positive: Positive::Sampled,
             item_ids: &self.ids,
             query_ids: None,
+            had: None,
             rewards: &self.rewards,
             temperature: 0.05,
             full_batch: self.rewards.len(),

@@ -57,6 +57,9 @@ pub(crate) struct IdeasArgs {
     /// where traffic is low: items to be told apart are still those of `batch.size` events.
     #[arg(long)]
     globo_cut: Option<usize>,
+    /// Ranks Globo's clicks among the articles that the user has not read.
+    #[arg(long)]
+    globo_unread: bool,
     /// Directory with the data sets [default: $MILLRACE_DATA, else ../shared/data].
     #[arg(long)]
     data: Option<PathBuf>,
@@ -146,11 +149,14 @@ impl Logs {
             Logs::HeldOut { passes, train, test } => {
                 let outcome = held_out::measure(config, &placement, *passes, (train, test));
                 let all = recalls(&outcome.all.model);
-                Ok(json!({ "all": all, "unseen": recalls(&outcome.excluding_seen.model) }))
+                let unseen = recalls(&outcome.excluding_seen.model);
+                let new = recalls(&outcome.excluding_past.model);
+                Ok(json!({ "all": all, "unseen": unseen, "new": new }))
             }
             Logs::Progressive(log) => {
                 let log = (log, args.globo_cut.map_or(Cut::Full, Cut::Every));
-                let progressive = globo::pass(config, &placement, log, &globo::WEIGHTS, None);
+                let progressive =
+                    globo::pass(config, &placement, log, &globo::WEIGHTS, None, args.globo_unread);
                 Ok(json!({ "all": recalls(&progressive.chosen.total) }))
             }
         }
@@ -180,6 +186,8 @@ fn line(result: &Value) -> String {
     };
     match &result["unseen"] {
         Value::Null => of(&result["all"]),
-        unseen => format!("{} | unseen {}", of(&result["all"]), of(unseen)),
+        unseen => {
+            format!("{} | unseen {} | new {}", of(&result["all"]), of(unseen), of(&result["new"]))
+        }
     }
 }

@@ -124,7 +124,7 @@ fn measure_held_out(
     let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == name);
     for mode in modes::HELD_OUT.iter().filter(|mode| is_wanted(mode.name)) {
         let config = load(dataset.name, seed, mode.set)?;
-        let Outcome { all, excluding_seen } =
+        let Outcome { all, excluding_seen, .. } =
             held_out::measure(&config, &start(&config)?, dataset.passes, (&train, &test));
         measured.candidates = Some(all.candidates());
         let (model, unseen) = (Ranked::of_model(&all), Ranked::of_model(&excluding_seen));

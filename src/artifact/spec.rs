@@ -62,6 +62,7 @@ pub(super) fn text(content: &Content<'_>) -> String {
         "items": items.len(),
         "temperature": items.temperature,
         "popularity": config.retrieval.popularity,
+        "exclude_seen": config.retrieval.exclude_seen,
         "score": "dot(query, item) / temperature + popularity * log_q",
         "hash": {
             "name": "xxh3_64",

@@ -55,8 +55,9 @@ pub(super) struct EvaluateArgs {
     #[arg(long, value_name = "CHECKPOINT", conflicts_with_all = ["from", "passes"])]
     checkpoint: Option<PathBuf>,
     /// Leave out of the ranking what the query had before the held-out events (its target
-    /// excepted); what it has among them stays in, as in most published figures.
-    #[arg(long, conflicts_with = "progressive")]
+    /// excepted); what it has among them stays in, as in most published figures. With --progressive:
+    /// what it had before. The config's retrieval.exclude_seen does the same.
+    #[arg(long)]
     exclude_seen: bool,
     /// Rank every event before it is trained on.
     #[arg(long, conflicts_with_all = ["from", "passes"])]
@@ -68,6 +69,12 @@ pub(super) struct EvaluateArgs {
     /// Print the result as one JSON object.
     #[arg(long)]
     json: bool,
+}
+
+impl EvaluateArgs {
+    fn excludes_seen(&self, config: &Config) -> bool {
+        self.exclude_seen || config.retrieval.exclude_seen
+    }
 }
 
 pub(super) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
@@ -88,14 +95,15 @@ pub(super) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     let places = catalogue::places(&config, &trainer.progress().catalogues, false)?;
     trainer.follow(&config.train(), places);
     if args.progressive {
-        let stream = progressive::Stream { begin, to, cut, stop: &stop };
+        let exclude_seen = args.excludes_seen(&config);
+        let stream = progressive::Stream { begin, to, cut, exclude_seen, stop: &stop };
         return progressive::run(&args.stream, &config, trainer, stream, args.json);
     }
     let from = match args.checkpoint {
         Some(_) => trainer.progress().offsets.clone(),
         None => log.resolve(args.from)?,
     };
-    let mut seen = args.exclude_seen.then(Seen::default);
+    let mut seen = args.excludes_seen(&config).then(Seen::default);
     if args.checkpoint.is_none() {
         let range = Range { from: begin, to: Some(from.clone()) };
         train(&config, &mut trainer, range, (args.passes, cut), &mut seen, &stop)?;

@@ -101,6 +101,7 @@ impl Default for LossConfig {
             temperature: 0.07,
             temperature_learning_rate: 0.0,
             mask_same_query: false,
+            mask_history: false,
         }
     }
 }

@@ -89,6 +89,7 @@ impl Config {
             temperature: self.loss.temperature,
             temperature_learning_rate: self.loss.temperature_learning_rate,
             mask_same_query: self.loss.mask_same_query,
+            mask_history: self.loss.mask_history,
             mixed: self.negatives.mixed,
             cross_batch: self.negatives.cross_batch,
             cross_batch_after_events: self.negatives.cross_batch_after_events,

@@ -396,3 +396,15 @@ fn what_says_how_a_record_is_read_is_part_of_the_reading() {
     }
     assert_eq!(with(|config| config.kafka.brokers = "elsewhere:9092".into()), base.reading());
 }
+
+/// What was had is known from the histories that are kept, and from nothing else.
+#[test]
+fn to_leave_out_what_was_had_takes_a_history() {
+    let films = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/ml-1m.toml");
+    for key in ["loss.mask_history", "retrieval.exclude_seen"] {
+        let (section, name) = key.split_once('.').expect("a dot");
+        let without = minimal(&format!("[{section}]\n{name} = true"));
+        assert_eq!(keys(without.expect_err("nothing keeps any")), [key]);
+        Config::load(Some(&films), &[format!("{key}=true")]).expect("films keep histories");
+    }
+}

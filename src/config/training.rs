@@ -65,6 +65,8 @@ pub struct LossConfig {
     pub temperature_learning_rate: f32,
     /// Other events of the same query are no negatives.
     pub mask_same_query: bool,
+    /// Items of a query's history are no negatives of it.
+    pub mask_history: bool,
 }
 
 /// `[negatives]`
@@ -99,6 +101,8 @@ pub struct OptimizerConfig {
 pub struct RetrievalConfig {
     /// Weight of log q, as of the request.
     pub popularity: f32,
+    /// What a query has had is not retrieved for it, unless a request says otherwise.
+    pub exclude_seen: bool,
 }
 
 /// `[frequency]`

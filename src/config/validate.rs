@@ -127,6 +127,7 @@ impl Config {
         if !(0.0..=100.0).contains(&weight) {
             faults.add("retrieval.popularity", format!("is {weight}; must be in 0..=100"));
         }
+        self.validate_seen(faults);
         let frequency = &self.frequency;
         if !frequency.alpha.is_valid() {
             let reason = format!("is {}; must be in (0, 1] or \"auto\"", frequency.alpha);
@@ -146,6 +147,22 @@ impl Config {
         }
         at_least(faults, "corpus.items_max", self.corpus.items_max as u64, 1);
         at_least(faults, "history.queries_max", self.history.queries_max as u64, 1);
+    }
+
+    /// What asks for the items that a query has had.
+    fn validate_seen(&self, faults: &mut Faults) {
+        let kept = |feature: &FeatureConfig| {
+            feature.kind == FeatureKind::History && feature.field.is_empty()
+        };
+        if !self.query.features.iter().any(kept) {
+            let reason = "needs histories, which a query feature of kind \"history\" without a \
+                          `field` keeps";
+            let keys = [
+                ("loss.mask_history", self.loss.mask_history),
+                ("retrieval.exclude_seen", self.retrieval.exclude_seen),
+            ];
+            keys.iter().filter(|(_, set)| *set).for_each(|(key, _)| faults.add(*key, reason));
+        }
     }
 
     fn validate_tables(&self, faults: &mut Faults) {

@@ -188,7 +188,7 @@ fn search(
     choice: &Choice,
 ) -> Result<Vec<Hit>, Problem> {
     let mut excluded = choice.excluded.clone();
-    if request.exclude_seen {
+    if request.exclude_seen.unwrap_or(version.config.retrieval.exclude_seen) {
         excluded.extend(seen.history.iter().filter_map(|&key| version.number_of_key(key)));
     }
     version.index.search(&choice.search(&seen.vector, &excluded)).map_err(ours)

@@ -157,9 +157,8 @@ pub(super) struct Retrieve {
     #[serde(default)]
     #[schema(max_items = 10_000)]
     pub(super) exclude: Vec<ItemId>,
-    /// Leaves out the items of the query's history.
-    #[serde(default)]
-    pub(super) exclude_seen: bool,
+    /// Leaves out the items of the query's history; absent: as the version's config says.
+    pub(super) exclude_seen: Option<bool>,
     /// Ids to choose from; absent: everything.
     #[schema(max_items = 10_000)]
     pub(super) include: Option<Vec<ItemId>>,

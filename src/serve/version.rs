@@ -91,6 +91,7 @@ impl Version {
         let items = ItemSide::restore_looking(&train, &queries.model, &read, look);
         let items = items.with_context(cannot)?;
         ensure!(!items.is_empty(), "{path} holds no item: there is nothing to answer with");
+        queries.model.forget_items();
         let ItemSide { keys, names, vectors, log_q, dim, temperature, .. } = items;
         let index = Index::build(Items { dim, vectors, log_q, temperature }, settings, kept)
             .with_context(cannot)?;

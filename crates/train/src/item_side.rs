@@ -60,8 +60,7 @@ impl ItemSide {
         corpus.restore(read)?;
         model.check(&corpus)?;
         let gone = corpus.gone().map(|(name, at)| (name.into(), at)).collect();
-        let mut items: Vec<(u64, Item)> = corpus.sorted();
-        drop(corpus);
+        let mut items = corpus.into_sorted();
         let rowless = model.take_rowless(&mut items).into_iter();
         let rowless = rowless.map(|(key, item)| (key, item.name)).collect();
         look(&items);

@@ -236,6 +236,16 @@ impl Model {
         tables
     }
 
+    /// Gives up the tables that no feature of a query reads: it embeds queries alone from now on.
+    pub fn forget_items(&mut self) {
+        let wanted = self.query_tables();
+        for (index, table) in self.tables.iter_mut().enumerate() {
+            if !wanted.contains(&index) {
+                table.clear();
+            }
+        }
+    }
+
     /// Takes the items out whose rows went: a vector of theirs would be that of nobody. One is out
     /// if a feature of it had rows and has none left. One that only a catalogue knows has not had
     /// any: what it shares with others places it.

@@ -53,6 +53,8 @@ pub struct ObjectiveSettings {
     pub temperature_learning_rate: f32,
     /// Other events of the same query are no negatives.
     pub mask_same_query: bool,
+    /// Items of a query's history are no negatives of it.
+    pub mask_history: bool,
     /// Items drawn uniformly from the corpus for a full batch (Yang et al. 2020).
     pub mixed: usize,
     /// Item vectors of past batches that serve as negatives (Wang et al. 2021).
@@ -70,6 +72,7 @@ impl Default for ObjectiveSettings {
             temperature: 0.07,
             temperature_learning_rate: 0.0,
             mask_same_query: false,
+            mask_history: false,
             mixed: 0,
             cross_batch: 0,
             cross_batch_after_events: 0,
@@ -187,11 +190,12 @@ impl Objective {
 
     /// Loss and gradients of the columns last [prepared](Self::prepare), after which the stream has
     /// had `events` events; `vectors` are the towers' outputs for them. Past vectors come behind
-    /// them. Unless the loss is not finite the temperature learns and, if it is to be `kept`, the
-    /// batch's item vectors become negatives of the steps to come.
+    /// them; `before` are the items that each query had. Unless the loss is not finite the
+    /// temperature learns and, if it is to be `kept`, the batch's item vectors become negatives of
+    /// the steps to come.
     pub(crate) fn run(
         &mut self,
-        batch: &Batch,
+        (batch, before): (&Batch, &[Vec<u64>]),
         traffic: &Traffic<'_>,
         distinct: &Distinct,
         vectors: &PerTower<Matrix<'_>>,
@@ -218,6 +222,7 @@ impl Objective {
             },
             item_ids: &self.item_ids,
             query_ids: self.settings.mask_same_query.then_some(&traffic.query_ids[..]),
+            had: (self.settings.mask_history && !before.is_empty()).then_some(before),
             rewards: &batch.events.rewards,
             temperature: self.temperature.value(),
             full_batch: self.full_batch,

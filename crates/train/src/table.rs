@@ -138,6 +138,11 @@ impl Table {
         }
     }
 
+    /// Gives up every row.
+    pub(crate) fn clear(&mut self) {
+        *self = Self::new(self.settings.clone());
+    }
+
     /// Floats per row.
     pub fn dim(&self) -> usize {
         self.settings.dim

@@ -32,6 +32,7 @@ fn settings(set: &[&str]) -> TrainSettings {
             "mixed" => objective.mixed = 20,
             "cross_batch" => objective.cross_batch = 70,
             "masked" => objective.mask_same_query = true,
+            "history-masked" => objective.mask_history = true,
             "learned" => objective.temperature_learning_rate = 0.05,
             "twice" => settings.times = 2,
             "dropout" => settings.model.item[0].dropout = 0.1,
@@ -197,7 +198,7 @@ fn quality(trainer: &Trainer) -> f64 {
     held_out.model.all.mrr()
 }
 
-const MODES: [&[&str]; 9] = [
+const MODES: [&[&str]; 10] = [
     &["plain"],
     &[],
     &["excluded"],
@@ -205,6 +206,7 @@ const MODES: [&[&str]; 9] = [
     &["cross_batch", "adam"],
     &["masked", "learned"],
     &["dropout"],
+    &["history-masked", "mixed"],
     &["twice", "mixed", "cross_batch"],
     &["excluded", "mixed", "cross_batch", "masked", "learned"],
 ];
@@ -292,6 +294,13 @@ fn a_great_weight_ranks_by_popularity() {
     let test = batch(&[(50, 9, "b")]);
     held_out.add(&test, &trainer.state().embed_ahead(&test), Some(&seen));
     assert_eq!((held_out.model.all.mrr(), held_out.popularity.all.mrr()), (1.0, 1.0));
+
+    // In their order: what comes after a of one query is ranked without it, b of another is not.
+    let mut held_out = HeldOut::new(trainer.state(), 100.0);
+    let test = batch(&[(50, 8, "a"), (50, 8, "b"), (51, 7, "b"), (52, 8, "c")]);
+    held_out.add_in_order(&test, &trainer.state().embed_ahead(&test), &mut Seen::default());
+    let mean = (1.0 + 1.0 + 1.0 / 2.0 + 1.0) / 4.0;
+    assert_eq!((held_out.model.all.mrr(), held_out.popularity.all.mrr()), (mean, mean));
 }
 
 #[test]
@@ -327,6 +336,7 @@ fn progressive_ranks_before_training_among_recent_items_only() {
         popularity_ms: 10,
         weights: vec![0.0, 100.0],
         new_only: true,
+        exclude_seen: false,
         cold_events: 3,
     });
     let mut add = |events: &[(i64, u64, &str)]| {
@@ -354,12 +364,34 @@ fn progressive_ranks_before_training_among_recent_items_only() {
 }
 
 #[test]
+fn progressive_ranks_without_what_a_query_has_had() {
+    let mut trainer = trainer(&settings(&["plain"]));
+    let settings =
+        ProgressiveSettings { weights: vec![100.0], exclude_seen: true, ..Default::default() };
+    let mut progressive = Progressive::new(settings);
+    let traffic = [(0, 1, "a"), (0, 2, "a"), (0, 3, "a"), (0, 4, "b"), (0, 5, "b"), (0, 6, "c")];
+    for _ in 0..40 {
+        progressive.pass_over(&batch(&traffic));
+        trainer.step(&batch(&traffic));
+    }
+    // Query 1 has had a, query 9 nothing, query 6 has had c and takes it again.
+    for (query, item, rank) in [(1, "b", 1.0), (9, "b", 2.0), (6, "c", 3.0), (4, "c", 2.0)] {
+        let mut progressive = progressive.clone();
+        progressive.add(trainer.state(), &batch(&[(1, query, item)]));
+        let of = |ranking: &crate::evaluation::progressive::Ranking| ranking.total.all.mrr();
+        let found = (of(&progressive.chosen), of(&progressive.popularity));
+        assert_eq!(found, (1.0 / rank, 1.0 / rank), "{query} {item}");
+    }
+}
+
+#[test]
 fn what_is_passed_over_counts_as_what_was_scored() {
     let of_ranking = ProgressiveSettings {
         candidates_ms: 100,
         popularity_ms: 40,
         weights: vec![1.0],
         new_only: true,
+        exclude_seen: false,
         cold_events: 50,
     };
     let mut trainer = trainer(&settings(&[]));

@@ -294,7 +294,8 @@ impl Trainer {
         enter(Phase::Forward);
         let vectors = model.towers.forward(&inputs);
         enter(Phase::Loss);
-        let output = objective.run(batch, &traffic, &distinct, &vectors, now, round.number == 0);
+        let (events, kept) = ((batch, before), round.number == 0);
+        let output = objective.run(events, &traffic, &distinct, &vectors, now, kept);
         let mut attempt = Attempt {
             loss: output.loss,
             ranks: output.ranks.to_vec(),

@@ -47,6 +47,7 @@ pub(super) const IDEAS: &[Idea] = &[
     idea("twice", |config| config.batch.times = 2),
     idea("mixed", |config| config.negatives.mixed = 2_048),
     idea("masked", |config| config.loss.mask_same_query = true),
+    idea("history-masked", |config| config.loss.mask_history = true),
 ];
 
 const fn idea(name: &'static str, edit: fn(&mut Config)) -> Idea {

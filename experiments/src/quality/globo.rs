@@ -29,7 +29,7 @@ pub(super) fn measure(
     mut done: impl FnMut(),
 ) -> anyhow::Result<Vec<Named>> {
     let mut run = |set: &[&str], weights: &[f32], days: Option<i64>| -> anyhow::Result<_> {
-        let outcome = pass(&load(set)?, placement, (events, Cut::Full), weights, days);
+        let outcome = pass(&load(set)?, placement, (events, Cut::Full), weights, days, false);
         done();
         Ok(outcome)
     };
@@ -83,11 +83,13 @@ pub(crate) fn pass(
     (events, cut): (&Log, Cut),
     weights: &[f32],
     days: Option<i64>,
+    exclude_seen: bool,
 ) -> Progressive {
     let mut trainer = Trainer::new(&config.train(), placement, Offsets::new("file"));
     let mut progressive = Progressive::new(ProgressiveSettings {
         weights: weights.to_vec(),
         new_only: true,
+        exclude_seen,
         ..ProgressiveSettings::default()
     });
     let mut began = None;

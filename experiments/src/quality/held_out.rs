@@ -18,6 +18,8 @@ pub(crate) struct Outcome {
     pub(crate) all: HeldOut,
     /// What a query had in training is no candidate, its target excepted.
     pub(crate) excluding_seen: HeldOut,
+    /// Nor what it had among the held-out events before.
+    pub(crate) excluding_past: HeldOut,
 }
 
 /// Trains a model of `config` on `train`, `passes` long (more than one are shuffled anew each), and
@@ -32,13 +34,16 @@ pub(crate) fn measure(
     let mut seen = Seen::default();
     train.batches().for_each(|batch| seen.add(&batch));
     let popularity = config.retrieval.popularity;
-    let [mut all, mut excluding_seen] = [(); 2].map(|()| HeldOut::new(trainer.state(), popularity));
+    let [mut all, mut excluding_seen, mut excluding_past] =
+        [(); 3].map(|()| HeldOut::new(trainer.state(), popularity));
+    let mut past = seen.clone();
     for batch in test.batches() {
         let queries = trainer.embed_and_remember(&batch); // [events, dim]
         all.add(&batch, &queries, None);
         excluding_seen.add(&batch, &queries, Some(&seen));
+        excluding_past.add_in_order(&batch, &queries, &mut past);
     }
-    Outcome { all, excluding_seen }
+    Outcome { all, excluding_seen, excluding_past }
 }
 
 /// A model of `config` after `passes` over `log`: one in its order, more shuffled anew each.

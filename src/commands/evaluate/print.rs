@@ -120,7 +120,7 @@ fn as_json(
     result["trained"] = json!(trainer.progress().events);
     result["step"] = json!(trainer.progress().step);
     result["passes"] = json!(args.passes);
-    result["exclude_seen"] = json!(args.exclude_seen);
+    result["exclude_seen"] = json!(args.excludes_seen(config));
     result["seed"] = json!(config.seed);
     result["seconds"] = json!(elapsed.as_secs_f64());
     result

@@ -46,6 +46,8 @@ pub(super) struct Stream<'a> {
     pub(super) to: Offsets,
     /// How scored events are batched.
     pub(super) cut: Cut,
+    /// What a query has had is no candidate.
+    pub(super) exclude_seen: bool,
     /// Ends the run.
     pub(super) stop: &'a Arc<AtomicBool>,
 }
@@ -67,10 +69,11 @@ pub(super) fn run(
         candidates_ms: (args.candidates_h * 3.6e6) as i64,
         weights: args.weights.clone(),
         new_only: args.new_only,
+        exclude_seen: stream.exclude_seen,
         cold_events: args.cold_events,
         ..ProgressiveSettings::default()
     });
-    let Stream { begin, to, cut, stop } = stream;
+    let Stream { begin, to, cut, stop, .. } = stream;
     let from = trainer.progress().offsets.clone();
     let past = Range { from: begin, to: Some(from.clone()) };
     if past.records() > 0 {
@@ -151,6 +154,7 @@ fn json(config: &Config, progressive: &Progressive, trainer: &Trainer, elapsed: 
         "weights": weights.collect::<Vec<_>>(),
         "chosen": of(&progressive.chosen),
         "popularity": of(&progressive.popularity),
+        "exclude_seen": progressive.settings().exclude_seen,
         "best_weight": progressive.best_weight(),
         "trained": trainer.progress().events,
         "step": trainer.progress().step,

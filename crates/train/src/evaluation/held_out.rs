@@ -66,15 +66,19 @@ impl Shown {
 }
 
 /// Which items a query has had.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Seen(HashMap<u64, HashSet<u64>>);
 
 impl Seen {
     /// Takes in a batch's events.
     pub fn add(&mut self, batch: &Batch) {
         for (&query, &item) in batch.events.query_ids.iter().zip(&batch.events.item_ids) {
-            self.0.entry(query).or_default().insert(item);
+            self.insert(query, item);
         }
+    }
+
+    fn insert(&mut self, query: u64, item: u64) {
+        self.0.entry(query).or_default().insert(item);
     }
 
     /// Whether `query` has had `item`.
@@ -83,7 +87,12 @@ impl Seen {
     }
 
     /// What `query` has had, as places in `index`, without `target`.
-    fn places(&self, query: u64, index: &HashMap<u64, usize>, target: Option<usize>) -> Vec<usize> {
+    pub(super) fn places(
+        &self,
+        query: u64,
+        index: &HashMap<u64, usize>,
+        target: Option<usize>,
+    ) -> Vec<usize> {
         let items = self.0.get(&query).into_iter().flatten();
         let places = items.filter_map(|id| index.get(id).copied());
         places.filter(|&place| Some(place) != target).collect()
@@ -121,21 +130,47 @@ impl HeldOut {
     /// events' vectors, `[events, dim]`; with `seen` what a query has had is no candidate (its
     /// target excepted).
     pub fn add(&mut self, batch: &Batch, queries: &[f32], seen: Option<&Seen>) {
-        let targets: Vec<Option<usize>> =
-            batch.events.item_ids.iter().map(|id| self.index.get(id).copied()).collect();
-        let excluded = |event: usize| {
-            let places = |seen: &Seen| {
-                seen.places(batch.events.query_ids[event], &self.index, targets[event])
-            };
-            seen.map_or_else(Vec::new, places)
-        };
+        let targets = self.targets(batch);
+        let events = batch.events.query_ids.iter().zip(&targets);
+        let excluded: Vec<Vec<usize>> = events
+            .map(|(&query, &target)| {
+                seen.map_or_else(Vec::new, |seen| seen.places(query, &self.index, target))
+            })
+            .collect();
+        self.rank_each(batch, queries, &targets, &excluded);
+    }
+
+    /// [`add`](Self::add) as a service meets the events, which come in their order: what a query
+    /// had before each of them is no candidate. `seen` takes them in.
+    pub fn add_in_order(&mut self, batch: &Batch, queries: &[f32], seen: &mut Seen) {
+        let targets = self.targets(batch);
+        let events = batch.events.query_ids.iter().zip(&batch.events.item_ids).zip(&targets);
+        let excluded: Vec<Vec<usize>> = events
+            .map(|((&query, &item), &target)| {
+                let places = seen.places(query, &self.index, target);
+                seen.insert(query, item);
+                places
+            })
+            .collect();
+        self.rank_each(batch, queries, &targets, &excluded);
+    }
+
+    fn targets(&self, batch: &Batch) -> Vec<Option<usize>> {
+        batch.events.item_ids.iter().map(|id| self.index.get(id).copied()).collect()
+    }
+
+    fn rank_each(
+        &mut self,
+        batch: &Batch,
+        queries: &[f32],
+        targets: &[Option<usize>],
+        excluded: &[Vec<usize>],
+    ) {
         let found = self.candidates.score(queries, |event, dots| {
             let mut scores = dots.to_vec();
             scores.iter_mut().zip(&self.bias).for_each(|(score, bias)| *score += bias);
-            let excluded = excluded(event);
-            for &place in &excluded {
-                scores[place] = f32::NEG_INFINITY;
-            }
+            let excluded = &excluded[event];
+            excluded.iter().for_each(|&place| scores[place] = f32::NEG_INFINITY);
             let ranks = targets[event].map(|target| {
                 let own = self.by_popularity[target];
                 let better = |&&place: &&usize| self.by_popularity[place] < own;

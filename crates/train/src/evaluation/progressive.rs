@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::held_out::Seen;
 use super::metrics::{Band, Case, KS, Quality, Sums};
 use super::popularity::bias;
-use super::ranking::{Candidates, rank, rank_by_count};
+use super::ranking::{Candidates, rank, rank_by_count_but};
 use super::window::Window;
 use crate::memory::corpus::Item;
 use crate::state::State;
@@ -32,6 +32,9 @@ pub struct ProgressiveSettings {
     pub weights: Vec<f32>,
     /// Leaves out events whose query has had the item before.
     pub new_only: bool,
+    /// What a query has had is no candidate of its (the target excepted), neither for the model nor
+    /// for the baseline.
+    pub exclude_seen: bool,
     /// An item first seen fewer events ago is cold.
     pub cold_events: u64,
 }
@@ -43,6 +46,7 @@ impl Default for ProgressiveSettings {
             popularity_ms: 3_600_000,
             weights: vec![0.0, 0.5, 1.0, 2.0, 4.0, 8.0],
             new_only: false,
+            exclude_seen: false,
             cold_events: 10_000,
         }
     }
@@ -57,7 +61,8 @@ pub struct Ranking {
     pub days: BTreeMap<i64, Sums>,
 }
 
-/// See the module's head.
+/// What has been ranked so far, and which items are recent, popular, new and seen.
+#[derive(Clone)]
 pub struct Progressive {
     settings: ProgressiveSettings,
     /// Results of each of the weights.
@@ -144,8 +149,9 @@ impl Progressive {
         let bands = Band::of_counts(&counts);
         let targets: Vec<Option<usize>> =
             batch.events.item_ids.iter().map(|id| index.get(id).copied()).collect();
-        let model_ranks = self.model_ranks(state, batch, &items, &ids, &targets);
-        let popularity_ranks = self.popularity_ranks(batch, &index, &targets);
+        let excluded = self.excluded(batch, &index, &targets);
+        let model_ranks = self.model_ranks(state, batch, &items, &ids, (&targets, &excluded));
+        let popularity_ranks = self.popularity_ranks(batch, &index, (&targets, &excluded));
         let best = self.best();
         for event in 0..batch.len() {
             let (query, item) = (batch.events.query_ids[event], batch.events.item_ids[event]);
@@ -181,9 +187,7 @@ impl Progressive {
         for (&time, &item) in batch.events.times_ms.iter().zip(&batch.events.item_ids) {
             self.recent.push(time, item);
         }
-        if self.settings.new_only {
-            self.seen.add(batch);
-        }
+        self.remember(batch);
     }
 
     /// Takes in a batch's events without scoring them, for a run that goes on from a checkpoint:
@@ -200,9 +204,31 @@ impl Progressive {
             self.popular.push(time, item);
             self.recent.push(time, item);
         }
-        if self.settings.new_only {
+        self.remember(batch);
+    }
+
+    /// Which items each query has had, where that is asked for.
+    fn remember(&mut self, batch: &Batch) {
+        if self.settings.new_only || self.settings.exclude_seen {
             self.seen.add(batch);
         }
+    }
+
+    /// By event: places of the candidates that its query had before this batch, its target not
+    /// among them.
+    fn excluded(
+        &self,
+        batch: &Batch,
+        index: &HashMap<u64, usize>,
+        targets: &[Option<usize>],
+    ) -> Vec<Vec<usize>> {
+        let queries = batch.events.query_ids.iter().zip(targets);
+        queries
+            .map(|(&query, &target)| match self.settings.exclude_seen {
+                true => self.seen.places(query, index, target),
+                false => Vec::new(),
+            })
+            .collect()
     }
 
     /// The recent items, by key.
@@ -219,7 +245,7 @@ impl Progressive {
         batch: &Batch,
         items: &[(u64, Item)],
         ids: &[u64],
-        targets: &[Option<usize>],
+        (targets, excluded): (&[Option<usize>], &[Vec<usize>]),
     ) -> Vec<Option<Vec<u32>>> {
         let vectors = state.model.embed_items(items); // [candidates, dim]
         let candidates = Candidates::new(&vectors, state.model.towers.dim());
@@ -230,11 +256,10 @@ impl Progressive {
             let target = targets[event]?;
             let mut scores = Vec::with_capacity(dots.len());
             let of_weight = |bias: &Vec<f32>| {
-                if bias.is_empty() {
-                    return rank(dots, target);
-                }
                 scores.clear();
-                scores.extend(dots.iter().zip(bias).map(|(dot, bias)| dot + bias));
+                scores.extend_from_slice(dots);
+                scores.iter_mut().zip(bias).for_each(|(score, bias)| *score += bias);
+                excluded[event].iter().for_each(|&place| scores[place] = f32::NEG_INFINITY);
                 rank(&scores, target)
             };
             Some(biases.iter().map(of_weight).collect())
@@ -246,7 +271,7 @@ impl Progressive {
         &mut self,
         batch: &Batch,
         index: &HashMap<u64, usize>,
-        targets: &[Option<usize>],
+        (targets, excluded): (&[Option<usize>], &[Vec<usize>]),
     ) -> Vec<Option<u32>> {
         let mut counts = vec![0u32; index.len()];
         for (id, count) in self.popular.counts() {
@@ -254,15 +279,16 @@ impl Progressive {
                 counts[place] = u32::try_from(count).unwrap_or(u32::MAX);
             }
         }
-        let events = batch.events.times_ms.iter().zip(&batch.events.item_ids).zip(targets);
+        let events = batch.events.times_ms.iter().zip(&batch.events.item_ids);
         events
-            .map(|((&time, &item), &target)| {
+            .zip(targets.iter().zip(excluded))
+            .map(|((&time, &item), (&target, excluded))| {
                 self.popular.advance(time, |gone| {
                     if let Some(&place) = index.get(&gone) {
                         counts[place] -= 1;
                     }
                 });
-                let rank = target.map(|target| rank_by_count(&counts, target));
+                let rank = target.map(|target| rank_by_count_but(&counts, target, excluded));
                 self.popular.push(time, item);
                 if let Some(target) = target {
                     counts[target] += 1;

@@ -83,6 +83,14 @@ pub fn rank_by_count(counts: &[u32], target: usize) -> u32 {
     u32::try_from(1 + before + behind).expect("fewer than 2^32 items")
 }
 
+/// [`rank_by_count`] without the items in `excluded`, the target not among them.
+pub fn rank_by_count_but(counts: &[u32], target: usize, excluded: &[usize]) -> u32 {
+    let own = counts[target];
+    let before = |&&place: &&usize| counts[place] > own || counts[place] == own && place < target;
+    let gone = excluded.iter().filter(before).count();
+    rank_by_count(counts, target) - u32::try_from(gone).expect("fewer than 2^32 items")
+}
+
 /// [`rank`] of each query's target by dot product alone; `None` where it has none. `queries` is
 /// `[n, dim]`, `items` is `[m, dim]`, `targets` is `[n]`.
 pub fn ranks(

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 
 /// Events of a stretch of time by item.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Window {
     length_ms: i64,
     events: VecDeque<(i64, u64)>,

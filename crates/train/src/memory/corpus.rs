@@ -257,6 +257,14 @@ impl Corpus {
         self.capture().sorted()
     }
 
+    /// All items, by key, of a corpus that is needed no more.
+    pub(crate) fn into_sorted(self) -> Vec<(u64, Item)> {
+        let items = self.items.into_iter().map(|(id, item)| (id, Arc::unwrap_or_clone(item)));
+        let mut items: Vec<(u64, Item)> = items.collect();
+        items.sort_unstable_by_key(|(id, _)| *id);
+        items
+    }
+
     /// All there is now, to be written elsewhere while this goes on: costs a pointer an item.
     pub(crate) fn capture(&self) -> CapturedCorpus {
         let items = self.items.iter().map(|(&id, item)| (id, Arc::clone(item)));

@@ -65,6 +65,8 @@ pub struct LossInput<'a> {
     /// `[candidates]`, if given: columns `j != i` of the same query are masked for row `i` as well.
     /// Not together with `merged`.
     pub query_ids: Option<&'a [u64]>,
+    /// `[batch]`, if given: columns of these items are masked for row `i` as well.
+    pub had: Option<&'a [Vec<u64>]>,
     /// `[batch]`, the weight `r_i` of each example.
     pub rewards: &'a [f32],
     /// τ; dot products are divided by it before the correction is subtracted.
@@ -212,6 +214,7 @@ fn assert_shapes(input: &LossInput<'_>) -> usize {
     }
     let named = input.query_ids.is_none_or(|ids| ids.len() == input.candidates);
     assert!(named, "query_ids is not [candidates]");
+    assert!(input.had.is_none_or(|had| had.len() == batch), "had is not [batch]");
     batch
 }
 

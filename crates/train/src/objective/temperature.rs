@@ -96,6 +96,7 @@ mod tests {
                 positive: Positive::Sampled,
                 item_ids: &ids,
                 query_ids: None,
+                had: None,
                 rewards: &vec![1.0; batch],
                 temperature,
                 full_batch: batch,

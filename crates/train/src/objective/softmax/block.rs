@@ -108,6 +108,7 @@ impl Block {
                 if let Some(same_query) = shared.masks.same_query() {
                     mask(same_query.of(row + r), r, columns.clone(), logits);
                 }
+                mask(shared.masks.had(row + r), r, columns.clone(), logits);
             }
             shared.lanes.scan(logits, scale, &shared.offsets[columns], &mut self.rows);
         }
@@ -213,15 +214,12 @@ impl Block {
     }
 }
 
-/// Sets the logits of row `r` to minus infinity where `twins` lie in `columns`, the tile's. A
+/// Sets the logits of row `r` to minus infinity where `masked` ones lie in `columns`, the tile's. A
 /// positive is its own twin; it has been taken by then and is no negative.
-fn mask(twins: &[u32], r: usize, columns: Range<usize>, tile: &mut [f32]) {
-    if twins.len() == 1 {
-        return;
-    }
-    let begin = twins.partition_point(|&column| (column as usize) < columns.start);
-    let end = twins.partition_point(|&column| (column as usize) < columns.end);
-    for &column in &twins[begin..end] {
+fn mask(masked: &[u32], r: usize, columns: Range<usize>, tile: &mut [f32]) {
+    let begin = masked.partition_point(|&column| (column as usize) < columns.start);
+    let end = masked.partition_point(|&column| (column as usize) < columns.end);
+    for &column in &masked[begin..end] {
         tile[(column as usize - columns.start) * ROWS + r] = f32::NEG_INFINITY;
     }
 }

@@ -10,7 +10,7 @@
 //!
 //! Must never know: where the batch came from, what the towers are.
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, IndexingUpdateOp, Int, Tensor, TensorData};
 
 use super::masks::Masks;
 use super::{LossInput, Outcome, Positive, assert_shapes, mean, row_loss};
@@ -21,6 +21,9 @@ use crate::kernel::matrix::{Matrix, PerTower, ROWS_STEP, floats, upload};
 const BLOCK_LOGITS: usize = 1 << 24;
 /// Far below every logit, in nats: `exp` of it is zero.
 const FAR: f32 = 1e30;
+/// Columns of items that a row's query has had come in multiples of so many, lest each batch have a
+/// shape of its own.
+const HAD_STEP: usize = 32;
 /// The id of a padding column.
 const NO_ID: i32 = -1;
 
@@ -38,12 +41,13 @@ pub struct GraphSoftmax {
 
 /// What the device is told of a batch beside the vectors.
 struct Batch {
-    query: Tensor<2>,                  // [rows, dim]
-    item: Tensor<2>,                   // [columns, dim]
-    log_q: Tensor<2>,                  // [1, columns]
+    query: Tensor<2>,                         // [rows, dim]
+    item: Tensor<2>,                          // [columns, dim]
+    log_q: Tensor<2>,                         // [1, columns]
     counts: Tensor<2>, // [1, columns], 1 where the column counts towards ranks, else 0
     item_ids: Tensor<2, Int>, // [1, columns]
     query_ids: Option<Tensor<2, Int>>, // [1, columns]
+    had: Option<(Tensor<2, Int>, Tensor<2>)>, // [rows, n], columns and what their scores get added
     correction: Tensor<2>, // [rows, 1], subtracted from the positive's logit
     odds: Tensor<2>,   // [rows, 1], see `Masks::odds`
     weights: Tensor<2>, // [rows, 1], r_i / (full_batch τ)
@@ -105,7 +109,7 @@ impl GraphSoftmax {
         let (mut log_q, mut counts) = (vec![FAR; columns], vec![0.0; columns]);
         let (mut item_ids, mut query_ids) = (vec![NO_ID; columns], vec![NO_ID; columns]);
         for (j, &value) in input.log_q.iter().enumerate() {
-            let at = if j < input.trained { j } else { trained + j - input.trained };
+            let at = place(input, j, trained);
             log_q[at] = value;
             item_ids[at] = self.masks.first(j) as i32;
             if self.masks.counts(j) {
@@ -135,11 +139,38 @@ impl GraphSoftmax {
             counts: row(counts),
             item_ids: ids(item_ids),
             query_ids: self.masks.same_query().map(|_| ids(query_ids)),
+            had: self.had(input, rows, trained),
             correction: column(correction),
             odds: column(odds),
             weights: column(weights),
             scale,
         }
+    }
+
+    /// Columns of items that each row's query has had and, beside each, what is added to its score;
+    /// padding adds nothing to the first column's.
+    fn had(
+        &self,
+        input: &LossInput<'_>,
+        rows: usize,
+        trained: usize,
+    ) -> Option<(Tensor<2, Int>, Tensor<2>)> {
+        let batch = input.rewards.len();
+        let most = (0..batch).map(|i| self.masks.had(i).len()).max()?;
+        if most == 0 {
+            return None;
+        }
+        let width = most.next_multiple_of(HAD_STEP);
+        let (mut columns, mut added) = (vec![0; rows * width], vec![0.0; rows * width]);
+        for i in 0..batch {
+            for (at, &j) in (i * width..).zip(self.masks.had(i)) {
+                columns[at] = place(input, j as usize, trained) as i32;
+                added[at] = -FAR;
+            }
+        }
+        let columns = Tensor::from_data(TensorData::new(columns, [rows, width]), &self.device);
+        let added = Tensor::from_data(TensorData::new(added, [rows, width]), &self.device);
+        Some((columns, added))
     }
 
     /// Gradients, `[rows, dim]` and `[trained, dim]`, and statistics `[rows, 4]`.
@@ -220,17 +251,26 @@ impl Batch {
         Block { query_gradient, own_gradient, item_gradient, statistics }
     }
 
-    /// The scores with those of the same item and of the same query, thus each positive's, far
-    /// down.
+    /// The scores with those of the same item, thus each positive's, of the same query and of what
+    /// the query has had, far down.
     fn mask(&self, scores: Tensor<2>, start: usize, rows: usize) -> Tensor<2> {
         let same = |ids: &Tensor<2, Int>| {
             let own = ids.clone().narrow(1, start, rows).reshape([rows, 1]); // [rows, 1]
             ids.clone().equal(own) // [rows, columns]
         };
         let scores = scores.mask_fill(same(&self.item_ids), -FAR);
-        match &self.query_ids {
+        let scores = match &self.query_ids {
             None => scores,
             Some(query_ids) => scores.mask_fill(same(query_ids), -FAR),
-        }
+        };
+        let Some((columns, added)) = &self.had else { return scores };
+        let (columns, added) =
+            (columns.clone().narrow(0, start, rows), added.clone().narrow(0, start, rows));
+        scores.scatter(1, columns, added, IndexingUpdateOp::Add)
     }
+}
+
+/// Where column `j` stands on the device: those that do not learn begin at `trained`.
+fn place(input: &LossInput<'_>, j: usize, trained: usize) -> usize {
+    if j < input.trained { j } else { trained + j - input.trained }
 }

@@ -1,5 +1,5 @@
-//! Which column is a row's positive, and which are no negatives of it: those of the same item, and
-//! of the same query.
+//! Which column is a row's positive, and which are no negatives of it: those of the same item, of
+//! the same query, and of items that the query has had.
 //!
 //! Must never know: tensors, where the softmax is computed.
 
@@ -11,6 +11,7 @@ pub(crate) struct Masks {
     same_item: Twins,
     same_query: Twins,
     by_query: bool,
+    had: Had,
     /// `[batch]`, the column of each row's positive.
     places: Vec<u32>,
     /// How many columns are of traffic: the first ones.
@@ -36,6 +37,12 @@ impl Masks {
         if let Some(ids) = input.query_ids {
             self.same_query.find(ids);
         }
+        self.had.clear();
+        for (i, items) in input.had.into_iter().flatten().enumerate() {
+            let same_query = input.query_ids.map_or(&[][..], |_| self.same_query.of(i));
+            let known = [self.same_item.of(self.places[i] as usize), same_query];
+            self.had.push(items, input.item_ids, &self.same_item, known);
+        }
     }
 
     /// The column of row `i`'s positive.
@@ -56,6 +63,11 @@ impl Masks {
     /// Candidates of the same query, where that masks.
     pub(crate) fn same_query(&self) -> Option<&Twins> {
         self.by_query.then_some(&self.same_query)
+    }
+
+    /// Columns of items that row `i`'s query has had, ascending, none of which is masked otherwise.
+    pub(crate) fn had(&self, i: usize) -> &[u32] {
+        self.had.of(i)
     }
 
     /// Whether column `j` counts towards ranks: its item's first one, and a candidate.
@@ -83,13 +95,60 @@ impl Masks {
                 same_item.len() + same_query.len() - same_query.iter().filter(both).count()
             }
         };
-        self.events - masked
+        let had = self.had(i).iter().map(|&j| copies(input, j as usize)).sum::<usize>();
+        self.events - masked - had
     }
 }
 
 /// How many events column `j` stands for.
 fn copies(input: &LossInput<'_>, j: usize) -> usize {
     input.merged.and_then(|merged| merged.copies.get(j)).map_or(1, |&copies| copies as usize)
+}
+
+/// By row: columns of items that its query has had.
+#[derive(Debug, Default)]
+struct Had {
+    columns: Vec<u32>,
+    /// `[rows]`, where in `columns` the row's ones end.
+    ends: Vec<u32>,
+}
+
+impl Had {
+    fn clear(&mut self) {
+        self.columns.clear();
+        self.ends.clear();
+    }
+
+    /// The next row, whose query has had `items`; `ids` are the columns' and `twins` tells equal
+    /// ones. What is in one of the `known` lists is masked already.
+    fn push(&mut self, items: &[u64], ids: &[u64], twins: &Twins, known: [&[u32]; 2]) {
+        let begin = self.columns.len();
+        for &item in items {
+            let fresh = twins
+                .with(item, ids)
+                .iter()
+                .filter(|column| known.iter().all(|known| known.binary_search(column).is_err()));
+            self.columns.extend(fresh);
+        }
+        self.columns[begin..].sort_unstable();
+        // An item may be there several times.
+        let mut kept = begin;
+        for at in begin..self.columns.len() {
+            if at == begin || self.columns[at] != self.columns[kept - 1] {
+                self.columns[kept] = self.columns[at];
+                kept += 1;
+            }
+        }
+        self.columns.truncate(kept);
+        self.ends.push(kept as u32);
+    }
+
+    /// Of `row`, ascending; empty where nothing is asked for.
+    fn of(&self, row: usize) -> &[u32] {
+        let Some(&end) = self.ends.get(row) else { return &[] };
+        let begin = row.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.columns[begin as usize..end as usize]
+    }
 }
 
 /// Which columns (or rows) carry the same id. Sorted, so a row's twins are one slice: cost grows
@@ -122,6 +181,14 @@ impl Twins {
     pub(crate) fn of(&self, row: usize) -> &[u32] {
         let (start, end) = self.runs[row];
         &self.order[start as usize..end as usize]
+    }
+
+    /// Every row of `id`, ascending; `ids` are those that were [taken in](Self::find).
+    fn with(&self, id: u64, ids: &[u64]) -> &[u32] {
+        let of = |&row: &u32| ids[row as usize];
+        let begin = self.order.partition_point(|row| of(row) < id);
+        let end = begin + self.order[begin..].partition_point(|row| of(row) == id);
+        &self.order[begin..end]
     }
 
     /// The first row of the same id: a number that stands for the id within the batch.

@@ -49,6 +49,7 @@ struct Case {
     shift: Option<Vec<f32>>,
     item_ids: Vec<u64>,
     query_ids: Option<Vec<u64>>,
+    had: Option<Vec<Vec<u64>>>,
     rewards: Vec<f32>,
     temperature: f32,
 }
@@ -67,16 +68,21 @@ impl Case {
             shift: None,
             item_ids: (0..batch as u64).collect(),
             query_ids: None,
+            had: None,
             rewards: vec![1.0; batch],
             temperature: 1.0,
         }
     }
 
-    /// About half the items and a third of the queries repeat.
+    /// About half the items and a third of the queries repeat, and a query had a few of the items.
     fn random(seed: u64, batch: usize, dim: usize) -> Self {
         let mut random = Random(seed);
         let ids = |random: &mut Random, distinct: usize| -> Vec<u64> {
             (0..batch).map(|_| random.below(distinct as u64)).collect()
+        };
+        let items = batch as u64 + 1;
+        let had = |random: &mut Random| -> Vec<u64> {
+            (0..random.below(5)).map(|_| random.below(items)).collect()
         };
         Self {
             dim,
@@ -85,6 +91,7 @@ impl Case {
             candidates: batch,
             trained: batch,
             shift: None,
+            had: (seed % 3 == 1).then(|| (0..batch).map(|_| had(&mut random)).collect()),
             log_q: (0..batch).map(|_| 3.0 * random.signed() - 4.0).collect(),
             item_ids: ids(&mut random, batch + 1),
             query_ids: seed.is_multiple_of(2).then(|| ids(&mut random, 2 * batch)),
@@ -149,6 +156,7 @@ impl Case {
             },
             item_ids: &self.item_ids,
             query_ids: self.query_ids.as_deref(),
+            had: self.had.as_deref(),
             rewards: &self.rewards,
             temperature: self.temperature,
             full_batch: self.batch().max(1),
@@ -161,7 +169,8 @@ impl Case {
 
     fn masked(&self, i: usize, j: usize) -> bool {
         let same_query = self.query_ids.as_ref().is_some_and(|ids| Some(&ids[i]) == ids.get(j));
-        i != j && (same_query || self.item_ids[i] == self.item_ids[j])
+        let had = self.had.as_ref().is_some_and(|had| had[i].contains(&self.item_ids[j]));
+        i != j && (same_query || had || self.item_ids[i] == self.item_ids[j])
     }
 }
 
