@@ -117,6 +117,30 @@ mod tests {
     }
 
     #[test]
+    fn a_further_topic_may_have_them_elsewhere() {
+        let of = |attributes: &str| {
+            config(&format!(
+                "attributes = [\"title\", \"product.price\"]
+                [[interactions]]
+                topic = \"orders\"
+                item.attributes = {{ {attributes} }}"
+            ))
+        };
+        let config = of("price = \"paid.cents\"").expect("valid");
+        let fields: Vec<_> = config.by_topic().map(|own| own.item.attributes).collect();
+        assert_eq!(fields, [["title", "product.price"], ["title", "paid.cents"]]);
+        assert_eq!(config.attributes(), ["title", "price"]);
+        for (attributes, fault) in [
+            ("name = \"x\"", "item.attributes.name: no such attribute; there are"),
+            ("price = \"\"", "item.attributes.price: must name"),
+            ("price = \"a[\"", "item.attributes[1]: `a[`: expected"),
+        ] {
+            let faults = of(attributes).expect_err(attributes);
+            assert!(faults.contains(fault), "{faults}");
+        }
+    }
+
+    #[test]
     fn what_cannot_be_kept_or_sent_is_a_fault_that_says_what_to_do() {
         for (entries, fault) in [
             ("attributes = [\"a.name\", \"b.name\"]", "item.attributes: `b.name`: an attribute is"),
