@@ -272,6 +272,39 @@ mod tests {
         assert_eq!(said(&corpus, "a"), ["", "9", ""]);
     }
 
+    /// Live is not replay: where the stream was cut into batches changes nothing.
+    #[test]
+    fn what_counts_does_not_depend_on_the_batches() {
+        let mut random = SplitMix::new(3);
+        let mut word = move || match random.next_u64() % 3 {
+            0 => String::new(),
+            n => format!("{}", n + random.next_u64() % 50),
+        };
+        // An event, and what the catalogue says behind it.
+        let turns: Vec<[String; 5]> = (0..400).map(|_| std::array::from_fn(|_| word())).collect();
+        let name = |turn: usize| ["a", "b", "c"][turn * 7 % 5 % 3];
+        let cut = |size: usize| {
+            let (mut corpus, mut now) = (corpus(10), 0);
+            let all: Vec<usize> = (0..turns.len()).collect();
+            for places in all.chunks(size) {
+                let said = |&turn: &usize| (name(turn), [&*turns[turn][0], &*turns[turn][1]]);
+                let mut batch = batch(&places.iter().map(said).collect::<Vec<_>>());
+                let row = |(at, &turn): (u32, &usize)| {
+                    let [_, _, title, price, picture] = turns[turn].each_ref().map(|text| &**text);
+                    change(at, name(turn + 1), Some([title, price, picture]))
+                };
+                batch.changes = (1..).zip(places).map(row).collect();
+                now += batch.len() as u64;
+                step(&mut corpus, &batch, now);
+            }
+            ["a", "b", "c"].map(|name| said(&corpus, name).join(" "))
+        };
+        let one_by_one = cut(1);
+        for size in [2, 7, 400] {
+            assert_eq!(cut(size), one_by_one, "{size} events a batch");
+        }
+    }
+
     #[test]
     fn an_item_has_no_more_than_so_many_bytes() {
         let mut corpus = corpus(10);
