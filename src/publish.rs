@@ -10,6 +10,7 @@
 //!
 //! Must never know: the live trainer. It works from a checkpoint's sections.
 
+mod attributes;
 pub mod background;
 pub mod claim;
 mod format;

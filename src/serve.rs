@@ -24,6 +24,7 @@ mod answer;
 mod arms;
 mod attributes;
 mod curves;
+mod features;
 mod follow;
 mod http;
 mod kserve;

@@ -51,7 +51,7 @@ impl Log {
 
     /// The events of the items that are `wanted`.
     pub(crate) fn of_items(&self, wanted: impl Fn(u64) -> bool) -> Self {
-        let mut all = Events::new(self.all.query.len(), self.all.item.len());
+        let mut all = Events::none_of(&self.all);
         let events = (0..self.len()).filter(|&event| wanted(self.all.item_ids[event]));
         let places: Vec<_> = events.map(|event| (&self.all, event)).collect();
         all.gather(&places);
@@ -88,7 +88,7 @@ impl Log {
 
 /// A part of the events, as far as there are any.
 fn part(all: &Events, range: Range<usize>) -> Events {
-    let mut part = Events::new(all.query.len(), all.item.len());
+    let mut part = Events::none_of(all);
     let places: Vec<_> =
         (range.start..all.len().min(range.end)).map(|event| (all, event)).collect();
     part.gather(&places);

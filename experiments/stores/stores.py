@@ -2,7 +2,7 @@
 
 PostgreSQL 18 with pgvector through a real Kafka Connect and Debezium's JDBC sink; Milvus Lite and Qdrant
 Edge through the programs of docs/how-to/stores.md. In the end their rows must equal the topic's newest
-values, deletes included.
+values, attributes and deletes included, and a filter by an attribute must find those that have it.
 """
 
 import argparse
@@ -67,7 +67,7 @@ class Milvus(Follower):
         return str(self.directory / "milvus.db")
 
     def rows(self) -> dict:
-        """By id: version and vector. Milvus Lite takes one process at a time."""
+        """By id: version, vector, attributes. Milvus Lite takes one process at a time."""
         from pymilvus import MilvusClient
 
         self.stop()
@@ -75,11 +75,22 @@ class Milvus(Follower):
         rows = {}
         if client.has_collection("items"):
             client.load_collection("items")
-            found = client.query("items", filter='id != ""', output_fields=["id", "version", "vector"], limit=16_000)
-            rows = {row["id"]: (row["version"], list(map(float, row["vector"]))) for row in found}
+            fields = ["id", "version", "vector", "attributes"]
+            found = client.query("items", filter='id != ""', output_fields=fields, limit=16_000)
+            rows = {row["id"]: (row["version"], list(map(float, row["vector"])), row["attributes"]) for row in found}
         client.close()
         self.start()
         return rows
+
+    def with_category(self, category: str) -> set:
+        from pymilvus import MilvusClient
+
+        self.stop()
+        client = MilvusClient(self.path())
+        client.load_collection("items")
+        found = client.query("items", filter=f'attributes["category"] == "{category}"', output_fields=["id"], limit=16_000)
+        client.close()
+        return {row["id"] for row in found}
 
 
 class Qdrant(Follower):
@@ -101,10 +112,22 @@ class Qdrant(Follower):
             request = ScrollRequest(limit=16_000, with_payload=True, with_vector=True)
             points, _ = shard.scroll(request)
             for point in points:
-                rows[point.payload["item"]] = (point.payload["version"], list(map(float, point.vector)))
+                payload = point.payload
+                rows[payload["item"]] = (payload["version"], list(map(float, point.vector)), payload["attributes"])
             shard.close()
         self.start()
         return rows
+
+    def with_category(self, category: str) -> set:
+        from qdrant_edge import EdgeShard, FieldCondition, Filter, MatchValue, ScrollRequest
+
+        self.stop()
+        shard = EdgeShard.load(self.path())
+        condition = FieldCondition(key="attributes.category", match=MatchValue(value=category))
+        request = ScrollRequest(limit=16_000, with_payload=True, filter=Filter(must=[condition]))
+        points, _ = shard.scroll(request)
+        shard.close()
+        return {point.payload["item"] for point in points}
 
 
 class Postgres(Follower):
@@ -167,14 +190,18 @@ class Postgres(Follower):
     def rows(self) -> dict:
         if not self.sql("SELECT to_regclass('items')")[0][0]:
             return {}
-        rows = self.sql("SELECT id, version, vector::text FROM items")
-        return {key: (version, json.loads(vector)) for key, version, vector in rows}
+        rows = self.sql("SELECT id, version, vector::text, attributes::text FROM items")
+        return {key: (version, json.loads(vector), json.loads(said)) for key, version, vector, said in rows}
 
-    def type_of_vector(self) -> str | None:
+    def with_category(self, category: str) -> set:
+        rows = self.sql(f"SELECT id FROM items WHERE attributes::jsonb @> '{json.dumps({'category': category})}'")
+        return {key for key, in rows}
+
+    def type_of(self, column: str) -> str | None:
         if not self.sql("SELECT to_regclass('items')")[0][0]:
             return None
         return self.sql("SELECT format_type(atttypid, atttypmod) FROM pg_attribute "
-                        "WHERE attrelid = 'items'::regclass AND attname = 'vector'")[0][0]
+                        f"WHERE attrelid = 'items'::regclass AND attname = '{column}'")[0][0]
 
     def close(self) -> None:
         self.server.terminate()
@@ -182,21 +209,25 @@ class Postgres(Follower):
 
 
 def newest(bench: Bench) -> dict:
-    """By id: version and vector, as the topic holds them."""
+    """By id: version, vector and attributes, as the topic holds them."""
     late = Reader(bench.brokers, [bench.out, bench.versions]).read_to_end()
     rows = {}
     for value in late.values.values():
         value = json.loads(value)
         fields = value.get("payload", value)
         vector = fields.get("vector") or value["vector"]
-        rows[fields.get("item") or fields["id"]] = (fields["version"], vector)
+        said = fields["attributes"]
+        said = json.loads(said) if isinstance(said, str) else said
+        rows[fields.get("item") or fields["id"]] = (fields["version"], vector, said)
     return rows
 
 
 def difference(store: dict, topic: dict) -> str | None:
     if store.keys() != topic.keys():
         return f"{len(store.keys() - topic.keys())} rows too many, {len(topic.keys() - store.keys())} missing"
-    for key, (version, vector) in topic.items():
+    for key, (version, vector, said) in topic.items():
+        if store[key][2] != said:
+            return f"{key}: {store[key][2]} instead of {said}"
         away = max(abs(a - b) for a, b in zip(store[key][1], vector, strict=True))
         if store[key][0] != version or away > AWAY_MAX:
             return f"{key}: {store[key][0]} instead of {version}, {away} away"
@@ -227,6 +258,11 @@ def follow(follower: Follower, args, draw: random.Random) -> dict:
         "tombstones_on_the_topic": seen.tombstones, "rows": len(topic), "vectors_of_the_last": marker["vectors"],
         "equal": missing is None, "difference": missing,
     }
+    category = next(said["category"] for _, _, said in topic.values())
+    have = {key for key, (_, _, said) in topic.items() if said["category"] == category}
+    result["filtered"] = f"{len(have)} of {category}"
+    if missing is None and follower.with_category(category) != have:
+        result.update(equal=False, difference=f"a filter by {category} finds others")
     say(f"{type(follower).__name__}: {result}")
     return result
 
@@ -259,6 +295,7 @@ def one(name: str, args, path: str, draw: random.Random, directory: Path) -> dic
     sets = [
         "checkpoint.every_steps=2", "checkpoint.keep=2", "batch.size=256", "batch.linger_ms=100",
         "corpus.items_max=300", "corpus.tombstone_events=1500", f"publish.format={kind.format}",
+        'item.attributes=["category"]', 'publish.attributes=["category"]',
     ]
     bench = Bench(path, args.port, f"stores-{name}", directory, sets)
     bench.topic(bench.out, "cleanup.policy=compact")
@@ -268,7 +305,7 @@ def one(name: str, args, path: str, draw: random.Random, directory: Path) -> dic
     try:
         result = follow(follower, args, draw)
         if kind is Postgres:
-            result["type"] = follower.type_of_vector()
+            result["type"], result["type_of_attributes"] = follower.type_of("vector"), follower.type_of("attributes")
             result["postgres"] = follower.sql("SHOW server_version")[0][0]
             result["pgvector"] = follower.sql("SELECT extversion FROM pg_extension WHERE extname = 'vector'")[0][0]
         return result

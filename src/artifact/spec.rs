@@ -60,6 +60,7 @@ pub(super) fn text(content: &Content<'_>) -> String {
         "config_digest": manifest.config_digest,
         "dim": items.dim,
         "items": items.len(),
+        "attributes": items.attributes.iter().map(|(name, _)| name).collect::<Vec<_>>(),
         "temperature": items.temperature,
         "popularity": config.retrieval.popularity,
         "exclude_seen": config.retrieval.exclude_seen,

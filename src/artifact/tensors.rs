@@ -7,6 +7,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use safetensors::{Dtype, View};
 
+use millrace_events::Names;
 use millrace_train::{ItemSide, QuerySide};
 
 /// Numbers of one kind; little-endian in the file.
@@ -97,21 +98,29 @@ pub(super) fn write(
 }
 
 fn of_items(items: &ItemSide) -> Vec<(String, Tensor<'_>)> {
-    let mut ends = Vec::with_capacity(items.len());
+    let mut tensors = vec![
+        floats("items.vectors".to_owned(), vec![items.len(), items.dim], &items.vectors),
+        floats("items.log_q".to_owned(), vec![items.len()], &items.log_q),
+        whole("items.keys".to_owned(), items.keys.clone()),
+    ];
+    tensors.extend(texts("items.ids", &items.names));
+    for (name, column) in &items.attributes {
+        tensors.extend(texts(&format!("items.attributes.{name}"), column));
+    }
+    tensors
+}
+
+/// A text for each item: all of them one after the other, and where each ends.
+fn texts<'v>(name: &str, column: &Names) -> [(String, Tensor<'v>); 2] {
+    let mut ends = Vec::with_capacity(column.len());
     let mut bytes = Vec::new();
-    for number in 0..items.len() {
-        bytes.extend_from_slice(items.names.get(number).as_bytes());
+    for text in column.iter() {
+        bytes.extend_from_slice(text.as_bytes());
         ends.push(bytes.len() as u64);
     }
     let shape = vec![bytes.len()];
     let bytes = Tensor { shape, numbers: Numbers::U8(Cow::Owned(bytes)) };
-    vec![
-        floats("items.vectors".to_owned(), vec![items.len(), items.dim], &items.vectors),
-        floats("items.log_q".to_owned(), vec![items.len()], &items.log_q),
-        whole("items.keys".to_owned(), items.keys.clone()),
-        whole("items.ids.ends".to_owned(), ends),
-        ("items.ids.bytes".to_owned(), bytes),
-    ]
+    [whole(format!("{name}.ends"), ends), (format!("{name}.bytes"), bytes)]
 }
 
 fn floats(name: String, shape: Vec<usize>, values: &[f32]) -> (String, Tensor<'_>) {

@@ -19,6 +19,9 @@ pub struct CatalogueConfig {
     pub id: String,
     /// By feature of the side: the field of a record that has its value.
     pub features: BTreeMap<String, String>,
+    /// Of items: fields of a record that are kept for people and stores, as `item.attributes` are.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub attributes: Vec<String>,
     /// What surrounds the fields of a record.
     pub format: RecordFormat,
     /// A record for which it holds takes the id out, as one without a value does.
@@ -52,6 +55,7 @@ impl Default for CatalogueConfig {
             side: EventSide::Item,
             id: String::new(),
             features: BTreeMap::new(),
+            attributes: Vec::new(),
             format: RecordFormat::Json,
             hidden: None,
             begin: CatalogueBegin::Auto,
@@ -63,8 +67,14 @@ impl Default for CatalogueConfig {
 impl CatalogueConfig {
     /// All of it that says what is read of a record, as a text.
     pub fn reading(&self) -> String {
-        let Self { side, id, features, format, hidden, .. } = self;
-        serde_json::to_string(&(side, id, features, format, hidden)).expect("plain values are JSON")
+        let Self { side, id, features, format, hidden, attributes, .. } = self;
+        let read = (side, id, features, format, hidden);
+        // Without attributes it is the text that it was before there were any.
+        let text = match &attributes[..] {
+            [] => serde_json::to_string(&read),
+            attributes => serde_json::to_string(&(read, attributes)),
+        };
+        text.expect("plain values are JSON")
     }
 }
 

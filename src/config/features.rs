@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 pub struct SideConfig {
     /// Field that identifies the query (user) or the item.
     pub id: String,
+    /// Of an item: fields of a record that are kept for people and stores. No tower sees them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub attributes: Vec<String>,
     /// What the tower sees.
     pub features: Vec<FeatureConfig>,
 }

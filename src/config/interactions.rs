@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Config, EventRule, RecordFormat, RewardConfig, SideConfig, TimestampConfig};
+use super::{
+    Config, EventRule, RecordFormat, RewardConfig, SideConfig, TimestampConfig, attribute_name,
+};
 
 /// One entry of `[[interactions]]`: a topic that is read beside `kafka.topic`, as if both were one.
 /// What it does not name is read as in the records of that one.
@@ -43,6 +45,9 @@ pub struct OtherFields {
     /// By feature: its field.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub features: BTreeMap<String, String>,
+    /// By attribute: its field.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub attributes: BTreeMap<String, String>,
 }
 
 impl OtherFields {
@@ -57,6 +62,11 @@ impl OtherFields {
         for feature in &mut side.features {
             if let Some(field) = self.features.get(&feature.name) {
                 feature.field.clone_from(field);
+            }
+        }
+        for own in &mut side.attributes {
+            if let Some(field) = self.attributes.get(attribute_name(own)) {
+                own.clone_from(field);
             }
         }
     }

@@ -7,6 +7,7 @@
 //! settings from it. `config/trainer.toml` shows every key with its default; a test keeps it so.
 
 mod alpha;
+mod attributes;
 mod catalogue;
 mod defaults;
 mod features;
@@ -30,6 +31,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use alpha::Alpha;
+pub(crate) use attributes::attribute_name;
 pub use catalogue::{CatalogueBegin, CatalogueConfig};
 pub use features::*;
 pub use interactions::{InteractionsConfig, OtherFields};

@@ -22,6 +22,8 @@ pub struct PublishConfig {
     pub format: PublishFormat,
     /// What its vector looks like.
     pub vector: VectorFormat,
+    /// Names of the attributes that an item's record has.
+    pub attributes: Vec<String>,
     /// Every this-many-th version sends all vectors, those between only what has moved; 1: all do.
     pub full_every: u64,
     /// A vector is sent between full versions once it is further from what was sent of it than
@@ -42,6 +44,7 @@ impl Default for PublishConfig {
             every_checkpoints: 1,
             format: PublishFormat::Flat,
             vector: VectorFormat::Json,
+            attributes: Vec::new(),
             full_every: 1,
             moved_min: 0.001,
             version_max_s: 600,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     Alpha, CatalogueConfig, Config, EmbeddingConfig, FeatureConfig, FeatureKind, KafkaConfig,
-    Transform,
+    SideConfig, Transform,
 };
 use millrace_train::frequency::{FrequencySettings, Mode, Rate};
 use millrace_train::model::ModelSettings;
@@ -44,6 +44,7 @@ impl Config {
             tombstone_events: self.corpus.tombstone_events,
             item_expiry_events: (self.corpus.expiry_events > 0)
                 .then_some(self.corpus.expiry_events),
+            attributes: self.attributes(),
         }
     }
 
@@ -53,6 +54,7 @@ impl Config {
         let Config { timestamp, event, reward, query, item, interactions, .. } = self;
         let listed: Vec<String> = self.catalogue.iter().map(CatalogueConfig::reading).collect();
         let kafka = KafkaConfig::default().reading_as(&self.kafka);
+        let item = SideConfig { attributes: Vec::new(), ..item.clone() };
         let first = (kafka, timestamp, event, reward, query, item);
         serde_json::to_string(&(first, interactions, listed))
             .expect("the sections of a config are JSON")

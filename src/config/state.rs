@@ -2,7 +2,7 @@
 
 use super::{
     BatchConfig, Config, EmbeddingConfig, FrequencyConfig, KafkaConfig, LossConfig,
-    OptimizerConfig, TimestampConfig,
+    OptimizerConfig, SideConfig, TimestampConfig,
 };
 
 impl Config {
@@ -21,7 +21,8 @@ impl Config {
             },
             reward: self.reward.clone(),
             query: self.query.clone(),
-            item: self.item.clone(),
+            // What no tower sees is collected from now on.
+            item: SideConfig { attributes: Vec::new(), ..self.item.clone() },
             tables: self.tables.clone(),
             model: self.model.clone(),
             frequency: FrequencyConfig {

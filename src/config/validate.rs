@@ -19,6 +19,7 @@ impl Config {
         self.validate_records(faults);
         self.validate_interactions(faults);
         self.validate_catalogues(faults);
+        self.validate_attributes(faults);
         self.validate_side((EventSide::Query, "query"), faults);
         self.validate_side((EventSide::Item, "item"), faults);
         validate_reward(&self.reward, faults);

@@ -271,7 +271,11 @@ fn restore_at(
     if let Some(warning) = saved.as_ref().ok().and_then(|saved| moved_objective(saved, config)) {
         tracing::warn!("{path} {warning}");
     }
-    let same_rate = saved.as_ref().is_ok_and(|saved| saved.frequency == config.frequency);
+    let same = |alike: fn(&Config, &Config) -> bool| {
+        saved.as_ref().is_ok_and(|saved| alike(saved, config))
+    };
+    let same_rate = same(|saved, config| saved.frequency == config.frequency);
+    let same_attributes = same(|saved, config| saved.attributes() == config.attributes());
     if manifest.config_digest != config.digest() {
         let saved = saved?;
         // A key that came with a later version has its default in both, and only the digest
@@ -298,7 +302,7 @@ fn restore_at(
     let read = sections::of(checkpoint);
     let mut trainer = Trainer::restore(&config.train(), placement, progress, &read)
         .with_context(|| format!("cannot restore {path}"))?;
-    check_increments(&mut trainer, manifest, same_rate)?;
+    check_increments(&mut trainer, manifest, (same_rate, same_attributes))?;
     Ok(trainer)
 }
 
@@ -314,7 +318,7 @@ struct AnotherState {
 fn check_increments(
     trainer: &mut Trainer,
     manifest: &Manifest,
-    same_rate: bool,
+    (same_rate, same_attributes): (bool, bool),
 ) -> anyhow::Result<()> {
     let increments: Vec<&SectionEntry> =
         manifest.sections.iter().filter(|section| section.increment.is_some()).collect();
@@ -339,6 +343,8 @@ fn check_increments(
         let left_out = found.is_none() && wanted.name.starts_with("catalogue.");
         // The estimator goes on under another rate, and its section then ends in another way.
         (same_rate || wanted.name != "frequency")
+            // The corpus goes on with other attributes.
+            && (same_attributes || wanted.name != "corpus")
             && !left_out
             && found.is_none_or(|found| found.checksum != wanted.checksum)
     };

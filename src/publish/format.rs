@@ -5,7 +5,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use sha1_smol::Sha1;
 
 use crate::config::{PublishConfig, PublishFormat, VectorFormat};
@@ -35,7 +35,7 @@ impl Format {
 
     /// Its names, as the config and markers write them: of a record, of its vector.
     pub(super) fn names(self) -> [String; 2] {
-        let name = |value: serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+        let name = |value: Value| value.as_str().unwrap_or_default().to_owned();
         [name(json!(self.record)), name(json!(self.vector))]
     }
 
@@ -48,23 +48,36 @@ impl Format {
         }
     }
 
-    /// The value of an item's record; `vector` is `[dim]`.
-    pub(super) fn value(self, heading: &Heading, id: &str, log_q: f32, vector: &[f32]) -> Vec<u8> {
+    /// The value of the record of item `id`; `vector` is `[dim]`, and `said` the text of an object
+    /// of attributes.
+    pub(super) fn value(
+        self,
+        heading: &Heading,
+        (id, said): (&str, Option<String>),
+        log_q: f32,
+        vector: &[f32],
+    ) -> Vec<u8> {
         let Heading { version, step, event_time_ms } = heading;
         let (step, event_time_ms) = (*step, *event_time_ms);
+        let has_attributes = said.is_some();
+        let attributes = said.map(|text| match self.record {
+            PublishFormat::Connect => Value::String(text),
+            _ => serde_json::from_str(&text).expect("it was written as JSON"),
+        });
         match self.record {
             PublishFormat::Flat => {
                 let vector = self.flat_vector(vector);
-                bytes(&Flat { id, version, step, event_time_ms, log_q, vector })
+                bytes(&Flat { id, version, step, event_time_ms, log_q, vector, attributes })
             }
             PublishFormat::Qdrant => {
-                let payload = Payload { item: id, version, step, event_time_ms, log_q };
+                let payload = Payload { item: id, version, step, event_time_ms, log_q, attributes };
                 bytes(&ValuedPoint { id: point_id(id), vector, payload })
             }
             PublishFormat::Connect => {
                 let vector = Vector::Numbers(vector);
-                let row = Flat { id, version, step, event_time_ms, log_q, vector };
-                with_schema(VALUE_SCHEMA, &row)
+                let row = Flat { id, version, step, event_time_ms, log_q, vector, attributes };
+                let said = if has_attributes { ATTRIBUTES_SCHEMA } else { "" };
+                with_schema(&[VALUE_SCHEMA, said, "]}"].concat(), &row)
             }
         }
     }
@@ -137,7 +150,8 @@ const KEY_SCHEMA: &str = concat!(
     r#"{"field":"id","type":"string","optional":false}]}"#
 );
 
-/// The name of the array's type is what Debezium's sink makes a `vector` of pgvector from.
+/// Without its end. The name of the array's type is what Debezium's sink makes a `vector` of
+/// pgvector from.
 const VALUE_SCHEMA: &str = concat!(
     r#"{"type":"struct","name":"millrace.item.Value","optional":false,"fields":["#,
     r#"{"field":"id","type":"string","optional":false},"#,
@@ -146,8 +160,13 @@ const VALUE_SCHEMA: &str = concat!(
     r#"{"field":"event_time_ms","type":"int64","optional":false},"#,
     r#"{"field":"log_q","type":"float","optional":false},"#,
     r#"{"field":"vector","type":"array","name":"io.debezium.data.DoubleVector","optional":false,"#,
-    r#""items":{"type":"double","optional":false}}]}"#
+    r#""items":{"type":"double","optional":false}}"#
 );
+
+/// Debezium's sink makes a column of JSON from it. Optional: a table that is there gets it as
+/// one more column.
+const ATTRIBUTES_SCHEMA: &str =
+    r#",{"field":"attributes","type":"string","name":"io.debezium.data.Json","optional":true}"#;
 
 #[derive(Serialize)]
 struct Key<'r> {
@@ -162,6 +181,8 @@ struct Flat<'r> {
     event_time_ms: i64,
     log_q: f32,
     vector: Vector<'r>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attributes: Option<Value>,
 }
 
 #[derive(Serialize)]
@@ -190,19 +211,28 @@ struct Payload<'r> {
     step: u64,
     event_time_ms: i64,
     log_q: f32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attributes: Option<Value>,
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
-
     use super::*;
 
     fn record(record: PublishFormat, vector: VectorFormat) -> (Vec<u8>, Value) {
+        record_saying(record, vector, None)
+    }
+
+    fn record_saying(
+        record: PublishFormat,
+        vector: VectorFormat,
+        said: Option<&str>,
+    ) -> (Vec<u8>, Value) {
         let heading =
             Heading { version: "5eed0001-000000000007".into(), step: 7, event_time_ms: 1_700 };
         let format = Format { record, vector };
-        let value = format.value(&heading, "i\"3", -4.5, &[0.25, -1.0]);
+        let said = said.map(str::to_owned);
+        let value = format.value(&heading, ("i\"3", said), -4.5, &[0.25, -1.0]);
         (format.key("i\"3"), serde_json::from_slice(&value).expect("JSON"))
     }
 
@@ -235,6 +265,21 @@ mod tests {
             own.sort_unstable_by_key(|name| names.iter().position(|field| field == name));
             assert_eq!(names, own, "the schema names what is there");
         }
+    }
+
+    #[test]
+    fn attributes_stand_where_a_store_can_filter_by_them() {
+        let text = r#"{"title":"Alien \"3\"","genres":["war"],"price":2.5}"#;
+        let object: Value = serde_json::from_str(text).expect("JSON");
+        let said = |format| record_saying(format, VectorFormat::Json, Some(text)).1;
+        assert_eq!(said(PublishFormat::Flat)["attributes"], object);
+        assert_eq!(said(PublishFormat::Qdrant)["payload"]["attributes"], object);
+        let connect = said(PublishFormat::Connect);
+        assert_eq!(connect["payload"]["attributes"], json!(text));
+        let field = connect["schema"]["fields"].as_array().and_then(|fields| fields.last());
+        let json = json!({"field": "attributes", "type": "string", "optional": true,
+            "name": "io.debezium.data.Json"});
+        assert_eq!(field, Some(&json));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context, ensure};
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::attributes;
 use super::format::{Format, Heading};
 use super::record::Digest;
 use super::sent::Sent;
@@ -40,7 +41,10 @@ pub(super) fn run(
     let artifact = artifact(publisher, checkpoint)?;
     let publish = &config.publish;
     let sent = session.sent.take().filter(|sent| sent.serves(&items, publish.full_every));
-    let moved = sent.as_ref().map(|sent| sent.moved(&items, publish.moved_min));
+    // Without versions in between nobody asks what was sent.
+    let names = if publish.full_every > 1 { &publish.attributes[..] } else { &[] };
+    let said = attributes::hashes(names, &items);
+    let moved = sent.as_ref().map(|sent| sent.moved(&items, &said, publish.moved_min));
     let whole = moved.is_none();
     let gone = gone(publisher, session, &checkpoint.manifest, (&items, whole), stop)?;
     let Some(gone) = gone else { return Ok(None) };
@@ -57,9 +61,8 @@ pub(super) fn run(
     session.outbox.commit()?;
     let Sweep { items, moved, .. } = sweep;
     session.sent = match (sent, moved) {
-        (Some(sent), Some(moved)) => Some(sent.after(&items, &moved)),
-        // Without versions in between nobody asks what was sent.
-        _ => (publish.full_every > 1).then(|| Sent::all(&items)),
+        (Some(sent), Some(moved)) => Some(sent.after(&items, said, &moved)),
+        _ => (publish.full_every > 1).then(|| Sent::all(&items, said)),
     };
     session.buried = items.rowless.iter().map(|(key, _)| *key).collect();
     let published = Published {
@@ -102,7 +105,9 @@ fn send_all(
         }
         let id = items.names.get(number);
         let key = format.key(id);
-        let value = format.value(&heading, id, items.log_q[number], items.vector(number));
+        let said = attributes::text(&publish.attributes, items, number);
+        let vector = items.vector(number);
+        let value = format.value(&heading, (id, said), items.log_q[number], vector);
         digest.add(&key, Some(&value));
         send(&mut session.outbox, &publish.topic, &key, Some(&value))?;
     }

@@ -5,6 +5,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Version;
+use super::attributes::Said;
 use super::parameters::Similar;
 use super::problem::Problem;
 use super::query::{Cold, Seen, View, see};
@@ -75,6 +76,9 @@ struct FoundItem<'v> {
     affinity: Option<f32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     log_q: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    attributes: Option<Said<'v>>,
 }
 
 /// What a score can be computed again from.
@@ -107,6 +111,8 @@ struct Choice {
     popularity: f32,
     excluded: Vec<u32>,
     allowed: Option<Allowed>,
+    /// Places of the attributes that items have.
+    attributes: Option<Vec<usize>>,
 }
 
 /// What the queries of a request may be answered with.
@@ -116,7 +122,8 @@ fn choice(view: View<'_>, request: &Retrieve) -> Result<Choice, Problem> {
         ids.iter().filter_map(|ItemId(id)| version.number(id)).collect()
     };
     let included = request.include.as_ref().map(|ids| numbers(ids));
-    let filtered = version.attributes.chosen(&request.filter, version.items())?;
+    let (features, attributes) = (&version.item_features, &version.attributes);
+    let filtered = features.chosen(&request.filter, attributes, version.items())?;
     let allowed = match (included, filtered) {
         (Some(mut ids), Some(chosen)) => {
             ids.retain(|number| chosen.binary_search(number).is_ok());
@@ -129,6 +136,7 @@ fn choice(view: View<'_>, request: &Retrieve) -> Result<Choice, Problem> {
         popularity: request.popularity.unwrap_or(version.popularity),
         excluded: [&numbers(&request.exclude)[..], &view.withdrawn.of(version)].concat(),
         allowed: allowed.map(|numbers| version.index.allow(numbers)),
+        attributes: attributes.asked(request.attributes.as_ref())?,
     })
 }
 
@@ -208,6 +216,7 @@ fn found<'v>(
         score: hit.score,
         affinity: request.explain.then(|| index.hit(&alone, hit.item).score),
         log_q: request.explain.then(|| index.log_q(hit.item)),
+        attributes: said(version, choice.attributes.as_deref(), hit.item),
     };
     let items = search(version, seen, request, choice)?.iter().map(item).collect();
     let name = |&key: &u64| version.number_of_key(key).map(|number| version.name(number));
@@ -220,12 +229,20 @@ fn found<'v>(
     Ok(Found { items, cold: seen.cold.as_ref(), explain })
 }
 
+/// What the attributes at `places` say of an item; none: nobody asked.
+fn said<'v>(version: &'v Version, places: Option<&[usize]>, item: u32) -> Option<Said<'v>> {
+    places.map(|places| version.attributes.of(places, item))
+}
+
 /// An item that was asked for, and its score; none: there is no such item.
 #[derive(Serialize, ToSchema)]
 struct Scored<'r> {
     id: &'r str,
     #[schema(required)]
     score: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    attributes: Option<Said<'r>>,
 }
 
 /// What `POST /v1/score` answers.
@@ -243,12 +260,15 @@ pub(super) fn score(view: View<'_>, request: &Score) -> Result<Vec<u8>, Problem>
     let (offsets, seen) = one(view, &request.query)?;
     let popularity = request.popularity.unwrap_or(version.popularity);
     let search = Search { query: &seen.vector, k: 0, popularity, excluded: &[], allowed: None };
-    let item = |ItemId(id): &'_ ItemId| {
+    let places = version.attributes.asked(request.attributes.as_ref())?;
+    let items = request.items.iter().map(|ItemId(id)| {
         let number = view.number(id);
-        number.map(|number| version.index.hit(&search, number).score)
-    };
-    let items = request.items.iter().map(|id| Scored { id: &id.0, score: item(id) });
-    answer(view, &offsets, Scores { items: items.collect(), cold: seen.cold })
+        let score = number.map(|number| version.index.hit(&search, number).score);
+        let attributes = number.and_then(|number| said(version, places.as_deref(), number));
+        Scored { id, score, attributes }
+    });
+    let items = items.collect();
+    answer(view, &offsets, Scores { items, cold: seen.cold })
 }
 
 /// What `POST /v1/embed` answers.
@@ -275,6 +295,9 @@ pub(super) struct ItemAnswer<'v> {
     id: &'v str,
     log_q: f32,
     vector: &'v [f32],
+    /// What is said of it.
+    #[schema(value_type = Object)]
+    attributes: Said<'v>,
 }
 
 /// `GET /v1/items/{id}`
@@ -283,7 +306,8 @@ pub(super) fn item(view: View<'_>, id: &str) -> Result<Vec<u8>, Problem> {
     let number = view.number(id).ok_or_else(|| Problem::no_item(id, &version.id))?;
     let index = &version.index;
     let (log_q, vector) = (index.log_q(number), index.vector(number));
-    answer(view, &version.offsets, ItemAnswer { id, log_q, vector })
+    let attributes = version.attributes.of(&version.attributes.all(), number);
+    answer(view, &version.offsets, ItemAnswer { id, log_q, vector, attributes })
 }
 
 /// What `GET /v1/items/{id}/similar` answers.
@@ -298,6 +322,9 @@ pub(super) struct SimilarItems<'v> {
 struct SimilarItem<'v> {
     id: &'v str,
     cosine: f32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    attributes: Option<Said<'v>>,
 }
 
 /// `GET /v1/items/{id}/similar`
@@ -312,10 +339,12 @@ pub(super) fn similar(view: View<'_>, id: &str, request: &Similar) -> Result<Vec
         allowed: None,
     };
     let hits = version.index.search(&search).map_err(ours)?;
+    let places = request.attributes.then(|| version.attributes.all());
     // Both vectors are of length 1: their dot product is a cosine.
     let item = |hit: &Hit| SimilarItem {
         id: version.name(hit.item),
         cosine: hit.score * version.temperature,
+        attributes: said(version, places.as_deref(), hit.item),
     };
     answer(view, &version.offsets, SimilarItems { id, items: hits.iter().map(item).collect() })
 }

@@ -1,129 +1,105 @@
-//! What items are, for requests that choose by it: the ids and numbers of their features, as last
-//! seen.
+//! What is said of a version's items: titles, prices, pictures, as the log and the catalogue have
+//! them. For answers, and for filters by what is no feature.
 
-use std::collections::{BTreeMap, HashMap};
-
-use millrace_events::{FeatureValue, id_key};
-use millrace_train::memory::corpus::Item;
+use millrace_events::Names;
+use serde::{Serialize, Serializer};
+use serde_json::Value;
 
 use super::problem::Problem;
-use super::request::Condition;
-use crate::config::{Config, FeatureKind};
+use super::request::{Asked, Condition};
 
-/// Attributes by the name of their feature.
-#[derive(Default)]
-pub(super) struct Attributes(BTreeMap<String, Attribute>);
+/// By name, each the JSON of every item, an item's number being its place; empty: nothing is said.
+pub(super) struct Attributes(Vec<(String, Names)>);
 
-enum Attribute {
-    /// Numbers of the items, by the key of an id that they have.
-    Ids(HashMap<u64, Vec<u32>>),
-    /// By item; NaN where it has none, which is in no range.
-    Numbers(Vec<f32>),
-}
+/// What is said of one item, in the order of the config.
+pub(super) struct Said<'v>(Vec<(&'v str, Value)>);
 
-/// Items, a bit each.
-struct Marks(Vec<u64>);
-
-impl Marks {
-    fn set(&mut self, item: u32) {
-        self.0[item as usize / 64] |= 1 << (item % 64);
-    }
-
-    fn holds(&self, item: u32) -> bool {
-        self.0[item as usize / 64] >> (item % 64) & 1 == 1
+impl Serialize for Said<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
     }
 }
 
 impl Attributes {
-    /// Those of `items`, an item's number being its place. An item's own id is none: `include` is
-    /// for that.
-    pub(super) fn new<'i>(config: &Config, items: impl Iterator<Item = &'i Item> + Clone) -> Self {
-        let features = config.item.features.iter().enumerate();
-        let features = features.filter(|(_, feature)| feature.field != config.item.id);
-        let of = |(place, kind): (usize, FeatureKind)| {
-            let values = items.clone().map(move |item| &item.values[place]);
-            match kind {
-                FeatureKind::Id | FeatureKind::Bag => {
-                    let mut ids: HashMap<u64, Vec<u32>> = HashMap::new();
-                    let mut add = |key: u64, item: u32| ids.entry(key).or_default().push(item);
-                    for (item, value) in (0..).zip(values) {
-                        match value {
-                            FeatureValue::Id(key) => add(*key, item),
-                            FeatureValue::Bag(bag) => {
-                                bag.iter().for_each(|&(key, _)| add(key, item))
-                            }
-                            _ => {}
-                        }
-                    }
-                    Some(Attribute::Ids(ids))
-                }
-                FeatureKind::Number => {
-                    let number = |value: &FeatureValue| match value {
-                        FeatureValue::Number(number) => *number,
-                        _ => f32::NAN,
-                    };
-                    Some(Attribute::Numbers(values.map(number).collect()))
-                }
-                FeatureKind::History | FeatureKind::Vector => None,
-            }
-        };
-        let named = features.filter_map(|(place, feature)| {
-            Some((feature.name.clone(), of((place, feature.kind))?))
-        });
-        Self(named.collect())
+    pub(super) fn new(columns: Vec<(String, Names)>) -> Self {
+        Self(columns)
     }
 
-    /// The names, and whether each is a number.
-    pub(super) fn names(&self) -> impl Iterator<Item = (&str, bool)> {
-        let is_number = |attribute: &Attribute| matches!(attribute, Attribute::Numbers(_));
-        self.0.iter().map(move |(name, attribute)| (&**name, is_number(attribute)))
+    /// Their names.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(name, _)| &**name)
     }
 
-    /// Those of `count` items, by number, that are all of `filter`; none: there is no filter.
+    /// Those that a request asks for, by their place; none: it asks for none.
     ///
     /// # Errors
-    /// An attribute that there is not, or one of another kind.
-    pub(super) fn chosen(
-        &self,
-        filter: &BTreeMap<String, Condition>,
-        count: usize,
-    ) -> Result<Option<Vec<u32>>, Problem> {
-        let mut chosen: Option<Vec<u32>> = None;
-        for (name, condition) in filter {
-            let marks = self.marks(name, condition, count)?;
-            let holds = |item: &u32| marks.holds(*item);
-            chosen = Some(match chosen {
-                None => (0..u32::try_from(count).unwrap_or(u32::MAX)).filter(holds).collect(),
-                Some(before) => before.into_iter().filter(holds).collect(),
-            });
-        }
-        Ok(chosen)
+    /// A name that none of them has.
+    pub(super) fn asked(&self, asked: Option<&Asked>) -> Result<Option<Vec<usize>>, Problem> {
+        let names = match asked {
+            None | Some(Asked::All(false)) => return Ok(None),
+            Some(Asked::All(true)) => return Ok(Some(self.all())),
+            Some(Asked::Named(names)) => names,
+        };
+        let place = |(at, name): (usize, &String)| {
+            self.names().position(|known| known == name).ok_or_else(|| {
+                let there: Vec<&str> = self.names().collect();
+                let detail = format!("`{name}` is no attribute; there are {there:?}");
+                Problem::field(format!("attributes[{at}]"), detail)
+            })
+        };
+        names.iter().enumerate().map(place).collect::<Result<_, _>>().map(Some)
     }
 
-    fn marks(&self, name: &str, condition: &Condition, count: usize) -> Result<Marks, Problem> {
-        let wrong = |detail: String| Err(Problem::field(format!("filter.{name}"), detail));
-        let mut marks = Marks(vec![0; count.div_ceil(64)]);
-        match (self.0.get(name), condition) {
-            (Some(Attribute::Ids(items)), Condition::OneOf(ids)) => {
-                let lists = ids.iter().filter_map(|id| items.get(&id_key(id.as_bytes())));
-                lists.flatten().for_each(|&item| marks.set(item));
-            }
-            (Some(Attribute::Numbers(numbers)), Condition::Within(min, max)) => {
-                let within = |number: &f32| (*min..=*max).contains(number);
-                let inside = (0..).zip(numbers).filter(|(_, number)| within(number));
-                inside.for_each(|(item, _)| marks.set(item));
-            }
-            (Some(Attribute::Ids(_)), _) => return wrong("has ids: give one, or a list".into()),
-            (Some(Attribute::Numbers(_)), _) => {
-                return wrong("is a number: give {\"min\": .., \"max\": ..}".into());
-            }
-            (None, _) => {
-                let there: Vec<&String> = self.0.keys().collect();
-                return wrong(format!("no such attribute; there are {there:?}"));
-            }
-        }
-        Ok(marks)
+    /// The places of all.
+    pub(super) fn all(&self) -> Vec<usize> {
+        (0..self.0.len()).collect()
     }
+
+    /// What those at these places say of `item`.
+    pub(super) fn of(&self, places: &[usize], item: u32) -> Said<'_> {
+        let said = |&place: &usize| {
+            let (name, column) = &self.0[place];
+            let json = serde_json::from_str(column.get(item as usize)).ok()?;
+            Some((&**name, json))
+        };
+        Said(places.iter().filter_map(said).collect())
+    }
+
+    /// The items of which the attribute `name` says what `condition` asks for; none: there is no
+    /// such attribute.
+    pub(super) fn matching(&self, name: &str, condition: &Condition) -> Option<Vec<u32>> {
+        let (_, column) = self.0.iter().find(|(known, _)| known == name)?;
+        let quoted: Vec<String> = match condition {
+            Condition::OneOf(ids) => ids.iter().map(|id| Value::from(&**id).to_string()).collect(),
+            Condition::Within(..) => Vec::new(),
+        };
+        let holds = |json: &str| match condition {
+            Condition::OneOf(ids) if json.starts_with('[') => {
+                // Most are sorted out by their text: to read all takes ten times as long.
+                let may = |(id, quoted): (&String, &String)| {
+                    json.contains(&**quoted) || json.contains(&**id)
+                };
+                ids.iter().zip(&quoted).any(may) && one_of(json, ids)
+            }
+            Condition::OneOf(ids) => {
+                ids.iter().zip(&quoted).any(|(id, quoted)| json == quoted || json == id)
+            }
+            Condition::Within(min, max) => {
+                json.parse().is_ok_and(|number: f32| (*min..=*max).contains(&number))
+            }
+        };
+        let matching = (0..).zip(column.iter()).filter(|(_, json)| holds(json));
+        Some(matching.map(|(item, _)| item).collect())
+    }
+}
+
+/// Whether an array has one of `ids`.
+fn one_of(json: &str, ids: &[String]) -> bool {
+    let entries: Vec<Value> = serde_json::from_str(json).unwrap_or_default();
+    entries.iter().any(|entry| match entry {
+        Value::String(text) => ids.contains(text),
+        other => ids.contains(&other.to_string()),
+    })
 }
 
 #[cfg(test)]
@@ -131,58 +107,46 @@ mod tests {
     use super::*;
 
     fn attributes() -> Attributes {
-        let config = Config::from_toml(
-            r#"
-            [query]
-            id = "u"
-            features = [{ name = "u", kind = "id", field = "u", table = "u" }]
-            [item]
-            id = "i"
-            features = [
-                { name = "i", kind = "id", field = "i", table = "i" },
-                { name = "genres", kind = "bag", field = "genres", table = "g", optional = true },
-                { name = "price", kind = "number", field = "price", optional = true },
-            ]
-            "#,
-        );
-        let bag = |ids: &[&str]| {
-            FeatureValue::Bag(ids.iter().map(|id| (id_key(id.as_bytes()), 0.5)).collect())
+        let column = |texts: &[&str]| {
+            let mut column = Names::default();
+            texts.iter().for_each(|text| column.push(text));
+            column
         };
-        let item = |genres, price| Item {
-            name: "x".into(),
-            values: vec![FeatureValue::Id(1), genres, price],
-            count: 1,
-            touched: 1,
-        };
-        let items = [
-            item(bag(&["war", "love"]), FeatureValue::Number(3.0)),
-            item(bag(&["love"]), FeatureValue::Absent),
-            item(FeatureValue::Absent, FeatureValue::Number(5.0)),
-        ];
-        Attributes::new(&config.expect("valid"), items.iter())
+        Attributes::new(vec![
+            ("title".into(), column(&[r#""Alien \"3\"""#, r#""war""#, ""])),
+            ("tags".into(), column(&[r#"["war","7"]"#, r#"["x\"war",7]"#, ""])),
+            ("price".into(), column(&["2.5", "", "\"2.5\""])),
+        ])
     }
 
     #[test]
-    fn what_is_chosen_is_all_of_the_filter() {
+    fn an_item_has_what_is_said_of_it() {
         let attributes = attributes();
-        assert_eq!(attributes.names().collect::<Vec<_>>(), [("genres", false), ("price", true)]);
-        let one_of = |ids: &[&str]| Condition::OneOf(ids.iter().map(|&id| id.into()).collect());
-        let chosen = |filter: &[(&str, Condition)]| {
-            let filter = filter.iter().map(|(name, c)| ((*name).to_owned(), c.clone())).collect();
-            attributes.chosen(&filter, 3).map_err(|problem| problem.body()["field"].to_string())
+        let of = |asked: Asked, item| {
+            let places = attributes.asked(Some(&asked)).expect("known").expect("asked");
+            serde_json::to_string(&attributes.of(&places, item)).expect("JSON")
         };
-        assert_eq!(chosen(&[]), Ok(None));
-        assert_eq!(chosen(&[("genres", one_of(&["love"]))]), Ok(Some(vec![0, 1])));
-        assert_eq!(chosen(&[("genres", one_of(&["war", "none"]))]), Ok(Some(vec![0])));
-        assert_eq!(chosen(&[("genres", one_of(&["none"]))]), Ok(Some(vec![])));
-        let price = |min, max| ("price", Condition::Within(min, max));
-        assert_eq!(chosen(&[price(3.0, f32::INFINITY)]), Ok(Some(vec![0, 2])));
-        let both = [("genres", one_of(&["love"])), price(0.0, 9.0)];
-        assert_eq!(chosen(&both), Ok(Some(vec![0])));
-        for wrong in [("colour", one_of(&["red"])), ("genres", price(0.0, 1.0).1)] {
-            let field = format!("\"filter.{}\"", wrong.0);
-            assert_eq!(chosen(&[wrong]), Err(field));
-        }
-        assert_eq!(chosen(&[("i", one_of(&["x"]))]), Err("\"filter.i\"".into()));
+        let named = |names: &[&str]| Asked::Named(names.iter().map(|&name| name.into()).collect());
+        let first = r#"{"title":"Alien \"3\"","tags":["war","7"],"price":2.5}"#;
+        assert_eq!(of(Asked::All(true), 0), first, "in their order");
+        assert_eq!(of(named(&["title", "price"]), 1), r#"{"title":"war"}"#);
+        assert_eq!(of(named(&["title"]), 2), "{}");
+        assert!(attributes.asked(Some(&Asked::All(false))).is_ok_and(|asked| asked.is_none()));
+        let problem =
+            attributes.asked(Some(&named(&["title", "name"]))).expect_err("unknown").body();
+        assert_eq!(problem["field"], "attributes[1]");
+    }
+
+    #[test]
+    fn what_is_said_can_be_asked_for() {
+        let attributes = attributes();
+        let one_of = |ids: &[&str]| Condition::OneOf(ids.iter().map(|&id| id.into()).collect());
+        let matching = |name, condition| attributes.matching(name, &condition);
+        assert_eq!(matching("title", one_of(&["war", "Alien \"3\""])), Some(vec![0, 1]));
+        assert_eq!(matching("tags", one_of(&["war"])), Some(vec![0]));
+        assert_eq!(matching("tags", one_of(&["7"])), Some(vec![0, 1]));
+        assert_eq!(matching("price", one_of(&["2.5"])), Some(vec![0, 2]), "5 and \"5\" are one id");
+        assert_eq!(matching("price", Condition::Within(2.0, 3.0)), Some(vec![0]));
+        assert_eq!(matching("colour", one_of(&["red"])), None);
     }
 }

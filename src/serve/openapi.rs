@@ -82,10 +82,13 @@ fn described(version: Option<&Version>) -> String {
             at.iter().map(|&at| condition["oneOf"][at].clone()).collect()
         };
         let (ids, range) = (json!({ "oneOf": forms(&[0, 1]) }), json!({ "oneOf": forms(&[2]) }));
-        let named = version.attributes.names().map(|(name, is_number)| {
+        let named = version.item_features.names().map(|(name, is_number)| {
             (name.to_owned(), if is_number { range.clone() } else { ids.clone() })
         });
-        let properties: Map<String, Value> = named.collect();
+        let said = version.attributes.names();
+        let said = said.map(|name| (name.to_owned(), json!({ "oneOf": forms(&[0, 1, 2]) })));
+        // A feature goes before an attribute of its name.
+        let properties: Map<String, Value> = said.chain(named).collect();
         schemas["Filter"] =
             json!({ "type": "object", "properties": properties, "additionalProperties": false });
     }

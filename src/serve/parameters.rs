@@ -22,6 +22,9 @@ pub(super) struct Similar {
     /// Items wanted.
     #[param(value_type = Option<u64>, minimum = 1, maximum = 1000)]
     pub(super) k: usize,
+    /// Each item has its attributes.
+    #[param(value_type = Option<bool>)]
+    pub(super) attributes: bool,
     #[param(ignore)]
     pub(super) pin: Pin,
 }
@@ -67,18 +70,21 @@ impl Pin {
 impl Similar {
     /// The parameters in the part of an address behind its `?`.
     pub(super) fn parse(text: &str) -> Result<Self, Problem> {
-        let (mut wanted, mut pin) = (K, Pin::default());
+        let (mut wanted, mut attributes, mut pin) = (K, false, Pin::default());
         for (name, value) in parameters(text) {
             if name == "k" {
                 wanted = value
                     .parse()
                     .map_err(|_| Problem::field("k", "must be a whole number from 1 to 1000"))?;
+            } else if name == "attributes" {
+                attributes =
+                    value.parse().map_err(|_| Problem::field(name, "must be true or false"))?;
             } else if !pin.takes(name, value) {
-                let detail = "unknown parameter; there are `k`, `version` and `arm`";
+                let detail = "unknown parameter; there are `k`, `attributes`, `version` and `arm`";
                 return Err(Problem::field(name, detail));
             }
         }
-        Ok(Self { k: k(wanted)?, pin })
+        Ok(Self { k: k(wanted)?, attributes, pin })
     }
 }
 
@@ -115,16 +121,16 @@ mod tests {
     fn parameters_are_taken_by_name_and_others_are_refused() {
         assert_eq!(
             Similar::parse("k=3").expect("right"),
-            Similar { k: 3, pin: Pin::parse("").expect("right") }
+            Similar { k: 3, attributes: false, pin: Pin::parse("").expect("right") }
         );
         let pin = Pin { version: Some("v-1".into()), arm: Some("b".into()) };
-        let pinned = Similar { k: 10, pin };
-        assert_eq!(Similar::parse("version=v-1&arm=b").expect("right"), pinned);
+        let pinned = Similar { k: 10, attributes: true, pin };
+        assert_eq!(Similar::parse("version=v-1&attributes=true&arm=b").expect("right"), pinned);
         assert_eq!(OfArm::parse("arm=b").expect("right").arm.as_deref(), Some("b"));
         assert!(OfArm::parse("k=3").is_err());
         assert_eq!(Pin::parse("version=v-1").expect("right").version.as_deref(), Some("v-1"));
         assert!(Pin::parse("k=3").is_err());
-        for wrong in ["k=0", "k=a", "q=3", "k"] {
+        for wrong in ["k=0", "k=a", "q=3", "k", "attributes=title"] {
             assert!(Similar::parse(wrong).is_err(), "{wrong}");
         }
     }

@@ -182,6 +182,8 @@ impl Reader {
         if !self.config.registry.url.is_empty() {
             config.registry = self.config.registry.clone();
         }
+        // What is said of items is the version's.
+        config.item.attributes.clear();
         let from = self.stock.recent.next();
         match Tail::open(&config, &from, &active.witness) {
             Ok(tail) => {

@@ -23,7 +23,7 @@ pub(super) const K: u64 = 10;
 const QUERIES_MAX: usize = 64;
 /// Most ids in one list: checking them takes about as long as a search.
 const IDS_MAX: usize = 10_000;
-/// Most attributes of one filter: each is a pass over what the others leave.
+/// Most features and attributes of one filter: each is a pass over what the others leave.
 const FILTERS_MAX: usize = 16;
 /// Weights of log q that mean something.
 const POPULARITY_MAX: f32 = 100.0;
@@ -62,7 +62,7 @@ impl PartialSchema for ItemId {
 
 impl ToSchema for ItemId {}
 
-/// What an attribute of an item must be.
+/// What a feature or an attribute of an item must be.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Condition {
     /// One of these ids.
@@ -113,10 +113,20 @@ impl PartialSchema for Condition {
 
 impl ToSchema for Condition {}
 
+/// Which attributes an answer is to have.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(untagged, expecting = "true, or a list of names")]
+pub(super) enum Asked {
+    /// All of them, or none.
+    All(bool),
+    /// Those of these names.
+    Named(Vec<String>),
+}
+
 /// A query's fields.
 pub(super) struct Query;
 
-/// Conditions by attribute.
+/// Conditions by feature or attribute.
 pub(super) struct Filter;
 
 impl PartialSchema for Query {
@@ -162,10 +172,12 @@ pub(super) struct Retrieve {
     /// Ids to choose from; absent: everything.
     #[schema(max_items = 10_000)]
     pub(super) include: Option<Vec<ItemId>>,
-    /// What items must be, by the name of an item's feature; all of it holds.
+    /// What items must be, by the name of an item's feature or attribute; all of it holds.
     #[serde(default)]
     #[schema(value_type = Filter)]
     pub(super) filter: BTreeMap<String, Condition>,
+    /// Attributes that each item is to have in the answer: `true`, or their names.
+    pub(super) attributes: Option<Asked>,
     /// A version in memory; absent: the one that answers.
     pub(super) version: Option<String>,
     /// One of `serve.arms`; absent: the query's.
@@ -188,6 +200,8 @@ pub(super) struct Score {
     /// Weight of log q in the score; absent: the version's.
     #[schema(minimum = -100, maximum = 100)]
     pub(super) popularity: Option<f32>,
+    /// Attributes that each item is to have in the answer: `true`, or their names.
+    pub(super) attributes: Option<Asked>,
     /// A version in memory; absent: the one that answers.
     pub(super) version: Option<String>,
     /// One of `serve.arms`; absent: the query's.
@@ -255,7 +269,7 @@ impl Retrieve {
             Condition::Within(..) => 0,
         });
         if self.filter.len() > FILTERS_MAX || listed.sum::<usize>() > IDS_MAX {
-            let detail = format!("at most {FILTERS_MAX} attributes and {IDS_MAX} ids");
+            let detail = format!("at most {FILTERS_MAX} conditions and {IDS_MAX} ids");
             return Err(Problem::field("filter", detail));
         }
         ids("exclude", &self.exclude)?;
@@ -357,6 +371,7 @@ mod tests {
             (r#"{"query": {}, "filter": {"a": {"least": 1}}}"#, "filter.a", "a filter is"),
             (r#"{"query": {}, "filter": {"a": {}}}"#, "filter.a", "a filter is"),
             (r#"{"query": {}, "kk": 3}"#, "kk", "unknown field"),
+            (r#"{"query": {}, "attributes": "title"}"#, "attributes", "true, or a list of names"),
             (r#"{"queries": [{}, 3]}"#, "queries[1]", "expected a map"),
             (r#"{"queries": []}"#, "queries", "no query"),
             (r#"{"query": {}, "queries": [{}]}"#, "queries", "one of them"),

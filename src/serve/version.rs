@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, anyhow, ensure};
 
 use super::attributes::Attributes;
+use super::features::Features;
 use crate::checkpoint::Checkpoint;
 use crate::config::{CatalogueConfig, Config};
 use crate::sections;
@@ -52,6 +53,8 @@ pub struct Version {
     /// Vectors and log q of the items.
     pub index: Index,
     /// What items are, for filters.
+    pub(super) item_features: Features,
+    /// What is said of them.
     pub(super) attributes: Attributes,
     /// Divides the dot products.
     pub temperature: f32,
@@ -84,15 +87,15 @@ impl Version {
         if places.iter().any(|place| place.side == EventSide::Query) {
             queries = queries.with_catalogue(&train, &read).with_context(cannot)?;
         }
-        let mut attributes = Attributes::default();
+        let mut item_features = Features::default();
         let look = |items: &[(u64, Item)]| {
-            attributes = Attributes::new(&config, items.iter().map(|(_, item)| item));
+            item_features = Features::new(&config, items.iter().map(|(_, item)| item));
         };
         let items = ItemSide::restore_looking(&train, &queries.model, &read, look);
         let items = items.with_context(cannot)?;
         ensure!(!items.is_empty(), "{path} holds no item: there is nothing to answer with");
         queries.model.forget_items();
-        let ItemSide { keys, names, vectors, log_q, dim, temperature, .. } = items;
+        let ItemSide { keys, names, vectors, log_q, dim, temperature, attributes, .. } = items;
         let index = Index::build(Items { dim, vectors, log_q, temperature }, settings, kept)
             .with_context(cannot)?;
         let manifest = &checkpoint.manifest;
@@ -117,7 +120,8 @@ impl Version {
             popularity: config.retrieval.popularity,
             config,
             index,
-            attributes,
+            item_features,
+            attributes: Attributes::new(attributes),
             temperature,
             keys,
             names,

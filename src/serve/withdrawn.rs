@@ -224,7 +224,11 @@ mod tests {
     fn said(partition: i32, offset: i64, id: u64, there: bool) -> Said {
         let values = there.then(Vec::new);
         let (side, name) = (EventSide::Item, id.to_string().into());
-        (partition, offset, CatalogueChange { at: 0, side, id, name, values })
+        (
+            partition,
+            offset,
+            CatalogueChange { at: 0, side, id, name, values, attributes: Vec::new() },
+        )
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //!
 //! Must never know: where records come from, and what features are for.
 
+mod attributes;
 pub(crate) mod catalogue;
 mod error;
 mod fields;
@@ -70,6 +71,8 @@ pub struct Mapping {
     found: FieldValues,
     query: Side,
     item: Side,
+    /// Of the item.
+    attributes: Vec<Field>,
     reward: Option<Field>,
     /// What divides the reward.
     per: Option<Field>,
@@ -118,13 +121,14 @@ impl Mapping {
         let mut fields = Fields::new(format);
         let id_bytes_max = config.kafka.id_bytes_max;
         let mut side = |which| {
-            let SideConfig { id, features: configs } = config.side(which);
+            let SideConfig { id, features: configs, .. } = config.side(which);
             let listed = |name: &str| config.is_listed(which, name);
             let id = Field::required(&mut fields, id);
             Side { id, features: features(&mut fields, configs, &listed, id_bytes_max) }
         };
         let query = side(millrace_events::EventSide::Query);
         let item = side(millrace_events::EventSide::Item);
+        let attributes = attributes::fields(&mut fields, &config.item.attributes);
         let reward = Field::new(&mut fields, &config.reward.field);
         let per = Field::new(&mut fields, &config.reward.per);
         let time = EventTime::new(&mut fields, &config.timestamp);
@@ -135,6 +139,7 @@ impl Mapping {
             found: FieldValues::default(),
             query,
             item,
+            attributes,
             reward,
             per,
             reward_rule: config.reward.clone(),
@@ -215,13 +220,13 @@ impl Mapping {
             return Ok(());
         };
         let features = self.query.features.iter().chain(&self.item.features);
-        let mut optional = features.filter(|feature| feature.optional);
-        if !optional.any(|feature| feature.field.as_ref().is_some_and(|f| failure.at(f.place))) {
+        let optional = features.filter(|feature| feature.optional);
+        let optional = optional.filter_map(|feature| feature.field.as_ref());
+        if !optional.chain(&self.attributes).any(|field| failure.at(field.place)) {
             return Err(Some(failure));
         }
         let error = self.explain(&failure, text);
-        self.unread.values += 1;
-        self.unread.first.get_or_insert(error);
+        self.unread.note(&error);
         let absent = foreign::mended(text, "null").ok_or(None)?;
         self.fields.scan(&absent, envelope.outside, &mut self.found).map_err(Some)
     }
@@ -261,6 +266,9 @@ impl Mapping {
         let item = item.features.iter().zip(&mut events.item);
         for (feature, column) in query.chain(item) {
             value(feature, found, column, unread)?;
+        }
+        if !self.attributes.is_empty() {
+            attributes::append(&self.attributes, found, &mut events.attributes, unread);
         }
         Ok(())
     }

@@ -570,7 +570,14 @@ mod tests {
 
     fn change(offset: i64, time_ms: Option<i64>) -> (Record, Option<CatalogueChange>) {
         let (side, name) = (millrace_events::EventSide::Item, offset.to_string().into());
-        let change = CatalogueChange { at: 0, side, id: offset as u64, name, values: None };
+        let change = CatalogueChange {
+            at: 0,
+            side,
+            id: offset as u64,
+            name,
+            values: None,
+            attributes: Vec::new(),
+        };
         (Record { offset, time_ms, events: 0 }, time_ms.map(|_| change))
     }
 

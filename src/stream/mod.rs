@@ -37,7 +37,8 @@ use millrace_events::Events;
 
 use crate::config::Config;
 
-/// No events, of the features of `config`.
+/// No events, of the features of `config` and its attributes of items.
 pub fn events_of(config: &Config) -> Events {
     Events::new(config.query.features.len(), config.item.features.len())
+        .with_attributes(config.item.attributes.len())
 }

@@ -69,8 +69,7 @@ impl Shuffle {
     pub fn deal(&mut self) -> Option<Batch> {
         let window = self.window.as_mut()?;
         let all = &mut window.batch;
-        let events = Events::new(all.events.query.len(), all.events.item.len());
-        let mut batch = Batch::new(events, self.start.clone());
+        let mut batch = Batch::new(Events::none_of(&all.events), self.start.clone());
         batch.rejected = std::mem::take(&mut all.rejected);
         batch.changes = std::mem::take(&mut all.changes);
         batch.changes.iter_mut().for_each(|change| change.at = 0);
@@ -177,6 +176,7 @@ mod tests {
             id: 1,
             name,
             values: None,
+            attributes: Vec::new(),
         });
         events.catalogues = of(9);
         let batches = dealt(&mut shuffle, events);

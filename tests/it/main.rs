@@ -7,6 +7,7 @@
 //! printed reason where `../shared/data` (or MILLRACE_DATA) is absent.
 
 mod artifact;
+mod attributes;
 mod bad_records;
 mod by_day;
 mod cases;

@@ -68,4 +68,10 @@ async function tryIt(page, label, others) {
   check(rows === 10, `${label}: ${rows} items for u7`);
   const beside = await page.locator("#others tbody tr").count();
   check(beside === 10 * others, `${label}: ${beside} items of other arms`);
+  const titles = await page.locator("#answer-rows small").count();
+  check(titles === 10, `${label}: ${titles} titles beside ids`);
+  await page.locator("#answer-rows button").first().press("Enter");
+  await page.waitForSelector("#near-rows tr");
+  const near = await page.locator("#near-rows small").count();
+  check(near === 8, `${label}: ${near} items near the first, with titles`);
 }

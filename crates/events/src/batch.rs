@@ -43,7 +43,7 @@ impl Batch {
 
     /// These of its events, by ascending place, with all else it says.
     pub fn part(&self, events: &[u32]) -> Self {
-        let mut part = Events::new(self.events.query.len(), self.events.item.len());
+        let mut part = Events::none_of(&self.events);
         let places: Vec<_> = events.iter().map(|&event| (&self.events, event as usize)).collect();
         part.gather(&places);
         let origins = match &self.origins[..] {

@@ -14,6 +14,10 @@ pub enum EventSide {
     Item,
 }
 
+/// An item's attributes are this long at most, all of them, as JSON: a title, a picture's address
+/// and some tags are a few hundred bytes. A million items of this length would be 4 GiB.
+pub const ATTRIBUTES_BYTES_MAX: usize = 4096;
+
 /// A catalogue's new word on one id.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CatalogueChange {
@@ -28,6 +32,9 @@ pub struct CatalogueChange {
     /// One value per feature of the side, [`FeatureValue::Absent`] for those that the catalogue
     /// does not have; none: the id has been taken out.
     pub values: Option<Vec<FeatureValue>>,
+    /// JSON of each attribute that is kept of items, in their order, empty where the catalogue does
+    /// not have it; none at all: it has none of them.
+    pub attributes: Vec<Box<str>>,
 }
 
 /// How far a state has read a catalogue.

@@ -19,6 +19,8 @@ pub struct Events {
     pub query: Vec<Column>,
     /// One column per entry of `item.features`.
     pub item: Vec<Column>,
+    /// One column per entry of `item.attributes`: JSON, empty where the record has none.
+    pub attributes: Vec<Names>,
 }
 
 /// A column of texts.
@@ -38,20 +40,28 @@ impl Events {
         }
     }
 
-    /// No events, of the same features, with room for as much as `other` has.
+    /// The same, with so many attributes of items.
+    #[must_use]
+    pub fn with_attributes(self, attributes: usize) -> Events {
+        Events { attributes: vec![Names::default(); attributes], ..self }
+    }
+
+    /// No events, of the same features and attributes as those of `other`.
+    pub fn none_of(other: &Events) -> Events {
+        Events::new(other.query.len(), other.item.len()).with_attributes(other.attributes.len())
+    }
+
+    /// The same, with room for as much as `other` has.
     pub fn like(other: &Events) -> Events {
-        let names = &other.item_names;
         Events {
             times_ms: Vec::with_capacity(other.len()),
             query_ids: Vec::with_capacity(other.len()),
             item_ids: Vec::with_capacity(other.len()),
-            item_names: Names {
-                ends: Vec::with_capacity(other.len()),
-                text: String::with_capacity(names.text.len()),
-            },
+            item_names: Names::like(&other.item_names),
             rewards: Vec::with_capacity(other.len()),
             query: other.query.iter().map(Column::like).collect(),
             item: other.item.iter().map(Column::like).collect(),
+            attributes: other.attributes.iter().map(Names::like).collect(),
         }
     }
 
@@ -65,7 +75,7 @@ impl Events {
         self.item_ids.is_empty()
     }
 
-    /// Appends `event`.
+    /// Appends `event`, of which no attribute is known.
     pub fn push(&mut self, event: &Event) {
         self.times_ms.push(event.time_ms);
         self.query_ids.push(event.query_id);
@@ -75,6 +85,7 @@ impl Events {
         let query = self.query.iter_mut().zip(&event.query);
         let item = self.item.iter_mut().zip(&event.item);
         query.chain(item).for_each(|(column, value)| column.push(value));
+        self.attributes.iter_mut().for_each(|column| column.push(""));
     }
 
     /// Appends event `i` of `other`, events of the same features.
@@ -97,6 +108,9 @@ impl Events {
         for (number, column) in self.item.iter_mut().enumerate() {
             places().for_each(|(from, i)| column.push_from(&from.item[number], i));
         }
+        for (number, column) in self.attributes.iter_mut().enumerate() {
+            places().for_each(|(from, i)| column.push(from.attributes[number].get(i)));
+        }
     }
 
     /// Keeps the first `events`, and drops what was written of an event that is not whole.
@@ -107,14 +121,39 @@ impl Events {
         self.item_names.truncate(events);
         self.rewards.truncate(events);
         self.query.iter_mut().chain(&mut self.item).for_each(|column| column.truncate(events));
+        self.attributes.iter_mut().for_each(|column| column.truncate(events));
     }
 }
 
 impl Names {
+    /// None yet, with room for as much as `other` has.
+    fn like(other: &Names) -> Names {
+        Names {
+            ends: Vec::with_capacity(other.ends.len()),
+            text: String::with_capacity(other.text.len()),
+        }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// True without any.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
     /// Appends one.
     pub fn push(&mut self, name: &str) {
-        self.text.push_str(name);
+        self.write(|text| text.push_str(name));
+    }
+
+    /// Appends one, which is what `write` appends to the text.
+    pub fn write<T>(&mut self, write: impl FnOnce(&mut String) -> T) -> T {
+        let written = write(&mut self.text);
         self.ends.push(self.text.len());
+        written
     }
 
     /// The `i`-th.
@@ -129,7 +168,8 @@ impl Names {
         (0..self.ends.len()).map(|i| self.get(i))
     }
 
-    fn truncate(&mut self, names: usize) {
+    /// Keeps the first `names`, and drops what was written of one that is not whole.
+    pub fn truncate(&mut self, names: usize) {
         self.ends.truncate(names);
         self.text.truncate(self.ends.last().copied().unwrap_or(0));
     }

@@ -18,7 +18,7 @@ mod random;
 mod witness;
 
 pub use batch::Batch;
-pub use catalogue::{CatalogueChange, CataloguePlace, EventSide};
+pub use catalogue::{ATTRIBUTES_BYTES_MAX, CatalogueChange, CataloguePlace, EventSide};
 pub use column::Column;
 pub use event::{Event, FeatureValue, id_key};
 pub use events::{Events, Names};

@@ -29,6 +29,8 @@ pub struct ItemSide {
     pub gone: Vec<(Box<str>, u64)>,
     /// Key and id of items that are there and have no row: nobody knows their vectors.
     pub rowless: Vec<(u64, Box<str>)>,
+    /// Attributes by name, each the JSON of every item; empty: nothing is said.
+    pub attributes: Vec<(String, Names)>,
 }
 
 impl ItemSide {
@@ -60,6 +62,7 @@ impl ItemSide {
         corpus.restore(read)?;
         model.check(&corpus)?;
         let gone = corpus.gone().map(|(name, at)| (name.into(), at)).collect();
+        let attributes = corpus.attributes().to_vec();
         let mut items = corpus.into_sorted();
         let rowless = model.take_rowless(&mut items).into_iter();
         let rowless = rowless.map(|(key, item)| (key, item.name)).collect();
@@ -68,11 +71,17 @@ impl ItemSide {
         let keys: Vec<u64> = items.iter().map(|(key, _)| *key).collect();
         let mut names = Names::default();
         items.iter().for_each(|(_, item)| names.push(&item.name));
+        let column = |(place, name): (usize, String)| {
+            let mut column = Names::default();
+            items.iter().for_each(|(_, item)| column.push(item.attributes.get(place)));
+            (name, column)
+        };
+        let attributes = attributes.into_iter().enumerate().map(column).collect();
         drop(items);
         let popularity = Popularity::restore(settings, read)?;
         let log_q = popularity.log_q(&keys); // [items]
         let (dim, temperature) = (model.towers.dim(), popularity.temperature);
-        Ok(Self { keys, names, vectors, log_q, dim, temperature, gone, rowless })
+        Ok(Self { keys, names, vectors, log_q, dim, temperature, gone, rowless, attributes })
     }
 
     /// Items that have a vector.

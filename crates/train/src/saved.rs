@@ -54,12 +54,19 @@ pub(crate) fn grown<T>(
 
 /// Decodes all of `bytes`, which are `what`.
 pub(crate) fn decode<'a, T: Deserialize<'a>>(what: &str, bytes: &'a [u8]) -> Result<T, Damaged> {
-    let decoded = postcard::take_from_bytes(bytes);
-    let (value, rest) = decoded.map_err(|error| Damaged::undecodable(what, error))?;
+    let (value, rest) = decode_first(what, bytes)?;
     if !rest.is_empty() {
         return Err(Damaged::undecodable(what, "there are bytes behind its end"));
     }
     Ok(value)
+}
+
+/// Decodes the first of `bytes`, which are `what`; and those behind it.
+pub(crate) fn decode_first<'a, T: Deserialize<'a>>(
+    what: &str,
+    bytes: &'a [u8],
+) -> Result<(T, &'a [u8]), Damaged> {
+    postcard::take_from_bytes(bytes).map_err(|error| Damaged::undecodable(what, error))
 }
 
 /// A saved state that is missing, damaged or of another shape; the text says what and where.

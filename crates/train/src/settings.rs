@@ -33,6 +33,9 @@ pub struct TrainSettings {
     pub tombstone_events: u64,
     /// An item goes that has been unseen for so many events; none: only the bound makes it go.
     pub item_expiry_events: Option<u64>,
+    /// Names of the attributes of items that are kept for people and stores: first those that
+    /// events have, in their order, then those that only a catalogue has.
+    pub attributes: Vec<String>,
 }
 
 impl TrainSettings {
@@ -59,6 +62,7 @@ impl TrainSettings {
             items_max: 1_000_000,
             tombstone_events: 100_000_000,
             item_expiry_events: None,
+            attributes: Vec::new(),
         }
     }
 
@@ -73,6 +77,8 @@ impl TrainSettings {
 
     /// The corpus, without an item.
     pub fn corpus(&self) -> Corpus {
-        Corpus::new(self.items_max, self.tombstone_events).expiring(self.item_expiry_events)
+        Corpus::new(self.items_max, self.tombstone_events)
+            .expiring(self.item_expiry_events)
+            .keeping(self.attributes.clone())
     }
 }

@@ -182,13 +182,12 @@ impl State {
     }
 }
 
-/// `batch` with what was `found` for its events, and without changes.
+/// `batch` with what was `found` for its events.
 fn filled_up<'b>(batch: &'b Batch, found: &[(EventSide, Filling)]) -> Cow<'b, Batch> {
     if found.iter().all(|(_, filling)| filling.iter().all(Vec::is_empty)) {
         return Cow::Borrowed(batch);
     }
     let mut whole = batch.clone();
-    whole.changes.clear();
     for (side, filling) in found {
         let columns = match side {
             EventSide::Query => &mut whole.events.query,

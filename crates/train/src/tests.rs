@@ -673,7 +673,7 @@ fn listed(at: u32, side: EventSide, id: u64, value: Option<u64>) -> CatalogueCha
         EventSide::Query => vec![FeatureValue::Absent, FeatureValue::Id(value)],
     });
     let name = format!("{side:?} {id}").into();
-    CatalogueChange { at, side, id, name, values }
+    CatalogueChange { at, side, id, name, values, attributes: Vec::new() }
 }
 
 /// A batch of events `(query, item)`, `at` records into the log, of which some bring values of

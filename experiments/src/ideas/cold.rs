@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use millrace::config::Config;
 use millrace_events::mix;
 use millrace_train::evaluation::ranking::{Candidates, rank};
-use millrace_train::memory::corpus::Item;
+use millrace_train::memory::corpus::{Attributes, Item};
 use millrace_train::placement::Placement;
 use serde_json::{Value, json};
 
@@ -93,6 +93,7 @@ fn catalogue(logs: &[&Log], wanted: impl Fn(u64) -> bool) -> Vec<(u64, Item)> {
                     values: events.item.iter().map(|column| column.value(event)).collect(),
                     count: 0,
                     touched: 0,
+                    attributes: Attributes::default(),
                 });
             }
         }

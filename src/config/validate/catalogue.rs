@@ -58,6 +58,9 @@ impl Config {
                 faults.add(format!("{key}.features.{name}"), reason);
             }
         }
+        for (index, field) in catalogue.attributes.iter().enumerate() {
+            path(faults, format!("attributes[{index}]"), field);
+        }
         if let Some(Condition { field, equals, one_of, exists }) = &catalogue.hidden {
             path(faults, "hidden.field".to_owned(), field);
             let tests = [equals.is_some(), !one_of.is_empty(), exists.is_some()];

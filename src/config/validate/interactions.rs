@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::validate_reward;
-use crate::config::{Config, Faults, InteractionsConfig, OtherFields, SideConfig};
+use crate::config::{Config, Faults, InteractionsConfig, OtherFields, SideConfig, attribute_name};
 
 /// Each topic costs a request at every look for new partitions, and a decoder on every thread.
 const TOPICS_MAX: usize = 64;
@@ -33,6 +33,7 @@ impl Config {
                 [("query", &other.query, &self.query), ("item", &other.item, &self.item)]
             {
                 validate_features(&format!("{key}.{side}"), fields, config, faults);
+                validate_attributes(&format!("{key}.{side}"), fields, config, faults);
             }
             self.validate_reading(&key, other, &own, faults);
         }
@@ -76,6 +77,19 @@ fn validate_features(key: &str, fields: &OtherFields, side: &SideConfig, faults:
             faults.add(format!("{key}.features.{name}"), reason);
         } else if field.is_empty() {
             faults.add(format!("{key}.features.{name}"), "must name a field of the record");
+        }
+    }
+}
+
+/// Names of attributes that the first topic's records have.
+fn validate_attributes(key: &str, fields: &OtherFields, side: &SideConfig, faults: &mut Faults) {
+    let names: Vec<&str> = side.attributes.iter().map(|field| attribute_name(field)).collect();
+    for (name, field) in &fields.attributes {
+        if !names.contains(&&**name) {
+            let reason = format!("no such attribute; there are {names:?}");
+            faults.add(format!("{key}.attributes.{name}"), reason);
+        } else if field.is_empty() {
+            faults.add(format!("{key}.attributes.{name}"), "must name a field of the record");
         }
     }
 }

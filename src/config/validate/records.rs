@@ -74,6 +74,9 @@ impl Config {
                 paths.push((format!("{key}.field"), &feature.field));
             }
         }
+        for (index, field) in self.item.attributes.iter().enumerate() {
+            paths.push((format!("item.attributes[{index}]"), field));
+        }
         for (index, rule) in self.event.iter().enumerate() {
             paths.push((format!("event[{index}].where.field"), &rule.condition.field));
         }

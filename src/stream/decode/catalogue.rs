@@ -3,15 +3,16 @@
 //! A record without a value is of the id that its key names: as text, or, if it is a JSON object,
 //! by the same field as in a value.
 
+use super::attributes;
 use super::error::DecodeError;
 use super::fields::{Fields, Outside};
 use super::raw::FieldValues;
 use super::rules::Rule;
 use super::side::{Feature, Field, Unread};
 use super::values::{id, value};
-use super::{Deletion, Envelope, text};
-use crate::config::{CatalogueConfig, Config, FeatureConfig, FeatureKind};
-use millrace_events::{CatalogueChange, Column, EventSide, FeatureValue, id_key};
+use super::{Deletion, Envelope, foreign, text};
+use crate::config::{CatalogueConfig, Config, FeatureConfig, FeatureKind, attribute_name};
+use millrace_events::{CatalogueChange, Column, EventSide, FeatureValue, Names, id_key};
 
 /// Which fields of a catalogue's record make a change; compiled once from the config.
 #[derive(Debug)]
@@ -23,6 +24,9 @@ pub(crate) struct CatalogueMapping {
     id: Field,
     /// By feature of the side; none: the catalogue does not have it.
     features: Vec<Option<Feature>>,
+    attributes: Vec<Field>,
+    /// Of each of them the place among all that are kept, and how many these are.
+    places: (Vec<usize>, usize),
     hidden: Option<Rule>,
     deletion: Option<Deletion>,
     id_bytes_max: usize,
@@ -43,11 +47,18 @@ impl CatalogueMapping {
             Some(Feature::new(&mut fields, feature, field, true, id_bytes_max))
         };
         let features = side.features.iter().map(&mut compile).collect();
+        let kept = config.attributes();
+        let place = |field: &String| kept.iter().position(|name| name == attribute_name(field));
+        let placed = catalogue.attributes.iter();
+        let placed = placed.filter_map(|field| Some((field.clone(), place(field)?)));
+        let (paths, places): (Vec<String>, Vec<usize>) = placed.unzip();
         let hidden = catalogue.hidden.as_ref();
         CatalogueMapping {
             side: catalogue.side,
             id: Field::required(&mut fields, &catalogue.id),
             features,
+            attributes: attributes::fields(&mut fields, &paths),
+            places: (places, kept.len()),
             hidden: hidden.map(|condition| Rule::new(&mut fields, condition, 1.0)),
             deletion: Deletion::of(catalogue.format, &mut fields),
             fields,
@@ -91,7 +102,23 @@ impl CatalogueMapping {
                 false => column.value(0),
             });
         }
-        Ok(self.change(name, Some(values)))
+        let attributes = self.attributes_of();
+        Ok(CatalogueChange { attributes, ..self.change(name, Some(values)) })
+    }
+
+    /// The record's attributes, by place among all that are kept.
+    fn attributes_of(&mut self) -> Vec<Box<str>> {
+        let Self { attributes: fields, places: (places, kept), found, unread, .. } = self;
+        if fields.is_empty() {
+            return Vec::new();
+        }
+        let mut columns = vec![Names::default(); fields.len()];
+        attributes::append(fields, found, &mut columns, unread);
+        let mut attributes = vec![Box::default(); *kept];
+        for (place, column) in places.iter().zip(&columns) {
+            attributes[*place] = column.get(0).into();
+        }
+        attributes
     }
 
     /// The id that the record's key names is taken out.
@@ -116,6 +143,11 @@ impl CatalogueMapping {
 
     fn scan(&mut self, text: &str, envelope: &Envelope<'_, '_>) -> Result<(), DecodeError> {
         let scanned = self.fields.scan(text, envelope.outside, &mut self.found);
+        // A title with half an emoji is no reason to miss the item.
+        let scanned = scanned.or_else(|failure| match foreign::mended(text, "null") {
+            Some(mended) => self.fields.scan(&mended, envelope.outside, &mut self.found),
+            None => Err(failure),
+        });
         scanned.map_err(|failure| {
             let reason = failure.error.to_string();
             match failure.error.is_data() {
@@ -126,7 +158,8 @@ impl CatalogueMapping {
     }
 
     fn change(&self, name: Box<str>, values: Option<Vec<FeatureValue>>) -> CatalogueChange {
-        CatalogueChange { at: 0, side: self.side, id: id_key(name.as_bytes()), name, values }
+        let (side, id, attributes) = (self.side, id_key(name.as_bytes()), Vec::new());
+        CatalogueChange { at: 0, side, id, name, values, attributes }
     }
 
     /// The values that could not be read since the last call.
@@ -200,6 +233,40 @@ mod tests {
         assert_eq!(hidden, Ok(("7".into(), None)));
         let error = decode(&mut mapping, None, Some(r#"{"price": 1}"#)).expect_err("no id");
         assert_eq!(error.field(), Some("id"));
+    }
+
+    #[test]
+    fn attributes_have_their_place_among_all_that_are_kept() {
+        let config = Config::from_toml(
+            r#"
+            [query]
+            id = "user"
+            features = [{ name = "user", kind = "id", field = "user", table = "user" }]
+            [item]
+            id = "sku"
+            features = [{ name = "sku", kind = "id", field = "sku", table = "item" }]
+            attributes = ["shop", "title"]
+            [[catalogue]]
+            topic = "items"
+            id = "id"
+            attributes = ["detail.title", "picture"]
+            "#,
+        );
+        let config = config.expect("valid");
+        let mut mapping = CatalogueMapping::new(&config, &config.catalogue[0]);
+        let envelope = Envelope { time_ms: Some(1), outside: &|_| None };
+        let mut said = |row: &str| {
+            let change = mapping.decode(Some(row.as_bytes()), &envelope).expect("a row");
+            change.attributes.iter().map(|json| (**json).to_owned()).collect::<Vec<_>>()
+        };
+        let row = r#"{"id": 7, "detail": {"title": "T"}, "picture": ["a", "b"], "shop": "s"}"#;
+        assert_eq!(said(row), ["", "\"T\"", "[\"a\",\"b\"]"]);
+        assert_eq!(said(r#"{"id": 7, "picture": {"no": 1}}"#), ["", "", ""]);
+        assert_eq!(
+            said(r#"{"id": 7, "detail": {"title": "x\ud83d"}, "a": NaN}"#)[1],
+            "\"x\u{fffd}\""
+        );
+        assert_eq!(mapping.take_unread().values, 1);
     }
 
     #[test]

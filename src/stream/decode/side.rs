@@ -4,13 +4,21 @@ use super::error::DecodeError;
 use super::fields::{FieldPlace, Fields};
 use crate::config::{BAG_LENGTH, FeatureConfig, FeatureKind};
 
-/// Values of optional features that could not be read, and count as absent.
+/// Values of optional features and of attributes that could not be read, and count as absent.
 #[derive(Debug, Default)]
 pub struct Unread {
     /// How many there were.
     pub values: u64,
     /// What was wrong with the first one.
-    pub first: Option<DecodeError>,
+    pub first: Option<String>,
+}
+
+impl Unread {
+    /// One more, for this reason.
+    pub(super) fn note(&mut self, reason: &dyn std::fmt::Display) {
+        self.values += 1;
+        self.first.get_or_insert_with(|| reason.to_string());
+    }
 }
 
 #[derive(Debug)]

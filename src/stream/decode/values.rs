@@ -180,8 +180,7 @@ pub(super) fn value(
                 Err(error) if feature.optional => {
                     column.ids.truncate(before.0);
                     column.values.truncate(before.1);
-                    unread.values += 1;
-                    unread.first.get_or_insert(error);
+                    unread.note(&error);
                 }
                 read => read?,
             }

@@ -145,12 +145,12 @@ impl Intake {
         let Part { messages, run, errors, next, skipped, unread } = part;
         let lane = run.partition;
         self.guard.skip(skipped, unread.values);
-        if let Some(error) = unread.first
+        if let Some(reason) = unread.first
             && self.guard.is_first("unread")
         {
             tracing::warn!(
-                "a value of an optional feature counts as absent: {error}. It is the first one, in \
-                 partition {} at or after offset {}; the others are counted",
+                "a value of an optional feature or an attribute counts as absent: {reason}. It is \
+                 the first one, in partition {} at or after offset {}; the others are counted",
                 lane_place(lane).1,
                 messages.first().map_or(next, Message::offset)
             );

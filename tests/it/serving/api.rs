@@ -80,7 +80,8 @@ fn holds(client: &mut Client, document: &Value, method: &str, path: &str, body: 
 fn real_answers_are_those_that_the_description_allows() {
     let bench = Bench::new("demo.toml", 1);
     bench.produce_synthetic(10_000, 71);
-    result(&mut bench.command("replay", "kept", &[]));
+    let sets = ["item.attributes=[\"category\", \"time_ms\"]"];
+    result(&mut bench.command("replay", "kept", &sets));
     let (mut run, address) = serve(&bench, &bench.checkpoints("kept"), &[]);
     ready(&mut run);
     let mut client = Client::new(&address);
@@ -103,6 +104,22 @@ fn real_answers_are_those_that_the_description_allows() {
     ask("post", "/v1/embed", json!({ "query": query }));
     ask("get", &format!("/v1/items/{id}"), Value::Null);
     ask("get", "/v1/items/none", Value::Null);
+    let said = |answer: &Value| answer["items"][0]["attributes"].clone();
+    assert!(some["items"][0].get("attributes").is_none(), "nobody asked");
+    let asked = json!({ "query": query, "attributes": true });
+    let all = said(&ask("post", "/v1/retrieve", asked));
+    assert!(all["category"].is_string() && all["time_ms"].is_i64(), "{all}");
+    let asked = json!({ "query": query, "items": [id, "none"], "attributes": ["category"] });
+    let one = said(&ask("post", "/v1/score", asked));
+    assert_eq!(one, json!({ "category": all["category"] }));
+    assert!(
+        said(&ask("get", &format!("/v1/items/{id}/similar?attributes=true"), Value::Null))
+            .is_object()
+    );
+    let filtered = json!({ "query": query, "filter": { "time_ms": { "min": 1.7e12 } }, "k": 1000 });
+    assert!(!ask("post", "/v1/retrieve", filtered)["items"].as_array().expect("items").is_empty());
+    let unknown = ask("post", "/v1/retrieve", json!({ "query": query, "attributes": ["title"] }));
+    assert_eq!(unknown["field"], "attributes[0]");
     ask("get", &format!("/v1/items/{id}/similar?k=3"), Value::Null);
     let version = some["version"].as_str().expect("a version");
     ask("get", &format!("/v1/items/{id}/similar?version={version}"), Value::Null);

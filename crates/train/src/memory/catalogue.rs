@@ -165,7 +165,8 @@ mod tests {
 
     fn change(id: u64, value: Option<f32>) -> CatalogueChange {
         let values = value.map(|value| vec![FeatureValue::Absent, FeatureValue::Number(value)]);
-        CatalogueChange { at: 0, side: EventSide::Item, id, name: id.to_string().into(), values }
+        let (side, name) = (EventSide::Item, id.to_string().into());
+        CatalogueChange { at: 0, side, id, name, values, attributes: Vec::new() }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //!
 //! Must never know: the model.
 
+mod attributes;
 mod captured;
 mod follow;
 
@@ -14,19 +15,20 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::catalogue::Catalogue;
-use super::copying::Copying;
 use super::gone::Gone;
-use crate::capture::{Capture, Extent};
 use crate::kernel::id_map::IdMap;
-use crate::saved::{Damaged, ReadSection, decode, grown};
+use crate::saved::{Damaged, ReadSection, decode_first, grown};
+pub use attributes::Attributes;
 pub use captured::CapturedCorpus;
-use captured::CorpusSince;
+use captured::Capturing;
 use millrace_events::{Batch, Events, FeatureValue};
 
 /// Share of the items that goes at once when the bound is reached.
 const SWEEP: usize = 16;
 /// Looks for items that are too old, in the events that make one too old: each walks over all.
 const EXPIRY_LOOKS: u64 = 16;
+/// What the bytes of its section are, in an error.
+const WHAT: &str = "the corpus";
 
 /// One item.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -39,6 +41,9 @@ pub struct Item {
     pub count: u64,
     /// Events of the stream at the last of them.
     pub touched: u64,
+    /// What is said of it for people and stores. The section has them behind all items.
+    #[serde(skip)]
+    pub attributes: Attributes,
 }
 
 /// All items.
@@ -62,6 +67,8 @@ pub struct Corpus {
     items_max: usize,
     tombstone_events: u64,
     expiry_events: Option<u64>,
+    /// Names of the attributes that are kept, in the order of each item's.
+    attributes: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -73,6 +80,7 @@ struct Increment {
     changed: Vec<(u64, Item)>,
 }
 
+/// The section; behind it [`SavedAttributes`], if any are kept. So it is with an increment.
 #[derive(Serialize, Deserialize)]
 struct Saved {
     items: Vec<(u64, Item)>,
@@ -95,6 +103,7 @@ impl Corpus {
             items_max,
             tombstone_events,
             expiry_events: None,
+            attributes: Vec::new(),
         }
     }
 
@@ -103,6 +112,13 @@ impl Corpus {
     #[must_use]
     pub fn expiring(mut self, expiry_events: Option<u64>) -> Self {
         self.expiry_events = expiry_events;
+        self
+    }
+
+    /// The same, which keeps what is said of items under these names.
+    #[must_use]
+    pub fn keeping(mut self, attributes: Vec<String>) -> Self {
+        self.attributes = attributes;
         self
     }
 
@@ -132,6 +148,7 @@ impl Corpus {
                         *value = column.value(event);
                     }
                 }
+                item.attributes.take(batch, event, now);
                 continue;
             }
             if self.items.len() >= self.items_max {
@@ -140,7 +157,10 @@ impl Corpus {
             let name = events.item_names.get(event).into();
             self.expired.remove(&name);
             let values = events.item.iter().map(|column| column.value(event)).collect();
-            self.items.insert(id, Arc::new(Item { name, values, count: 1, touched: now }));
+            let mut attributes = Attributes::default();
+            attributes.take(batch, event, now);
+            let item = Item { name, values, count: 1, touched: now, attributes };
+            self.items.insert(id, Arc::new(item));
             self.order.push(id);
         }
         self.expire(before, catalogue);
@@ -269,7 +289,8 @@ impl Corpus {
     pub(crate) fn capture(&self) -> CapturedCorpus {
         let items = self.items.iter().map(|(&id, item)| (id, Arc::clone(item)));
         let (order, expired) = (self.order.clone(), self.expired.clone());
-        CapturedCorpus { items: items.collect(), order, expired, since: None }
+        let (items, attributes) = (items.collect(), self.attributes.clone());
+        CapturedCorpus { items, order, expired, attributes, since: None }
     }
 
     /// Names of items that went not long ago.
@@ -292,7 +313,9 @@ impl Corpus {
     /// # Errors
     /// Damaged bytes.
     pub fn load(&mut self, bytes: &[u8]) -> Result<(), Damaged> {
+        let names = std::mem::take(&mut self.attributes);
         self.take_over(bytes)?;
+        self.keep_attributes(names);
         self.restored()
     }
 
@@ -302,33 +325,41 @@ impl Corpus {
     /// Damaged bytes.
     pub fn restore(&mut self, read: ReadSection<'_>) -> Result<(), Damaged> {
         let (items_max, tombstone_events) = (self.items_max, self.tombstone_events);
+        let (expiry_events, names) = (self.expiry_events, std::mem::take(&mut self.attributes));
         let whole = |bytes: &[u8]| {
-            let mut corpus = Self::new(items_max, tombstone_events);
+            let mut corpus = Self::new(items_max, tombstone_events).expiring(expiry_events);
             corpus.take_over(bytes)?;
             Ok(corpus)
         };
         *self = grown(read, "corpus", whole, Self::add_increment)?;
+        self.keep_attributes(names);
         self.restored().map_err(|damaged| damaged.of("corpus"))
     }
 
     fn take_over(&mut self, bytes: &[u8]) -> Result<(), Damaged> {
-        let saved: Saved = decode("the corpus", bytes)?;
+        let (saved, rest): (Saved, _) = decode_first(WHAT, bytes)?;
         self.items = saved.items.into_iter().map(|(id, item)| (id, Arc::new(item))).collect();
         (self.order, self.expired) = (saved.order, saved.expired);
-        Ok(())
+        self.take_attributes(rest)
     }
 
     /// Takes in an increment.
     fn add_increment(&mut self, bytes: &[u8]) -> Result<(), Damaged> {
-        let Increment { gone, order, expired, changed } = decode("the corpus", bytes)?;
+        let (increment, rest) = decode_first(WHAT, bytes)?;
+        let Increment { gone, order, expired, changed } = increment;
         for id in &gone {
             self.items.remove(id);
         }
         self.retain_order(|items, id| items.contains_key(&id));
         self.order.extend(order);
         self.expired = expired;
-        self.items.extend(changed.into_iter().map(|(id, item)| (id, Arc::new(item))));
-        Ok(())
+        for (id, mut item) in changed {
+            if let Some(before) = self.items.remove(&id) {
+                item.attributes = Arc::unwrap_or_clone(before).attributes;
+            }
+            self.items.insert(id, Arc::new(item));
+        }
+        self.take_attributes(rest)
     }
 
     /// Checks what was taken over, and begins to count changes.
@@ -353,62 +384,10 @@ impl Corpus {
     }
 }
 
-/// The share is in pointers, one an item.
-impl Capture for Corpus {
-    type Copy = CapturedCorpus;
-
-    fn begin_capture(&mut self, extent: Extent) {
-        assert!(self.capturing.is_none(), "one capture at a time");
-        let since = self.gone.begin(self.clock, extent);
-        let written = self.written.begin(self.clock, extent);
-        let since = since.zip(written).map(|(since, written)| {
-            let mut written = written.gone;
-            written.sort_unstable();
-            CorpusSince { since, order: self.order[self.known.0..].to_vec(), written }
-        });
-        self.capturing = Some(Capturing {
-            items: Copying::new(self.order.clone()),
-            expired: self.expired.clone(),
-            since,
-        });
-        self.known.1 = self.order.len();
-    }
-
-    fn advance_capture(&mut self, share: &mut usize) -> Option<CapturedCorpus> {
-        let get = |id| self.items.get(&id).map(Arc::clone);
-        if !self.capturing.as_mut()?.items.advance(share, get) {
-            return None;
-        }
-        let Capturing { items, expired, since } = self.capturing.take()?;
-        let (order, items) = items.finish();
-        let items = order.iter().copied().zip(items).collect();
-        Some(CapturedCorpus { items, order, expired, since })
-    }
-
-    fn is_copied(&self) -> bool {
-        self.capturing.is_none()
-    }
-
-    fn settle_capture(&mut self, durable: bool) {
-        self.capturing = None;
-        self.gone.settle(durable);
-        self.written.settle(durable);
-        if durable {
-            self.known.0 = self.known.1;
-        }
-    }
-}
-
-/// A copy that is under way.
-struct Capturing {
-    items: Copying<Item>,
-    expired: BTreeMap<Box<str>, u64>,
-    since: Option<CorpusSince>,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::capture::{Capture, Extent};
     use millrace_events::{Event, Events, Offsets, id_key};
 
     fn batch(names: &[&str]) -> Batch {
@@ -484,6 +463,21 @@ mod tests {
         assert_eq!(corpus.save(), restored.save());
         corpus.remember(&batch(&["a"]), 35);
         assert!(corpus.tombstones().is_empty(), "it is back");
+    }
+
+    #[test]
+    fn a_restart_goes_on_to_drop_what_is_unseen() {
+        let expiring = || Corpus::new(10, 1000).expiring(Some(32));
+        let mut corpus = expiring();
+        corpus.remember(&batch(&["a"]), 1);
+        let bytes = corpus.save();
+        let read = |_: &str, take: crate::saved::TakePart<'_>| {
+            take(crate::saved::SavedPart::Whole(&bytes))
+        };
+        let mut restored = expiring();
+        restored.restore(&read).expect("good bytes");
+        restored.remember(&batch(&["b"]), 40);
+        assert_eq!((restored.len(), restored.tombstones()), (1, vec!["a".into()]));
     }
 
     #[test]

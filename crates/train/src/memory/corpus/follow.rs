@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Corpus, Item};
+use super::{Attributes, Corpus, Item};
 use crate::kernel::id_map::IdMap;
 use millrace_events::{CatalogueChange, FeatureValue};
 
@@ -12,11 +12,11 @@ impl Corpus {
     /// counts.
     pub(crate) fn follow<'c>(
         &mut self,
-        changes: impl Iterator<Item = &'c CatalogueChange>,
+        changes: impl Iterator<Item = &'c CatalogueChange> + Clone,
         now: u64,
     ) {
         let mut last: IdMap<(usize, &CatalogueChange)> = IdMap::default();
-        changes.enumerate().for_each(|(place, change)| {
+        changes.clone().enumerate().for_each(|(place, change)| {
             last.insert(change.id, (place, change));
         });
         if last.is_empty() {
@@ -42,6 +42,7 @@ impl Corpus {
                 self.write(change, values, now);
             }
         }
+        self.follow_attributes(changes, now);
     }
 
     /// Writes a catalogue's values of an item, which may be new.
@@ -63,7 +64,9 @@ impl Corpus {
             }
             self.expired.remove(&change.name);
             let (name, values) = (change.name.clone(), values.to_vec());
-            self.items.insert(id, Arc::new(Item { name, values, count: 0, touched: now }));
+            let attributes = Attributes::default();
+            let item = Item { name, values, count: 0, touched: now, attributes };
+            self.items.insert(id, Arc::new(item));
             self.order.push(id);
         }
         self.written.push(id);
