@@ -57,9 +57,6 @@ pub(crate) struct IdeasArgs {
     /// where traffic is low: items to be told apart are still those of `batch.size` events.
     #[arg(long)]
     globo_cut: Option<usize>,
-    /// Ranks Globo's clicks among the articles that the user has not read.
-    #[arg(long)]
-    globo_unread: bool,
     /// Directory with the data sets [default: $MILLRACE_DATA, else ../shared/data].
     #[arg(long)]
     data: Option<PathBuf>,
@@ -155,8 +152,7 @@ impl Logs {
             }
             Logs::Progressive(log) => {
                 let log = (log, args.globo_cut.map_or(Cut::Full, Cut::Every));
-                let progressive =
-                    globo::pass(config, &placement, log, &globo::WEIGHTS, None, args.globo_unread);
+                let progressive = globo::pass(config, &placement, log, &globo::WEIGHTS, None);
                 Ok(json!({ "all": recalls(&progressive.chosen.total) }))
             }
         }

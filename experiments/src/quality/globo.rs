@@ -29,7 +29,7 @@ pub(super) fn measure(
     mut done: impl FnMut(),
 ) -> anyhow::Result<Vec<Named>> {
     let mut run = |set: &[&str], weights: &[f32], days: Option<i64>| -> anyhow::Result<_> {
-        let outcome = pass(&load(set)?, placement, (events, Cut::Full), weights, days, false);
+        let outcome = pass(&load(set)?, placement, (events, Cut::Full), weights, days);
         done();
         Ok(outcome)
     };
@@ -76,20 +76,19 @@ pub(super) fn measure(
 pub(crate) const WEIGHTS: [f32; 9] = [0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 4.0];
 
 /// One pass over the clicks, in batches as they are cut; the towers are trained on the first `days`
-/// only, if given.
+/// only, if given. What a user has read is no candidate where the config says so.
 pub(crate) fn pass(
     config: &Config,
     placement: &Placement,
     (events, cut): (&Log, Cut),
     weights: &[f32],
     days: Option<i64>,
-    exclude_seen: bool,
 ) -> Progressive {
     let mut trainer = Trainer::new(&config.train(), placement, Offsets::new("file"));
     let mut progressive = Progressive::new(ProgressiveSettings {
         weights: weights.to_vec(),
         new_only: true,
-        exclude_seen,
+        exclude_seen: config.retrieval.exclude_seen,
         ..ProgressiveSettings::default()
     });
     let mut began = None;
