@@ -8,7 +8,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::chain::Chain;
 use super::directory::{
@@ -33,6 +33,8 @@ pub struct Store {
     directory: PathBuf,
     keep: usize,
     pinned: Arc<Mutex<Vec<u64>>>,
+    /// Steps that the run did not start from, though they were there and lie behind its start.
+    passed_over: Mutex<BTreeSet<u64>>,
     /// Held open, because closing it (also by a crash) is what releases the lock.
     _lock: File,
 }
@@ -57,7 +59,23 @@ impl Store {
             let place = directory.display();
             error.during(format!("cannot clear what a crash left in {place}; delete it by hand"))
         })?;
-        Ok(Self { directory: directory.to_owned(), keep, pinned: Arc::default(), _lock: lock })
+        let (pinned, passed_over) = (Arc::default(), Mutex::default());
+        Ok(Self { directory: directory.to_owned(), keep, pinned, passed_over, _lock: lock })
+    }
+
+    /// The run starts from the state of `step`. What is here of later steps it did not take, being
+    /// damaged or of another state: until it is written again none of them counts as kept.
+    ///
+    /// # Errors
+    /// If the directory cannot be read.
+    pub fn start_from(&self, step: u64) -> Result<()> {
+        let later = list(&self.directory)?.into_iter().map(|(found, _)| found);
+        *self.passed_over() = later.filter(|found| *found > step).collect();
+        Ok(())
+    }
+
+    fn passed_over(&self) -> MutexGuard<'_, BTreeSet<u64>> {
+        self.passed_over.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Begins a checkpoint of the state that has these `facts`; [`Draft`] takes its sections and
@@ -172,9 +190,10 @@ impl Store {
     /// it is pinned or one that stays builds upon it.
     ///
     /// One that is visibly damaged, or builds upon one that is, does not count as kept, or damage
-    /// would push out the good ones. Nor do those after `written`: the trainer started before them,
-    /// because they are damaged or somebody wanted it so; what becomes of them is not for retention
-    /// to decide.
+    /// would push out the good ones; nor does one that was passed over at the start, whose damage a
+    /// look at sizes need not show. Those after `written` do not count, and stay: the trainer
+    /// started before them, because they are damaged or somebody wanted it so; what becomes of them
+    /// is not for retention to decide.
     fn retain(&self, written: u64) -> Result<()> {
         self.delete_old(written).map_err(|error| {
             error.during(format!(
@@ -186,6 +205,8 @@ impl Store {
     }
 
     fn delete_old(&self, written: u64) -> Result<()> {
+        let mut passed_over = self.passed_over();
+        passed_over.remove(&written);
         let mut kept = 0;
         let pinned = self.pinned.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut needed = BTreeSet::from_iter(pinned);
@@ -203,7 +224,7 @@ impl Store {
             if let Ok(checkpoint) = &opened {
                 needed.extend(checkpoint.manifest.parents.iter().map(|parent| parent.step));
             }
-            if step <= written && kept < self.keep {
+            if step <= written && kept < self.keep && !passed_over.contains(&step) {
                 let whole = opened.and_then(|checkpoint| checkpoint.measure());
                 kept += usize::from(step == written || whole.is_ok());
             }

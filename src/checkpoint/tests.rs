@@ -283,6 +283,26 @@ fn damage_does_not_push_out_good_ones() {
 }
 
 #[test]
+fn what_the_run_did_not_start_from_is_never_one_of_those_kept() {
+    let directory = directory();
+    let before = store(&directory, 2);
+    (1..=3).for_each(|step| drop(write(&before, 100 * step)));
+    drop(before);
+    for step in [200, 300] {
+        let flipped = directory.path().join(directory_name(step)).join("optimizer");
+        fs::write(flipped, b"adagraD").expect("the file is ours");
+    }
+    let store = store(&directory, 2);
+    store.start_from(100).expect("the directory can be read");
+    write(&store, 150);
+    write(&store, 250);
+    assert_eq!(steps(directory.path()), [150, 200, 250, 300], "two that are good");
+    write(&store, 300);
+    assert_eq!(steps(directory.path()), [250, 300], "written again, and 200 is an old one");
+    assert_eq!(newest(directory.path()), (Some(300), vec![]));
+}
+
+#[test]
 fn the_one_just_written_stays_even_below_others() {
     let directory = directory();
     let store = store(&directory, 1);

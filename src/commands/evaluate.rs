@@ -55,8 +55,8 @@ pub(super) struct EvaluateArgs {
     #[arg(long, value_name = "CHECKPOINT", conflicts_with_all = ["from", "passes"])]
     checkpoint: Option<PathBuf>,
     /// Leave out of the ranking what the query had before the held-out events (its target
-    /// excepted); what it has among them stays in, as in most published figures. With --progressive:
-    /// what it had before. The config's retrieval.exclude_seen does the same.
+    /// excepted); what it has among them stays in, as in most published figures. With
+    /// --progressive: what it had before. The config's retrieval.exclude_seen does the same.
     #[arg(long)]
     exclude_seen: bool,
     /// Rank every event before it is trained on.

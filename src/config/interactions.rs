@@ -18,6 +18,9 @@ pub struct InteractionsConfig {
     /// In place of `kafka.format`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub format: Option<RecordFormat>,
+    /// In place of `kafka.schema_file`, which is for `kafka.format` alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schema_file: Option<String>,
     /// In place of `[timestamp]`, all of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timestamp: Option<TimestampConfig>,
@@ -98,8 +101,11 @@ impl Config {
 impl InteractionsConfig {
     /// `config`, which is that of the first topic, for this one.
     fn of(&self, mut config: Config) -> Config {
-        let Self { topic, format, timestamp, event, reward, query, item } = self;
+        let Self { topic, format, schema_file, timestamp, event, reward, query, item } = self;
         config.kafka.topic.clone_from(topic);
+        if format.is_some() || schema_file.is_some() {
+            config.kafka.schema_file = schema_file.clone().unwrap_or_default();
+        }
         config.kafka.format = format.unwrap_or(config.kafka.format);
         config.timestamp = timestamp.clone().unwrap_or(config.timestamp);
         config.event = event.clone().unwrap_or(config.event);

@@ -37,7 +37,7 @@ impl RegistryConfig {
             faults.add("kafka.format", reason);
         }
         match format {
-            RecordFormat::Avro if url == file => faults.add(
+            RecordFormat::Avro if !url && !file => faults.add(
                 "registry.url",
                 "kafka.format = \"avro\" needs either a registry here, or the schema of all \
                  records in kafka.schema_file",
@@ -137,12 +137,13 @@ mod tests {
         };
         let url = "http://registry";
         assert_eq!(faults(RecordFormat::Avro, "", ""), ["registry.url"]);
-        assert_eq!(faults(RecordFormat::Avro, url, "a.avsc"), ["registry.url"]);
         assert_eq!(faults(RecordFormat::Protobuf, "", ""), ["registry.url"]);
         assert_eq!(faults(RecordFormat::Json, "", "a.avsc"), ["kafka.schema_file"]);
         for (format, url, file) in [
             (RecordFormat::Avro, url, ""),
             (RecordFormat::Avro, "", "a.avsc"),
+            // Another topic's schemas may be in the registry.
+            (RecordFormat::Avro, url, "a.avsc"),
             (RecordFormat::Protobuf, url, ""),
             (RecordFormat::JsonSchema, "", ""),
         ] {

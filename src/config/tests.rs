@@ -357,6 +357,20 @@ fn a_further_topic_is_read_as_the_first_one_but_for_what_it_names() {
 }
 
 #[test]
+fn each_topic_may_have_the_file_of_a_schema() {
+    let config = minimal(
+        "[kafka]\nformat = \"avro\"\nschema_file = \"views.avsc\"\n\
+         [[interactions]]\ntopic = \"more-views\"\n\
+         [[interactions]]\ntopic = \"orders\"\nschema_file = \"orders.avsc\"\n\
+         [[interactions]]\ntopic = \"texts\"\nformat = \"json\"",
+    );
+    let config = config.expect("right");
+    assert_eq!(Config::from_toml(&config.to_toml()).as_ref(), Ok(&config), "as it is stored");
+    let files: Vec<String> = config.by_topic().map(|own| own.kafka.schema_file).collect();
+    assert_eq!(files, ["views.avsc", "views.avsc", "orders.avsc", ""]);
+}
+
+#[test]
 fn what_is_wrong_with_a_further_topic_is_said_with_its_key() {
     for (entry, fault) in [
         ("", "interactions[0].topic"),
@@ -369,6 +383,7 @@ fn what_is_wrong_with_a_further_topic_is_said_with_its_key() {
         ("topic = \"b\"\ntimestamp.zone = \"Mars\"", "interactions[0]: timestamp.zone"),
         ("topic = \"b\"\nformat = \"protobuf\"", "interactions[0]: registry.url"),
         ("topic = \"b\"\nreward.per = \"x\"", "interactions[0]: reward.per"),
+        ("topic = \"b\"\nschema_file = \"b.avsc\"", "interactions[0]: kafka.schema_file"),
     ] {
         let faults = minimal(&format!("[[interactions]]\n{entry}")).expect_err("a fault");
         assert_eq!(keys(faults), [fault], "{entry}");

@@ -73,6 +73,7 @@ pub(super) fn start(site: &Site, store: &Store, plan: &RunPlan) -> anyhow::Resul
         }
         Some(resumed) => resumed,
     };
+    store.start_from(trainer.progress().step)?;
     drop(log);
     let catalogues = catalogue::ranges(config, &trainer.progress().catalogues, bounded)?;
     // A state with more passes behind it finishes the one it is in.

@@ -177,7 +177,7 @@ impl Source {
             pass,
             dead: DeadLetters::new(config, stop)?,
             passed: Vec::new(),
-            census: Census::new(growth::discover(config).filter(|_| !bounded), Instant::now()),
+            census: Census::new(census::discover(config).filter(|_| !bounded), Instant::now()),
             config: config.clone(),
             turn: 0,
             new: range.from.unread(),
@@ -306,7 +306,8 @@ impl Source {
         !lost.is_empty()
     }
 
-    /// What is left to read of the catalogues after the last batch with exact offsets.
+    /// What is left to read of the catalogues after the last batch with exact offsets; partitions
+    /// that they have got since, from their beginning.
     pub fn catalogues(&self) -> Vec<CatalogueRange> {
         let feeds = self.feeds.iter().zip(&self.done_catalogues);
         feeds.map(|(feed, done)| feed.range(done.clone())).collect()

@@ -18,7 +18,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use super::log::Log;
 use super::refusal::Wish;
 use super::source::decoders::Decoder;
-use super::topic::{Topic, lag};
+use super::topic::{Topic, Watermarks, lag};
 use super::wire::Wires;
 use super::{events_of, identity};
 use crate::config::{Config, Tombstone};
@@ -29,7 +29,7 @@ const RECORDS: usize = 256;
 /// And most bytes of their values, which may be a megabyte each.
 const RECORDS_BYTES: usize = 4 << 20;
 /// How long an answer about the topic's partitions is waited for.
-const LOOK_MAX: Duration = Duration::from_secs(2);
+pub(super) const LOOK_MAX: Duration = Duration::from_secs(2);
 
 /// See the module's head.
 pub struct Tail {
@@ -87,7 +87,6 @@ impl Tail {
             }
         }
         let log = Log::to_read(config, offsets.iter().len())?;
-        let every = Duration::from_secs(config.kafka.discover_s);
         let wires = Wires::open(config)?;
         let tail = Tail {
             log,
@@ -97,7 +96,7 @@ impl Tail {
             empty: events_of(config),
             skips: config.kafka.tombstone == Tombstone::Skip,
             offsets,
-            census: (!every.is_zero()).then(|| (Instant::now() + every, every)),
+            census: census(config),
         };
         tail.log.first().assign(&tail.offsets)?;
         Ok(tail)
@@ -174,21 +173,11 @@ impl Tail {
     /// Reads partitions, too, that the topic has got since, from their beginning: the keys of new
     /// events go there as well.
     fn count_partitions(&mut self) -> anyhow::Result<()> {
-        let Some((due, every)) = self.census else { return Ok(()) };
-        if Instant::now() < due {
+        if !is_due(&mut self.census) {
             return Ok(());
         }
-        self.census = Some((Instant::now() + every, every));
-        let there = self.log.look(LOOK_MAX).unwrap_or_default();
-        let new: Vec<i32> =
-            there.into_iter().filter(|&id| self.offsets.next(id).is_none()).collect();
-        // Those that have no leader yet are found the next time.
-        let Ok(bounds) = self.log.bounds(&new) else { return Ok(()) };
-        if bounds.is_empty() {
-            return Ok(());
-        }
-        bounds.iter().for_each(|(&lane, &(first, _))| self.offsets.advance(lane, first));
-        self.log.first().assign(&self.offsets)
+        let (log, there) = (&self.log, self.log.look(LOOK_MAX).unwrap_or_default());
+        log.first().assign_new(&there, |lanes| log.bounds(lanes), &mut self.offsets)
     }
 
     /// Records between what was handed out and the log's end, by lane, where the end is known.
@@ -201,6 +190,22 @@ impl Tail {
         let registry = || self.wires.away().map(|why| format!("the schema registry: {why}"));
         self.log.first().brokers_away().or_else(registry)
     }
+}
+
+/// When the partitions are counted first, and how often; none: never.
+pub(super) fn census(config: &Config) -> Option<(Instant, Duration)> {
+    let every = Duration::from_secs(config.kafka.discover_s);
+    (!every.is_zero()).then(|| (Instant::now() + every, every))
+}
+
+/// Whether it is time to count them.
+pub(super) fn is_due(census: &mut Option<(Instant, Duration)>) -> bool {
+    let Some((due, every)) = census else { return false };
+    let is_due = Instant::now() >= *due;
+    if is_due {
+        *due = Instant::now() + *every;
+    }
+    is_due
 }
 
 fn take(
@@ -227,6 +232,25 @@ fn take(
 }
 
 impl Topic {
+    /// Reads lanes that are `there` and not among `offsets`, too, from where `bounds` has them
+    /// begin.
+    pub(super) fn assign_new(
+        &self,
+        there: &[i32],
+        bounds: impl Fn(&[i32]) -> anyhow::Result<Watermarks>,
+        offsets: &mut Offsets,
+    ) -> anyhow::Result<()> {
+        let new: Vec<i32> =
+            there.iter().copied().filter(|&lane| offsets.next(lane).is_none()).collect();
+        // Those that have no leader yet are found the next time.
+        let Ok(bounds) = bounds(&new) else { return Ok(()) };
+        if bounds.is_empty() {
+            return Ok(());
+        }
+        bounds.iter().for_each(|(&lane, &(first, _))| offsets.advance(lane, first));
+        self.assign(offsets)
+    }
+
     /// Reads these lanes over its connection, each from its offset on, and no others.
     pub(super) fn assign(&self, offsets: &Offsets) -> anyhow::Result<()> {
         let Topic { consumer, name, .. } = self;

@@ -93,19 +93,20 @@ impl Wire {
 pub(in crate::stream) struct Wires(Vec<Wire>);
 
 impl Wires {
-    /// As `config` has it; topics of one format share what is known of its schemas.
+    /// As `config` has it; topics of one format, and of one schema's file, share what is known of
+    /// its schemas.
     ///
     /// # Errors
     /// As of [`Wire::open`].
     pub(in crate::stream) fn open(config: &Config) -> anyhow::Result<Wires> {
-        let mut wires: Vec<(RecordFormat, Wire)> = Vec::new();
+        let mut wires: Vec<((RecordFormat, String), Wire)> = Vec::new();
         for topic in config.by_topic() {
-            let format = topic.kafka.format;
-            let wire = match wires.iter().find(|(known, _)| *known == format) {
+            let form = (topic.kafka.format, topic.kafka.schema_file.clone());
+            let wire = match wires.iter().find(|(known, _)| *known == form) {
                 Some((_, wire)) => wire.clone(),
                 None => Wire::open(&topic)?,
             };
-            wires.push((format, wire));
+            wires.push((form, wire));
         }
         Ok(Wires(wires.into_iter().map(|(_, wire)| wire).collect()))
     }

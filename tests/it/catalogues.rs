@@ -11,6 +11,7 @@ use rdkafka::message::{Message, OwnedMessage};
 use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 use serde_json::{Value, json as value};
 
+use crate::log::{TRAINED, grow_topic, wait_for};
 use crate::support::{
     Bench, PATIENCE, Running, client, create_topic, get, inspect, json, newest_step, records,
     synthetic,
@@ -191,6 +192,49 @@ fn survives_sigkill(sets: &[&str], entry: &str) {
         let end = inspect(&world.bench.checkpoints("whole"));
         assert!(total(&half) < total(&end), "{half}");
     }
+}
+
+/// Keys of new items lie on new partitions, too: who does not look for them loses a share of them.
+#[test]
+fn partitions_that_a_catalogue_gets_are_read_from_their_beginning() {
+    let world = World::new(3_000, 24, "");
+    world.list_all();
+    let sets = [&SETS[..], &["kafka.discover_s=1", "http.listen=127.0.0.1:0"]].concat();
+    let mut live =
+        Running::start(&mut world.bench.command_of(&world.config, "train", "live", &sets));
+    let address = live.wait_for("metrics and health on http://");
+    let address = address.split("http://").nth(1).expect("an address").trim_end_matches('/');
+    wait_for(address, TRAINED, 3_000.0);
+    grow_topic(&world.items, 5);
+    let began = Instant::now();
+    let news = (0..100).map(|n| {
+        let name = format!("new-{n}");
+        let row = value!({"sku": name, "detail": {"category": n % 7}});
+        (name, Some(row), FIRST_MS + 10_000)
+    });
+    world.write(news);
+    live.wait_for("the catalogue has grown");
+    println!("new partitions, looked for every second, were found after {:?}", began.elapsed());
+    // Events behind which the new rows lie in the checkpoint.
+    world.bench.produce_synthetic(1_000, 25);
+    wait_for(address, TRAINED, 4_000.0);
+    live.signal("-TERM");
+    let (_, status) = live.wait();
+    assert!(status.success(), "exit status {status}");
+    let listed = world.categories.len() as i64 + 100;
+    let next = |name: &str| {
+        inspect(&world.bench.checkpoints(name))["catalogues"][1]["next"]["partitions"].clone()
+    };
+    let total = |next: &Value| -> i64 {
+        next.as_object().expect("offsets").values().filter_map(Value::as_i64).sum()
+    };
+    let stopped = next("live");
+    assert_eq!(stopped.as_object().map(|of| of.len()), Some(5), "{stopped}");
+    assert_eq!(total(&stopped), listed, "{stopped}");
+    // A start from there reads nothing twice, and ends where it began.
+    let rest = json(&mut world.replay("live", &sets));
+    assert_eq!(rest["trained"], value!(4_000));
+    assert_eq!(next("live"), stopped);
 }
 
 /// An end that a run took can be given to another, though the catalogue has gone on.

@@ -17,7 +17,7 @@ const SETS: [&str; 4] =
     ["http.listen=127.0.0.1:0", "batch.linger_ms=100", "publish.topic=", "kafka.discover_s=1"];
 
 /// Waits until a series of the metrics page is at least `least`. Returns how long that took.
-fn wait_for(address: &str, series: &str, least: f64) -> Duration {
+pub(crate) fn wait_for(address: &str, series: &str, least: f64) -> Duration {
     let began = Instant::now();
     loop {
         let (_, page) = get(address, "/metrics");
@@ -31,7 +31,7 @@ fn wait_for(address: &str, series: &str, least: f64) -> Duration {
     }
 }
 
-const TRAINED: &str = "millrace_events_total{result=\"trained\"} ";
+pub(crate) const TRAINED: &str = "millrace_events_total{result=\"trained\"} ";
 
 fn admin() -> AdminClient<DefaultClientContext> {
     client().create().expect("an admin client")

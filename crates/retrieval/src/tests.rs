@@ -127,7 +127,8 @@ fn equal_scores_stand_in_the_order_of_the_items() {
 #[test]
 fn every_instruction_set_gives_the_same_sums() {
     let mut random = SplitMix::new(11);
-    for pairs in [1, 2, 7, 32, 258] {
+    // Miri would take minutes for the long ones.
+    for &pairs in if cfg!(miri) { &[1, 2, 7][..] } else { &[1, 2, 7, 32, 258] } {
         let mut row = || random.next_u64() as i8;
         let codes: Vec<_> =
             (0..3 * pairs).map(|_| std::array::from_fn(|_| row().clamp(-127, 127))).collect();

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::validate_reward;
-use crate::config::{Config, Faults, InteractionsConfig, OtherFields, SideConfig, attribute_name};
+use crate::config::{Config, Faults, OtherFields, SideConfig, attribute_name};
 
 /// Each topic costs a request at every look for new partitions, and a decoder on every thread.
 const TOPICS_MAX: usize = 64;
@@ -35,19 +35,13 @@ impl Config {
                 validate_features(&format!("{key}.{side}"), fields, config, faults);
                 validate_attributes(&format!("{key}.{side}"), fields, config, faults);
             }
-            self.validate_reading(&key, other, &own, faults);
+            self.validate_reading(&key, &own, faults);
         }
     }
 
     /// Adds what is wrong with the way in which the topic is read, and is not wrong with the first
     /// one.
-    fn validate_reading(
-        &self,
-        key: &str,
-        other: &InteractionsConfig,
-        own: &Config,
-        faults: &mut Faults,
-    ) {
+    fn validate_reading(&self, key: &str, own: &Config, faults: &mut Faults) {
         let reading = |config: &Config| {
             let mut faults = Faults::default();
             config.validate_records(&mut faults);
@@ -58,11 +52,6 @@ impl Config {
         let first = reading(self);
         for fault in reading(own).into_iter().filter(|fault| !first.contains(fault)) {
             faults.add(format!("{key}: {}", fault.key), fault.reason);
-        }
-        if other.format.is_some() && !self.kafka.schema_file.is_empty() {
-            let reason = "kafka.schema_file is the schema of all topics: none may have a format \
-                          of its own";
-            faults.add(format!("{key}.format"), reason);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A catalogue's topic as it comes: for who wants its newest word at once. Records that cannot be
 //! read are passed over, since the trainer sends their letters.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use millrace_events::{CatalogueChange, Offsets};
 use rdkafka::consumer::Consumer as _;
@@ -12,6 +12,7 @@ use crate::config::{CatalogueConfig, Config};
 use crate::stream::decode::Envelope;
 use crate::stream::decode::catalogue::CatalogueMapping;
 use crate::stream::source::decoders::outside;
+use crate::stream::tail::{LOOK_MAX, census, is_due};
 use crate::stream::topic::Topic;
 
 /// Most records that are handed out together: who looks something up waits for no more.
@@ -23,6 +24,8 @@ pub struct CatalogueTail {
     mapping: CatalogueMapping,
     /// The next offset of each partition.
     offsets: Offsets,
+    /// When the topic's partitions are counted next, and how often that is; none: never.
+    census: Option<(Instant, Duration)>,
 }
 
 /// A change, with its partition and offset.
@@ -47,7 +50,8 @@ impl CatalogueTail {
         }
         let topic = Topic::to_read(config, name, bounds.len())?;
         topic.assign(&offsets)?;
-        Ok(CatalogueTail { topic, mapping: CatalogueMapping::new(config, catalogue), offsets })
+        let mapping = CatalogueMapping::new(config, catalogue);
+        Ok(CatalogueTail { topic, mapping, offsets, census: census(config) })
     }
 
     /// Waits for records, at most `wait`. Must be called often: librdkafka reports errors only
@@ -56,7 +60,11 @@ impl CatalogueTail {
     /// # Errors
     /// What no retry cures.
     pub fn next(&mut self, mut wait: Duration) -> anyhow::Result<Vec<Said>> {
-        let CatalogueTail { topic, mapping, offsets } = self;
+        let CatalogueTail { topic, mapping, offsets, census } = self;
+        if is_due(census) {
+            let there = topic.look(LOOK_MAX).unwrap_or_default();
+            topic.assign_new(&there, |partitions| topic.bounds(partitions), offsets)?;
+        }
         let mut said = Vec::new();
         for _ in 0..RECORDS {
             match topic.consumer.poll(std::mem::take(&mut wait)) {
@@ -64,6 +72,10 @@ impl CatalogueTail {
                 Some(Ok(message)) => {
                     topic.consumer.context().errors.answered();
                     let (partition, offset) = (message.partition(), message.offset());
+                    // What was on its way when the partitions were assigned anew.
+                    if offsets.next(partition).is_none_or(|next| offset < next) {
+                        continue;
+                    }
                     offsets.advance(partition, offset + 1);
                     let outside = |what: &_| outside(&message, what);
                     let time_ms = message.timestamp().to_millis();

@@ -4,18 +4,19 @@
 //! bootstrap's end has no time but the earliest, so nothing overtakes it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use crossbeam_channel::Sender;
 use rdkafka::consumer::Consumer;
 use rdkafka::message::{BorrowedMessage, Message};
 
+use super::census::{Census, Finding, LOOK_MAX, discover};
 use super::decoders::outside;
 use super::held::Held;
 use super::intake::Intake;
 use super::lanes::{Lanes, Numbering, Stop};
-use crate::config::{CatalogueConfig, Config};
+use crate::config::{CatalogueConfig, Config, OnDataLoss};
 use crate::stream::catalogue::CatalogueRange;
 use crate::stream::dead_letter::DeadLetters;
 use crate::stream::decode::catalogue::CatalogueMapping;
@@ -25,6 +26,7 @@ use crate::stream::merge::{Record, Run};
 use crate::stream::position::Range;
 use crate::stream::refusal::Wish;
 use crate::stream::topic::Topic;
+use crate::stream::verdict;
 use crate::stream::wire::Wires;
 use millrace_events::{Events, Offsets};
 
@@ -38,6 +40,9 @@ pub(super) struct Feed {
     mapping: CatalogueMapping,
     empty: Events,
     followed: Followed,
+    census: Census,
+    /// Where partitions begin that the topic has got since.
+    new: Offsets,
 }
 
 /// How far a topic is read.
@@ -100,12 +105,47 @@ impl Feed {
         let place = |partition| (topic.name.as_str(), partition);
         let number = |partition| numbers[&partition];
         let numbering = Numbering { ring, place: &place, number: &number };
+        let every = discover(config).filter(|_| range.to.is_none());
         Ok(Feed {
             lanes: Lanes::open(&topic.consumer, &reads, finished, BUFFER, numbering)?,
             mapping: CatalogueMapping::new(config, catalogue),
             empty: events_of(config),
             followed,
+            census: Census::new(every, Instant::now()),
+            new: range.from.unread(),
         })
+    }
+
+    /// Looks for new partitions of the topic beside those of `done`, if it is time to.
+    ///
+    /// # Errors
+    /// New ones that have lost records already, if `on_data_loss` does not allow it.
+    pub(super) fn look(&mut self, done: &Offsets, on_data_loss: OnDataLoss) -> anyhow::Result<()> {
+        let now = Instant::now();
+        if !self.census.is_due(now) {
+            return Ok(());
+        }
+        let topic = &self.followed.topic;
+        // One that is gone is what its lanes hear of.
+        let there = topic.look(LOOK_MAX);
+        let Finding::New(partitions) = self.census.compare(done, there.as_deref(), now) else {
+            return Ok(());
+        };
+        let Ok(bounds) = topic.bounds(&partitions) else {
+            self.census.retry(now); // They have no leaders yet.
+            return Ok(());
+        };
+        let begun = verdict::judge(&done.unread(), &bounds, &[], on_data_loss)?;
+        begun.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        let name = &topic.name;
+        tracing::info!("the catalogue has grown: {name}'s partitions {partitions:?} are read, too");
+        self.new = begun.offsets;
+        Ok(())
+    }
+
+    /// Whether the topic has partitions that are not read yet.
+    pub(super) fn has_grown(&self) -> bool {
+        self.new.iter().len() > 0
     }
 
     /// Takes the records that have arrived. Whether there were any, or word of an end.
@@ -114,7 +154,7 @@ impl Feed {
         intake: &mut Intake,
         dead: &mut DeadLetters,
     ) -> anyhow::Result<bool> {
-        let Feed { lanes, mapping, empty, followed } = self;
+        let Feed { lanes, mapping, empty, followed, .. } = self;
         followed.serve()?;
         let places = (&followed.numbers, &followed.bootstrap);
         // Its records are JSON: none waits for a schema.
@@ -170,8 +210,9 @@ impl Feed {
         starved.map(|(partition, _)| *partition).collect()
     }
 
-    /// The same range, from `from` on.
-    pub(super) fn range(&self, from: Offsets) -> CatalogueRange {
+    /// The same range, from `from` on, and new partitions from their beginning.
+    pub(super) fn range(&self, mut from: Offsets) -> CatalogueRange {
+        self.new.iter().for_each(|(partition, next)| from.advance(partition, next));
         let Followed { bootstrap, to, .. } = &self.followed;
         CatalogueRange { from, bootstrap: bootstrap.clone(), to: to.clone() }
     }

@@ -1,33 +1,26 @@
 //! A topic that gets partitions while it is read, or loses them.
 
 use std::sync::PoisonError;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::bail;
 use millrace_events::Offsets;
 
 use super::Source;
-use super::census::Finding;
-use crate::config::Config;
+use super::catalogues::Feed;
+use super::census::{Finding, LOOK_MAX};
 use crate::stream::log::Log;
 use crate::stream::{identity, verdict};
 
-/// How long an answer about the topic is waited for while it is read.
-const LOOK_MAX: Duration = Duration::from_secs(2);
-
-/// The time between two looks for new partitions; none: nobody looks.
-pub(super) fn discover(config: &Config) -> Option<Duration> {
-    let every = config.kafka.discover_s;
-    (every > 0).then(|| Duration::from_secs(every))
-}
-
 impl Source {
-    /// Where to read on, as a source of its own, if the topic has got partitions since: from the
-    /// last batch with exact offsets on, and the new ones from their beginning. What this source
-    /// has read ahead is then read again.
+    /// Where to read on, as a source of its own, if a topic of the log or of a catalogue has got
+    /// partitions since: from the last batch with exact offsets on, and the new ones from their
+    /// beginning ([`Source::catalogues`] has those of catalogues). What this source has read ahead
+    /// is then read again.
     pub fn grown(&self) -> Option<Offsets> {
+        let has_grown = self.new.iter().len() > 0 || self.feeds.iter().any(Feed::has_grown);
         // A window in progress has no offsets to go on from.
-        if !self.whole || self.new.iter().len() == 0 {
+        if !self.whole || !has_grown {
             return None;
         }
         let mut offsets = self.done.clone();
@@ -41,6 +34,10 @@ impl Source {
     /// A topic that has lost partitions for good; new ones that have lost records already, if
     /// `kafka.on_data_loss` does not allow it.
     pub(super) fn look(&mut self) -> anyhow::Result<()> {
+        let on_data_loss = self.config.kafka.on_data_loss;
+        for (feed, done) in self.feeds.iter_mut().zip(&self.done_catalogues) {
+            feed.look(done, on_data_loss)?;
+        }
         let now = Instant::now();
         if !self.census.is_due(now) {
             return Ok(());
@@ -62,7 +59,6 @@ impl Source {
                     self.census.retry(now); // They have no leaders yet.
                     return Ok(());
                 };
-                let on_data_loss = self.config.kafka.on_data_loss;
                 let begun = verdict::judge(&log.unread(), &bounds, &[], on_data_loss)?;
                 begun.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
                 tracing::info!("the log has grown: the {} are read, too", log.spell(&lanes));

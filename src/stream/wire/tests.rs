@@ -1,4 +1,5 @@
 use super::*;
+use crate::config::InteractionsConfig;
 
 fn wire(format: RecordFormat) -> Wire {
     let mut config = Config::default();
@@ -51,6 +52,34 @@ fn bare_data_have_the_schema_of_a_file() {
     assert_eq!(datum(&single), Ok(vec![6]), "the single-object encoding");
     assert_eq!(datum(&[]), Err("empty"));
     assert_eq!(datum(&vec![0; RECORD_BYTES_MAX + 1]), Err("too_large"));
+}
+
+#[cfg(feature = "registry")]
+#[test]
+fn each_topic_is_read_by_the_schema_of_its_own_file() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = |name: &str, schema: &str| {
+        let file = directory.path().join(name);
+        std::fs::write(&file, schema).expect("written");
+        file.display().to_string()
+    };
+    let other = |schema_file: Option<String>| InteractionsConfig {
+        schema_file,
+        ..InteractionsConfig::default()
+    };
+    let mut config = Config::default();
+    config.kafka.format = RecordFormat::Avro;
+    config.kafka.schema_file = file("number.avsc", "\"int\"");
+    config.interactions = vec![other(None), other(Some(file("text.avsc", "\"string\"")))];
+    let wires = Wires::open(&config).expect("schemas");
+    let schemas: Vec<_> = wires
+        .iter()
+        .map(|wire| match wire {
+            Wire::Bare(schema) => schema,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert!(Arc::ptr_eq(schemas[0], schemas[1]) && !Arc::ptr_eq(schemas[0], schemas[2]));
 }
 
 #[cfg(feature = "registry")]
