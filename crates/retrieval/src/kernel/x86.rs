@@ -3,8 +3,10 @@
 //! A function of this file may only be called where the processor has what it is compiled for.
 
 use std::arch::x86_64::{
-    __m256i, _MM_HINT_T0, _mm_loadu_si128, _mm_prefetch, _mm256_add_epi32, _mm256_cvtepi8_epi16,
-    _mm256_madd_epi16, _mm256_set1_epi32, _mm256_setzero_si256, _mm256_storeu_si256,
+    __m256i, __m512i, _MM_HINT_T0, _mm_loadu_si128, _mm_prefetch, _mm256_add_epi32,
+    _mm256_cvtepi8_epi16, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_set1_epi32,
+    _mm256_setzero_si256, _mm256_storeu_si256, _mm512_cvtepi8_epi16, _mm512_dpwssd_epi32,
+    _mm512_set1_epi32, _mm512_setzero_si512, _mm512_storeu_si512,
 };
 
 use super::{ABREAST, LANES, Packed, Pair, Probe, Run, portable};
@@ -33,7 +35,7 @@ pub(super) fn nearest_avx2(
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx2")]
 pub(super) fn scan_avx512(run: Run<'_>, probe: &Probe, best: &mut Best) {
-    portable::scan(run, probe, best, portable::dots);
+    portable::scan(run, probe, best, |block, query| dots_avx512(block, query));
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx2")]
@@ -42,7 +44,58 @@ pub(super) fn nearest_avx512(
     scales: &[[f32; LANES]],
     queries: [&[Packed]; ABREAST],
 ) -> [u32; ABREAST] {
-    portable::nearest(codes, scales, queries, portable::dots_abreast)
+    portable::nearest(codes, scales, queries, |block, queries| dots_abreast_avx512(block, queries))
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx2")]
+fn dots_avx512(block: &[Pair], query: &[Packed]) -> [i32; LANES] {
+    // The even and the odd pairs: one sum would wait for itself.
+    let mut sums = [_mm512_setzero_si512(); 2];
+    for (at, (codes, &packed)) in block.iter().zip(query).enumerate() {
+        let ahead = std::ptr::from_ref(codes).wrapping_add(AHEAD);
+        _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
+        sums[at % 2] = add_avx512(sums[at % 2], widened_avx512(codes), packed);
+    }
+    let [even, odd] = sums.map(|sums| stored_avx512(sums));
+    std::array::from_fn(|lane| even[lane] + odd[lane])
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx2")]
+fn dots_abreast_avx512(block: &[Pair], queries: [&[Packed]; ABREAST]) -> [[i32; LANES]; ABREAST] {
+    let mut sums = [_mm512_setzero_si512(); ABREAST];
+    let [a, b, c, d] = queries;
+    for ((((codes, &a), &b), &c), &d) in block.iter().zip(a).zip(b).zip(c).zip(d) {
+        let codes = widened_avx512(codes);
+        for (sums, packed) in sums.iter_mut().zip([a, b, c, d]) {
+            *sums = add_avx512(*sums, codes, packed);
+        }
+    }
+    sums.map(|sums| stored_avx512(sums))
+}
+
+/// As [`add`], in one instruction.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vnni")]
+fn add_avx512(sums: __m512i, codes: __m512i, packed: Packed) -> __m512i {
+    _mm512_dpwssd_epi32(sums, codes, _mm512_set1_epi32(packed))
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn widened_avx512(codes: &Pair) -> __m512i {
+    // SAFETY: it holds the 32 bytes that a load reads; a load needs no alignment.
+    _mm512_cvtepi8_epi16(unsafe { _mm256_loadu_si256(codes.as_ptr().cast()) })
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn stored_avx512(sums: __m512i) -> [i32; LANES] {
+    let mut out = [0; LANES];
+    // SAFETY: it holds the 64 bytes that a store writes; a store needs no alignment.
+    unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), sums) };
+    out
 }
 
 #[inline]
