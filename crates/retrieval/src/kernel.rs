@@ -1,9 +1,9 @@
 //! Dot products of whole numbers, and the loops around them, compiled for each instruction set.
 //!
 //! Whole numbers give the same sums in any order, so every instruction set gives the same bits.
-//! The portable loops are plain Rust that the compiler vectorises. AVX2 and AVX-512 have inner loops
-//! of their own: the compiler does not find `vpmaddwd` and `vpdpwssd`, which multiply and add in one
-//! instruction, and its four queries abreast took five times as long.
+//! The portable loops are plain Rust that the compiler vectorises. AVX2 and AVX-512 have inner
+//! loops of their own: the compiler does not find `vpmaddwd` and `vpdpwssd`, which multiply and add
+//! in one instruction, and its four queries abreast took five times as long.
 //!
 //! Must never know: what the numbers stand for.
 
