@@ -74,22 +74,11 @@ fn different(key: &str, fields: &[String], faults: &mut Faults) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::tests::minimal;
 
+    /// `entries` stand in `[item]`.
     fn config(entries: &str) -> Result<Config, String> {
-        let (item, others) = entries.split_once('\n').unwrap_or((entries, ""));
-        Config::from_toml(&format!(
-            r#"
-            [query]
-            id = "user"
-            features = [{{ name = "user", kind = "id", field = "user", table = "user" }}]
-            [item]
-            id = "sku"
-            features = [{{ name = "sku", kind = "id", field = "sku", table = "item" }}]
-            {item}
-            {others}
-            "#
-        ))
-        .map_err(|faults| faults.to_string())
+        minimal(entries).map_err(|faults| faults.to_string())
     }
 
     #[test]

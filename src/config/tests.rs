@@ -8,7 +8,7 @@ use toml::{Table, Value};
 use super::{Config, EventRule, Faults, InteractionsConfig, RecordFormat, TimeUnit, Tombstone};
 
 /// The smallest config that is right, with `extra` at its end.
-fn minimal(extra: &str) -> Result<Config, Faults> {
+pub(super) fn minimal(extra: &str) -> Result<Config, Faults> {
     Config::from_toml(&format!(
         r#"
         [query]

@@ -42,7 +42,7 @@ use super::group;
 use super::log::Log;
 use super::position::Range;
 use super::refusal::Wish;
-use super::topic::Topic;
+use super::topic::{Topic, discover};
 use super::wire::Wires;
 use catalogues::Feed;
 use census::Census;
@@ -177,7 +177,7 @@ impl Source {
             pass,
             dead: DeadLetters::new(config, stop)?,
             passed: Vec::new(),
-            census: Census::new(census::discover(config).filter(|_| !bounded), Instant::now()),
+            census: Census::new(discover(config).filter(|_| !bounded), Instant::now()),
             config: config.clone(),
             turn: 0,
             new: range.from.unread(),

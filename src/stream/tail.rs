@@ -18,7 +18,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use super::log::Log;
 use super::refusal::Wish;
 use super::source::decoders::Decoder;
-use super::topic::{Topic, Watermarks, lag};
+use super::topic::{LOOK_MAX, Topic, Watermarks, discover, lag};
 use super::wire::Wires;
 use super::{events_of, identity};
 use crate::config::{Config, Tombstone};
@@ -28,8 +28,6 @@ use crate::config::{Config, Tombstone};
 const RECORDS: usize = 256;
 /// And most bytes of their values, which may be a megabyte each.
 const RECORDS_BYTES: usize = 4 << 20;
-/// How long an answer about the topic's partitions is waited for.
-pub(super) const LOOK_MAX: Duration = Duration::from_secs(2);
 
 /// See the module's head.
 pub struct Tail {
@@ -194,8 +192,7 @@ impl Tail {
 
 /// When the partitions are counted first, and how often; none: never.
 pub(super) fn census(config: &Config) -> Option<(Instant, Duration)> {
-    let every = Duration::from_secs(config.kafka.discover_s);
-    (!every.is_zero()).then(|| (Instant::now() + every, every))
+    discover(config).map(|every| (Instant::now() + every, every))
 }
 
 /// Whether it is time to count them.

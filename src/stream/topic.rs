@@ -30,6 +30,15 @@ const LISTEN: Duration = Duration::from_millis(50);
 /// Between two tries.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
+/// How long an answer about its partitions is waited for while a topic is read.
+pub(super) const LOOK_MAX: Duration = Duration::from_secs(2);
+
+/// The time between two looks for new partitions; none: nobody looks.
+pub(super) fn discover(config: &Config) -> Option<Duration> {
+    let every = config.kafka.discover_s;
+    (every > 0).then(|| Duration::from_secs(every))
+}
+
 /// First offset kept and next offset to be written, by partition. With `read_committed` (which
 /// [`super::client`] sets) the latter is the end of what is committed.
 pub type Watermarks = BTreeMap<i32, (i64, i64)>;

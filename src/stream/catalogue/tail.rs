@@ -12,8 +12,8 @@ use crate::config::{CatalogueConfig, Config};
 use crate::stream::decode::Envelope;
 use crate::stream::decode::catalogue::CatalogueMapping;
 use crate::stream::source::decoders::outside;
-use crate::stream::tail::{LOOK_MAX, census, is_due};
-use crate::stream::topic::Topic;
+use crate::stream::tail::{census, is_due};
+use crate::stream::topic::{LOOK_MAX, Topic};
 
 /// Most records that are handed out together: who looks something up waits for no more.
 const RECORDS: usize = 1024;

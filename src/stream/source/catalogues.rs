@@ -11,7 +11,7 @@ use crossbeam_channel::Sender;
 use rdkafka::consumer::Consumer;
 use rdkafka::message::{BorrowedMessage, Message};
 
-use super::census::{Census, Finding, LOOK_MAX, discover};
+use super::census::{Census, Finding};
 use super::decoders::outside;
 use super::held::Held;
 use super::intake::Intake;
@@ -25,7 +25,7 @@ use crate::stream::events_of;
 use crate::stream::merge::{Record, Run};
 use crate::stream::position::Range;
 use crate::stream::refusal::Wish;
-use crate::stream::topic::Topic;
+use crate::stream::topic::{LOOK_MAX, Topic, discover};
 use crate::stream::verdict;
 use crate::stream::wire::Wires;
 use millrace_events::{Events, Offsets};

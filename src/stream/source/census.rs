@@ -8,21 +8,11 @@ use std::time::{Duration, Instant};
 
 use millrace_events::Offsets;
 
-use crate::config::Config;
-
-/// How long an answer about a topic is waited for while it is read.
-pub(super) const LOOK_MAX: Duration = Duration::from_secs(2);
 /// Between two looks at a topic that lacks a partition, or could not be looked at.
 const SOON: Duration = Duration::from_secs(2);
 /// A topic that is not there for this long has been deleted: a cluster elects a controller, and
 /// that one loads its metadata, within seconds.
 const MISSING_MAX: Duration = Duration::from_secs(60);
-
-/// The time between two looks for new partitions; none: nobody looks.
-pub(super) fn discover(config: &Config) -> Option<Duration> {
-    let every = config.kafka.discover_s;
-    (every > 0).then(|| Duration::from_secs(every))
-}
 
 /// When to look, and what was seen.
 #[derive(Debug)]

@@ -8,8 +8,9 @@ use millrace_events::Offsets;
 
 use super::Source;
 use super::catalogues::Feed;
-use super::census::{Finding, LOOK_MAX};
+use super::census::Finding;
 use crate::stream::log::Log;
+use crate::stream::topic::LOOK_MAX;
 use crate::stream::{identity, verdict};
 
 impl Source {

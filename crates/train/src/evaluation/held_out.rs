@@ -86,13 +86,19 @@ impl Seen {
         self.0.get(&query).is_some_and(|items| items.contains(&item))
     }
 
-    /// What `query` has had, as places in `index`, without `target`.
-    pub(super) fn places(
+    /// By event of `batch`: what its query has had, as places in `index`, without its target.
+    pub(super) fn before(
         &self,
-        query: u64,
+        batch: &Batch,
         index: &HashMap<u64, usize>,
-        target: Option<usize>,
-    ) -> Vec<usize> {
+        targets: &[Option<usize>],
+    ) -> Vec<Vec<usize>> {
+        let events = batch.events.query_ids.iter().zip(targets);
+        events.map(|(&query, &target)| self.places(query, index, target)).collect()
+    }
+
+    /// What `query` has had, as places in `index`, without `target`.
+    fn places(&self, query: u64, index: &HashMap<u64, usize>, target: Option<usize>) -> Vec<usize> {
         let items = self.0.get(&query).into_iter().flatten();
         let places = items.filter_map(|id| index.get(id).copied());
         places.filter(|&place| Some(place) != target).collect()
@@ -131,12 +137,10 @@ impl HeldOut {
     /// target excepted).
     pub fn add(&mut self, batch: &Batch, queries: &[f32], seen: Option<&Seen>) {
         let targets = self.targets(batch);
-        let events = batch.events.query_ids.iter().zip(&targets);
-        let excluded: Vec<Vec<usize>> = events
-            .map(|(&query, &target)| {
-                seen.map_or_else(Vec::new, |seen| seen.places(query, &self.index, target))
-            })
-            .collect();
+        let excluded = match seen {
+            Some(seen) => seen.before(batch, &self.index, &targets),
+            None => vec![Vec::new(); batch.len()],
+        };
         self.rank_each(batch, queries, &targets, &excluded);
     }
 

@@ -149,7 +149,10 @@ impl Progressive {
         let bands = Band::of_counts(&counts);
         let targets: Vec<Option<usize>> =
             batch.events.item_ids.iter().map(|id| index.get(id).copied()).collect();
-        let excluded = self.excluded(batch, &index, &targets);
+        let excluded = match self.settings.exclude_seen {
+            true => self.seen.before(batch, &index, &targets),
+            false => vec![Vec::new(); batch.len()],
+        };
         let model_ranks = self.model_ranks(state, batch, &items, &ids, (&targets, &excluded));
         let popularity_ranks = self.popularity_ranks(batch, &index, (&targets, &excluded));
         let best = self.best();
@@ -212,23 +215,6 @@ impl Progressive {
         if self.settings.new_only || self.settings.exclude_seen {
             self.seen.add(batch);
         }
-    }
-
-    /// By event: places of the candidates that its query had before this batch, its target not
-    /// among them.
-    fn excluded(
-        &self,
-        batch: &Batch,
-        index: &HashMap<u64, usize>,
-        targets: &[Option<usize>],
-    ) -> Vec<Vec<usize>> {
-        let queries = batch.events.query_ids.iter().zip(targets);
-        queries
-            .map(|(&query, &target)| match self.settings.exclude_seen {
-                true => self.seen.places(query, index, target),
-                false => Vec::new(),
-            })
-            .collect()
     }
 
     /// The recent items, by key.

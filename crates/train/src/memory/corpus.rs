@@ -390,7 +390,7 @@ mod tests {
     use crate::capture::{Capture, Extent};
     use millrace_events::{Event, Events, Offsets, id_key};
 
-    fn batch(names: &[&str]) -> Batch {
+    pub(super) fn batch(names: &[&str]) -> Batch {
         let mut batch = Batch::new(Events::new(0, 1), Offsets::new("t"));
         for name in names {
             let item_id = id_key(name.as_bytes());

@@ -196,30 +196,15 @@ mod tests {
     use super::*;
     use crate::capture::{Capture, Extent};
     use crate::saved::{ReadSection, SavedPart, TakePart};
-    use millrace_events::{Event, Events, FeatureValue, Offsets, SplitMix, id_key};
+    use millrace_events::{FeatureValue, Names, SplitMix, id_key};
 
     /// Events of items, each with what its record says of two attributes.
     fn batch(events: &[(&str, [&str; 2])]) -> Batch {
-        let empty = Events::new(0, 1).with_attributes(2);
-        let mut batch = Batch::new(empty, Offsets::new("t"));
-        for (name, said) in events {
-            let mut one = Events::new(0, 1);
-            let item_id = id_key(name.as_bytes());
-            one.push(&Event {
-                time_ms: 0,
-                query_id: 1,
-                item_id,
-                item_name: (*name).into(),
-                reward: 1.0,
-                query: vec![],
-                item: vec![FeatureValue::Id(item_id)],
-            });
-            for json in said {
-                let mut column = millrace_events::Names::default();
-                column.push(json);
-                one.attributes.push(column);
-            }
-            batch.events.push_from(&one, 0);
+        let names: Vec<&str> = events.iter().map(|(name, _)| *name).collect();
+        let mut batch = super::super::tests::batch(&names);
+        batch.events.attributes = vec![Names::default(); 2];
+        for (place, column) in batch.events.attributes.iter_mut().enumerate() {
+            events.iter().for_each(|(_, said)| column.push(said[place]));
         }
         batch
     }
