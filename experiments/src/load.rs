@@ -4,6 +4,7 @@
 //!
 //! Sends only to a `serve` of this machine.
 
+use std::fmt::{self, Display, Formatter};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Mutex;
@@ -20,31 +21,31 @@ const ANSWER_MAX: Duration = Duration::from_secs(10);
 #[derive(Args)]
 pub(crate) struct LoadArgs {
     /// Where a `serve` listens, on this machine.
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
     /// Requests a second; 0: as many as the connections get answered, one after another each.
     #[arg(long, default_value_t = 500.0)]
-    rate: f64,
+    pub(crate) rate: f64,
     /// How long.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=600))]
-    seconds: u64,
+    pub(crate) seconds: u64,
     /// Connections, each with a thread.
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u64).range(1..=256))]
-    connections: u64,
+    pub(crate) connections: u64,
     /// Items asked for.
     #[arg(long, default_value_t = 100)]
-    k: usize,
+    pub(crate) k: usize,
     /// The query's field.
     #[arg(long, default_value = "user")]
-    field: String,
+    pub(crate) field: String,
     /// The ids asked for are this and a number.
     #[arg(long, default_value = "u")]
-    prefix: String,
+    pub(crate) prefix: String,
     /// The numbers go up to here.
     #[arg(long, default_value_t = 1000)]
-    queries: u64,
+    pub(crate) queries: u64,
     /// Bearer key, if the server wants one.
     #[arg(long)]
-    key: Option<String>,
+    pub(crate) key: Option<String>,
 }
 
 /// What the threads share.
@@ -58,6 +59,24 @@ struct Loop<'a> {
 }
 
 pub(crate) fn run(args: &LoadArgs) -> anyhow::Result<()> {
+    println!("{}", load(args)?);
+    Ok(())
+}
+
+/// How long answers took.
+pub(crate) struct Took {
+    /// Seconds from due to answered, ascending.
+    answers: Vec<f64>,
+    /// Of all of it.
+    seconds: f64,
+    refused: u64,
+}
+
+/// Asks, and waits for the last answer.
+///
+/// # Errors
+/// If nobody listens, an answer does not come, or there is none.
+pub(crate) fn load(args: &LoadArgs) -> anyhow::Result<Took> {
     ensure!(args.address.ip().is_loopback(), "{} is not this machine", args.address);
     let shared = Loop {
         args,
@@ -72,23 +91,29 @@ pub(crate) fn run(args: &LoadArgs) -> anyhow::Result<()> {
         clients.into_iter().try_for_each(|client| client.join().expect("no panic"))
     })?;
     let seconds = shared.began.elapsed().as_secs_f64();
-    let mut took = shared.took.into_inner().expect("nobody panicked");
-    took.sort_by(f64::total_cmp);
-    ensure!(!took.is_empty(), "no answer");
-    let at = |share: f64| took[((took.len() - 1) as f64 * share) as usize] * 1e3;
-    println!(
-        "{} answers in {seconds:.1} s: {:.0}/s; ms p50 {:.2} p90 {:.2} p99 {:.2} p99.9 {:.2} most \
-         {:.2}; {} not 200",
-        took.len(),
-        took.len() as f64 / seconds,
-        at(0.5),
-        at(0.9),
-        at(0.99),
-        at(0.999),
-        at(1.0),
-        shared.refused.into_inner()
-    );
-    Ok(())
+    let mut answers = shared.took.into_inner().expect("nobody panicked");
+    answers.sort_by(f64::total_cmp);
+    ensure!(!answers.is_empty(), "no answer");
+    Ok(Took { answers, seconds, refused: shared.refused.into_inner() })
+}
+
+impl Display for Took {
+    fn fmt(&self, to: &mut Formatter<'_>) -> fmt::Result {
+        let Took { answers, seconds, refused } = self;
+        let at = |share: f64| answers[((answers.len() - 1) as f64 * share) as usize] * 1e3;
+        write!(
+            to,
+            "{} answers in {seconds:.1} s: {:.0}/s; ms p50 {:.2} p90 {:.2} p99 {:.2} p99.9 {:.2} \
+             most {:.2}; {refused} not 200",
+            answers.len(),
+            answers.len() as f64 / seconds,
+            at(0.5),
+            at(0.9),
+            at(0.99),
+            at(0.999),
+            at(1.0),
+        )
+    }
 }
 
 impl Loop<'_> {

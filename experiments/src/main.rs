@@ -11,6 +11,7 @@ mod load;
 mod process;
 mod quality;
 mod retrieval;
+mod serving;
 mod soak;
 
 use clap::{Parser, Subcommand};
@@ -45,6 +46,8 @@ enum Experiment {
     Quality(quality::QualityArgs),
     /// The index on real vectors scaled up, beside faiss and usearch.
     Retrieval(retrieval::RetrievalArgs),
+    /// From an event to an answer: freshness, answers beside training, memory.
+    Serving(serving::ServingArgs),
     /// A trainer at full speed and in a trickle, its memory watched.
     Soak(soak::SoakArgs),
 }
@@ -61,6 +64,7 @@ fn main() -> anyhow::Result<()> {
         Experiment::Load(args) => load::run(&args),
         Experiment::Quality(args) => quality::run(&args),
         Experiment::Retrieval(args) => retrieval::run(&args),
+        Experiment::Serving(args) => serving::run(&args),
         Experiment::Soak(args) => soak::run(&args),
     }
 }

@@ -83,6 +83,11 @@ impl Process {
         self.finish(patience)
     }
 
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends it a signal.
     ///
     /// # Errors
@@ -109,7 +114,7 @@ impl Process {
         let deadline = Instant::now() + patience;
         loop {
             let said = self.said();
-            if let Some((_, rest)) = said.split_once("metrics and health on http://") {
+            if let Some((_, rest)) = said.split_once(" on http://") {
                 let end = rest.find(|c: char| c == '/' || c.is_whitespace());
                 return Ok(Page { address: rest[..end.unwrap_or(rest.len())].to_owned() });
             }
@@ -136,6 +141,11 @@ pub(crate) struct Page {
 const PAGE_MAX: Duration = Duration::from_secs(5);
 
 impl Page {
+    /// HOST:PORT.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
     /// A series' value; NaN if the page does not answer or has no such series.
     pub(crate) fn value(&self, series: &str) -> f64 {
         let page = self.text().unwrap_or_default();
@@ -151,9 +161,14 @@ impl Page {
     }
 
     fn text(&self) -> std::io::Result<String> {
+        self.get("/metrics")
+    }
+
+    /// What a path answers, its head first.
+    pub(crate) fn get(&self, path: &str) -> std::io::Result<String> {
         let mut stream = TcpStream::connect(&self.address)?;
         stream.set_read_timeout(Some(PAGE_MAX))?;
-        write!(stream, "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
         let mut page = String::new();
         stream.read_to_string(&mut page)?;
         Ok(page)

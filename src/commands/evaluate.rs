@@ -35,8 +35,9 @@ use millrace_train::trainer::Trainer;
     ranking by the last hour's events. That is what a service fed by a live trainer would show, \
     and the way to choose the weight. With --checkpoint it goes on from there: the events before \
     its offsets only say which items are recent, popular, new and seen.\n\n\
-    Intervals are 95%, from a bootstrap over queries. Bands hold a third of the traffic each, by \
-    popularity of the event's item; cold items came in fewer than 10 training events, or, with \
+    Intervals are 95%, from a bootstrap over queries, or over hours of event time where that is \
+    wider. Bands hold a third of the traffic each, by popularity of the event's item; cold items \
+    came in fewer than 10 training events, or, with \
     --progressive, were first seen fewer than --cold-events events ago; listed items came in \
     none, and are known from a catalogue alone.")]
 pub(super) struct EvaluateArgs {

@@ -70,6 +70,7 @@ impl CoClicks {
                 let rank = target.map(|target| self.rank(query, now, target, &places, &hour));
                 let case = Case {
                     query,
+                    time_ms: now,
                     band: Band::Tail,
                     cold: false,
                     listed: false,

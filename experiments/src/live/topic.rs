@@ -12,9 +12,14 @@ use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedPr
 
 use super::now_ms;
 
-const PARTITIONS: i32 = 2;
+pub(crate) const PARTITIONS: usize = 2;
 /// The broker answers and takes records within this, or it is not there.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Where the events of a query go.
+pub(crate) fn partition(query: usize) -> usize {
+    query % PARTITIONS
+}
 
 /// Deleted when this is dropped.
 pub(crate) struct Topic {
@@ -33,7 +38,7 @@ impl Topic {
         client.set("bootstrap.servers", brokers).set("message.timeout.ms", "20000");
         let admin: AdminClient<DefaultClientContext> = client.create()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let topic = NewTopic::new(&name, PARTITIONS, TopicReplication::Fixed(1));
+        let topic = NewTopic::new(&name, PARTITIONS as i32, TopicReplication::Fixed(1));
         let created = runtime.block_on(admin.create_topics([&topic], &options()));
         for result in created.with_context(|| format!("no answer from {brokers}"))? {
             result.map_err(|(name, code)| anyhow!("topic {name} is not created: {code}"))?;
@@ -52,8 +57,8 @@ impl Topic {
     }
 
     /// Sends an event of `query`, all of which go to one partition.
-    fn send(&self, query: usize, line: &str) -> anyhow::Result<()> {
-        let partition = i32::try_from(query % PARTITIONS as usize)?;
+    pub(crate) fn send(&self, query: usize, line: &str) -> anyhow::Result<()> {
+        let partition = i32::try_from(partition(query))?;
         let record = BaseRecord::<str, str>::to(&self.name).partition(partition).payload(line);
         let mut record = record;
         loop {

@@ -188,6 +188,7 @@ impl HeldOut {
             let target = targets[event];
             let case = Case {
                 query: batch.events.query_ids[event],
+                time_ms: batch.events.times_ms[event],
                 band: target.map_or(Band::Tail, |target| self.bands[target]),
                 cold: target.is_none_or(|target| self.counts[target] < COLD_EVENTS),
                 listed: target.is_some_and(|target| self.counts[target] == 0),

@@ -9,6 +9,15 @@ pub const KS: [u32; 4] = [10, 50, 100, 300];
 
 /// Replicates of the bootstrap: the ends of a 95% interval lie at the 10th from either end.
 const REPLICATES: usize = 400;
+/// Hours of event time that a bootstrap needs.
+const HOURS_MIN: usize = 24;
+/// Milliseconds an hour.
+const HOUR_MS: i64 = 3_600_000;
+
+/// Recall at each of [`KS`].
+type Recalls = [f64; KS.len()];
+/// By query, or by hour.
+type Tallies = HashMap<u64, Tally>;
 
 /// Hits at each k over any number of cases, each weighted by its reward.
 #[derive(Clone, Debug, PartialEq)]
@@ -106,6 +115,8 @@ impl Band {
 pub struct Case {
     /// Key of the query: cases of one query are not independent, so intervals draw queries.
     pub query: u64,
+    /// Event time, ms since 1970: nor are those of one hour, so intervals draw hours, too.
+    pub time_ms: i64,
     /// Popularity of the target.
     pub band: Band,
     /// The target was first seen not long ago.
@@ -183,17 +194,19 @@ pub struct Quality {
     pub cold: Sums,
     /// Over targets that only a catalogue knew.
     pub listed: Sums,
-    by_query: HashMap<u64, Tally>,
+    by_query: Tallies,
+    by_hour: Tallies,
 }
 
-/// A query's rewards and those that were hit, by band.
+/// Rewards of a query or an hour and those that were hit, by band.
 #[derive(Clone, Copy, Debug, Default)]
 struct Tally {
     rewards: [f64; 3],
     hits: [[f64; KS.len()]; 3],
 }
 
-/// A measure and the ends of its 95% interval (percentiles of a bootstrap over queries).
+/// A measure and the ends of its 95% interval: percentiles of a bootstrap over queries, or over
+/// hours of event time where that is wider. One over few hours says nothing and is not looked at.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Interval {
     /// The measure itself.
@@ -207,7 +220,7 @@ pub struct Interval {
 impl Quality {
     /// Counts a case; `None`: the target was no candidate. A case without a reward does not count.
     pub fn add(&mut self, case: Case, rank: Option<u32>) {
-        let Case { query, band, cold, listed, reward } = case;
+        let Case { query, time_ms, band, cold, listed, reward } = case;
         if reward <= 0.0 {
             return;
         }
@@ -220,61 +233,89 @@ impl Quality {
         if listed {
             self.listed.add(rank, reward);
         }
-        let reward = f64::from(reward);
-        let tally = self.by_query.entry(query).or_default();
-        tally.rewards[band] += reward;
-        for (hits, k) in tally.hits[band].iter_mut().zip(KS) {
-            *hits += if rank.is_some_and(|rank| rank <= k) { reward } else { 0.0 };
-        }
+        let hour = time_ms.div_euclid(HOUR_MS).cast_unsigned();
+        self.by_query.entry(query).or_default().add(band, rank, reward);
+        self.by_hour.entry(hour).or_default().add(band, rank, reward);
     }
 
     /// Recall at each of [`KS`] in `bands`, with intervals.
     pub fn recall(&self, bands: &[Band]) -> [Interval; KS.len()] {
-        let replicates = self.replicates(bands);
-        intervals(self.value(bands), &replicates)
+        let of = |replicates: &[Recalls]| intervals(self.value(bands), replicates);
+        let by_query = of(&replicates(&self.by_query, bands));
+        match self.has_hours() {
+            true => wider(by_query, of(&replicates(&self.by_hour, bands))),
+            false => by_query,
+        }
     }
 
-    /// By how much recall is above `other`'s. The same queries are drawn for both, so what makes
-    /// a query hard for both cancels.
+    /// By how much recall is above `other`'s. The same queries and hours are drawn for both, so
+    /// what makes one hard for both cancels.
     pub fn recall_above(&self, other: &Self, bands: &[Band]) -> [Interval; KS.len()] {
-        let minus = |a: [f64; KS.len()], b: [f64; KS.len()]| std::array::from_fn(|k| a[k] - b[k]);
-        let pairs = self.replicates(bands).into_iter().zip(other.replicates(bands));
-        let differences: Vec<_> = pairs.map(|(own, others)| minus(own, others)).collect();
-        intervals(minus(self.value(bands), other.value(bands)), &differences)
+        let minus = |a: Recalls, b: Recalls| std::array::from_fn(|k| a[k] - b[k]);
+        let of = |own: &Tallies, others: &Tallies| {
+            let pairs = replicates(own, bands).into_iter().zip(replicates(others, bands));
+            let differences: Vec<_> = pairs.map(|(own, others)| minus(own, others)).collect();
+            intervals(minus(self.value(bands), other.value(bands)), &differences)
+        };
+        let by_query = of(&self.by_query, &other.by_query);
+        match self.has_hours() && other.has_hours() {
+            true => wider(by_query, of(&self.by_hour, &other.by_hour)),
+            false => by_query,
+        }
     }
 
-    fn value(&self, bands: &[Band]) -> [f64; KS.len()] {
+    fn has_hours(&self) -> bool {
+        self.by_hour.len() >= HOURS_MIN
+    }
+
+    fn value(&self, bands: &[Band]) -> Recalls {
         let sum = |of: &dyn Fn(&Sums) -> f64| {
             bands.iter().map(|&band| of(&self.bands[band as usize])).sum::<f64>()
         };
         let rewards = sum(&|sums| sums.rewards);
         std::array::from_fn(|k| sum(&|sums| sums.hits[k]) / rewards)
     }
+}
 
-    /// Recall of each replicate. A query's weight in a replicate (Poisson of mean 1, which a draw
-    /// with replacement from many queries comes to) depends on its key alone.
-    fn replicates(&self, bands: &[Band]) -> Vec<[f64; KS.len()]> {
-        let mut sums = vec![[0.0f64; 1 + KS.len()]; REPLICATES];
-        for (&query, tally) in &self.by_query {
-            let mut own = [0.0f64; 1 + KS.len()];
-            for &band in bands {
-                own[0] += tally.rewards[band as usize];
-                for (own, hits) in own[1..].iter_mut().zip(tally.hits[band as usize]) {
-                    *own += hits;
-                }
-            }
-            if own[0] == 0.0 {
-                continue;
-            }
-            let mut random = SplitMix::new(query);
-            for sums in &mut sums {
-                let weight = poisson(random.unit()) as f64;
-                sums.iter_mut().zip(own).for_each(|(sum, own)| *sum += weight * own);
+impl Tally {
+    fn add(&mut self, band: usize, rank: Option<u32>, reward: f32) {
+        let reward = f64::from(reward);
+        self.rewards[band] += reward;
+        for (hits, k) in self.hits[band].iter_mut().zip(KS) {
+            *hits += if rank.is_some_and(|rank| rank <= k) { reward } else { 0.0 };
+        }
+    }
+}
+
+/// Recall of each replicate. The weight of a query or an hour in a replicate (Poisson of mean 1,
+/// which a draw with replacement from many comes to) depends on its key alone.
+fn replicates(tallies: &Tallies, bands: &[Band]) -> Vec<Recalls> {
+    let mut sums = vec![[0.0f64; 1 + KS.len()]; REPLICATES];
+    for (&key, tally) in tallies {
+        let mut own = [0.0f64; 1 + KS.len()];
+        for &band in bands {
+            own[0] += tally.rewards[band as usize];
+            for (own, hits) in own[1..].iter_mut().zip(tally.hits[band as usize]) {
+                *own += hits;
             }
         }
-        let recall = |sums: [f64; 1 + KS.len()]| std::array::from_fn(|k| sums[1 + k] / sums[0]);
-        sums.into_iter().map(recall).collect()
+        if own[0] == 0.0 {
+            continue;
+        }
+        let mut random = SplitMix::new(key);
+        for sums in &mut sums {
+            let weight = poisson(random.unit()) as f64;
+            sums.iter_mut().zip(own).for_each(|(sum, own)| *sum += weight * own);
+        }
     }
+    let recall = |sums: [f64; 1 + KS.len()]| std::array::from_fn(|k| sums[1 + k] / sums[0]);
+    sums.into_iter().map(recall).collect()
+}
+
+/// The wider interval at each k.
+fn wider(a: [Interval; KS.len()], b: [Interval; KS.len()]) -> [Interval; KS.len()] {
+    let width = |interval: &Interval| interval.high - interval.low;
+    std::array::from_fn(|k| if width(&b[k]) > width(&a[k]) { b[k] } else { a[k] })
 }
 
 /// A Poisson number of mean 1 from a uniform one in [0, 1).
@@ -288,7 +329,7 @@ fn poisson(uniform: f32) -> u64 {
     number
 }
 
-fn intervals(values: [f64; KS.len()], replicates: &[[f64; KS.len()]]) -> [Interval; KS.len()] {
+fn intervals(values: Recalls, replicates: &[Recalls]) -> [Interval; KS.len()] {
     std::array::from_fn(|k| {
         let mut sorted: Vec<f64> = replicates.iter().map(|replicate| replicate[k]).collect();
         sorted.sort_by(f64::total_cmp);
@@ -313,7 +354,14 @@ mod tests {
     }
 
     fn case(query: u64, band: Band) -> Case {
-        Case { query, band, cold: query.is_multiple_of(2), listed: query == 4, reward: 1.0 }
+        Case {
+            query,
+            time_ms: 0,
+            band,
+            cold: query.is_multiple_of(2),
+            listed: query == 4,
+            reward: 1.0,
+        }
     }
 
     #[test]
@@ -376,6 +424,24 @@ mod tests {
         let half = 1.96 * (value * (1.0 - value) / 400.0).sqrt();
         assert!((high - value - half).abs() < 0.3 * half, "{low} {value} {high}");
         assert!((value - low - half).abs() < 0.3 * half, "{low} {value} {high}");
+    }
+
+    /// Each hour of a hundred is good or bad as a whole: a hundred cases, not ten thousand.
+    #[test]
+    fn intervals_know_of_hours_that_are_hard() {
+        let mut quality = Quality::default();
+        let mut random = SplitMix::new(8);
+        for hour in 0..100i64 {
+            let good = random.unit() < 0.5;
+            for _ in 0..100 {
+                let own = case(random.next_u64(), Band::Tail);
+                let own = Case { time_ms: hour * HOUR_MS + 7, ..own };
+                quality.add(own, good.then_some(1));
+            }
+        }
+        let Interval { value, low, high } = quality.recall(&Band::ALL)[0];
+        let half = 1.96 * (value * (1.0 - value) / 100.0).sqrt();
+        assert!((high - low - 2.0 * half).abs() < 0.6 * half, "{low} {value} {high}");
     }
 
     /// A ranking that finds what the other finds and two queries more in every hundred: far within

@@ -165,6 +165,7 @@ impl Progressive {
             }
             let case = Case {
                 query,
+                time_ms: batch.events.times_ms[event],
                 band: targets[event].map_or(Band::Tail, |target| bands[target]),
                 cold: self.events - 1 - first < self.settings.cold_events,
                 // Only what came lately is a candidate.
