@@ -40,10 +40,14 @@ impl Edge {
         };
         let address = listener.as_ref().map(tokio::net::TcpListener::local_addr).transpose()?;
         let board = http.map(|(_, board)| board);
+        let says = match board {
+            Some(_) => "stopping; what is trained gets a last checkpoint",
+            None => "stopping",
+        };
         let (shutdown, closed) = oneshot::channel();
         let thread = std::thread::Builder::new().name("edge".into()).spawn(move || {
             runtime.block_on(async move {
-                tokio::spawn(watch_signals(stop));
+                tokio::spawn(watch_signals(stop, says));
                 let closed = async move { closed.await.unwrap_or_default() };
                 match listener.zip(board) {
                     None => closed.await,
@@ -68,7 +72,8 @@ impl Drop for Edge {
     }
 }
 
-async fn watch_signals(stop: Arc<AtomicBool>) {
+/// `says` is what a signal leads to.
+async fn watch_signals(stop: Arc<AtomicBool>, says: &str) {
     let (Ok(mut terminate), Ok(mut interrupt)) =
         (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
@@ -84,6 +89,6 @@ async fn watch_signals(stop: Arc<AtomicBool>) {
             tracing::warn!("second {name}: stopping at once");
             std::process::exit(1);
         }
-        tracing::info!("{name}: stopping; what is trained gets a last checkpoint");
+        tracing::info!("{name}: {says}");
     }
 }
