@@ -131,9 +131,10 @@ impl Truth {
         for (place, item) in items.iter().enumerate() {
             let (id, score) = (item["id"].as_str().expect("an id"), score(&item["score"]));
             let own = ranked.iter().find(|(name, _)| name == id).expect("an item of the version").1;
-            assert!((own - score).abs() < 1e-4, "{id}: {score}, not {own}");
+            assert!((own - score).abs() < 1e-5 * own.abs().max(1.0), "{id}: {score}, not {own}");
             let best = ranked[place].1;
-            assert!((best - score).abs() < 1e-4, "place {place}: {score}, not {best}");
+            let near = (best - score).abs() < 1e-5 * best.abs().max(1.0);
+            assert!(near, "place {place}: {score}, not {best}");
         }
     }
 }
