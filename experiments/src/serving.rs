@@ -185,10 +185,14 @@ fn full_speed(page: &Page, address: SocketAddr) -> anyhow::Result<()> {
         anyhow::Ok((trained() - before) / began.elapsed().as_secs_f64())
     };
     // The first seconds are those of a start.
-    rate(&mut || Ok(std::thread::sleep(ROUND / 2)))?;
+    let wait = |time| {
+        std::thread::sleep(time);
+        anyhow::Ok(())
+    };
+    rate(&mut || wait(ROUND / 2))?;
     let (mut ratios, mut all) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        let without = rate(&mut || Ok(std::thread::sleep(ROUND)))?;
+        let without = rate(&mut || wait(ROUND))?;
         let with = rate(&mut || {
             all.push(asked(address, BESIDE, ROUND.as_secs())?);
             Ok(())

@@ -46,7 +46,8 @@ pub struct FeatureConfig {
     /// unknown ones learns, and other features with it.
     #[serde(skip_serializing_if = "is_zero")]
     pub dropout: f32,
-    /// `bag`: how its rows become one; a weighted sum with `weights`, else a mean.
+    /// `bag`: how its rows become one; a weighted sum with `weights`, else a mean. `history`: a
+    /// mean, or by attention.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pool: Option<Pool>,
     /// `history`: after so many items one counts half as much as the last.

@@ -326,8 +326,15 @@ fn validate_options(key: &str, feature: &FeatureConfig, faults: &mut Faults) {
     if !(0.0..1.0).contains(&dropout) {
         faults.add(format!("{key}.dropout"), format!("is {dropout}; must be in 0..1"));
     }
-    if kind != FeatureKind::Bag && pool.is_some() {
-        faults.add(format!("{key}.pool"), "only a bag is pooled as you like");
+    let fits = match kind {
+        FeatureKind::Bag => pool != Some(Pool::Attention),
+        FeatureKind::History => matches!(pool, None | Some(Pool::Mean | Pool::Attention)),
+        _ => pool.is_none(),
+    };
+    if !fits {
+        let reason = "a bag is pooled to \"mean\", \"max\" or \"sum\", a history to \"mean\" or \
+                      \"attention\", and nothing else is pooled";
+        faults.add(format!("{key}.pool"), reason);
     }
     if pool == Some(Pool::Sum) && feature.weights.is_empty() {
         let reason = "a sum takes `weights`; without them a bag is pooled to \"mean\" or \"max\"";

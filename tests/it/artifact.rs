@@ -99,6 +99,21 @@ table = "item-{length}"
 lengths = [2, 6]
 half_life = 2
 [[query.features]]
+name = "attended"
+kind = "history"
+table = "item"
+length = 5
+pool = "attention"
+half_life = 3
+[[query.features]]
+name = "attended clicks"
+kind = "history"
+field = "clicked"
+table = "item"
+length = 3
+pool = "attention"
+optional = true
+[[query.features]]
 name = "known age"
 kind = "number"
 field = "age"

@@ -1,6 +1,7 @@
 //! The ideas, each an edit of a config.
 
 use millrace::config::{Config, FeatureConfig, FeatureKind, SideConfig};
+use millrace_train::model::feature::Pool;
 
 /// One idea.
 pub(super) struct Idea {
@@ -33,6 +34,24 @@ pub(super) const IDEAS: &[Idea] = &[
         features
             .filter(|feature| feature.kind == FeatureKind::History)
             .for_each(|feature| feature.half_life = Some(3.0));
+    }),
+    // A history of one item is that item either way.
+    idea("attention", |config| {
+        let features = config.query.features.iter_mut();
+        features
+            .filter(|feature| feature.kind == FeatureKind::History && feature.length != Some(1))
+            .for_each(|feature| feature.pool = Some(Pool::Attention));
+    }),
+    idea("attended-50", |config| {
+        let features = &mut config.query.features;
+        let one = features.iter().find(|feature| feature.kind == FeatureKind::History).cloned();
+        features.extend(one.map(|one| FeatureConfig {
+            name: "attended".to_owned(),
+            table: "attended".to_owned(),
+            length: Some(50),
+            pool: Some(Pool::Attention),
+            ..one
+        }));
     }),
     idea("no-query-id", |config| {
         let id = config.query.id.clone();

@@ -7,6 +7,7 @@
 //!
 //! Knows the layout; the rows belong to [`crate::table`].
 
+mod attention;
 mod lookup;
 mod pooling;
 
@@ -14,8 +15,9 @@ use rayon::prelude::*;
 
 use super::statistics::{RAW_MAX, Scaling, Statistics};
 use crate::model::ModelSettings;
-use crate::model::feature::{Feature, FeatureInput, NumberScale};
+use crate::model::feature::{Feature, FeatureInput, NumberScale, Pool};
 use crate::table::{Table, UNKNOWN};
+use attention::Scratch;
 pub use lookup::Lookup;
 use millrace_events::{Column, FeatureValue, SplitMix, mix};
 
@@ -213,14 +215,14 @@ impl Side {
     fn gather(&self, encoded: &Encoded, slots: &[&[u32]], tables: &[Table], input: &mut Vec<f32>) {
         input.resize(encoded.events * self.width, 0.0);
         input.par_chunks_mut(ROWS_A_TASK * self.width).enumerate().for_each(|(task, rows)| {
-            let mut new_row = Vec::new();
+            let mut scratch = Scratch::default();
             for (offset, row) in rows.chunks_exact_mut(self.width).enumerate() {
                 let event = task * ROWS_A_TASK + offset;
                 row.fill(0.0);
                 for ((part, column), slots) in self.parts.iter().zip(&encoded.columns).zip(slots) {
                     part.prefetch(column, event + 1, slots, tables);
                     let out = &mut row[part.start..part.start + part.width];
-                    part.gather(column, event, slots, tables, &mut new_row, out);
+                    part.gather(column, event, slots, tables, &mut scratch, out);
                 }
             }
         });
@@ -345,7 +347,7 @@ impl Part {
         event: usize,
         slots: &[u32],
         tables: &[Table],
-        new_row: &mut Vec<f32>,
+        scratch: &mut Scratch,
         out: &mut [f32],
     ) {
         let range = column.range(event);
@@ -357,7 +359,10 @@ impl Part {
             return;
         };
         let table = &tables[table];
-        for (before, entry) in range.enumerate() {
+        let Scratch { new_row, attention } = scratch;
+        let attends = self.feature.pool == Pool::Attention && !range.is_empty();
+        attention.rows.clear();
+        for (before, entry) in range.clone().enumerate() {
             let row = match slots[entry] {
                 NO_SLOT => {
                     new_row.resize(out.len(), 0.0);
@@ -366,7 +371,15 @@ impl Part {
                 }
                 slot => table.row(slot),
             };
-            pooling::take_in(self.feature.pool, before, column.values[entry], row, out);
+            match attends {
+                true => attention.rows.extend_from_slice(row),
+                false => {
+                    pooling::take_in(self.feature.pool, before, column.values[entry], row, out);
+                }
+            }
+        }
+        if attends {
+            attention.pool(&column.values[range], out);
         }
     }
 

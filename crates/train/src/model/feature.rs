@@ -38,6 +38,9 @@ pub enum Pool {
     Mean,
     /// Of each dimension the greatest, whatever the weights; of an empty bag 0.
     Max,
+    /// Of a history: by what each row has to do with the last one, `softmax(<row, last> /
+    /// sqrt(dim))` times the weights of the mean (Vaswani et al. 2017, equation 1).
+    Attention,
 }
 
 /// How a feature's column becomes a part of a tower's input.

@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::attention::Attention;
 use super::pooling::give_back;
 use super::{Encoded, Encoder, Side};
 use crate::kernel::matrix::PerTower;
@@ -38,6 +39,23 @@ struct Found {
     terms: Vec<Term>,
     /// `[rows]`, where a row's terms end.
     ends: Vec<u32>,
+    /// Events of parts that are pooled by attention.
+    attended: Vec<Attended>,
+    /// The gradients of their rows, event after event.
+    of_attended: Vec<f32>,
+}
+
+/// What one event has of a part that is pooled by attention.
+struct Attended {
+    side: usize,
+    /// Where its slots are.
+    entries: Range<usize>,
+    /// Those of a mean.
+    weights: Vec<f32>,
+    /// Where the piece of the input begins.
+    start: usize,
+    /// Where the gradients of its rows begin.
+    at: usize,
 }
 
 struct OfPart {
@@ -59,6 +77,8 @@ struct Term {
 
 const QUERY: usize = 0;
 const ITEM: usize = 1;
+/// Stands for a side where the piece is one of [`Found::of_attended`].
+const ATTENDED: u8 = 2;
 
 impl Lookup {
     /// Finds or creates the rows of every id in the batch, `now` in events, and gathers the towers'
@@ -90,19 +110,29 @@ impl Lookup {
 
     /// Row-wise update of every touched row from the gradients of both inputs, `[rows, width]`
     /// each. Returns how many rows stayed because their gradient is not finite.
-    pub fn update(&self, gradients: &PerTower<&[f32]>, tables: &mut [Table]) -> usize {
+    pub fn update(&mut self, gradients: &PerTower<&[f32]>, tables: &mut [Table]) -> usize {
         let gradients = [gradients.query, gradients.item];
-        let inputs = [&self.inputs.query, &self.inputs.item];
+        let inputs = [&self.inputs.query[..], &self.inputs.item];
         // Tables are independent, and within a row the order of additions is fixed: the same bits
         // for any number of threads.
-        let tables = self.tables.par_iter().zip(tables).with_max_len(1);
+        let tables = self.tables.par_iter_mut().zip(tables).with_max_len(1);
         let nonfinite = tables.map(|(found, table)| {
+            found.attend(&gradients, &inputs, table);
+            let found = &*found;
             table.apply(&found.touched, |row, values, gradient| {
                 for term in found.terms_of(row) {
-                    let (side, start) = (usize::from(term.side), term.start as usize);
-                    let piece = &gradients[side][start..];
+                    let start = term.start as usize;
+                    let piece = match term.side {
+                        ATTENDED => &found.of_attended[start..],
+                        side => &gradients[usize::from(side)][start..],
+                    };
                     if term.greatest {
-                        give_back(gradient, piece, &inputs[side][start..], values);
+                        give_back(
+                            gradient,
+                            piece,
+                            &inputs[usize::from(term.side)][start..],
+                            values,
+                        );
                     } else {
                         add_scaled(gradient, term.weight, piece);
                     }
@@ -141,12 +171,14 @@ impl Found {
         let slots = self.touched.slots();
         self.slots.clear();
         self.slots.extend(self.touched.places().iter().map(|&place| slots[place as usize]));
-        self.sort_terms(sides);
+        self.sort_terms(sides, table.dim());
     }
 
     /// Sorts the entries' terms by row; those of one row stay in the order of the entries.
-    fn sort_terms(&mut self, sides: &[(&Side, &Encoded); 2]) {
-        let Self { touched, terms, ends, parts, .. } = self;
+    fn sort_terms(&mut self, sides: &[(&Side, &Encoded); 2], dim: usize) {
+        let Self { touched, terms, ends, parts, attended, of_attended, .. } = self;
+        attended.clear();
+        let mut floats = 0;
         ends.clear();
         ends.resize(touched.slots().len(), 0);
         touched.places().iter().for_each(|&place| ends[place as usize] += 1);
@@ -161,17 +193,44 @@ impl Found {
             let (width, part, column) =
                 (layout.width, &layout.parts[*part], &encoded.columns[*part]);
             let places = &touched.places()[entries.clone()];
-            let greatest = part.feature.pool == Pool::Max;
+            let (greatest, attends) =
+                (part.feature.pool == Pool::Max, part.feature.pool == Pool::Attention);
             for event in 0..encoded.events {
-                let start = u32::try_from(event * width + part.start);
-                let start = start.expect("inputs have under 2^32 floats");
-                for entry in column.range(event) {
+                let (start, range) = (event * width + part.start, column.range(event));
+                if attends && !range.is_empty() {
+                    let weights = column.values[range.clone()].to_vec();
+                    let entries = entries.start + range.start..entries.start + range.end;
+                    attended.push(Attended { side: *side, entries, weights, start, at: floats });
+                }
+                for entry in range {
                     let end = &mut ends[places[entry] as usize];
-                    let weight = column.values[entry];
-                    terms[*end as usize] = Term { side: *side as u8, greatest, start, weight };
+                    terms[*end as usize] = if attends {
+                        floats += dim;
+                        Term { side: ATTENDED, greatest, start: place(floats - dim), weight: 1.0 }
+                    } else {
+                        let weight = column.values[entry];
+                        Term { side: *side as u8, greatest, start: place(start), weight }
+                    };
                     *end += 1;
                 }
             }
+        }
+        of_attended.resize(floats, 0.0);
+    }
+
+    /// The gradients of rows that are pooled by attention, before any row moves.
+    fn attend(&mut self, gradients: &[&[f32]; 2], inputs: &[&[f32]; 2], table: &Table) {
+        let Self { attended, of_attended, slots, .. } = self;
+        let (dim, mut attention) = (table.dim(), Attention::default());
+        for Attended { side, entries, weights, start, at } in attended {
+            let piece = *start..*start + dim;
+            attention.rows.clear();
+            for &slot in &slots[entries.clone()] {
+                attention.rows.extend_from_slice(table.row(slot));
+            }
+            let (of_pooled, pooled) = (&gradients[*side][piece.clone()], &inputs[*side][piece]);
+            let of_rows = &mut of_attended[*at..][..weights.len() * dim];
+            attention.give_back(weights, of_pooled, pooled, of_rows);
         }
     }
 
@@ -179,4 +238,8 @@ impl Found {
         let start = if row == 0 { 0 } else { self.ends[row - 1] as usize };
         &self.terms[start..self.ends[row] as usize]
     }
+}
+
+fn place(float: usize) -> u32 {
+    u32::try_from(float).expect("inputs and gradients have under 2^32 floats")
 }

@@ -26,7 +26,7 @@ pub(super) fn weighed(column: &Column, feature: &Feature) -> Column {
         }
     }
     match feature.pool {
-        Pool::Sum => {}
+        Pool::Sum | Pool::Attention => {}
         Pool::Mean => {
             for event in 0..out.ends.len() {
                 let values = &mut out.values[column.range(event)];
@@ -61,6 +61,7 @@ fn each_once(column: &Column) -> Column {
 pub(super) fn take_in(pool: Pool, before: usize, weight: f32, row: &[f32], out: &mut [f32]) {
     match pool {
         Pool::Sum | Pool::Mean => add_scaled(out, weight, row),
+        Pool::Attention => unreachable!("attention takes the rows of an event together"),
         Pool::Max if before == 0 => out.copy_from_slice(row),
         Pool::Max => out.iter_mut().zip(row).for_each(|(out, &value)| *out = out.max(value)),
     }

@@ -277,3 +277,74 @@ fn dropped_ids_read_the_row_that_unknown_ones_read() {
     let expected: Vec<f32> = unknown.iter().zip(&noise).map(|(row, noise)| noise + row).collect();
     assert_eq!(tables[0].row(tables[0].find(7777).expect("made")), expected);
 }
+
+/// Pooled by attention in `f64`, from the definition.
+fn attended(rows: &[[f64; 2]], weights: &[f64]) -> [f64; 2] {
+    let last = rows[rows.len() - 1];
+    let dot = |row: &[f64; 2]| row[0] * last[0] + row[1] * last[1];
+    let shares: Vec<f64> =
+        rows.iter().zip(weights).map(|(row, w)| w * (dot(row) / 2f64.sqrt()).exp()).collect();
+    let sum: f64 = shares.iter().sum();
+    [0, 1].map(|dim| rows.iter().zip(&shares).map(|(row, share)| row[dim] * share / sum).sum())
+}
+
+#[test]
+fn attention_pools_as_defined_and_its_gradient_is_the_slope() {
+    let kept = FeatureInput::Kept { table: "a".into(), length: 4 };
+    let attention =
+        Feature { pool: Pool::Attention, half_life: Some(2.0), ..Feature::new("kept", kept) };
+    let (encoder, mut tables) = (one(attention), tables());
+    let statistics = Statistics::default();
+    // An item that comes twice, one of which is the last; an item alone; none.
+    let histories = [vec![9, 3, 1, 2, 3], vec![1], vec![]];
+    let columns_of = of_bags(&[&[], &[], &[]]);
+    let query = encoder.query.encode(&columns_of, 3, &histories, &statistics);
+    let item = encoder.item.encode(&columns(&[vec![FeatureValue::Id(100)]]), 1, &[], &statistics);
+    let mut lookup = Lookup::default();
+    lookup.run(&encoder, &query, &item, &mut tables, 1);
+    let rows = |tables: &[Table]| {
+        [1, 2, 3].map(|id| {
+            let row = tables[0].row(tables[0].find(id).expect("touched"));
+            [f64::from(row[0]), f64::from(row[1])]
+        })
+    };
+    let before = rows(&tables);
+    let pooled = |rows: &[[f64; 2]; 3]| {
+        let weights: Vec<f64> = query.columns[0].values[..4].iter().map(|&w| w.into()).collect();
+        let history = [rows[2], rows[0], rows[1], rows[2]];
+        (attended(&history, &weights), rows[0])
+    };
+    let inputs = lookup.inputs().query.to_vec();
+    let (expected, alone) = pooled(&before);
+    for (found, expected) in inputs.iter().zip(expected.into_iter().chain(alone).chain([0.0, 0.0]))
+    {
+        assert!((f64::from(*found) - expected).abs() < 1e-6, "{inputs:?}");
+    }
+    assert_eq!(inputs, encoder.query.input(&query, &tables), "without training");
+
+    let slopes = [0.7f64, -1.3, 0.4, 0.9];
+    let value = |rows: &[[f64; 2]; 3]| {
+        let (first, second) = pooled(rows);
+        slopes.iter().zip(first.into_iter().chain(second)).map(|(g, x)| g * x).sum::<f64>()
+    };
+    let gradients: Vec<f32> = slopes.iter().map(|&g| g as f32).chain([0.0, 0.0]).collect();
+    let gradients = PerTower { query: &gradients[..], item: &[0.0, 0.0][..] };
+    lookup.update(&gradients, &mut tables);
+    let after = rows(&tables);
+    for row in 0..3 {
+        let slope = [0, 1].map(|dim| {
+            let moved = |by: f64| {
+                let mut rows = before;
+                rows[row][dim] += by;
+                value(&rows)
+            };
+            (moved(1e-5) - moved(-1e-5)) / 2e-5
+        });
+        // Row-wise Adagrad's first step.
+        let size = ((slope[0].powi(2) + slope[1].powi(2)) / 2.0).sqrt();
+        for dim in 0..2 {
+            let step = before[row][dim] - after[row][dim];
+            assert!((step - 0.5 * slope[dim] / size).abs() < 1e-4, "row {row}: {step} {slope:?}");
+        }
+    }
+}
