@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use millrace::checkpoint::{Checkpoint, Facts, Store};
 use millrace::config::Config;
+use millrace::priority::{Priority, yield_to_others};
 use millrace::publish::Publisher;
-use millrace::publish::background::yield_to_others;
 use millrace_events::{Batch, Events, Offsets, SplitMix};
 use millrace_events::{Event, FeatureValue, id_key};
 use millrace_train::{Placement, Trainer};
@@ -93,7 +93,7 @@ fn sweep(
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let publication = scope.spawn(|| {
-            yield_to_others();
+            yield_to_others(Priority::Lowest);
             let began = Instant::now();
             let published = publisher.publish(checkpoint, &|| false).expect("the broker takes it");
             done.store(true, Ordering::Relaxed);

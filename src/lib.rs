@@ -15,6 +15,7 @@
 //! - [`publish`]: a durable checkpoint becomes embeddings on a topic
 //! - [`serve`]: a durable checkpoint answers queries over HTTP
 //! - [`plot`]: curves and scatters as SVG
+//! - [`priority`]: threads that yield to others
 //! - [`telemetry`], [`edge`], [`progress`]: what people and Prometheus see; signals
 //! - [`config`]: every knob, default, unit and cross-check
 //! - [`commands`]: what `millrace --help` lists
@@ -27,6 +28,7 @@ pub mod config;
 pub mod edge;
 pub mod pipeline;
 pub mod plot;
+pub mod priority;
 pub mod progress;
 pub mod propose;
 pub mod publish;

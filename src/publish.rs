@@ -11,7 +11,6 @@
 //! Must never know: the live trainer. It works from a checkpoint's sections.
 
 mod attributes;
-pub mod background;
 pub mod claim;
 mod format;
 mod record;
@@ -27,6 +26,7 @@ use rayon::ThreadPool;
 
 use crate::checkpoint::{Checkpoint, Manifest};
 use crate::config::Config;
+use crate::priority::{self, Priority};
 use crate::stream::client::Transactional;
 use crate::stream::outbox::Outbox;
 use crate::stream::survey;
@@ -82,7 +82,7 @@ impl Publisher {
     /// # Errors
     /// A system that makes no more threads.
     pub fn new(config: &Config, placement: &Placement) -> anyhow::Result<Self> {
-        let pool = background::pool(config.publish.threads)?;
+        let pool = priority::pool(config.publish.threads, "vectors", Priority::Lowest)?;
         let (config, placement) = (config.clone(), placement.clone());
         Ok(Self { config, placement, pool, takes_over: false, session: None })
     }

@@ -49,8 +49,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
+use rayon::ThreadPool;
 
 use crate::config::{ArmConfig, Config};
+use crate::priority::{self, Priority};
 use crate::telemetry::{Board, Health, Role};
 
 use arms::{Arm, Arms};
@@ -92,6 +94,8 @@ pub struct Serving {
     readings: Vec<Reading>,
     /// One an arm.
     followers: Vec<Follower>,
+    /// Versions are made on these: requests that are answered meanwhile go first.
+    loading: ThreadPool,
 }
 
 impl Serving {
@@ -128,12 +132,15 @@ impl Serving {
         let followers = each.map(|(arm, from)| {
             Follower::new(config, from.from.clone().into(), (arm.name(), &arm.stock.shelf))
         });
-        Ok(Serving { health, server, readings, followers: followers.collect() })
+        let followers = followers.collect();
+        let loading = priority::pool(0, "load", Priority::Low)?;
+        Ok(Serving { health, server, readings, followers, loading })
     }
 
     /// Looks for newer versions, and loads them.
     pub fn look(&mut self) {
-        self.followers.iter_mut().for_each(Follower::look);
+        let followers = &mut self.followers;
+        self.loading.install(|| followers.iter_mut().for_each(Follower::look));
         if self.followers.iter().all(Follower::answers) {
             self.health.set_ready(true);
         }

@@ -13,7 +13,7 @@ use super::passes::Passes;
 use super::reader::{self, Outlook, ReadOut};
 use super::{Publication, Site};
 use crate::checkpoint::{Checkpoint, Store};
-use crate::publish::background::yield_to_others;
+use crate::priority::{Priority, yield_to_others};
 use crate::publish::{Published, Publisher};
 use millrace_events::Batch;
 use millrace_train::trainer::Trainer;
@@ -77,7 +77,7 @@ impl<'scope> Line<'scope> {
                 let live = publication == Publication::Live;
                 let thread = named("publisher").spawn_scoped(scope, move || {
                     let _stop = StopOnPanic(&site.stop);
-                    yield_to_others();
+                    yield_to_others(Priority::Lowest);
                     durable::publish(site, publication, checkpoints, |checkpoint, stop| {
                         // A run that went back to an older checkpoint catches up with itself.
                         match live && publisher.is_behind(&checkpoint.manifest) {
