@@ -25,11 +25,24 @@ struct Tools {
     python: PathBuf,
 }
 
+/// The address of a registry. `None` with the reason printed.
+pub(crate) fn url() -> Option<&'static str> {
+    static URL: OnceLock<Option<String>> = OnceLock::new();
+    let find = || {
+        let url = std::env::var("MILLRACE_TEST_REGISTRY").ok();
+        url.or_else(|| said("scripts/registry", &["start", "--port", "19081"]))
+    };
+    let url = URL.get_or_init(find).as_deref();
+    if url.is_none() {
+        println!("skipped: there is no registry; see above");
+    }
+    url
+}
+
 fn tools() -> Option<&'static Tools> {
     static TOOLS: OnceLock<Option<Tools>> = OnceLock::new();
     let find = || {
-        let url = std::env::var("MILLRACE_TEST_REGISTRY").ok();
-        let url = url.or_else(|| said("scripts/registry", &["start", "--port", "19081"]))?;
+        let url = url()?.to_owned();
         let python = said("scripts/python", &["tests/registry/requirements.txt"])?;
         Some(Tools { url, python: python.into() })
     };

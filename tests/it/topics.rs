@@ -1,5 +1,8 @@
 //! Are several topics one log: merged by time, exact through kills, open for one more?
 
+#[cfg(feature = "registry")]
+mod avro;
+
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -18,7 +21,7 @@ const EVENTS: usize = 12_000;
 const SETS: [&str; 3] = ["batch.size=128", "checkpoint.every_steps=9", "publish.topic="];
 
 /// Puts records into a partition, and sees that they are there.
-fn put(topic: &str, partition: i32, values: impl IntoIterator<Item = String>) {
+fn put<V: AsRef<[u8]>>(topic: &str, partition: i32, values: impl IntoIterator<Item = V>) {
     let producer: ThreadedProducer<_> = client().create().expect("a producer");
     let end = || {
         let bounds = producer.client().fetch_watermarks(topic, partition, PATIENCE);
@@ -26,7 +29,8 @@ fn put(topic: &str, partition: i32, values: impl IntoIterator<Item = String>) {
     };
     let (before, mut sent) = (end(), 0);
     for value in values {
-        let record = BaseRecord::<str, str>::to(topic).partition(partition).payload(&value);
+        let record = BaseRecord::<[u8], [u8]>::to(topic);
+        let record = record.partition(partition).payload(value.as_ref());
         assert!(producer.send(record).is_ok(), "there is room for it");
         sent += 1;
     }
