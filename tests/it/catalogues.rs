@@ -140,6 +140,16 @@ fn write(topic: &str, rows: impl IntoIterator<Item = (String, Option<Value>, i64
     producer.flush(PATIENCE).expect("the broker takes records");
 }
 
+/// Writes a record without a value to a partition, as soon as producers know it.
+fn tombstone(topic: &str, partition: i32, key: &str) {
+    let producer: ThreadedProducer<_> = client().create().expect("a producer");
+    let record = || BaseRecord::<str, str>::to(topic).key(key).partition(partition);
+    eventually("a partition", &|| producer.send(record()).is_ok());
+    producer.flush(PATIENCE).expect("the broker takes records");
+    let there = producer.client().fetch_watermarks(topic, partition, PATIENCE);
+    assert_eq!(there.expect("the broker has the partition"), (0, 1));
+}
+
 const SETS: [&str; 4] =
     ["batch.size=128", "checkpoint.every_steps=9", "publish.topic=", "negatives.mixed=64"];
 
@@ -237,6 +247,34 @@ fn partitions_that_a_catalogue_gets_are_read_from_their_beginning() {
     assert_eq!(next("live"), stopped);
 }
 
+/// A tombstone on a partition that came while `serve` ran takes its item out, though no trainer is
+/// there to make a version that knows of it.
+#[test]
+fn partitions_that_a_catalogue_gets_are_read_by_a_server_too() {
+    let world = World::new(3_000, 26, "");
+    world.list_all();
+    json(&mut world.replay("live", &SETS));
+    let items: Vec<String> = world.categories.keys().take(3).cloned().collect();
+    let (serving, address) = serve(&world, &["kafka.discover_s=1"]);
+    let there = |address: &str| {
+        let found = found(address);
+        items.iter().map(|item| found.contains(item)).collect::<Vec<_>>()
+    };
+    assert_eq!(there(&address), [true; 3]);
+    for (item, partitions) in items.iter().zip([3, 5]) {
+        grow_topic(&world.items, partitions);
+        let began = Instant::now();
+        tombstone(&world.items, partitions as i32 - 1, item);
+        eventually("out of answers", &|| !found(&address).contains(item));
+        println!("a tombstone on a new partition took {item} out after {:?}", began.elapsed());
+    }
+    assert_eq!(there(&address), [false, false, true]);
+    drop(serving);
+    // The version knows nothing of these partitions, and a server that starts reads them whole.
+    let (_serving, address) = serve(&world, &[]);
+    eventually("out of answers", &|| there(&address) == [false, false, true]);
+}
+
 /// An end that a run took can be given to another, though the catalogue has gone on.
 #[test]
 fn a_bootstrap_can_be_given_again() {
@@ -259,8 +297,9 @@ fn a_bootstrap_can_be_given_again() {
 const SERVE: [&str; 2] = ["http.listen=127.0.0.1:0", "serve.poll_ms=50"];
 
 /// A server of the live trainer's versions, once it answers, and its address.
-fn serve(world: &World) -> (Running, String) {
-    let mut server = world.bench.command_of(&world.config, "serve", "live", &SERVE);
+fn serve(world: &World, sets: &[&str]) -> (Running, String) {
+    let sets = [&SERVE[..], sets].concat();
+    let mut server = world.bench.command_of(&world.config, "serve", "live", &sets);
     let mut serving = Running::start(&mut server);
     let line = serving.wait_for("answering on http://");
     let address = line.split("http://").nth(1).and_then(|rest| rest.split('/').next());
@@ -338,7 +377,7 @@ fn an_item_that_nobody_asked_for_is_published_and_its_tombstone_takes_it_off() {
     let all: BTreeSet<&String> = world.categories.keys().collect();
     wait(&|there| all.iter().all(|name| there.get(*name).is_some_and(Option::is_some)));
 
-    let (_serving, address) = serve(&world);
+    let (_serving, address) = serve(&world, &[]);
     let names = |name: &str| found(&address).contains(name);
 
     let now_ms = FIRST_MS + 86_400_000;
