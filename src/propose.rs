@@ -31,6 +31,8 @@ use roles::{Kinds, Reward, Time};
 pub struct Given<'g> {
     /// The brokers and the topic, where the sample came from some.
     pub from: Option<(&'g str, &'g str)>,
+    /// What the sample was before it was JSON, where it was something else.
+    pub format: Option<RecordFormat>,
     /// `--set`, which has the last word.
     pub overrides: &'g [String],
 }
@@ -49,12 +51,16 @@ pub struct Proposal {
 pub enum Unclear {
     /// Nothing of the sample can be read.
     #[error(
-        "none of the {lines} records is a JSON object or an array of them; where records are in \
-         another format, write the mapping by hand: config/trainer.toml explains every key"
+        "none of the {lines} records is a JSON object or an array of them, nor behind the id of a \
+         schema. Avro without such ids is read by the file of its schema: --set \
+         kafka.schema_file=FILE, with --brokers and --topic. For other formats see \
+         docs/how-to/your-log.md. The first record begins with {begin}"
     )]
     NoJson {
         /// Records looked at.
         lines: usize,
+        /// Of the first one.
+        begin: String,
     },
     /// A role that no field's name fits.
     #[error(
@@ -91,7 +97,7 @@ pub fn propose(lines: &[Vec<u8>], given: &Given<'_>) -> Result<Proposal, Unclear
     let records: Vec<Value> =
         values.filter(|value: &Value| value.is_object() || value.is_array()).collect();
     if records.is_empty() {
-        return Err(Unclear::NoJson { lines: lines.len() });
+        return Err(Unclear::NoJson { lines: lines.len(), begin: begin(lines) });
     }
     let sets: Vec<(Vec<&str>, Toml)> =
         given.overrides.iter().map(|text| parse_override(text)).collect::<Result<_, _>>()?;
@@ -102,7 +108,7 @@ pub fn propose(lines: &[Vec<u8>], given: &Given<'_>) -> Result<Proposal, Unclear
     let array = |arrays: &Arrays, plain: &Profile| {
         array_of_events(arrays, plain, set(&["item", "id"]).as_deref())
     };
-    let profile = Profile::new(&records, array);
+    let profile = Profile::new(&records, given.format, array);
     let role = |path: &[&str], names: &[&str], what, key| {
         set(path)
             .or_else(|| roles::best(&profile, names, roles::is_id).map(str::to_owned))
@@ -125,6 +131,9 @@ pub fn propose(lines: &[Vec<u8>], given: &Given<'_>) -> Result<Proposal, Unclear
     let (first, named) = given.from.unwrap_or(("127.0.0.1:9092", "interactions"));
     let from = (brokers.as_deref().unwrap_or(first), topic.as_deref().unwrap_or(named));
     let mut document = document(&profile, &roles, &sides, from);
+    if sets.iter().any(|(path, _)| path[0] == "registry") {
+        document.section("registry", &["Has the schemas of the records.".to_owned()]);
+    }
     sets.iter().for_each(|(path, value)| document.set(path, value));
     let text = document.to_toml();
     let understood = understood(&profile, &roles, &text, lines);
@@ -157,6 +166,15 @@ fn array_of_events(arrays: &Arrays, plain: &Profile, item: Option<&str>) -> Opti
         Some((paths.filter_map(|path| names::rank(&path, names::ITEMS)).min()?, array))
     });
     within.min().filter(|(rank, _)| *rank < beside).map(|(_, array)| array.clone())
+}
+
+/// What a sample begins with: its text, or its bytes in hex.
+fn begin(lines: &[Vec<u8>]) -> String {
+    let first = lines.first().map_or(&[][..], |line| &line[..line.len().min(40)]);
+    match std::str::from_utf8(first) {
+        Ok(text) if !text.contains(char::is_control) => format!("`{text}`"),
+        _ => first.iter().take(8).map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" "),
+    }
 }
 
 /// Every field and how many values it has.

@@ -9,7 +9,7 @@ use crate::commands::output::say;
 use crate::config::Config;
 use crate::propose::{Given, propose};
 use crate::stream::produce::Input;
-use crate::stream::source::newest_values;
+use crate::stream::source::{Sampled, newest_values};
 
 /// Arguments of `init`.
 #[derive(Args)]
@@ -17,6 +17,9 @@ use crate::stream::source::newest_values;
     The config goes to stdout, and what was understood to stderr:\n\n  \
     millrace init clicks.jsonl > my.toml\n  \
     millrace init --brokers kafka:9092 --topic clicks > my.toml\n\n\
+    Records by a schema are read by it:\n\n  \
+    millrace init --brokers kafka:9092 --topic clicks --set registry.url=http://registry:8081\n  \
+    millrace init --brokers kafka:9092 --topic clicks --set kafka.schema_file=clicks.avsc\n\n\
     Then look it over, and try it: millrace check my.toml --connect --sample 1000")]
 pub(super) struct InitArgs {
     /// JSON lines, plain or gzip or zstd; - for standard input.
@@ -41,15 +44,18 @@ pub(super) struct InitArgs {
 pub(super) fn run(args: &InitArgs) -> anyhow::Result<()> {
     let records = args.sample as usize;
     let from = args.brokers.as_deref().zip(args.topic.as_deref());
-    let lines = match (&args.file, from) {
-        (Some(file), _) => lines_of(file, records)?,
+    let Sampled { format, lines, unread } = match (&args.file, from) {
+        (Some(file), _) => Sampled { lines: lines_of(file, records)?, ..Sampled::default() },
         (None, Some((brokers, topic))) => newest_values(&client(args, brokers, topic)?, records)?,
         (None, None) => bail!("give a file, or --brokers and --topic"),
     };
     if lines.is_empty() {
         bail!("there is no record to look at");
     }
-    let proposal = propose(&lines, &Given { from, overrides: &args.overrides })?;
+    let proposal = propose(&lines, &Given { from, format, overrides: &args.overrides })?;
+    if let Some((count, reason)) = unread {
+        eprintln!("{count} records cannot be read, the first because {reason}");
+    }
     for line in &proposal.understood {
         eprintln!("{line}");
     }
@@ -69,7 +75,13 @@ fn lines_of(file: &str, most: usize) -> anyhow::Result<Vec<Vec<u8>>> {
 
 /// A config that is enough to read the topic.
 fn client(args: &InitArgs, brokers: &str, topic: &str) -> anyhow::Result<Config> {
-    let properties = args.overrides.iter().filter(|text| text.starts_with("kafka.properties."));
+    const OF_READING: [&str; 4] =
+        ["kafka.properties.", "kafka.format=", "kafka.schema_file=", "registry."];
+    let of = |text: &&String, keys: &[&str]| keys.iter().any(|key| text.starts_with(key));
+    let given = args.overrides.iter().filter(|text| of(text, &OF_READING));
+    // Whose format is the only one that has a schema's file.
+    let file = args.overrides.iter().any(|text| of(&text, &["kafka.schema_file="]));
+    let avro = file.then(|| "kafka.format=avro".to_owned());
     let ids = ["query", "item"].map(|side| {
         format!("{side}.features=[{{name=\"x\",kind=\"id\",field=\"x\",table=\"x\"}}]")
     });
@@ -79,6 +91,6 @@ fn client(args: &InitArgs, brokers: &str, topic: &str) -> anyhow::Result<Config>
         "query.id=x".to_owned(),
         "item.id=x".to_owned(),
     ];
-    let sets: Vec<String> = sets.into_iter().chain(ids).chain(properties.cloned()).collect();
+    let sets: Vec<String> = sets.into_iter().chain(ids).chain(avro).chain(given.cloned()).collect();
     Ok(Config::load(None, &sets)?)
 }

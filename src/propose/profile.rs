@@ -101,13 +101,15 @@ impl Field {
 }
 
 impl Profile {
-    /// Of JSON records; `each` names the array to take apart, among those that there are.
+    /// Of records as JSON, which were of this format if one is named; `each` names the array to
+    /// take apart, among those that there are.
     pub(super) fn new(
         records: &[Value],
+        format: Option<RecordFormat>,
         each: impl FnOnce(&Arrays, &Profile) -> Option<String>,
     ) -> Profile {
         let objects: Vec<&Map<String, Value>> = records.iter().flat_map(objects).collect();
-        let format = format_of(&objects);
+        let format = format.unwrap_or_else(|| format_of(&objects));
         let inner: Vec<Map<String, Value>> =
             objects.iter().filter_map(|object| inside(object, format)).collect();
         let mut plain = Profile { format, ..Profile::default() };

@@ -16,7 +16,7 @@ fn case(file: &str) -> Vec<Vec<u8>> {
 
 /// The proposal, as a config that passes its checks.
 fn config(lines: &[Vec<u8>], overrides: &[String]) -> (Config, Proposal) {
-    let proposal = propose(lines, &Given { from: None, overrides }).expect("a proposal");
+    let proposal = propose(lines, &Given { overrides, ..Given::default() }).expect("a proposal");
     let config = Config::from_toml(&proposal.text);
     (config.unwrap_or_else(|faults| panic!("{faults}\n{}", proposal.text)), proposal)
 }
@@ -112,4 +112,30 @@ fn what_is_given_has_the_last_word() {
     assert!(proposal.text.contains("field = \"\""), "Kafka's own time\n{}", proposal.text);
     let error = propose(&lines("not json\n3"), &Given::default()).expect_err("no JSON");
     assert!(error.to_string().contains("none of the 2 records"), "{error}");
+}
+
+/// What was a datum is JSON here; its schema's format and the registry stay in the config.
+#[test]
+fn a_log_by_schemas_keeps_its_format_and_its_registry() {
+    let log = case("debezium-cdc.jsonl");
+    let overrides =
+        ["registry.url=http://registry:8081".to_owned(), "query.id=after.user_id".into()];
+    let given = Given { overrides: &overrides, format: Some(RecordFormat::Avro), from: None };
+    let proposal = propose(&log, &given).expect("a proposal");
+    let config = Config::from_toml(&proposal.text).expect("a config");
+    assert_eq!(config.kafka.format, RecordFormat::Avro);
+    assert_eq!(config.registry.url, "http://registry:8081");
+    assert_eq!(config.item.id, "after.item_id", "there is no envelope of a format of ours");
+    assert_eq!(proposal.text.matches("[registry]").count(), 1, "{}", proposal.text);
+}
+
+#[test]
+fn what_is_no_json_is_shown() {
+    let of = |value: &[u8]| {
+        let error = propose(&[value.to_vec()], &Given::default()).expect_err("no JSON");
+        error.to_string()
+    };
+    let bare = of(&[14, 0x75, 0x31, 2]);
+    assert!(bare.contains("kafka.schema_file=FILE") && bare.contains("0e 75 31 02"), "{bare}");
+    assert!(of(b"u1,i7,5").contains("`u1,i7,5`"));
 }

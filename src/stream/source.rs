@@ -54,7 +54,7 @@ use lanes::{Lanes, Numbering, Stop};
 use linger::Linger;
 use millrace_events::{Batch, Offsets, Witness};
 pub(in crate::stream) use sample::sample;
-pub use sample::{Reason, Sample, newest_values};
+pub use sample::{Reason, Sample, Sampled, newest_values};
 pub use standing::Lag;
 
 /// The answer of [`Source::next`].

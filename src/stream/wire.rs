@@ -7,9 +7,11 @@
 mod registry;
 #[cfg(feature = "registry")]
 mod request;
+mod sampled;
 
 #[cfg(feature = "registry")]
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::decode::{Content, DecodeError};
 #[cfg(feature = "registry")]
@@ -18,6 +20,12 @@ use crate::config::{Config, RecordFormat};
 use millrace_events::lane_place;
 #[cfg(feature = "registry")]
 use registry::Registry;
+pub use sampled::Sampled;
+
+/// A registry that gives no schema within this is away.
+const SCHEMA_WAIT_MAX: Duration = Duration::from_secs(10);
+/// One near by answers within milliseconds.
+const SCHEMA_POLL: Duration = Duration::from_millis(5);
 
 /// How values are read; all readers of a topic share what is known of its schemas.
 #[derive(Clone, Debug)]
@@ -67,6 +75,22 @@ impl Wire {
             }
             _ => false,
         }
+    }
+
+    /// Waits until the schema of a value is known, for who cannot go on without.
+    ///
+    /// # Errors
+    /// The registry gives none.
+    pub(in crate::stream) fn wait_for_schema(&self, payload: Option<&[u8]>) -> anyhow::Result<()> {
+        let deadline = Instant::now() + SCHEMA_WAIT_MAX;
+        while self.lacks(payload) {
+            if Instant::now() > deadline {
+                let why = self.away().unwrap_or_else(|| "it does not answer".to_owned());
+                anyhow::bail!("a run would wait for the schema registry: {why}");
+            }
+            std::thread::sleep(SCHEMA_POLL);
+        }
+        Ok(())
     }
 
     /// Why the registry gives nothing: it does not answer, or refuses us.
@@ -121,9 +145,14 @@ impl Wires {
         self.0.iter()
     }
 
+    /// That of a lane.
+    pub(in crate::stream) fn of(&self, lane: i32) -> &Wire {
+        &self.0[lane_place(lane).0]
+    }
+
     /// As [`Wire::lacks`], for a value of this lane.
     pub(in crate::stream) fn lacks(&self, lane: i32, payload: Option<&[u8]>) -> bool {
-        self.0[lane_place(lane).0].lacks(payload)
+        self.of(lane).lacks(payload)
     }
 
     /// As [`Wire::away`], of any topic.

@@ -126,21 +126,21 @@ fn snowplow(visit: &Visit) -> Vec<Value> {
 }
 
 /// A bench with the four topics that `init` names after that of the log.
-fn bench() -> Bench {
+pub(crate) fn bench() -> Bench {
     let bench = Bench::new("demo.toml", 2);
     create_topic(&format!("{}-vectors", bench.topic), 1, None);
     bench
 }
 
 /// `millrace COMMAND` as somebody calls it who stands in the bench's directory.
-fn millrace(bench: &Bench, arguments: &[&str]) -> Command {
+pub(crate) fn millrace(bench: &Bench, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_millrace"));
     command.current_dir(bench.directory.path()).args(arguments);
     command
 }
 
 /// What a command printed.
-fn said(mut command: Command) -> String {
+pub(crate) fn said(mut command: Command) -> String {
     let output = command.output().expect("millrace can be run");
     let log = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?}\n{log}");

@@ -11,8 +11,9 @@ use std::time::Instant;
 
 use serde_json::{Value, json as value};
 
+use crate::proposals::{self, millrace};
 use crate::support::{
-    Bench, PATIENCE, Running, brokers, get, inspect, json, records, send, synthetic,
+    Bench, PATIENCE, Running, brokers, get, inspect, json, records, run_to_end, send, synthetic,
 };
 
 const EVENTS: usize = 6_000;
@@ -274,4 +275,68 @@ fn check_tries_records_of_a_registry() {
     let told: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let findings = told["findings"].to_string();
     assert!(output.status.code() == Some(1) && findings.contains("schema registry"), "{findings}");
+}
+
+/// `init` on a bench's topic, with these settings.
+fn init(bench: &Bench, sets: &[String]) -> Command {
+    let mut command = millrace(bench, &["init", "--brokers", brokers(), "--topic", &bench.topic]);
+    for set in sets {
+        command.args(["--set", set]);
+    }
+    command
+}
+
+/// What `init` proposes for a topic of `format`, told no more than these settings, trains.
+fn is_proposed(format: &str, sets: &[String]) {
+    let Some(tools) = tools() else { return };
+    let bench = proposals::bench();
+    produce(&bench, tools, format);
+    let text = proposals::said(init(&bench, sets));
+    assert!(text.contains(&format!("format = \"{format}\"")), "{text}");
+    std::fs::write(bench.directory.path().join("my.toml"), &text).expect("written");
+    let told = ["check", "--config", "my.toml", "--connect", "--sample", "500"];
+    let told = json(&mut millrace(&bench, &told));
+    assert_eq!((&told["ok"], &told["sample"]["accepted"]), (&value!(true), &value!(500)));
+    let small = ["replay", "--config", "my.toml", "--set", "batch.size=128"];
+    let run = json(&mut millrace(&bench, &small));
+    assert_eq!((&run["trained"], &run["rejected"]), (&value!(EVENTS), &value!(0)), "{text}");
+}
+
+#[test]
+fn avro_is_proposed_from_a_registry() {
+    let Some(tools) = tools() else { return };
+    is_proposed("avro", &[format!("registry.url={}", tools.url)]);
+}
+
+#[test]
+fn protobuf_is_proposed_from_a_registry() {
+    let Some(tools) = tools() else { return };
+    is_proposed("protobuf", &[format!("registry.url={}", tools.url)]);
+}
+
+#[test]
+fn json_schema_is_proposed_without_a_registry() {
+    is_proposed("json-schema", &[]);
+}
+
+#[test]
+fn init_says_what_it_needs_to_read_records_by_a_schema() {
+    let Some(tools) = tools() else { return };
+    let bench = Bench::new("demo.toml", 2);
+    produce(&bench, tools, "avro");
+    for (sets, parts) in [
+        (vec![], ["6000 of 6000 records are in the Confluent wire format", "--set registry.url="]),
+        (vec!["registry.url=http://127.0.0.1:1"], ["schema registry", "no connection"]),
+        (
+            vec!["kafka.format=protobuf", "registry.url=URL"],
+            ["none of 6000 records can be read", "it is of AVRO, and kafka.format of PROTOBUF"],
+        ),
+    ] {
+        let sets: Vec<String> = sets.iter().map(|set| set.replace("URL", &tools.url)).collect();
+        let (status, log) = run_to_end(&mut init(&bench, &sets));
+        assert!(
+            status == Some(1) && parts.iter().all(|part| log.contains(part)),
+            "{sets:?}\n{log}"
+        );
+    }
 }

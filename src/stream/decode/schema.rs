@@ -5,6 +5,7 @@
 
 mod avro;
 mod protobuf;
+mod tree;
 
 use super::error::DecodeError;
 use super::fields::Fields;
@@ -55,6 +56,17 @@ impl Schema {
             Schema::Protobuf(schema) => schema.read(datum, fields, found),
         };
         read.map_err(|reason| DecodeError::BadDatum { reason })
+    }
+
+    /// The whole of `datum`, as JSON.
+    ///
+    /// # Errors
+    /// It is none of this schema.
+    pub(crate) fn json(&self, datum: &[u8]) -> Result<serde_json::Value, String> {
+        match self {
+            Schema::Avro(schema) => schema.json(datum),
+            Schema::Protobuf(schema) => schema.json(datum),
+        }
     }
 }
 

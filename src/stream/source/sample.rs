@@ -15,6 +15,7 @@ use crate::stream::events_of;
 use crate::stream::log::Log;
 use crate::stream::refusal::Wish;
 use crate::stream::topic::{Topic, Watermarks};
+pub use crate::stream::wire::Sampled;
 use crate::stream::wire::Wires;
 
 use super::decoders::Decoder;
@@ -24,8 +25,6 @@ use super::{example, intake};
 /// Brokers that answered a moment ago send records within this.
 const WAIT_MAX: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(100);
-/// A registry near by answers within milliseconds.
-const SCHEMA_POLL: Duration = Duration::from_millis(5);
 
 /// What became of some records.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
@@ -117,7 +116,7 @@ pub(in crate::stream) fn sample(
     let (mut sample, mut decoder) = (Sample::default(), Decoder::new(config, &wires));
     let mut tally = Tally::new(config);
     newest(log, watermarks, records, |lane, message| {
-        wait_for_schema(&wires, lane, message)?;
+        wires.of(lane).wait_for_schema(message.payload())?;
         sample.take(&mut decoder, (config, &mut tally), lane, message);
         Ok(())
     })?;
@@ -125,11 +124,11 @@ pub(in crate::stream) fn sample(
     Ok(sample)
 }
 
-/// The values of about `records` of the newest records of the config's log.
+/// The values of about `records` of the newest records of the config's log, as JSON.
 ///
 /// # Errors
-/// If the brokers do not answer.
-pub fn newest_values(config: &Config, records: usize) -> anyhow::Result<Vec<Vec<u8>>> {
+/// If the brokers do not answer, or as of [`Sampled::new`].
+pub fn newest_values(config: &Config, records: usize) -> anyhow::Result<Sampled> {
     let log = Log::of(config)?;
     let watermarks = log.watermarks()?;
     let mut values = Vec::new();
@@ -137,20 +136,7 @@ pub fn newest_values(config: &Config, records: usize) -> anyhow::Result<Vec<Vec<
         values.extend(message.payload().map(<[u8]>::to_vec));
         Ok(())
     })?;
-    Ok(values)
-}
-
-/// Waits until a record's schema is known.
-fn wait_for_schema(wires: &Wires, lane: i32, message: &BorrowedMessage<'_>) -> anyhow::Result<()> {
-    let deadline = Instant::now() + WAIT_MAX;
-    while wires.lacks(lane, message.payload()) {
-        if Instant::now() > deadline {
-            let why = wires.away().unwrap_or_else(|| "it does not answer".to_owned());
-            bail!("a run would wait for the schema registry: {why}");
-        }
-        std::thread::sleep(SCHEMA_POLL);
-    }
-    Ok(())
+    Sampled::new(config, values)
 }
 
 /// Calls `take` with the lane and the record of about `records` of the newest ones, from all lanes

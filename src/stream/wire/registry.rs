@@ -133,6 +133,30 @@ impl Shared {
     }
 }
 
+/// What the schemas of a topic are, by one that its values name.
+///
+/// # Errors
+/// The registry does not answer, or refuses us; it has no such schema, or one of no format of ours.
+pub(super) fn format_of(config: &Config, id: u32) -> anyhow::Result<RecordFormat> {
+    let url = config.registry.url.clone();
+    let client = Client::new(&config.registry)?;
+    let asker =
+        Asker { client, url: url.clone(), format: RecordFormat::Json, shared: Arc::default() };
+    let path = format!("/schemas/ids/{id}");
+    match asker.ask(&path).with_context(|| format!("the schema registry {url}"))? {
+        Answer::Unknown => bail!(
+            "the schema registry {url} has no schema {id}, by which records were written: is it \
+             the registry of their producer?"
+        ),
+        Answer::Found(stored) => match stored.schema_type.as_str() {
+            "AVRO" => Ok(RecordFormat::Avro),
+            "PROTOBUF" => Ok(RecordFormat::Protobuf),
+            "JSON" => Ok(RecordFormat::JsonSchema),
+            other => bail!("schema {id} of {url} is of {other}, which is not read here"),
+        },
+    }
+}
+
 /// The thread that asks.
 struct Asker {
     client: Client,

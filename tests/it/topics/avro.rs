@@ -8,9 +8,10 @@ use std::sync::OnceLock;
 
 use serde_json::{Value, json as value};
 
-use super::{SETS, half, put, sections};
+use super::{EVENTS, SETS, half, put, sections};
+use crate::proposals::{millrace, said};
 use crate::registry::url;
-use crate::support::{Bench, Running, create_topic, inspect, json};
+use crate::support::{Bench, Running, brokers, create_topic, inspect, json, run_to_end};
 
 const SEED: u64 = 38;
 
@@ -165,7 +166,7 @@ fn plain() -> &'static Value {
 fn trains_as_json(views: By, orders: By) {
     let Some(shop) = Shop::new(views, orders) else { return };
     let whole = json(&mut shop.replay("once", "1"));
-    assert_eq!((&whole["trained"], &whole["rejected"]), (&value!(super::EVENTS), &value!(0)));
+    assert_eq!((&whole["trained"], &whole["rejected"]), (&value!(EVENTS), &value!(0)));
     let manifest = inspect(&shop.bench.checkpoints("once"));
     assert_eq!(sections(&manifest), sections(plain()), "the same events in the same order");
 
@@ -197,4 +198,20 @@ fn two_schemas_of_a_registry_train_as_one_log_of_json_and_survive_kills() {
 #[test]
 fn a_registry_and_a_schema_file_train_as_one_log_of_json_and_survive_kills() {
     trains_as_json(By::Registry, By::File);
+}
+
+#[test]
+fn bare_avro_is_proposed_by_its_schemas_file() {
+    let Some(shop) = Shop::new(By::File, By::File) else { return };
+    let bench = &shop.bench;
+    create_topic(&format!("{}-vectors", bench.topic), 1, None);
+    let init = ["init", "--brokers", brokers(), "--topic", &bench.topic];
+    let (status, log) = run_to_end(&mut millrace(bench, &init));
+    assert!(status == Some(1) && log.contains("--set kafka.schema_file=FILE"), "{log}");
+    let by_file = ["--set", "kafka.schema_file=views.avsc"];
+    let text = said(millrace(bench, &[&init[..], &by_file].concat()));
+    std::fs::write(bench.directory.path().join("my.toml"), &text).expect("written");
+    said(millrace(bench, &["check", "--config", "my.toml", "--connect", "--sample", "100"]));
+    let run = json(&mut millrace(bench, &["replay", "--config", "my.toml"]));
+    assert_eq!((&run["trained"], &run["rejected"]), (&value!(EVENTS / 2), &value!(0)), "{text}");
 }

@@ -4,11 +4,13 @@
 use std::collections::BTreeSet;
 use std::io::Read as _;
 
+use serde::de::DeserializeSeed as _;
 use serde_avro_fast::de::read::SliceRead;
 use serde_avro_fast::de::{DeserializerConfig, DeserializerState};
 use serde_json::Value;
 
 use super::Text;
+use super::tree::Tree;
 use crate::stream::decode::fields::Fields;
 use crate::stream::decode::raw::FieldValues;
 
@@ -34,20 +36,37 @@ impl Schema {
         fields: &Fields,
         found: &mut FieldValues,
     ) -> Result<(), String> {
+        let mut state = self.state(datum);
+        fields.take(state.deserializer(), found).map_err(|error| error.to_string())?;
+        ended(state)
+    }
+
+    /// The whole of a datum.
+    pub(super) fn json(&self, datum: &[u8]) -> Result<Value, String> {
+        let mut state = self.state(datum);
+        let value = Tree.deserialize(state.deserializer()).map_err(|error| error.to_string())?;
+        ended(state).map(|()| value)
+    }
+
+    fn state<'d>(&'d self, datum: &'d [u8]) -> State<'d> {
         let mut config = DeserializerConfig::new(&self.0);
         config.max_seq_size = ELEMENTS_MAX;
-        let mut state = DeserializerState::with_config(SliceRead::new(datum), config);
-        fields.take(state.deserializer(), found).map_err(|error| error.to_string())?;
-        match state.into_reader().read(&mut [0]) {
-            Ok(0) => Ok(()),
-            _ => Err("bytes are left behind it".to_owned()),
-        }
+        DeserializerState::with_config(SliceRead::new(datum), config)
     }
 
     /// A datum without the head of the single-object encoding, if it has one of this schema.
     pub(crate) fn bare<'d>(&self, datum: &'d [u8]) -> &'d [u8] {
         let headed = datum.strip_prefix(&SINGLE);
         headed.and_then(|rest| rest.strip_prefix(self.0.rabin_fingerprint())).unwrap_or(datum)
+    }
+}
+
+type State<'d> = DeserializerState<'d, SliceRead<'d>>;
+
+fn ended(state: State<'_>) -> Result<(), String> {
+    match state.into_reader().read(&mut [0]) {
+        Ok(0) => Ok(()),
+        _ => Err("bytes are left behind it".to_owned()),
     }
 }
 

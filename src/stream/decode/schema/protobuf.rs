@@ -21,6 +21,7 @@ use serde::de::value::StrDeserializer;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
 use super::Text;
+use super::tree::Tree;
 use crate::stream::decode::fields::Fields;
 use crate::stream::decode::raw::FieldValues;
 
@@ -74,9 +75,19 @@ impl Schema {
         fields: &Fields,
         found: &mut FieldValues,
     ) -> Result<(), String> {
-        let (kind, datum) = self.kind(datum)?;
-        let message = DynamicMessage::decode(kind, datum).map_err(|error| error.to_string())?;
+        let message = self.message(datum)?;
         fields.take(Message(&message), found).map_err(|error| error.to_string())
+    }
+
+    /// The whole of a datum.
+    pub(super) fn json(&self, datum: &[u8]) -> Result<serde_json::Value, String> {
+        let message = self.message(datum)?;
+        Tree.deserialize(Message(&message)).map_err(|error| error.to_string())
+    }
+
+    fn message(&self, datum: &[u8]) -> Result<DynamicMessage, String> {
+        let (kind, datum) = self.kind(datum)?;
+        DynamicMessage::decode(kind, datum).map_err(|error| error.to_string())
     }
 
     /// Which of the file's messages a datum is, and the message itself. Its head is the way down

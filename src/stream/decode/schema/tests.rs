@@ -182,6 +182,25 @@ fn the_same_events_are_the_same_columns() {
 }
 
 #[test]
+fn a_whole_datum_as_json_holds_what_the_mapping_reads_of_it() {
+    let avro_schema = Schema::avro(&text(AVRO)).expect("a schema");
+    let proto_schema = Schema::protobuf(&text(PROTO)).expect("a schema");
+    for (schema, datum) in
+        [(&avro_schema, avro(i64::MAX, 12.25)), (&proto_schema, proto(i64::MIN, 12.25))]
+    {
+        let json = schema.json(&datum).expect("a datum").to_string();
+        let of_json = read(CONFIG, Content::Text(Some(json.as_bytes())));
+        assert_eq!(of_json, read(CONFIG, Content::Datum(schema, &datum)), "{json}");
+        assert!(of_json.is_ok_and(|events| events.len() == 2));
+        assert!(schema.json(&datum[..datum.len() - 1]).is_err(), "it is cut");
+    }
+    let odd = avro_schema.json(&avro(7, f64::NAN)).expect("a datum");
+    assert_eq!(odd["lines"][0]["price"], serde_json::Value::Null);
+    let bytes = [vec![2, 2], field(7, [0x0a, 0xff])].concat();
+    assert_eq!(proto_schema.json(&bytes).expect("a datum")["raw"], "0aff");
+}
+
+#[test]
 fn a_number_that_is_none_is_rejected_where_it_is_needed() {
     let needed = CONFIG.replace("\"lines[].price\", optional = true", "\"lines[].price\"");
     let avro_schema = Schema::avro(&text(AVRO)).expect("a schema");

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use serde_json::json;
 
 use super::*;
+use crate::config::RegistryConfig;
 
 /// Longer than any of these waits takes.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -38,14 +39,18 @@ fn listen(listener: TcpListener, route: Route, asked: Arc<AtomicUsize>) {
     });
 }
 
-fn registry(address: SocketAddr, format: RecordFormat) -> Registry {
+fn config(address: SocketAddr, format: RecordFormat) -> Config {
     let mut config = Config::default();
     config.kafka.format = format;
     config.registry.url = format!("http://{address}/api");
     config.registry.user = "me".to_owned();
     config.registry.password = "5ecret".to_owned();
     config.registry.timeout_ms = 1000;
-    Registry::open(&config).expect("a thread")
+    config
+}
+
+fn registry(address: SocketAddr, format: RecordFormat) -> Registry {
+    Registry::open(&config(address, format)).expect("a thread")
 }
 
 fn started(route: Route) -> (SocketAddr, Arc<AtomicUsize>) {
@@ -96,6 +101,22 @@ fn stored(head: &str) -> (u16, String) {
         "/api/schemas/ids/4" => (200, json!({"schema": "{\"type\": \"recrod\"}"}).to_string()),
         _ => (404, json!({"error_code": 40403, "message": "Schema not found"}).to_string()),
     }
+}
+
+#[test]
+fn a_schema_says_what_format_its_records_are_of() {
+    let (address, _) = started(stored);
+    let config = config(address, RecordFormat::Json);
+    let of = |id| format_of(&config, id).map_err(|error| format!("{error:#}"));
+    assert_eq!((of(1), of(3)), (Ok(RecordFormat::Avro), Ok(RecordFormat::JsonSchema)));
+    let unknown = of(9).expect_err("nobody knows it");
+    assert!(unknown.contains("no schema 9") && !unknown.contains("5ecret"), "{unknown}");
+    let stranger = Config {
+        registry: RegistryConfig { user: String::new(), ..config.registry.clone() },
+        ..config
+    };
+    let refused = format_of(&stranger, 1).expect_err("a login is asked for").to_string();
+    assert!(refused.contains("registry"), "{refused}");
 }
 
 #[test]
