@@ -8,6 +8,7 @@
 
 mod document;
 mod features;
+mod items;
 mod names;
 mod profile;
 mod roles;
@@ -17,13 +18,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 use toml::{Table, Value as Toml};
 
-use crate::config::{Config, Fault, RecordFormat, parse_override};
+use crate::config::{Config, Fault, RecordFormat, alternatives, parse_override};
 use crate::stream::decode::{DecodeError, Mapping};
 use crate::stream::events_of;
 
 use document::Document;
 use features::{Feature, Kind, Sides};
-use profile::{Arrays, Profile};
+use profile::Profile;
 use roles::{Kinds, Reward, Time};
 
 /// What is known beside the sample.
@@ -105,10 +106,9 @@ pub fn propose(lines: &[Vec<u8>], given: &Given<'_>) -> Result<Proposal, Unclear
         let found = sets.iter().rev().find(|(other, _)| other == path);
         found.and_then(|(_, value)| value.as_str()).map(str::to_owned)
     };
-    let array = |arrays: &Arrays, plain: &Profile| {
-        array_of_events(arrays, plain, set(&["item", "id"]).as_deref())
-    };
-    let profile = Profile::new(&records, given.format, array);
+    let profile = Profile::new(&records, given.format, |arrays, plain, records| {
+        items::find(arrays, plain, records, set(&["item", "id"]).as_deref())
+    });
     let role = |path: &[&str], names: &[&str], what, key| {
         set(path)
             .or_else(|| roles::best(&profile, names, roles::is_id).map(str::to_owned))
@@ -152,20 +152,6 @@ impl Roles {
         }
         taken
     }
-}
-
-/// The array in which the items are, if no field beside it looks like their id.
-fn array_of_events(arrays: &Arrays, plain: &Profile, item: Option<&str>) -> Option<String> {
-    if let Some(item) = item {
-        return item.split_once("[]").map(|(array, _)| array.to_owned());
-    }
-    let beside = roles::best(plain, names::ITEMS, roles::is_id);
-    let beside = beside.and_then(|path| names::rank(path, names::ITEMS)).unwrap_or(usize::MAX);
-    let within = arrays.iter().filter_map(|(array, fields)| {
-        let paths = fields.iter().map(|field| format!("{array}[].{field}"));
-        Some((paths.filter_map(|path| names::rank(&path, names::ITEMS)).min()?, array))
-    });
-    within.min().filter(|(rank, _)| *rank < beside).map(|(_, array)| array.clone())
 }
 
 /// What a sample begins with: its text, or its bytes in hex.
@@ -285,13 +271,14 @@ fn side(document: &mut Document, side: &str, id: &str, features: &[Feature]) {
     document.key("name", side).key("kind", "id").key("field", id).key("table", side);
     for Feature { field, kind, distinct } in features {
         document.section(&header, &[format!("{distinct} values in the sample.")]);
+        let name = alternatives(field).last().unwrap_or(field);
         let (kind, key, value) = match kind {
-            Kind::Id => ("id", "table", table_of(field)),
-            Kind::Bag => ("bag", "table", table_of(field)),
+            Kind::Id => ("id", "table", table_of(name)),
+            Kind::Bag => ("bag", "table", table_of(name)),
             Kind::Log => ("number", "transform", "log".to_owned()),
             Kind::Zscore => ("number", "transform", "zscore".to_owned()),
         };
-        document.key("name", field.as_str()).key("kind", kind).key("field", field.as_str());
+        document.key("name", name).key("kind", kind).key("field", field.as_str());
         document.key(key, value).key("optional", true);
     }
 }
@@ -305,8 +292,10 @@ fn table_of(field: &str) -> String {
 fn understood(profile: &Profile, roles: &Roles, text: &str, lines: &[Vec<u8>]) -> Vec<String> {
     let count = |path: &str| profile.fields.get(path).map_or(0, profile::Field::distinct);
     let mut said = vec![format!("{} records, {} events in them", lines.len(), profile.rows.len())];
-    if let Some(array) = &profile.array {
-        said.push(format!("one event for each element of `{array}`"));
+    if let Some(array) = &profile.items.array {
+        let alone = profile.items.beside.first().map(|(_, id)| format!(", or one with `{id}`"));
+        let alone = alone.unwrap_or_default();
+        said.push(format!("one event for each element of `{array}`{alone}"));
     }
     said.push(format!("query: `{}`, {} of them", roles.query, count(&roles.query)));
     said.push(format!("item:  `{}`, {} of them", roles.item, count(&roles.item)));

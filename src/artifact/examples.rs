@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::config::{Config, FeatureConfig, FeatureKind};
+use crate::config::{Config, FeatureConfig, FeatureKind, alternatives};
 use crate::stream::decode::Mapping;
 use crate::stream::events_of;
 use crate::stream::newest;
@@ -71,7 +71,8 @@ fn fields(config: &Config) -> Vec<String> {
     let features = config.query.features.iter();
     let named = features.flat_map(|feature| [&feature.field, &feature.weights]);
     let named = named.chain([&config.query.id]).filter(|field| !field.is_empty());
-    named.map(|field| field.split('.').next().unwrap_or(field).to_owned()).collect()
+    let paths = named.flat_map(|field| alternatives(field));
+    paths.map(|path| path.split('.').next().unwrap_or(path).to_owned()).collect()
 }
 
 fn made_up(config: &Config, items: &ItemSide, number: usize) -> Value {
@@ -112,8 +113,9 @@ fn made_up(config: &Config, items: &ItemSide, number: usize) -> Value {
     record
 }
 
-/// Puts `value` at `path`, whose dots reach into objects.
-fn put(record: &mut Value, path: &str, value: Value) {
+/// Puts `value` at the first path of `field`, whose dots reach into objects.
+fn put(record: &mut Value, field: &str, value: Value) {
+    let path = alternatives(field).next().unwrap_or(field);
     let mut at = record;
     for name in path.split('.') {
         if !at.is_object() {

@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 
 use millrace_events::EventSide;
 
-use super::{Config, Faults};
+use super::{Config, Faults, alternatives};
 
 /// The name of the attribute that is read from `field`: the last part of its path, without
-/// brackets.
+/// brackets; of alternatives, of the first one's.
 pub(crate) fn attribute_name(field: &str) -> &str {
-    let last = field.rsplit('.').next().unwrap_or(field);
+    let path = alternatives(field).next().unwrap_or(field);
+    let last = path.rsplit('.').next().unwrap_or(path);
     last.split('[').next().unwrap_or(last).trim_start_matches('@')
 }
 

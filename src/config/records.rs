@@ -100,6 +100,12 @@ impl fmt::Display for Scalar {
     }
 }
 
+/// The paths of a field, of which one that has alternatives, `a | b`, has several: it is at the
+/// first of them that has a value.
+pub fn alternatives(field: &str) -> impl Iterator<Item = &str> {
+    field.split('|').map(str::trim)
+}
+
 /// A step of a field's path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step<'p> {
@@ -181,6 +187,13 @@ mod tests {
         for wrong in ["a[", "a[x]", "a[-1]", "a[]b", "a]["] {
             assert!(steps(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn alternatives_stand_between_bars() {
+        let of = |field| alternatives(field).collect::<Vec<_>>();
+        assert_eq!(of("user"), ["user"]);
+        assert_eq!(of("items[].id | id|@key"), ["items[].id", "id", "@key"]);
     }
 
     #[test]

@@ -423,3 +423,28 @@ fn to_leave_out_what_was_had_takes_a_history() {
         Config::load(Some(&films), &[format!("{key}=true")]).expect("films keep histories");
     }
 }
+
+#[test]
+fn a_field_may_have_alternatives_and_each_is_checked() {
+    let config = |id: &str, feature_field: &str| {
+        let feature = |name: &str, field: &str| {
+            format!("[{{ name = \"{name}\", kind = \"id\", field = \"{field}\", table = \"t\" }}]")
+        };
+        let (user, item) = (feature("u", "user"), feature("i", feature_field));
+        let fields = format!(
+            "[query]\nid = \"user | @key\"\nfeatures = {user}\n\
+             [item]\nid = \"{id}\"\nfeatures = {item}\n"
+        );
+        Config::from_toml(&fields)
+    };
+    assert!(config("p.products[].id | p.id", "p.products[].id | p.id").is_ok());
+    for (id, feature, key) in [
+        ("a | ", "a", "item.id"),
+        ("a | b[x]", "a", "item.id"),
+        ("a[].id | id", "b[].id | id", "item.features[0].field"),
+        ("a[].id | a[0].id", "id", "item.id"),
+        ("@keys | a", "a", "item.id"),
+    ] {
+        assert_eq!(keys(config(id, feature).expect_err(id)), [key], "{id}, {feature}");
+    }
+}

@@ -42,6 +42,16 @@ impl Cell {
 /// Paths of arrays of objects, with the names of these objects' fields.
 pub(super) type Arrays = BTreeMap<String, BTreeSet<String>>;
 
+/// Where the items are.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Items {
+    /// The array each of whose elements is an event.
+    pub(super) array: Option<String>,
+    /// Where an element has a value, and where a record without elements has it: the first one is
+    /// the item's id.
+    pub(super) beside: Vec<(String, String)>,
+}
+
 /// Fields by path, of one event.
 pub(super) type Row = BTreeMap<String, Cell>;
 
@@ -49,8 +59,8 @@ pub(super) type Row = BTreeMap<String, Cell>;
 #[derive(Debug, Default)]
 pub(super) struct Profile {
     pub(super) format: RecordFormat,
-    /// The array each of whose elements is an event, if there is one.
-    pub(super) array: Option<String>,
+    /// Where the items are.
+    pub(super) items: Items,
     pub(super) rows: Vec<Row>,
     /// Every field that some row has.
     pub(super) fields: BTreeMap<String, Field>,
@@ -101,12 +111,12 @@ impl Field {
 }
 
 impl Profile {
-    /// Of records as JSON, which were of this format if one is named; `each` names the array to
-    /// take apart, among those that there are.
+    /// Of records as JSON, which were of this format if one is named; `find` says where the
+    /// items are, given the arrays of objects that there are and the fields outside of them.
     pub(super) fn new(
         records: &[Value],
         format: Option<RecordFormat>,
-        each: impl FnOnce(&Arrays, &Profile) -> Option<String>,
+        find: impl FnOnce(&Arrays, &Profile, &[Map<String, Value>]) -> Items,
     ) -> Profile {
         let objects: Vec<&Map<String, Value>> = records.iter().flat_map(objects).collect();
         let format = format.unwrap_or_else(|| format_of(&objects));
@@ -114,9 +124,11 @@ impl Profile {
             objects.iter().filter_map(|object| inside(object, format)).collect();
         let mut plain = Profile { format, ..Profile::default() };
         plain.read(&inner);
-        let arrays = arrays_of(&inner);
-        let Some(array) = each(&arrays, &plain) else { return plain };
-        let mut profile = Profile { format, array: Some(array), ..Profile::default() };
+        let items = find(&arrays_of(&inner), &plain, &inner);
+        if items.array.is_none() {
+            return plain;
+        }
+        let mut profile = Profile { format, items, ..Profile::default() };
         profile.read(&inner);
         profile
     }
@@ -125,11 +137,17 @@ impl Profile {
         for object in objects {
             let mut shared = Row::new();
             flatten("", object, DEPTH_MAX, &mut shared);
-            let Some(array) = &self.array else {
+            let Some(array) = &self.items.array else {
                 self.rows.push(shared);
                 continue;
             };
-            for element in at_path(object, array).and_then(Value::as_array).into_iter().flatten() {
+            let elements = at_path(object, array).and_then(Value::as_array);
+            let elements = elements.map_or(&[][..], Vec::as_slice);
+            let alone = self.items.beside.first().is_some_and(|(_, id)| shared.contains_key(id));
+            if elements.is_empty() && alone {
+                self.rows.push(shared.clone());
+            }
+            for element in elements {
                 let mut row = shared.clone();
                 row.remove(array);
                 let prefix = format!("{array}[]");
@@ -140,6 +158,12 @@ impl Profile {
                     scalar => row.extend(cell(scalar).map(|cell| (prefix, cell))),
                 }
                 self.rows.push(row);
+            }
+        }
+        for (within, beside) in &self.items.beside {
+            for row in &mut self.rows {
+                let (one, other) = (row.remove(within), row.remove(beside));
+                row.extend(one.or(other).map(|cell| (format!("{within} | {beside}"), cell)));
             }
         }
         for (path, cell) in self.rows.iter().flatten() {
@@ -252,7 +276,7 @@ fn note_arrays(prefix: &str, object: &Map<String, Value>, depth: usize, arrays: 
     }
 }
 
-fn at_path<'v>(object: &'v Map<String, Value>, path: &str) -> Option<&'v Value> {
+pub(super) fn at_path<'v>(object: &'v Map<String, Value>, path: &str) -> Option<&'v Value> {
     if let Some(value) = object.get(path) {
         return Some(value);
     }

@@ -139,3 +139,52 @@ fn what_is_no_json_is_shown() {
     assert!(bare.contains("kafka.schema_file=FILE") && bare.contains("0e 75 31 02"), "{bare}");
     assert!(of(b"u1,i7,5").contains("`u1,i7,5`"));
 }
+
+/// Segment's calls of a shop: a viewed product lies beside, those of an order in an array.
+#[test]
+fn items_in_arrays_and_beside_them_are_read_by_one_config() {
+    let product =
+        |n: usize| format!("\"product_id\": \"p{}\", \"category\": \"c{}\"", n % 17, n % 17 % 4);
+    let log: Vec<_> = (0..300)
+        .map(|n| {
+            let (event, properties) = match n % 6 {
+                0 => (
+                    "Order Completed",
+                    format!(
+                        "\"order_id\": \"o{n}\", \"products\": [{{{}}}, {{{}}}]",
+                        product(n),
+                        product(n + 5)
+                    ),
+                ),
+                5 => ("Cart Viewed", "\"products\": []".to_owned()),
+                _ => ("Product Viewed", product(n)),
+            };
+            format!(
+                "{{\"type\": \"track\", \"event\": \"{event}\", \"userId\": \"u{}\", \
+                 \"properties\": {{{properties}}}, \"timestamp\": \"2025-10-26T01:21:{:02}Z\"}}",
+                n % 13,
+                n % 60
+            )
+            .into_bytes()
+        })
+        .collect();
+    let (config, proposal) = config(&log, &[]);
+    assert_eq!(config.item.id, "properties.products[].product_id | properties.product_id");
+    assert_eq!(counts(&config, &log), (50 * 2 + 200, 50, 0), "{}", proposal.text);
+    let category = config.item.features.iter().find(|feature| feature.name.ends_with("category"));
+    let category = category.expect("an item says its category");
+    assert_eq!(category.field, "properties.products[].category | properties.category");
+    assert_eq!((&*category.name, &*category.table), ("properties.category", "properties_category"));
+    let said = proposal.understood.join("\n");
+    assert!(said.contains("`properties.products`, or one with `properties.product_id`"), "{said}");
+    // Who names one of the places is believed.
+    let given = ["item.id=properties.product_id".to_owned()];
+    let config = super::Config::from_toml(
+        &propose(&log, &Given { overrides: &given, ..Given::default() }).expect("a proposal").text,
+    );
+    assert_eq!(config.expect("a config").item.id, "properties.product_id");
+    let given = ["item.id=properties.products[].product_id | properties.product_id".to_owned()];
+    let named =
+        propose(&log, &Given { overrides: &given, ..Given::default() }).expect("a proposal");
+    assert_eq!(named.text, proposal.text);
+}

@@ -21,7 +21,7 @@ use super::request::{Fields, Wanted};
 use super::shelf::Shelf;
 use super::standing::{Standing, State};
 use super::withdrawn::Withdrawn;
-use crate::config::{ArmConfig, ServeConfig};
+use crate::config::{ArmConfig, ServeConfig, alternatives};
 use crate::telemetry::Registry;
 
 /// One of them.
@@ -195,12 +195,17 @@ fn split(arms: &[(&str, f64)], id: &str) -> usize {
     place.unwrap_or(arms.len() - 1)
 }
 
-/// What lies at `path` of a query's fields, as text: dots reach into objects.
-fn id(query: &Fields, path: &str) -> Option<String> {
+/// A query's id, which its log has in `field`, as text.
+fn id(query: &Fields, field: &str) -> Option<String> {
+    alternatives(field).find_map(|path| text_at(query, path))
+}
+
+/// What lies at `path` of a query's fields: dots reach into objects.
+fn text_at(query: &Fields, path: &str) -> Option<String> {
     let (outer, inner) = path.split_once('.').unwrap_or((path, ""));
     match query.get(outer)? {
-        Value::Object(object) if !inner.is_empty() => id(object, inner),
-        Value::String(id) => Some(id.clone()),
+        Value::Object(object) if !inner.is_empty() => text_at(object, inner),
+        Value::String(id) => (!id.is_empty()).then(|| id.clone()),
         Value::Null | Value::Object(_) | Value::Array(_) => None,
         scalar => Some(scalar.to_string()),
     }
@@ -235,6 +240,7 @@ mod tests {
         let query = query.as_object().expect("an object");
         assert_eq!(id(query, "user.id").as_deref(), Some("858"));
         assert_eq!(id(query, "name").as_deref(), Some("a"));
+        assert_eq!(id(query, "none | nobody | user.id").as_deref(), Some("858"));
         for absent in ["none", "user", "user.name", "other"] {
             assert_eq!(id(query, absent), None, "{absent}");
         }

@@ -18,7 +18,7 @@ use super::http::App;
 use super::problem::ProblemBody;
 use super::request::{Filter, Query};
 use super::{kserve, routes};
-use crate::config::{FeatureConfig, FeatureKind};
+use crate::config::{FeatureConfig, FeatureKind, alternatives};
 use crate::telemetry;
 
 /// What a number may be and still be one of 32 bits.
@@ -73,7 +73,9 @@ fn described(version: Option<&Version>) -> String {
     if let Some(version) = version {
         let schemas = &mut document["components"]["schemas"];
         let query = &mut schemas["Query"];
-        add(query, &version.config.query.id, id(version));
+        // A request needs one of a field's alternatives alone.
+        let path = alternatives(&version.config.query.id).next().unwrap_or_default();
+        add(query, path, id(version));
         for feature in &version.config.query.features {
             describe(query, feature, version);
         }
@@ -109,7 +111,8 @@ fn id(version: &Version) -> Value {
 fn describe(query: &mut Value, feature: &FeatureConfig, version: &Version) {
     // None: a history that the trainer keeps. Keys, headers and places in arrays have other forms.
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    if feature.field.is_empty() || !feature.field.chars().all(is_plain) {
+    let path = alternatives(&feature.field).next().unwrap_or_default();
+    if path.is_empty() || !path.chars().all(is_plain) {
         return;
     }
     let number = json!({ "type": "number", "minimum": -NUMBER_MAX, "maximum": NUMBER_MAX });
@@ -134,7 +137,7 @@ fn describe(query: &mut Value, feature: &FeatureConfig, version: &Version) {
             vector
         }
     };
-    add(query, &feature.field, field);
+    add(query, path, field);
 }
 
 /// Puts what `path` holds where it is: dots reach into objects.

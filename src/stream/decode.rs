@@ -19,7 +19,9 @@ mod side;
 mod times;
 mod values;
 
-use crate::config::{Config, MissingReward, RecordFormat, Reject, RewardConfig, SideConfig};
+use crate::config::{
+    Config, MissingReward, RecordFormat, Reject, RewardConfig, SideConfig, alternatives,
+};
 
 pub use error::{DecodeError, REASONS};
 use millrace_events::{Events, id_key};
@@ -128,6 +130,9 @@ impl Mapping {
         };
         let query = side(millrace_events::EventSide::Query);
         let item = side(millrace_events::EventSide::Item);
+        if alternatives(&config.item.id).nth(1).is_some() {
+            fields.stands_alone(item.id.place);
+        }
         let attributes = attributes::fields(&mut fields, &config.item.attributes);
         let reward = Field::new(&mut fields, &config.reward.field);
         let per = Field::new(&mut fields, &config.reward.per);
@@ -222,7 +227,7 @@ impl Mapping {
         let features = self.query.features.iter().chain(&self.item.features);
         let optional = features.filter(|feature| feature.optional);
         let optional = optional.filter_map(|feature| feature.field.as_ref());
-        if !optional.chain(&self.attributes).any(|field| failure.at(field.place)) {
+        if !optional.chain(&self.attributes).any(|field| failure.at(&self.fields, field.place)) {
             return Err(Some(failure));
         }
         let error = self.explain(&failure, text);
@@ -286,7 +291,7 @@ impl Mapping {
             .chain(self.reward.iter().chain(&self.per));
         // serde_json has no code for this one in its public interface.
         if reason.contains("number out of range")
-            && let Some(field) = fields.find(|field| failure.at(field.place))
+            && let Some(field) = fields.find(|field| failure.at(&self.fields, field.place))
         {
             return DecodeError::BadNumber { field: field.name.clone() };
         }

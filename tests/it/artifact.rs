@@ -35,7 +35,7 @@ length = 4
 [[query.features]]
 name = "age"
 kind = "number"
-field = "age"
+field = "years | age"
 transform = "zscore"
 optional = true
 [[query.features]]

@@ -95,6 +95,24 @@ fn segment(visit: &Visit) -> Vec<Value> {
     visit.each(track, identify)
 }
 
+/// Segment's calls of a shop: an order has its products in an array, a viewed product lies beside.
+fn segment_orders(visit: &Visit) -> Vec<Value> {
+    let (user, time) = (format!("u{}", visit.user), visit.time("%Y-%m-%dT%H:%M:%S.%3fZ"));
+    let product = |item: u64| value!({"product_id": format!("p{item}"), "price": 3 + item % 11});
+    let call = |event: &str, properties: Value| {
+        value!({
+            "type": "track", "event": event, "userId": user, "timestamp": time,
+            "messageId": format!("m{}-{properties}", visit.at_ms), "properties": properties,
+        })
+    };
+    if visit.bought {
+        let products: Vec<Value> = visit.items.iter().copied().map(product).collect();
+        let order = value!({"order_id": format!("o{}", visit.at_ms), "products": products});
+        return vec![call("Order Completed", order)];
+    }
+    visit.each(|item| call("Product Viewed", product(item)), call("Page Loaded", value!({})))
+}
+
 /// Debezium's changes of a table of orders: a row that went where the visit has no item.
 fn debezium(visit: &Visit) -> Vec<Value> {
     let at = visit.at_ms;
@@ -235,6 +253,11 @@ fn a_planted_export_of_baskets_is_learned_from_its_proposal() {
 #[test]
 fn a_planted_log_of_track_calls_is_learned_from_its_proposal() {
     learns("segment", segment);
+}
+
+#[test]
+fn a_planted_log_of_views_and_orders_is_learned_from_its_proposal() {
+    learns("segment-orders", segment_orders);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use crate::config::{
     CatalogueBegin, CatalogueConfig, Condition, Config, Faults, FeatureKind, Order, RecordFormat,
-    Step, beside, steps,
+    Step, alternatives, beside, steps,
 };
 
 impl Config {
@@ -79,12 +79,14 @@ impl Config {
 }
 
 /// Whether a path names one value of a record.
-fn one_of_a_record(path: &str) -> Result<(), String> {
-    if path.is_empty() {
-        return Err("must name a field of the record".to_owned());
-    }
-    if beside(path)?.is_none() && steps(path)?.contains(&Step::Each) {
-        return Err(format!("`{path}`: a record of a catalogue is of one id"));
-    }
-    Ok(())
+fn one_of_a_record(field: &str) -> Result<(), String> {
+    alternatives(field).try_for_each(|path| {
+        if path.is_empty() {
+            return Err("must name a field of the record".to_owned());
+        }
+        if beside(path)?.is_none() && steps(path)?.contains(&Step::Each) {
+            return Err(format!("`{path}`: a record of a catalogue is of one id"));
+        }
+        Ok(())
+    })
 }

@@ -6,7 +6,8 @@ use jiff::Timestamp;
 use jiff::fmt::strtime::{self, BrokenDownTime};
 use jiff::tz::TimeZone;
 
-use crate::config::{Condition, Config, EventRule, Faults, Step, TimestampConfig, beside, steps};
+use crate::config::{Condition, Config, EventRule, Faults, Step, TimestampConfig};
+use crate::config::{alternatives, beside, steps};
 
 impl Config {
     /// `[timestamp]`, `[[event]]`, and every path.
@@ -58,7 +59,7 @@ impl Config {
         }
     }
 
-    /// Every field that is named, with its key.
+    /// Every path that a field is looked for at, with its key.
     fn paths(&self) -> Vec<(String, &str)> {
         let mut paths = vec![
             ("query.id".to_owned(), &*self.query.id),
@@ -81,12 +82,17 @@ impl Config {
             paths.push((format!("event[{index}].where.field"), &rule.condition.field));
         }
         paths.retain(|(_, path)| !path.is_empty());
-        paths
+        let each =
+            |(key, field): (String, _)| alternatives(field).map(move |one| (key.clone(), one));
+        paths.into_iter().flat_map(each).collect()
     }
 }
 
 /// The array each of whose elements is an event, if the path leads through one.
 fn array_of(path: &str) -> Result<Option<&str>, String> {
+    if path.is_empty() {
+        return Err("a path must stand on both sides of `|`".to_owned());
+    }
     if beside(path)?.is_some() {
         return Ok(None);
     }

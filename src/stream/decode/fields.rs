@@ -1,6 +1,6 @@
 //! The mapped fields as a tree of keys, and where each field's value goes.
 
-use crate::config::{Beside, RecordFormat, Step, beside, steps};
+use crate::config::{Beside, RecordFormat, Step, alternatives, beside, steps};
 
 /// The mapped fields as a tree of keys.
 #[derive(Debug, Default)]
@@ -11,6 +11,10 @@ pub(crate) struct Fields {
     pub(super) each: Vec<usize>,
     /// Slots of what lies beside the record's value.
     pub(super) beside: Vec<(Outside, usize)>,
+    /// Slots of fields that have several places, the first of which that has a value counts.
+    pub(super) alternatives: Vec<(usize, Vec<FieldPlace>)>,
+    /// The field that makes a record one event whose array has no elements.
+    pub(super) alone: Option<FieldPlace>,
     format: RecordFormat,
 }
 
@@ -24,7 +28,7 @@ pub(crate) enum Outside {
 }
 
 /// The slots of a field's value, in the order in which they are looked at.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FieldPlace {
     pub(super) own: Slots,
     /// The same within the format's inner object; there it is looked for first.
@@ -33,15 +37,19 @@ pub(crate) struct FieldPlace {
 
 /// A dotted path has two: one for a key that is spelt with the dots, one for the path through
 /// nested objects.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Slots {
     pub(super) literal: usize,
     pub(super) nested: Option<usize>,
 }
 
 impl FieldPlace {
+    fn at(slot: usize) -> FieldPlace {
+        FieldPlace { own: Slots { literal: slot, nested: None }, inner: None }
+    }
+
     /// True if `slot` is one of its slots.
-    pub(super) fn holds(&self, slot: usize) -> bool {
+    fn holds(&self, slot: usize) -> bool {
         let among = |slots: Slots| slots.literal == slot || slots.nested == Some(slot);
         among(self.own) || self.inner.is_some_and(among)
     }
@@ -89,8 +97,35 @@ impl Fields {
         Fields { root, format, ..Fields::default() }
     }
 
-    /// Maps a checked `path`; the same path always has the same place.
-    pub(crate) fn add(&mut self, path: &str) -> FieldPlace {
+    /// Maps a checked field; the same one always has the same place.
+    pub(crate) fn add(&mut self, field: &str) -> FieldPlace {
+        let places: Vec<FieldPlace> = alternatives(field).map(|path| self.add_path(path)).collect();
+        if let [place] = places[..] {
+            return place;
+        }
+        let known = self.alternatives.iter().find(|(_, others)| *others == places);
+        FieldPlace::at(known.map(|(slot, _)| *slot).unwrap_or_else(|| {
+            self.slots += 1;
+            self.alternatives.push((self.slots - 1, places));
+            self.slots - 1
+        }))
+    }
+
+    /// A record whose array has no elements is one event, if the field at `place` has a value.
+    pub(super) fn stands_alone(&mut self, place: FieldPlace) {
+        self.alone = Some(place);
+    }
+
+    /// True if `slot` is one of those that `place` has its value of.
+    pub(super) fn holds(&self, place: FieldPlace, slot: usize) -> bool {
+        let others = self.alternatives.iter().find(|(own, _)| FieldPlace::at(*own) == place);
+        match others {
+            None => place.holds(slot),
+            Some((_, places)) => places.iter().any(|place| place.holds(slot)),
+        }
+    }
+
+    fn add_path(&mut self, path: &str) -> FieldPlace {
         let outside = match beside(path).expect("a checked path") {
             None => {
                 let inner = self.format.inside().map(|inside| self.add_within(Some(inside), path));
@@ -105,7 +140,7 @@ impl Fields {
             self.beside.push((outside, self.slots - 1));
             self.slots - 1
         });
-        FieldPlace { own: Slots { literal: slot, nested: None }, inner: None }
+        FieldPlace::at(slot)
     }
 
     fn add_within(&mut self, object: Option<&str>, path: &str) -> Slots {

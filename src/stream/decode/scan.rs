@@ -51,7 +51,25 @@ impl Fields {
         record: D,
         found: &mut FieldValues,
     ) -> Result<(), D::Error> {
-        record.deserialize_any(Top { fields: self, found })
+        record.deserialize_any(Top { fields: self, found: &mut *found })?;
+        self.choose(found);
+        Ok(())
+    }
+
+    /// Fills the slots of fields that have alternatives.
+    #[inline]
+    fn choose(&self, found: &mut FieldValues) {
+        for (slot, places) in &self.alternatives {
+            let mut values = places.iter().map(|place| found.get(*place));
+            found.slots[*slot] = values.find(|raw| raw.names_something()).unwrap_or(Raw::Missing);
+        }
+    }
+
+    /// Whether a record is an event without an element of its array.
+    fn is_alone(&self, found: &mut FieldValues) -> bool {
+        let Some(place) = self.alone else { return false };
+        self.choose(found);
+        found.get(place).names_something()
     }
 
     /// Puts event `event` of the record that was read last in the slots.
@@ -63,6 +81,7 @@ impl Fields {
             let row = &rows[event * self.each.len()..][..self.each.len()];
             self.each.iter().zip(row).for_each(|(&slot, &raw)| slots[slot] = raw);
         }
+        self.choose(found);
     }
 }
 
@@ -75,8 +94,8 @@ pub(crate) struct ScanError {
 
 impl ScanError {
     /// True if the error came up at or after `place` and before the next mapped field.
-    pub(crate) fn at(&self, place: FieldPlace) -> bool {
-        self.slot.is_some_and(|slot| place.holds(slot))
+    pub(crate) fn at(&self, fields: &Fields, place: FieldPlace) -> bool {
+        self.slot.is_some_and(|slot| fields.holds(place, slot))
     }
 }
 
@@ -131,6 +150,8 @@ impl<'de> Visitor<'de> for Top<'_> {
         read_map(fields, &fields.root, found, map)?;
         if fields.each.is_empty() {
             found.events = 1;
+        } else if found.events == 0 && fields.is_alone(found) {
+            found.end_row(&fields.each);
         }
         Ok(())
     }

@@ -6,6 +6,7 @@
 use rdkafka::message::Message;
 use serde_json::Value;
 
+use crate::config::alternatives;
 use crate::stream::decode::DecodeError;
 
 /// Most characters of a value that are shown: enough to recognise it.
@@ -50,8 +51,8 @@ pub(super) fn value(payload: Option<&[u8]>, field: Option<&str>) -> String {
         && let Ok(record) = serde_json::from_slice::<Value>(payload)
     {
         // As the mapping reads paths: a key that is written with its dots comes first.
-        let reach = || field.split('.').try_fold(&record, |value, key| value.get(key));
-        let at = record.get(field).or_else(reach);
+        let reach = |path: &str| path.split('.').try_fold(&record, |value, key| value.get(key));
+        let at = alternatives(field).find_map(|path| record.get(path).or_else(|| reach(path)));
         return at.map_or("nothing".to_owned(), |value| cut(&value.to_string()));
     }
     if payload.first().is_some_and(|b| b.is_ascii_control() && !b.is_ascii_whitespace()) {
@@ -85,6 +86,7 @@ mod tests {
         assert_eq!(shown("none"), "null");
         assert_eq!(shown("a.b"), "5");
         assert_eq!(shown("user.name"), "nothing");
+        assert_eq!(shown("user.name | time"), "\"soon\"");
         assert_eq!(shown("time.zone"), "nothing");
     }
 

@@ -15,7 +15,11 @@ fn all(mapping: &mut Mapping, payload: &str, envelope: &Envelope<'_, '_>) -> Rea
 }
 
 fn plain(mapping: &mut Mapping, record: &serde_json::Value) -> Read {
-    all(mapping, &record.to_string(), &Envelope { time_ms: Some(7), outside: &|_| None })
+    plain_text(mapping, &record.to_string())
+}
+
+fn plain_text(mapping: &mut Mapping, record: &str) -> Read {
+    all(mapping, record, &Envelope { time_ms: Some(7), outside: &|_| None })
 }
 
 fn names(read: Read) -> Result<Vec<String>, DecodeError> {
@@ -51,6 +55,67 @@ fn each_element_of_an_array_is_an_event() {
     let mut ids = mapping("query.id = \"u\"\nitem.id = \"ids[]\"");
     let read = names(plain(&mut ids, &json!({"u": 1, "ids": ["x", 7]})));
     assert_eq!(read, Ok(vec!["x".into(), "7".into()]));
+}
+
+/// As Segment's calls have it: an order's products in an array, a viewed product without one.
+const MIXED: &str = "query.id = \"u | a\"\nitem.id = \"p.products[].id | p.id\"\n\
+    item.features = [{name=\"price\",field=\"p.products[].price | p.price\",kind=\"number\",\
+    optional=true}]\n[[event]]\nwhere = {field=\"what\", in=[\"bought\", \"viewed\"]}";
+
+#[test]
+fn one_mapping_reads_records_with_an_array_and_without() {
+    let mut mixed = mapping(MIXED);
+    let prices = |mapping: &mut Mapping, record: &serde_json::Value| {
+        let mut events = Events::new(0, 1);
+        let read = mapping.decode(Some(record.to_string().as_bytes()), Some(7), &mut events);
+        let ids: Vec<_> = (0..events.len()).map(|i| events.item_names.get(i).to_owned()).collect();
+        read.map(|_| (events.query_ids.clone(), ids, events.item[0].values.clone()))
+    };
+    let order = json!({"what": "bought", "u": 5, "p": {"id": "basket", "price": 9,
+        "products": [{"id": "a", "price": 1.5}, {"id": "b"}, {"price": 3}]}});
+    let ids = ["a", "b", "basket"].map(String::from).to_vec();
+    // What an element lacks is the record's own.
+    assert_eq!(prices(&mut mixed, &order), Ok((vec![key("5"); 3], ids, vec![1.5, 9.0, 3.0])));
+    let one = |id: &str, user: &str, price| Ok((vec![key(user)], vec![id.to_owned()], vec![price]));
+    let viewed = json!({"what": "viewed", "u": null, "a": "x", "p": {"id": "c", "price": 2}});
+    assert_eq!(prices(&mut mixed, &viewed), one("c", "x", 2.0));
+    // Protobuf and Avro have an empty array where there is none.
+    let empty = json!({"what": "viewed", "u": "", "a": "x", "p": {"products": [], "id": "c",
+        "price": 2}});
+    assert_eq!(prices(&mut mixed, &empty), one("c", "x", 2.0));
+    // The array of the record before is forgotten, and so is that of an earlier key.
+    let twice = r#"{"what":"viewed","u":1,"p":{"products":[{"id":"a"}]},"p":{"id":"c"}}"#;
+    assert_eq!(names(plain_text(&mut mixed, twice)), Ok(vec!["c".into()]));
+
+    // Neither an element nor an item: passed over, as a record without its array is.
+    for nothing in [json!({"what": "viewed", "u": 1}), json!({"what": "viewed", "p": {"id": ""}})] {
+        assert_eq!(names(plain(&mut mixed, &nothing)), Ok(vec![]), "{nothing}");
+    }
+    let nobody = plain(&mut mixed, &json!({"what": "viewed", "p": {"id": "c"}}));
+    assert_eq!(nobody.expect_err("no user").field(), Some("u | a"));
+    // In an array of records each is what it is alone.
+    let many = json!([viewed, order, empty]);
+    let ids = ["c", "a", "b", "basket", "c"].map(String::from).to_vec();
+    assert_eq!(names(plain(&mut mixed, &many)), Ok(ids));
+}
+
+#[test]
+fn an_alternative_that_is_no_number_is_as_any_other_value_that_is_none() {
+    let mut mixed = mapping(MIXED);
+    for number in ["NaN", "\"x\""] {
+        let record = format!(r#"{{"what":"viewed","u":1,"p":{{"id":"c","price":{number}}}}}"#);
+        let mut events = Events::new(0, 1);
+        assert_eq!(mixed.decode(Some(record.as_bytes()), Some(7), &mut events), Ok(1), "{number}");
+        assert_eq!(events.item[0].value(0), FeatureValue::Absent, "{number}");
+        assert_eq!(mixed.take_unread().values, 1, "{number}");
+    }
+    // Of a number out of range the field is named, as that of any other field is.
+    let error = plain_text(&mut mixed, r#"{"what":"viewed","u":1,"p":{"price":1e999}}"#);
+    assert_eq!(error.expect_err("no number").field(), Some("p.products[].price | p.price"));
+    let mut keyed = mapping("query.id = \"@headers.user | @key\"\nitem.id = \"i\"");
+    let outside = |what: &Outside| (*what == Outside::Key).then_some(&b"k"[..]);
+    let envelope = Envelope { time_ms: Some(7), outside: &outside };
+    assert_eq!(names(all(&mut keyed, r#"{"i": 1}"#, &envelope)), Ok(vec!["1".into()]));
 }
 
 #[test]
