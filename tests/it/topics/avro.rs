@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 
 use serde_json::{Value, json as value};
 
-use super::{EVENTS, SETS, half, put, sections};
+use super::{EVENTS, SETS, address, half, put, sections, wait_until};
 use crate::proposals::{millrace, said};
 use crate::registry::url;
 use crate::support::{Bench, Running, brokers, create_topic, inspect, json, run_to_end};
@@ -73,31 +73,42 @@ fn order(line: &str) -> Vec<u8> {
     [long(1), note, long(1), row].concat()
 }
 
-/// Registers a schema; what stands before each value of it.
-fn head(url: &str, subject: &str, schema: &str) -> Vec<u8> {
-    let rest = url.strip_prefix("http://").expect("an address");
-    let (host, path) = rest.split_once('/').expect("a path");
-    let body = value!({ "schema": schema }).to_string();
-    let mut socket = TcpStream::connect(host).expect("the registry");
+/// What is answered to a POST.
+fn post(host: &str, path: &str, body: &Value) -> String {
+    let body = body.to_string();
+    let mut socket = TcpStream::connect(host).expect("the port is open");
     write!(
         socket,
-        "POST /{path}/subjects/{subject}/versions HTTP/1.1\r\nHost: {host}\r\n\
-         Content-Type: application/vnd.schemaregistry.v1+json\r\nContent-Length: {}\r\n\
-         Connection: close\r\n\r\n{body}",
+        "POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
         body.len()
     )
     .expect("sent");
     let mut answer = String::new();
     socket.read_to_string(&mut answer).expect("an answer");
+    answer
+}
+
+/// Registers a schema; what stands before each value of it.
+fn head(url: &str, subject: &str, schema: &str) -> Vec<u8> {
+    let rest = url.strip_prefix("http://").expect("an address");
+    let (host, path) = rest.split_once('/').expect("a path");
+    let path = format!("/{path}/subjects/{subject}/versions");
+    let answer = post(host, &path, &value!({ "schema": schema }));
     let id = answer.split("\"id\":").nth(1).unwrap_or_else(|| panic!("no id in {answer}"));
     let digits: String = id.trim_start().chars().take_while(char::is_ascii_digit).collect();
     [&[0][..], &digits.parse::<u32>().expect("an id").to_be_bytes()].concat()
 }
 
+/// A topic, what stands before its values, and how an event becomes one.
+type Writer = (String, Vec<u8>, fn(&str) -> Vec<u8>);
+
 struct Shop {
     bench: Bench,
     config: PathBuf,
     registry: Option<&'static str>,
+    /// Of views and of orders.
+    writers: Vec<Writer>,
 }
 
 impl Shop {
@@ -112,7 +123,7 @@ impl Shop {
             (&bench.topic, "views.avsc", VIEWS, views, 0, view as fn(&str) -> Vec<u8>),
             (&other, "orders.avsc", ORDERS, orders, 1, order),
         ];
-        let mut files = Vec::new();
+        let (mut files, mut writers) = (Vec::new(), Vec::new());
         for (topic, file, schema, by, first, datum) in topics {
             let path = bench.directory.path().join(file);
             std::fs::write(&path, schema).expect("written");
@@ -120,6 +131,8 @@ impl Shop {
                 (By::Registry, Some(url)) => head(url, &format!("{topic}-value"), schema),
                 _ => Vec::new(),
             };
+            writers.push((topic.clone(), head, datum));
+            let (_, head, _) = &writers[first];
             put(topic, 0, half(first, SEED).map(|line| [&head[..], &datum(&line)].concat()));
             files.push(match by {
                 By::File => format!("schema_file = \"{}\"", path.display()),
@@ -140,13 +153,17 @@ impl Shop {
         );
         let config = bench.directory.path().join("avro.toml");
         std::fs::write(&config, text + &entry).expect("written");
-        Some(Shop { bench, config, registry })
+        Some(Shop { bench, config, registry, writers })
+    }
+
+    fn command(&self, command: &str, name: &str, sets: &[&str]) -> Command {
+        let registry = self.registry.map(|url| format!("registry.url={url}"));
+        let sets = SETS.into_iter().chain(registry.as_deref()).chain(sets.iter().copied());
+        self.bench.command_of(&self.config, command, name, &sets.collect::<Vec<_>>())
     }
 
     fn replay(&self, name: &str, passes: &str) -> Command {
-        let registry = self.registry.map(|url| format!("registry.url={url}"));
-        let sets: Vec<&str> = SETS.into_iter().chain(registry.as_deref()).collect();
-        let mut command = self.bench.command_of(&self.config, "replay", name, &sets);
+        let mut command = self.command("replay", name, &[]);
         command.args(["--passes", passes]);
         command
     }
@@ -198,6 +215,44 @@ fn two_schemas_of_a_registry_train_as_one_log_of_json_and_survive_kills() {
 #[test]
 fn a_registry_and_a_schema_file_train_as_one_log_of_json_and_survive_kills() {
     trains_as_json(By::Registry, By::File);
+}
+
+/// Histories go by each topic's own schema, too.
+#[test]
+fn a_live_trainer_and_a_server_follow_a_registry_and_a_schema_file() {
+    let Some(shop) = Shop::new(By::Registry, By::File) else { return };
+    let live = ["http.listen=127.0.0.1:0", "batch.linger_ms=100", "checkpoint.every_s=1"];
+    let mut train = Running::start(&mut shop.command("train", "live", &live));
+    let trainer = address(&mut train, "metrics and health on http://");
+    let trained = |count: usize| format!("millrace_events_total{{result=\"trained\"}} {count}\n");
+    wait_until(&trainer, "/metrics", |page| page.contains(&trained(EVENTS)));
+    let mut serve = Running::start(&mut shop.command("serve", "live", &live[..1]));
+    let server = address(&mut serve, "answering on http://");
+    let both_at = |count: usize| {
+        move |page: &str| {
+            let versions: Value = serde_json::from_str(page).unwrap_or_default();
+            let histories = &versions["histories"];
+            histories["next"]["0"] == count && histories["others"][0]["next"]["0"] == count
+        }
+    };
+    wait_until(&server, "/v1/versions", both_at(EVENTS / 2));
+    let known = half(0, SEED).next().expect("an event");
+    let known: Value = known.parse().expect("JSON");
+    for (topic, head, datum) in &shop.writers {
+        let mut click = known.clone();
+        click["user"] = format!("new to {topic}").into();
+        put(topic, 0, [[&head[..], &datum(&click.to_string())].concat()]);
+    }
+    wait_until(&server, "/v1/versions", both_at(EVENTS / 2 + 1));
+    for (topic, ..) in &shop.writers {
+        let query = value!({"query": {"user": format!("new to {topic}")}, "explain": true});
+        let answer = post(&server, "/v1/retrieve", &query);
+        let item = format!("\"history\":[{}]", known["item"]);
+        assert!(answer.contains(&item), "no {item} in {answer}");
+    }
+    wait_until(&trainer, "/metrics", |page| page.contains(&trained(EVENTS + 2)));
+    train.signal("-TERM");
+    assert!(train.wait().1.success());
 }
 
 #[test]
