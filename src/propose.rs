@@ -187,8 +187,13 @@ fn document(
         document.key("format", format);
     }
     document.key("dead_letter_topic", format!("{topic}-dead"));
-    if let Some(kinds) = &roles.kinds {
-        events(&mut document, kinds);
+    if profile.changes {
+        document.key("tombstone", "skip");
+    }
+    match &roles.kinds {
+        Some(kinds) => events(&mut document, kinds),
+        None if profile.changes => changes(&mut document),
+        None => {}
     }
     timestamp(&mut document, roles.time.as_ref());
     match &roles.reward {
@@ -246,6 +251,15 @@ fn events(document: &mut Document, kinds: &Kinds) {
         document.section("[event]", &std::mem::take(&mut notes));
         document.key("where", condition).key("weight", f64::from((weight * 10.0).round()) / 10.0);
     }
+}
+
+/// Of a change stream, rows that came or changed are events.
+fn changes(document: &mut Document) {
+    let there = ["c", "r", "u"].map(Toml::from).to_vec();
+    let condition =
+        Table::from_iter([("field".to_owned(), "op".into()), ("in".to_owned(), there.into())]);
+    let note = "Debezium's changes: rows that were inserted, read or updated, not deleted.";
+    document.section("[event]", &[note.to_owned()]).key("where", condition);
 }
 
 fn timestamp(document: &mut Document, time: Option<&Time>) {

@@ -59,6 +59,8 @@ pub(super) type Row = BTreeMap<String, Cell>;
 #[derive(Debug, Default)]
 pub(super) struct Profile {
     pub(super) format: RecordFormat,
+    /// Records are a change stream's, and their format knows nothing of it.
+    pub(super) changes: bool,
     /// Where the items are.
     pub(super) items: Items,
     pub(super) rows: Vec<Row>,
@@ -119,16 +121,21 @@ impl Profile {
         find: impl FnOnce(&Arrays, &Profile, &[Map<String, Value>]) -> Items,
     ) -> Profile {
         let objects: Vec<&Map<String, Value>> = records.iter().flat_map(objects).collect();
-        let format = format.unwrap_or_else(|| format_of(&objects));
-        let inner: Vec<Map<String, Value>> =
-            objects.iter().filter_map(|object| inside(object, format)).collect();
-        let mut plain = Profile { format, ..Profile::default() };
+        let seen = format_of(&objects);
+        let format = format.unwrap_or(seen);
+        let changes = seen == RecordFormat::Debezium && format != seen;
+        let fields = |object: &&Map<String, Value>| match changes {
+            true => change(object),
+            false => inside(object, format),
+        };
+        let inner: Vec<Map<String, Value>> = objects.iter().filter_map(fields).collect();
+        let mut plain = Profile { format, changes, ..Profile::default() };
         plain.read(&inner);
         let items = find(&arrays_of(&inner), &plain, &inner);
         if items.array.is_none() {
             return plain;
         }
-        let mut profile = Profile { format, items, ..Profile::default() };
+        let mut profile = Profile { format, changes, items, ..Profile::default() };
         profile.read(&inner);
         profile
     }
@@ -218,6 +225,14 @@ fn inside(object: &Map<String, Value>, format: RecordFormat) -> Option<Map<Strin
         fields.insert(name.clone(), value.clone());
     }
     Some(fields)
+}
+
+/// What a change says of the row that there is now; none: there is none.
+fn change(object: &Map<String, Value>) -> Option<Map<String, Value>> {
+    let after = object.get("after").filter(|after| after.is_object())?;
+    let about = object.iter().filter(|(name, value)| *name != "op" && !value.is_object());
+    let about = about.map(|(name, value)| (name.clone(), value.clone()));
+    Some(about.chain([("after".to_owned(), after.clone())]).collect())
 }
 
 fn flatten(prefix: &str, object: &Map<String, Value>, depth: usize, row: &mut Row) {

@@ -118,15 +118,20 @@ fn what_is_given_has_the_last_word() {
 #[test]
 fn a_log_by_schemas_keeps_its_format_and_its_registry() {
     let log = case("debezium-cdc.jsonl");
-    let overrides =
-        ["registry.url=http://registry:8081".to_owned(), "query.id=after.user_id".into()];
+    let overrides = ["registry.url=http://registry:8081".to_owned()];
     let given = Given { overrides: &overrides, format: Some(RecordFormat::Avro), from: None };
     let proposal = propose(&log, &given).expect("a proposal");
     let config = Config::from_toml(&proposal.text).expect("a config");
     assert_eq!(config.kafka.format, RecordFormat::Avro);
     assert_eq!(config.registry.url, "http://registry:8081");
-    assert_eq!(config.item.id, "after.item_id", "there is no envelope of a format of ours");
     assert_eq!(proposal.text.matches("[registry]").count(), 1, "{}", proposal.text);
+    // The format knows no envelope: it is the rules that pass deletions over.
+    assert_eq!((&*config.query.id, &*config.item.id), ("after.user_id", "after.item_id"));
+    assert_eq!(counts(&config, &log), (184, 16, 0), "{}", proposal.text);
+    assert_eq!(config.kafka.tombstone, crate::config::Tombstone::Skip);
+    for other in ["before", "source", "field = \"op\"\nkind"] {
+        assert!(!proposal.text.contains(other), "{other}:\n{}", proposal.text);
+    }
 }
 
 #[test]

@@ -259,14 +259,29 @@ fn a_live_trainer_and_a_server_follow_a_registry_and_a_schema_file() {
 fn bare_avro_is_proposed_by_its_schemas_file() {
     let Some(shop) = Shop::new(By::File, By::File) else { return };
     let bench = &shop.bench;
-    create_topic(&format!("{}-vectors", bench.topic), 1, None);
-    let init = ["init", "--brokers", brokers(), "--topic", &bench.topic];
+    let views = &shop.writers[0].0;
+    let init = ["init", "--brokers", brokers(), "--topic", views];
     let (status, log) = run_to_end(&mut millrace(bench, &init));
     assert!(status == Some(1) && log.contains("--set kafka.schema_file=FILE"), "{log}");
-    let by_file = ["--set", "kafka.schema_file=views.avsc"];
-    let text = said(millrace(bench, &[&init[..], &by_file].concat()));
-    std::fs::write(bench.directory.path().join("my.toml"), &text).expect("written");
-    said(millrace(bench, &["check", "--config", "my.toml", "--connect", "--sample", "100"]));
-    let run = json(&mut millrace(bench, &["replay", "--config", "my.toml"]));
-    assert_eq!((&run["trained"], &run["rejected"]), (&value!(EVENTS / 2), &value!(0)), "{text}");
+    let orders = &shop.writers[1].0;
+    let others = ["vectors", "versions", "dead"].map(|role| format!("{orders}-{role}"));
+    for topic in others.iter().chain([&format!("{views}-vectors")]) {
+        create_topic(topic, 1, None);
+    }
+    // The second one's records are Debezium's changes.
+    let sets: [&[&str]; 2] = [
+        &["--set", "kafka.schema_file=views.avsc"],
+        &["--set", "kafka.schema_file=orders.avsc", "--set", "query.id=after.buyer"],
+    ];
+    for ((topic, ..), sets) in shop.writers.iter().zip(sets) {
+        let init = ["init", "--brokers", brokers(), "--topic", topic];
+        let text = said(millrace(bench, &[&init[..], sets].concat()));
+        std::fs::write(bench.directory.path().join("my.toml"), &text).expect("written");
+        said(millrace(bench, &["check", "--config", "my.toml", "--connect", "--sample", "100"]));
+        let directory = format!("checkpoint.directory={topic}");
+        let replay = ["replay", "--config", "my.toml", "--set", &directory];
+        let run = json(&mut millrace(bench, &replay));
+        let counts = ["trained", "skipped", "rejected"].map(|key| &run[key]);
+        assert_eq!(counts, [&value!(EVENTS / 2), &value!(0), &value!(0)], "{text}");
+    }
 }
