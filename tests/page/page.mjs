@@ -68,6 +68,9 @@ async function tryIt(page, label, others) {
   check(rows === 10, `${label}: ${rows} items for u7`);
   const beside = await page.locator("#others tbody tr").count();
   check(beside === 10 * others, `${label}: ${beside} items of other arms`);
+  const logs = (await page.locator("#popular-rows td:last-child").allTextContents()).map(Number);
+  const descend = logs.every((log, place) => place === 0 || log <= logs[place - 1]);
+  check(logs.length === rows && descend, `${label}: plain popularity in its own order`);
   const titles = await page.locator("#answer-rows small").count();
   check(titles === 10, `${label}: ${titles} titles beside ids`);
   await page.locator("#answer-rows button").first().press("Enter");
