@@ -84,7 +84,7 @@ pub fn write(checkpoint: &Checkpoint, log: Option<&Config>, to: &Path) -> anyhow
 /// it is there, and deletes what is older than the newest `keep`.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn keep(
     checkpoint: &Checkpoint,
     log: Option<&Config>,

@@ -65,7 +65,7 @@ pub struct VersionMarker {
     /// Where its records lie on that topic: of each partition the first offset, and the one after
     /// the last.
     pub offsets: BTreeMap<i32, (i64, i64)>,
-    /// [`Digest`] of its records, in hex.
+    /// Digest of its records, in hex.
     pub digest: String,
     /// The version before it on the topic.
     pub previous: Option<String>,

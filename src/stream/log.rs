@@ -1,7 +1,7 @@
 //! The log of interactions: one topic, or several that are read as one.
 //!
-//! Owns which [lane](millrace_events::lane) is which partition of which topic. The topics share one
-//! connection: they lie on the same brokers.
+//! Owns which lane is which partition of which topic. The topics share one connection: they lie on
+//! the same brokers.
 //!
 //! Must never know: what a record means.
 

@@ -58,7 +58,7 @@ struct MergedRecord {
     rejected: bool,
 }
 
-/// Merges partitions, each in its own order, by the [keys](Key) of their heads.
+/// Merges partitions, each in its own order, by the keys of their heads.
 ///
 /// A late record does not overtake within its partition, nor is it held back by the records
 /// before it: the smallest key goes next, and equal keys go in the order of their partitions.

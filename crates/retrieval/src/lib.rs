@@ -5,12 +5,12 @@
 //! weight, what to leave out and what to choose from come with each request.
 //!
 //! How it works, from the ground up:
-//! - [`kernel`]: dot products of whole numbers, by the widest instructions there are
-//! - [`codes`]: vectors as whole numbers with a bound on what that costs
-//! - [`best`]: the best so far, under those bounds
-//! - [`centroids`]: which vectors lie near each other
-//! - [`allowed`]: what a request may choose from
-//! - [`index`]: all of it together
+//! - `kernel`: dot products of whole numbers, by the widest instructions there are
+//! - `codes`: vectors as whole numbers with a bound on what that costs
+//! - `best`: the best so far, under those bounds
+//! - `centroids`: which vectors lie near each other
+//! - `allowed`: what a request may choose from
+//! - `index`: all of it together
 //!
 //! Up to [`IndexSettings::exact_max`] items each is scanned as whole numbers of eight bits, and
 //! what the bounds cannot tell apart is computed again in full: the answer is that of a scan in

@@ -127,7 +127,8 @@ pub(in crate::stream) fn sample(
 /// The values of about `records` of the newest records of the config's log, as JSON.
 ///
 /// # Errors
-/// If the brokers do not answer, or as of [`Sampled::new`].
+/// If the brokers do not answer, if the registry is not named, does not answer, or refuses us, or
+/// if no value can be read.
 pub fn newest_values(config: &Config, records: usize) -> anyhow::Result<Sampled> {
     let log = Log::of(config)?;
     let watermarks = log.watermarks()?;
