@@ -19,7 +19,7 @@ use serde_json::Value;
 use toml::{Table, Value as Toml};
 
 use crate::config::{Config, Fault, RecordFormat, alternatives, parse_override};
-use crate::stream::decode::{DecodeError, Mapping};
+use crate::stream::decode::{DecodeError, Mapping, in_hex};
 use crate::stream::events_of;
 
 use document::Document;
@@ -159,7 +159,7 @@ fn begin(lines: &[Vec<u8>]) -> String {
     let first = lines.first().map_or(&[][..], |line| &line[..line.len().min(40)]);
     match std::str::from_utf8(first) {
         Ok(text) if !text.contains(char::is_control) => format!("`{text}`"),
-        _ => first.iter().take(8).map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" "),
+        _ => in_hex(&first[..first.len().min(8)]),
     }
 }
 

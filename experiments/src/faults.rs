@@ -25,7 +25,7 @@ use millrace_events::SplitMix;
 use rdkafka::admin::{AdminClient, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 
-use crate::process::{Process, beside};
+use crate::process::{Process, ProgramArgs};
 use cluster::Cluster;
 use disk::Disk;
 use kind::{After, Kind, Scene, admin, block_on, options};
@@ -50,9 +50,8 @@ pub(crate) struct FaultsArgs {
     /// First port of the brokers.
     #[arg(long, default_value_t = 29092)]
     port: u16,
-    /// The program [default: the one built beside this one].
-    #[arg(long, value_name = "FILE")]
-    millrace: Option<PathBuf>,
+    #[command(flatten)]
+    program: ProgramArgs,
 }
 
 const CONFIG: &str = include_str!("faults/faults.toml");
@@ -71,7 +70,7 @@ pub(crate) fn run(args: &FaultsArgs) -> anyhow::Result<()> {
     let out = args.out.canonicalize()?;
     let mut report = Report::open(&out, args.seed)?;
     let scratch = tempfile::tempdir().context("no scratch directory")?;
-    let program = beside(args.millrace.as_deref())?;
+    let program = args.program.path()?;
     println!("seed {}; logs in {}; brokers from port {}", args.seed, out.display(), args.port);
     let mut cluster = Cluster::start(scratch.path(), args.port)?;
     let mut number = 0;

@@ -7,7 +7,7 @@
 
 pub(crate) mod topic;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
@@ -24,7 +24,7 @@ use millrace_train::evaluation::KS;
 use millrace_train::evaluation::held_out::HeldOut;
 use millrace_train::evaluation::metrics::{Band, Interval, Quality};
 
-use crate::process::{Process, beside};
+use crate::process::{Process, ProgramArgs};
 use topic::Topic;
 
 /// Arguments of `live`.
@@ -49,9 +49,8 @@ pub(crate) struct LiveArgs {
     /// Overrides a key of both runs; may be given many times.
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     overrides: Vec<String>,
-    /// The program [default: the one built beside this one].
-    #[arg(long, value_name = "FILE")]
-    millrace: Option<PathBuf>,
+    #[command(flatten)]
+    program: ProgramArgs,
 }
 
 /// The mapping and the model of both runs.
@@ -68,7 +67,7 @@ const LOOK: Duration = Duration::from_millis(200);
 
 pub(crate) fn run(args: &LiveArgs) -> anyhow::Result<()> {
     let scratch = tempfile::tempdir().context("no scratch directory")?;
-    let program = beside(args.millrace.as_deref())?;
+    let program = args.program.path()?;
     let topic = Topic::create(&args.brokers)?;
     let sets = |name: &str| sets(args, topic.name(), &scratch.path().join(name));
     let start = |command: &str, name: &str, more: &[&str]| {

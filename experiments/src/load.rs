@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use clap::Args;
 
+use crate::quantile::quantile;
+
 /// No answer takes longer: `serve.timeout_ms` is two seconds.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 
@@ -100,7 +102,7 @@ pub(crate) fn load(args: &LoadArgs) -> anyhow::Result<Took> {
 impl Display for Took {
     fn fmt(&self, to: &mut Formatter<'_>) -> fmt::Result {
         let Took { answers, seconds, refused } = self;
-        let at = |share: f64| answers[((answers.len() - 1) as f64 * share) as usize] * 1e3;
+        let at = |share| quantile(answers, share) * 1e3;
         write!(
             to,
             "{} answers in {seconds:.1} s: {:.0}/s; ms p50 {:.2} p90 {:.2} p99 {:.2} p99.9 {:.2} \

@@ -10,6 +10,7 @@ mod live;
 mod load;
 mod process;
 mod quality;
+mod quantile;
 mod retrieval;
 mod serving;
 mod soak;

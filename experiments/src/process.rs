@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
+use clap::Args;
 
 /// How often a process is asked whether it has ended.
 const LOOK: Duration = Duration::from_millis(50);
@@ -188,14 +189,29 @@ pub(crate) fn signal(child: &Child, signal: i32) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `millrace`, as given or in the directory above that of this program.
+/// Which program is run.
+#[derive(Args)]
+pub(crate) struct ProgramArgs {
+    /// The program [default: the one built beside this one].
+    #[arg(long, value_name = "FILE")]
+    millrace: Option<PathBuf>,
+}
+
+impl ProgramArgs {
+    /// `millrace`, as given or [`beside`] this program.
+    ///
+    /// # Errors
+    /// As of [`beside`].
+    pub(crate) fn path(&self) -> anyhow::Result<PathBuf> {
+        self.millrace.clone().map_or_else(beside, Ok)
+    }
+}
+
+/// `millrace` in the directory of this program, or in the one above it.
 ///
 /// # Errors
 /// If it is not there.
-pub(crate) fn beside(given: Option<&Path>) -> anyhow::Result<PathBuf> {
-    if let Some(given) = given {
-        return Ok(given.to_owned());
-    }
+pub(crate) fn beside() -> anyhow::Result<PathBuf> {
     let own = std::env::current_exe().context("this program's own path")?;
     let directory = own.parent().context("this program's directory")?;
     let places = [directory.join("millrace"), directory.join("../millrace")];

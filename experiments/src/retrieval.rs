@@ -16,6 +16,7 @@ use millrace_events::SplitMix;
 use millrace_retrieval::{Allowed, Hit, Index, IndexSettings, Items, Search};
 
 use crate::datasets;
+use crate::quantile::quantile;
 use rows::Rows;
 
 /// Arguments of `retrieval`.
@@ -150,14 +151,13 @@ fn line<'a>(
     }
     let mean = times.iter().sum::<f64>() / times.len() as f64;
     times.sort_by(f64::total_cmp);
-    let quantile = |q: f64| times[((times.len() - 1) as f64 * q) as usize];
     println!(
         "{name:<28} recall@10 {:.4} @100 {:.4}{}  CPU ms {mean:.3} (p50 {:.3}, p99 {:.3})",
         of_ten / sample as f64,
         of_all / sample as f64,
         if same { " same ids, order and scores" } else { "" },
-        quantile(0.5),
-        quantile(0.99),
+        quantile(&times, 0.5),
+        quantile(&times, 0.99),
     );
 }
 

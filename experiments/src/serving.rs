@@ -9,7 +9,6 @@ mod served;
 mod stream;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -19,7 +18,8 @@ use millrace::synthetic::{World, WorldSettings};
 use crate::live::topic::Topic;
 use crate::live::{CONFIG, wait_for};
 use crate::load::{LoadArgs, Took, load};
-use crate::process::{Page, Process, beside};
+use crate::process::{Page, Process, ProgramArgs};
+use crate::quantile::quantile;
 use served::Served;
 use stream::Stream;
 
@@ -47,9 +47,8 @@ pub(crate) struct ServingArgs {
     /// Overrides a key of all runs, such as checkpoint.every_s=5; may be given many times.
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     overrides: Vec<String>,
-    /// The program [default: the one built beside this one].
-    #[arg(long, value_name = "FILE")]
-    millrace: Option<PathBuf>,
+    #[command(flatten)]
+    program: ProgramArgs,
 }
 
 const QUERIES: usize = 10_000;
@@ -68,7 +67,7 @@ const FULL_EVENTS: u64 = 6_000_000;
 pub(crate) fn run(args: &ServingArgs) -> anyhow::Result<()> {
     let scratch = tempfile::tempdir().context("no scratch directory")?;
     let directory = scratch.path().join("checkpoints");
-    let program = beside(args.millrace.as_deref())?;
+    let program = args.program.path()?;
     let topic = Topic::create(&args.brokers)?;
     let mut sets = vec![
         format!("kafka.brokers={}", args.brokers),
@@ -151,9 +150,9 @@ fn fresh(
     let (rate, seconds) = (args.rate, args.seconds);
     let address = served.address()?;
     let stop = std::sync::atomic::AtomicBool::new(false);
+    let times = stream.times();
     let (mut times, versions, took) = std::thread::scope(|scope| -> anyhow::Result<_> {
-        let times = stream.times();
-        let watch = scope.spawn(|| served.watch(times, &stop));
+        let watch = scope.spawn(|| served.watch(&times, &stop));
         let requests = scope.spawn(|| asked(address, BESIDE, seconds));
         let sent = stream.at_rate(rate, Duration::from_secs(seconds), train);
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
@@ -163,7 +162,7 @@ fn fresh(
     })?;
     times.sort_by(f64::total_cmp);
     ensure!(!times.is_empty(), "no event was served within {seconds} s");
-    let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
+    let at = |share| quantile(&times, share);
     println!(
         "{rate} events/s for {seconds} s: event until served p50 {:.2} s, p99 {:.2} s, most {:.2} \
          s ({} events in {versions} versions)",

@@ -111,7 +111,7 @@ fn most(values: &[f64]) -> f64 {
 
 pub(crate) fn run(args: &SoakArgs) -> anyhow::Result<()> {
     let scratch = tempfile::tempdir().context("no scratch directory")?;
-    let program = beside(None)?;
+    let program = beside()?;
     let topic = Topic::create(&args.brokers)?;
     let sets = |directory: &str| sets(args, topic.name(), &scratch.path().join(directory));
     let start = |command: &str, directory: &str| {

@@ -27,6 +27,7 @@ pub use error::{DecodeError, REASONS};
 use millrace_events::{Events, id_key};
 
 pub(crate) use fields::{FieldPlace, Fields, Outside};
+pub(crate) use foreign::in_hex;
 pub(crate) use raw::FieldValues;
 use raw::Raw;
 use rules::Rules;

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use super::decode::{Content, DecodeError};
 #[cfg(feature = "registry")]
-use super::decode::{RECORD_BYTES_MAX, Schema, Text};
+use super::decode::{RECORD_BYTES_MAX, Schema, Text, in_hex};
 use crate::config::{Config, RecordFormat};
 use millrace_events::lane_place;
 #[cfg(feature = "registry")]
@@ -230,8 +230,7 @@ fn framed(payload: &[u8]) -> Option<(u32, &[u8])> {
 
 #[cfg(feature = "registry")]
 fn unframed(payload: &[u8]) -> DecodeError {
-    let begin: Vec<_> = payload.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    DecodeError::Unframed { begin: begin.join(" ") }
+    DecodeError::Unframed { begin: in_hex(&payload[..payload.len().min(8)]) }
 }
 
 /// A value of a size worth reading.

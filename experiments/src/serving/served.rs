@@ -45,7 +45,7 @@ impl Served {
     /// first look that found a version with it, and how many versions there were.
     pub(super) fn watch(
         &self,
-        times: impl AsRef<Mutex<Times>>,
+        times: &Mutex<Times>,
         stop: &AtomicBool,
     ) -> anyhow::Result<(Vec<f64>, usize)> {
         let (mut seconds, mut known, mut versions) = (Vec::new(), [0; PARTITIONS], 0);
@@ -57,7 +57,7 @@ impl Served {
                 continue;
             }
             (last, versions) = (version, versions + 1);
-            let times = times.as_ref().lock().expect("nobody panicked");
+            let times = times.lock().expect("nobody panicked");
             for partition in 0..PARTITIONS {
                 let sent = &times.sent[partition];
                 let up_to = usize::try_from(next[partition] - times.first[partition]);

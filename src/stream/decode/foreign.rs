@@ -13,6 +13,11 @@ pub(super) fn without_bom(payload: &[u8]) -> &[u8] {
     payload.strip_prefix(BOM).unwrap_or(payload)
 }
 
+/// Bytes for a person to look at: each in hex, with blanks between.
+pub(crate) fn in_hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ")
+}
+
 /// What a payload is that begins like no JSON text, and what to do about it.
 pub(super) fn name(payload: &[u8]) -> Option<&'static str> {
     Some(match payload {

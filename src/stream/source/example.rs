@@ -7,7 +7,7 @@ use rdkafka::message::Message;
 use serde_json::Value;
 
 use crate::config::alternatives;
-use crate::stream::decode::DecodeError;
+use crate::stream::decode::{DecodeError, in_hex};
 
 /// Most characters of a value that are shown: enough to recognise it.
 const CHARS_MAX: usize = 100;
@@ -56,9 +56,9 @@ pub(super) fn value(payload: Option<&[u8]>, field: Option<&str>) -> String {
         return at.map_or("nothing".to_owned(), |value| cut(&value.to_string()));
     }
     if payload.first().is_some_and(|b| b.is_ascii_control() && !b.is_ascii_whitespace()) {
-        let begin: Vec<_> = payload.iter().take(BYTES_MAX).map(|b| format!("{b:02x}")).collect();
+        let begin = in_hex(&payload[..payload.len().min(BYTES_MAX)]);
         let cut = if payload.len() > BYTES_MAX { CUT } else { "" };
-        return format!("{}{cut} ({} bytes)", begin.join(" "), payload.len());
+        return format!("{begin}{cut} ({} bytes)", payload.len());
     }
     // A character takes at most four bytes: a record of megabytes need not be looked through.
     let begin = &payload[..payload.len().min(4 * (CHARS_MAX + 1))];

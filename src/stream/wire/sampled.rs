@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{Reader, Wire, framed};
 use crate::config::{Config, RecordFormat};
-use crate::stream::decode::Content;
+use crate::stream::decode::{Content, in_hex};
 
 /// Values as JSON.
 #[derive(Debug, Default)]
@@ -71,7 +71,6 @@ fn format_of(config: &Config, values: &[Vec<u8>]) -> anyhow::Result<Option<Recor
         return Ok(Some(RecordFormat::JsonSchema));
     }
     if config.registry.url.is_empty() {
-        let begin: Vec<_> = first.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
         bail!(
             "{} of {} records are in the Confluent wire format: a zero byte, the id of a schema \
              (of the first one {id}), and what that schema describes ({} ..). Name the registry \
@@ -80,7 +79,7 @@ fn format_of(config: &Config, values: &[Vec<u8>]) -> anyhow::Result<Option<Recor
              registry.user=env:NAME --set registry.password=env:NAME",
             behind.len(),
             values.len(),
-            begin.join(" ")
+            in_hex(&first[..first.len().min(8)])
         );
     }
     #[cfg(feature = "registry")]

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 
+use protox::prost_reflect::prost::encoding::encode_varint;
 use serde_json::{Value, json as value};
 
 use super::{EVENTS, SETS, address, half, put, sections, wait_until};
@@ -39,13 +40,8 @@ enum By {
 }
 
 fn long(value: i64) -> Vec<u8> {
-    let mut bits = ((value << 1) ^ (value >> 63)).cast_unsigned();
     let mut bytes = Vec::new();
-    while bits >= 0x80 {
-        bytes.push((bits & 0x7f) as u8 | 0x80);
-        bits >>= 7;
-    }
-    bytes.push(bits as u8);
+    encode_varint(((value << 1) ^ (value >> 63)).cast_unsigned(), &mut bytes);
     bytes
 }
 

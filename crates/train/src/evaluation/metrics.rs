@@ -240,28 +240,20 @@ impl Quality {
 
     /// Recall at each of [`KS`] in `bands`, with intervals.
     pub fn recall(&self, bands: &[Band]) -> [Interval; KS.len()] {
-        let of = |replicates: &[Recalls]| intervals(self.value(bands), replicates);
-        let by_query = of(&replicates(&self.by_query, bands));
-        match self.has_hours() {
-            true => wider(by_query, of(&replicates(&self.by_hour, bands))),
-            false => by_query,
-        }
+        let drawn = |by: fn(&Self) -> &Tallies| replicates(by(self), bands);
+        widest(self.value(bands), self.has_hours(), drawn)
     }
 
     /// By how much recall is above `other`'s. The same queries and hours are drawn for both, so
     /// what makes one hard for both cancels.
     pub fn recall_above(&self, other: &Self, bands: &[Band]) -> [Interval; KS.len()] {
         let minus = |a: Recalls, b: Recalls| std::array::from_fn(|k| a[k] - b[k]);
-        let of = |own: &Tallies, others: &Tallies| {
-            let pairs = replicates(own, bands).into_iter().zip(replicates(others, bands));
-            let differences: Vec<_> = pairs.map(|(own, others)| minus(own, others)).collect();
-            intervals(minus(self.value(bands), other.value(bands)), &differences)
+        let drawn = |by: fn(&Self) -> &Tallies| {
+            let pairs = replicates(by(self), bands).into_iter().zip(replicates(by(other), bands));
+            pairs.map(|(own, others)| minus(own, others)).collect()
         };
-        let by_query = of(&self.by_query, &other.by_query);
-        match self.has_hours() && other.has_hours() {
-            true => wider(by_query, of(&self.by_hour, &other.by_hour)),
-            false => by_query,
-        }
+        let value = minus(self.value(bands), other.value(bands));
+        widest(value, self.has_hours() && other.has_hours(), drawn)
     }
 
     fn has_hours(&self) -> bool {
@@ -312,10 +304,21 @@ fn replicates(tallies: &Tallies, bands: &[Band]) -> Vec<Recalls> {
     sums.into_iter().map(recall).collect()
 }
 
-/// The wider interval at each k.
-fn wider(a: [Interval; KS.len()], b: [Interval; KS.len()]) -> [Interval; KS.len()] {
+/// At each k the wider of two intervals: of `drawn` queries, and of hours if there are enough.
+fn widest(
+    values: Recalls,
+    has_hours: bool,
+    drawn: impl Fn(fn(&Quality) -> &Tallies) -> Vec<Recalls>,
+) -> [Interval; KS.len()] {
+    let by_query = intervals(values, &drawn(|quality| &quality.by_query));
+    if !has_hours {
+        return by_query;
+    }
+    let by_hour = intervals(values, &drawn(|quality| &quality.by_hour));
     let width = |interval: &Interval| interval.high - interval.low;
-    std::array::from_fn(|k| if width(&b[k]) > width(&a[k]) { b[k] } else { a[k] })
+    std::array::from_fn(|k| {
+        if width(&by_hour[k]) > width(&by_query[k]) { by_hour[k] } else { by_query[k] }
+    })
 }
 
 /// A Poisson number of mean 1 from a uniform one in [0, 1).

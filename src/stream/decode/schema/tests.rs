@@ -1,9 +1,10 @@
 //! The same events in JSON, in Avro and in Protobuf are the same columns. The bytes of the latter
-//! two are written here by hand, as their specifications have them.
+//! two are written here by hand, as their specifications have them, but for what a varint is.
 
 use super::*;
 use crate::stream::decode::{Content, DecodeError, Envelope, Mapping};
 use millrace_events::Events;
+use protox::prost_reflect::prost::encoding::encode_varint;
 
 const CONFIG: &str = r#"
     [timestamp]
@@ -49,13 +50,8 @@ fn text(text: &str) -> Text {
 
 /// An Avro integer.
 fn long(value: i64) -> Vec<u8> {
-    let mut bits = ((value << 1) ^ (value >> 63)).cast_unsigned();
     let mut bytes = Vec::new();
-    while bits >= 0x80 {
-        bytes.push((bits & 0x7f) as u8 | 0x80);
-        bits >>= 7;
-    }
-    bytes.push(bits as u8);
+    encode_varint(((value << 1) ^ (value >> 63)).cast_unsigned(), &mut bytes);
     bytes
 }
 
@@ -122,13 +118,9 @@ fn field(number: u8, bytes: impl AsRef<[u8]>) -> Vec<u8> {
 }
 
 /// A Protobuf field of a varint; its bits are those of an Avro one, unfolded.
-fn varint(number: u8, mut bits: u64) -> Vec<u8> {
+fn varint(number: u8, bits: u64) -> Vec<u8> {
     let mut bytes = vec![number << 3];
-    while bits >= 0x80 {
-        bytes.push((bits & 0x7f) as u8 | 0x80);
-        bits >>= 7;
-    }
-    bytes.push(bits as u8);
+    encode_varint(bits, &mut bytes);
     bytes
 }
 

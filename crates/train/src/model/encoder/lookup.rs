@@ -41,7 +41,9 @@ struct Found {
     ends: Vec<u32>,
     /// Events of parts that are pooled by attention.
     attended: Vec<Attended>,
-    /// The gradients of their rows, event after event.
+    /// `[entries of these]`, their weights in a mean.
+    weights: Vec<f32>,
+    /// `[entries of these, dim]`, the gradients of their rows.
     of_attended: Vec<f32>,
 }
 
@@ -50,12 +52,8 @@ struct Attended {
     side: usize,
     /// Where its slots are.
     entries: Range<usize>,
-    /// Those of a mean.
-    weights: Vec<f32>,
     /// Where the piece of the input begins.
     start: usize,
-    /// Where the gradients of its rows begin.
-    at: usize,
 }
 
 struct OfPart {
@@ -176,9 +174,9 @@ impl Found {
 
     /// Sorts the entries' terms by row; those of one row stay in the order of the entries.
     fn sort_terms(&mut self, sides: &[(&Side, &Encoded); 2], dim: usize) {
-        let Self { touched, terms, ends, parts, attended, of_attended, .. } = self;
+        let Self { touched, terms, ends, parts, attended, weights, of_attended, .. } = self;
         attended.clear();
-        let mut floats = 0;
+        weights.clear();
         ends.clear();
         ends.resize(touched.slots().len(), 0);
         touched.places().iter().for_each(|&place| ends[place as usize] += 1);
@@ -198,39 +196,41 @@ impl Found {
             for event in 0..encoded.events {
                 let (start, range) = (event * width + part.start, column.range(event));
                 if attends && !range.is_empty() {
-                    let weights = column.values[range.clone()].to_vec();
                     let entries = entries.start + range.start..entries.start + range.end;
-                    attended.push(Attended { side: *side, entries, weights, start, at: floats });
+                    attended.push(Attended { side: *side, entries, start });
                 }
                 for entry in range {
                     let end = &mut ends[places[entry] as usize];
+                    let weight = column.values[entry];
                     terms[*end as usize] = if attends {
-                        floats += dim;
-                        Term { side: ATTENDED, greatest, start: place(floats - dim), weight: 1.0 }
+                        let start = place(weights.len() * dim);
+                        weights.push(weight);
+                        Term { side: ATTENDED, greatest, start, weight: 1.0 }
                     } else {
-                        let weight = column.values[entry];
                         Term { side: *side as u8, greatest, start: place(start), weight }
                     };
                     *end += 1;
                 }
             }
         }
-        of_attended.resize(floats, 0.0);
+        of_attended.resize(weights.len() * dim, 0.0);
     }
 
     /// The gradients of rows that are pooled by attention, before any row moves.
     fn attend(&mut self, gradients: &[&[f32]; 2], inputs: &[&[f32]; 2], table: &Table) {
-        let Self { attended, of_attended, slots, .. } = self;
-        let (dim, mut attention) = (table.dim(), Attention::default());
-        for Attended { side, entries, weights, start, at } in attended {
+        let Self { attended, weights, of_attended, slots, .. } = self;
+        let (dim, mut attention, mut at) = (table.dim(), Attention::default(), 0);
+        for Attended { side, entries, start } in attended {
+            let own = at..at + entries.len();
+            at = own.end;
             let piece = *start..*start + dim;
             attention.rows.clear();
             for &slot in &slots[entries.clone()] {
                 attention.rows.extend_from_slice(table.row(slot));
             }
             let (of_pooled, pooled) = (&gradients[*side][piece.clone()], &inputs[*side][piece]);
-            let of_rows = &mut of_attended[*at..][..weights.len() * dim];
-            attention.give_back(weights, of_pooled, pooled, of_rows);
+            let of_rows = &mut of_attended[own.start * dim..own.end * dim];
+            attention.give_back(&weights[own], of_pooled, pooled, of_rows);
         }
     }
 
