@@ -3,7 +3,8 @@
 //!
 //! Memory is quoted over rows and accumulators. It is the peak of the process while a whole
 //! checkpoint is taken, while an increment is, and while a checkpoint is read back, the model of
-//! before gone.
+//! before gone; and, where a tenth of the rows are those of items, while a version is made for the
+//! output topic beside the trainer and beside a whole checkpoint.
 
 use std::time::Instant;
 
@@ -12,11 +13,12 @@ use millrace::checkpoint::{Chain, Checkpoint, Facts, Store};
 use millrace::config::Config;
 use millrace::pipeline;
 use millrace::sections;
-use millrace_events::{Offsets, SplitMix};
+use millrace_events::{Batch, Event, Events, FeatureValue, Offsets, SplitMix, id_key};
 use millrace_train::capture::{Extent, Piece};
 use millrace_train::captured::CapturedPart;
+use millrace_train::model::Model;
 use millrace_train::table::TouchedRows;
-use millrace_train::{Progress, State, Trainer};
+use millrace_train::{ItemSide, Placement, Progress, State, Trainer};
 
 /// As in the program.
 #[global_allocator]
@@ -29,8 +31,12 @@ const TOUCHED: u64 = 100;
 const PARTS_IN_FLIGHT: usize = 8;
 /// Ids of a step.
 const STEP: usize = 1024;
+/// Of the rows, those of items that are published; the others are those of queries.
+const ITEMS: u64 = ROWS / 10;
 /// Width of the rows, for a process of its own.
 const DIM: &str = "MILLRACE_BENCH_DIM";
+/// Set: that process publishes.
+const PUBLISHES: &str = "MILLRACE_BENCH_PUBLISHES";
 
 fn main() {
     if std::env::args().any(|argument| argument == "--test") {
@@ -38,36 +44,128 @@ fn main() {
     }
     // A process each: what an allocator keeps of the first would pass for memory of the second.
     match std::env::var(DIM).ok().and_then(|dim| dim.parse().ok()) {
+        Some(dim) if std::env::var_os(PUBLISHES).is_some() => publish(dim),
         Some(dim) => run(dim),
         None => {
             println!("{ROWS} rows, 1 in {TOUCHED} touched between checkpoints, at random");
             println!("  dim  checkpoint       MB  of whole  seconds  trainer s  memory over rows");
-            [32, 64].into_iter().for_each(in_a_process);
+            for dim in [32, 64] {
+                in_a_process(dim, None);
+                in_a_process(dim, Some(PUBLISHES));
+            }
         }
     }
 }
 
-fn in_a_process(dim: usize) {
+fn in_a_process(dim: usize, more: Option<&str>) {
     let program = std::env::current_exe().expect("it runs");
-    let status = std::process::Command::new(program).env(DIM, dim.to_string()).status();
-    assert!(status.expect("it runs").success());
+    let mut command = std::process::Command::new(program);
+    command.env(DIM, dim.to_string()).envs(more.map(|name| (name, "1")));
+    assert!(command.status().expect("it runs").success());
+}
+
+/// The bench's model with rows of `dim` floats, and a directory for its checkpoints.
+fn setup(dim: usize) -> (Config, tempfile::TempDir) {
+    let directory = tempfile::tempdir_in(std::env::current_dir().expect("a directory"));
+    let sets = [format!("embedding.rows_max={ROWS}"), format!("embedding.dim={dim}")];
+    let config = Config::load(Some("config/bench.toml".as_ref()), &sets).expect("a valid config");
+    (config, directory.expect("a directory"))
+}
+
+/// Bytes of all rows and their accumulators.
+fn bytes_of_rows(dim: usize) -> f64 {
+    (ROWS as usize * (dim + 1) * size_of::<f32>()) as f64
+}
+
+/// A version is made from a checkpoint, as for the output topic, while the next is taken.
+fn publish(dim: usize) {
+    let (config, directory) = setup(dim);
+    let (placement, settings) = (Placement::Cpu, config.train());
+    let store = Store::open(directory.path(), 2).expect("a directory of its own");
+    let before = memory("VmRSS");
+    let share = |peak: f64| (peak - before) / bytes_of_rows(dim);
+    let mut trainer = Trainer::new(&settings, &placement, Offsets::new("bench"));
+    let mut batch = Batch::new(Events::new(2, 2), Offsets::new("bench"));
+    for item in 0..ITEMS {
+        batch.events.push(&event(item));
+        if batch.len() == STEP || item + 1 == ITEMS {
+            trainer.pass_over(&batch);
+            batch.events.truncate(0);
+        }
+    }
+    let mut state = trainer.into_state();
+    touch(&mut state, "user", ITEMS..ROWS);
+    touch(&mut state, "item", (0..ITEMS).map(key_of));
+    touch(&mut state, "category", 0..CATEGORIES);
+    let mut trainer = Trainer::from_state(&settings, &placement, state);
+    let first = take(&store, &config, &mut trainer);
+    println!("{dim:>5}  (at rest, {ITEMS} rows of items) {:>30.2}", share(memory("VmRSS")));
+    reset_peak();
+    take(&store, &config, &mut trainer);
+    println!("{dim:>5}  (a whole checkpoint) {:>43.2}", share(memory("VmHWM")));
+    reset_peak();
+    let began = Instant::now();
+    let items = std::thread::scope(|scope| {
+        let items = scope.spawn(|| {
+            let read = sections::of(&first);
+            let model = Model::restore_items(&settings.model, &placement, &read);
+            let items = ItemSide::restore(&settings, &model.expect("just written"), &read);
+            items.expect("just written")
+        });
+        let next = Store::open(&directory.path().join("next"), 1).expect("a directory of its own");
+        take(&next, &config, &mut trainer);
+        items.join().expect("no panic")
+    });
+    assert_eq!(items.len() as u64, ITEMS);
+    let (seconds, peak) = (began.elapsed().as_secs_f64(), share(memory("VmHWM")));
+    println!("{dim:>5}  (beside a publication) {seconds:>23.2}  {peak:>16.2}");
+}
+
+/// Categories of items.
+const CATEGORIES: u64 = 100;
+
+fn key_of(item: u64) -> u64 {
+    id_key(item.to_string().as_bytes())
+}
+
+/// An event of `item`, of the bench's features.
+fn event(item: u64) -> Event {
+    let id = key_of(item);
+    Event {
+        time_ms: 0,
+        query_id: item,
+        item_id: id,
+        item_name: item.to_string().into(),
+        reward: 1.0,
+        query: vec![FeatureValue::Id(item), FeatureValue::Absent],
+        item: vec![FeatureValue::Id(id), FeatureValue::Id(item % CATEGORIES)],
+    }
+}
+
+/// A whole checkpoint.
+fn take(store: &Store, config: &Config, trainer: &mut Trainer) -> Checkpoint {
+    let facts = facts(config, trainer.progress());
+    let (sender, parts) = bounded(PARTS_IN_FLIGHT);
+    let checkpoint = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| write(store, facts, None, parts));
+        hand_out(trainer, false, sender);
+        writer.join().expect("no panic")
+    });
+    trainer.settle_capture(true);
+    checkpoint
 }
 
 fn run(dim: usize) {
-    let directory = tempfile::tempdir_in(std::env::current_dir().expect("a directory"));
-    let directory = directory.expect("a directory");
-    let sets = [format!("embedding.rows_max={ROWS}"), format!("embedding.dim={dim}")];
-    let config = Config::load(Some("config/bench.toml".as_ref()), &sets).expect("a valid config");
+    let (config, directory) = setup(dim);
     let placement = pipeline::placement(config.device).expect("the CPU");
     let settings = config.train();
     let store = Store::open(directory.path(), 1).expect("a directory of its own");
     let before = memory("VmRSS");
     let progress = Progress { events: 1, ..Progress::begin(Offsets::new("bench")) };
     let mut state = Trainer::with_progress(&settings, &placement, progress).into_state();
-    touch(&mut state, 0..ROWS);
+    touch(&mut state, "item", 0..ROWS);
     let mut trainer = Trainer::from_state(&settings, &placement, state);
-    let rows = (ROWS as usize * (dim + 1) * size_of::<f32>()) as f64;
-    let share = |peak: f64| (peak - before) / rows;
+    let share = |peak: f64| (peak - before) / bytes_of_rows(dim);
     println!("{dim:>5}  (at rest) {:>54.2}", share(memory("VmRSS")));
     let mut random = SplitMix::new(1);
     let (mut chain, mut whole): (Option<Chain>, f64) = (None, 0.0);
@@ -79,7 +177,7 @@ fn run(dim: usize) {
         let random_rows = |random: &mut SplitMix| random.next_u64() % ROWS;
         let touched: Vec<u64> = (0..ROWS / TOUCHED).map(|_| random_rows(&mut random)).collect();
         if chain.is_some() {
-            touch(&mut state, touched);
+            touch(&mut state, "item", touched);
         }
         trainer = Trainer::from_state(&settings, &placement, state);
         reset_peak();
@@ -119,11 +217,11 @@ fn run(dim: usize) {
     );
 }
 
-/// Touches rows of the items' table, a step's worth at a time.
-fn touch(state: &mut State, ids: impl IntoIterator<Item = u64>) {
+/// Touches rows of a table, a step's worth at a time.
+fn touch(state: &mut State, table: &str, ids: impl IntoIterator<Item = u64>) {
     let now = state.progress.events;
-    let names = state.model.encoder.tables.iter();
-    let at = names.clone().position(|name| name == "item").expect("the bench's config has it");
+    let mut names = state.model.encoder.tables.iter();
+    let at = names.position(|name| name == table).expect("the bench's config has it");
     let mut touched = TouchedRows::default();
     let mut ids = ids.into_iter().peekable();
     while ids.peek().is_some() {

@@ -26,6 +26,7 @@ fn settings() -> TableSettings {
         epsilon: 1e-6,
         decay: 1.0,
         batch: 1,
+        admit_after: 1,
         expiry_events: None,
     }
 }

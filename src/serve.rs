@@ -35,6 +35,7 @@ mod parameters;
 mod problem;
 mod query;
 mod reader;
+mod recall;
 mod recent;
 mod request;
 mod routes;
@@ -118,7 +119,8 @@ impl Serving {
             .build()
             .context("cannot start the threads that compute answers")?;
         let from = arms;
-        let arms = Arc::new(Arms::new(&config.serve, from));
+        let arms = Arms::new(&config.serve, from).context("cannot start the threads of arms")?;
+        let arms = Arc::new(arms);
         let board = Arc::new(board(&health, &arms));
         let app = Arc::new(App::new(config, Arc::clone(&arms), board, pool));
         let router = routes::routes(Arc::clone(&app)).merge(openapi::route(Arc::clone(&app)));

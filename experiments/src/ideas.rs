@@ -5,6 +5,7 @@
 
 mod coclicks;
 mod cold;
+mod gramian;
 mod list;
 
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ use serde_json::{Value, json};
 
 use crate::datasets::{self, load};
 use crate::events::Log;
+use crate::quality::held_out::Outcome;
 use crate::quality::{HELD_OUT, by_k, globo, held_out};
 
 /// Arguments of `ideas`.
@@ -39,6 +41,10 @@ pub(crate) struct IdeasArgs {
     /// config.
     #[arg(long, value_delimiter = ',', required_unless_present = "coclicks")]
     combine: Vec<String>,
+    /// Weights of the pairs that did not happen: measures each combination by squares instead of a
+    /// softmax, too (MSE-Gramian, the paper's third method); not on Globo.
+    #[arg(long, value_delimiter = ',')]
+    gramian: Vec<f32>,
     /// Half-lives, in hours, of what followed an item: measures a ranking of Globo by those counts
     /// alone.
     #[arg(long, value_delimiter = ',')]
@@ -90,6 +96,12 @@ pub(crate) fn run(args: &IdeasArgs) -> anyhow::Result<()> {
             let kind = if args.cold { "cold" } else { "quality" };
             results[kind][dataset][combination] = result;
             save(args, &results)?;
+            for &weight in &args.gramian {
+                let Some(result) = log.measure_squares(&config, weight) else { continue };
+                println!("{dataset:<12} {combination:<40} {} (squares, {weight})", line(&result));
+                results["gramian"][dataset][combination][weight.to_string()] = result;
+                save(args, &results)?;
+            }
         }
     }
     Ok(())
@@ -144,11 +156,7 @@ impl Logs {
                 Ok(cold::measure(config, &placement, *passes, (train, test)))
             }
             Logs::HeldOut { passes, train, test } => {
-                let outcome = held_out::measure(config, &placement, *passes, (train, test));
-                let all = recalls(&outcome.all.model);
-                let unseen = recalls(&outcome.excluding_seen.model);
-                let new = recalls(&outcome.excluding_past.model);
-                Ok(json!({ "all": all, "unseen": unseen, "new": new }))
+                Ok(of_outcome(&held_out::measure(config, &placement, *passes, (train, test))))
             }
             Logs::Progressive(log) => {
                 let log = (log, args.globo_cut.map_or(Cut::Full, Cut::Every));
@@ -157,6 +165,19 @@ impl Logs {
             }
         }
     }
+
+    /// The same of squares with this weight; none: these events are not held out.
+    fn measure_squares(&self, config: &Config, weight: f32) -> Option<Value> {
+        let Logs::HeldOut { passes, train, test } = self else { return None };
+        Some(of_outcome(&gramian::measure(config, *passes, (train, test), weight)))
+    }
+}
+
+fn of_outcome(outcome: &Outcome) -> Value {
+    let all = recalls(&outcome.all.model);
+    let unseen = recalls(&outcome.excluding_seen.model);
+    let new = recalls(&outcome.excluding_past.model);
+    json!({ "all": all, "unseen": unseen, "new": new })
 }
 
 /// `{"10": .., "50": .., ..}` of all cases, and below `tail` of those of the rarest items.

@@ -81,6 +81,7 @@ impl Default for EmbeddingConfig {
             learning_rate: 0.05,
             epsilon: 1e-8,
             accumulator_decay: 0.95,
+            admit_after: 1,
             expiry_events: 0,
         }
     }

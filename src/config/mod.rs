@@ -341,6 +341,7 @@ impl Config {
         EmbeddingConfig {
             dim: own.dim.unwrap_or(self.embedding.dim),
             rows_max: own.rows_max.unwrap_or(self.embedding.rows_max),
+            admit_after: own.admit_after.unwrap_or(self.embedding.admit_after),
             ..self.embedding.clone()
         }
     }

@@ -108,6 +108,7 @@ impl Config {
             epsilon: table.epsilon,
             decay: table.accumulator_decay,
             batch: self.batch.size as u64,
+            admit_after: table.admit_after,
             expiry_events: (table.expiry_events > 0).then_some(table.expiry_events),
         }
     }

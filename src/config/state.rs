@@ -1,8 +1,10 @@
 //! Which keys a saved state belongs to.
 
+use std::collections::BTreeMap;
+
 use super::{
     BatchConfig, Config, EmbeddingConfig, FrequencyConfig, KafkaConfig, LossConfig,
-    OptimizerConfig, SideConfig, TimestampConfig,
+    OptimizerConfig, SideConfig, TableConfig, TimestampConfig,
 };
 
 impl Config {
@@ -23,7 +25,7 @@ impl Config {
             query: self.query.clone(),
             // What no tower sees is collected from now on.
             item: SideConfig { attributes: Vec::new(), ..self.item.clone() },
-            tables: self.tables.clone(),
+            tables: self.shapes_of_tables(),
             model: self.model.clone(),
             frequency: FrequencyConfig {
                 alpha: FrequencyConfig::default().alpha,
@@ -41,6 +43,17 @@ impl Config {
             ..Config::default()
         };
         state.to_toml()
+    }
+
+    /// `tables` without what may change from run to run.
+    fn shapes_of_tables(&self) -> BTreeMap<String, TableConfig> {
+        let shape = |table: &TableConfig| TableConfig { admit_after: None, ..table.clone() };
+        let shapes = self.tables.iter().map(|(name, table)| (name.clone(), shape(table)));
+        // Who wrote no shape has that of the others.
+        let given = |(name, shape): &(String, TableConfig)| {
+            *shape != TableConfig::default() || self.tables[name] == TableConfig::default()
+        };
+        shapes.filter(given).collect()
     }
 
     /// The other keys that say what is learned, `key = value` a line: a state may go on with other

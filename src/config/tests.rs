@@ -205,11 +205,14 @@ fn what_may_be_retuned_keeps_the_digest_and_what_may_not_changes_it() {
         "[loss]\ntemperature = 0.2",
         "[checkpoint]\nkeep = 9",
         "[timestamp]\nahead_max_s = 60",
+        "[embedding]\nadmit_after = 3",
+        "[tables.user]\nadmit_after = 3",
     ] {
         assert_eq!(plain, digest(retuned), "{retuned}");
     }
     for reshaped in [
         "[embedding]\ndim = 16",
+        "[tables.user]\ndim = 16",
         "[model]\nhidden = [7]",
         "[frequency]\nbuckets = 5",
         "[optimizer]\ndense = \"adam\"",

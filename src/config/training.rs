@@ -23,6 +23,9 @@ pub struct EmbeddingConfig {
     pub epsilon: f32,
     /// What is left of a row's sum of squares a full batch later; 1: all.
     pub accumulator_decay: f32,
+    /// A new id gets a row once it has come this often, and reads that of unknown ones before; 1:
+    /// at once.
+    pub admit_after: u64,
     /// Rows untouched for this many events go; 0: never.
     pub expiry_events: u64,
 }
@@ -37,6 +40,9 @@ pub struct TableConfig {
     /// Rows it may hold.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rows_max: Option<usize>,
+    /// Times that an id must have come for a row.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub admit_after: Option<u64>,
 }
 
 /// `[model]`

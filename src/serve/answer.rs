@@ -349,15 +349,9 @@ pub(super) fn similar(view: View<'_>, id: &str, request: &Similar) -> Result<Vec
     answer(view, &version.offsets, SimilarItems { id, items: hits.iter().map(item).collect() })
 }
 
-/// Share of the exact answer to a request's first query that the index finds.
-pub(super) fn recall(view: View<'_>, request: &Retrieve) -> Option<f64> {
-    let version = view.version;
+/// The vector of a request's first query, `[dim]`.
+pub(super) fn first_vector(view: View<'_>, request: &Retrieve) -> Option<Vec<f32>> {
     let first = request.queries.as_ref().and_then(|queries| queries.first());
     let (_, seen) = one(view, request.query.as_ref().or(first)?).ok()?;
-    let popularity = request.popularity.unwrap_or(version.popularity);
-    let k = request.k().ok()?;
-    let search = Search { query: &seen.vector, k, popularity, excluded: &[], allowed: None };
-    let (found, exact) = (version.index.search(&search).ok()?, version.index.exact(&search).ok()?);
-    let hits = exact.iter().filter(|hit| found.contains(hit)).count();
-    Some(hits as f64 / exact.len().max(1) as f64)
+    Some(seen.vector)
 }

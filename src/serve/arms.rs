@@ -7,7 +7,6 @@
 //! Must never know: what an answer is made of.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use millrace_events::id_key;
 use serde_json::Value;
@@ -16,6 +15,7 @@ use super::Version;
 use super::metrics::ServeMetrics;
 use super::problem::Problem;
 use super::query::View;
+use super::recall::Samples;
 use super::recent::Recent;
 use super::request::{Fields, Wanted};
 use super::shelf::Shelf;
@@ -31,8 +31,8 @@ pub(super) struct Arm {
     pub(super) share: f64,
     pub(super) stock: Stock,
     pub(super) metrics: Arc<ServeMetrics>,
-    /// Requests to retrieve, for the sample.
-    pub(super) retrieved: AtomicU64,
+    /// Answers that are held against the exact ones.
+    pub(super) samples: Samples,
 }
 
 /// All of them, in the order of the config; at least one.
@@ -86,21 +86,25 @@ impl Arm {
 
 impl Arms {
     /// Nothing in any yet.
-    pub(super) fn new(config: &ServeConfig, arms: &[ArmConfig]) -> Self {
+    ///
+    /// # Errors
+    /// No threads can be had.
+    pub(super) fn new(config: &ServeConfig, arms: &[ArmConfig]) -> std::io::Result<Self> {
         let arm = |arm: &ArmConfig| {
             let registry = match &*arm.name {
                 "" => Registry::new(),
                 name => Registry::labelled("arm", name),
             };
-            Arm {
+            let metrics = Arc::new(ServeMetrics::new(registry));
+            Ok(Arm {
                 name: arm.name.clone(),
                 share: arm.share,
                 stock: Stock::new(config),
-                metrics: Arc::new(ServeMetrics::new(registry)),
-                retrieved: AtomicU64::new(0),
-            }
+                samples: Samples::start(&metrics)?,
+                metrics,
+            })
         };
-        Self(arms.iter().map(arm).collect())
+        Ok(Self(arms.iter().map(arm).collect::<std::io::Result<_>>()?))
     }
 
     /// All of them.

@@ -6,7 +6,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -40,9 +39,6 @@ const LIFETIME: Duration = Duration::from_secs(600);
 /// Places for probes, Prometheus and people.
 const CONNECTIONS_SPARE: usize = 64;
 const HEADER_BYTES: usize = 16 << 10;
-/// Every so-many-th request to retrieve is answered exactly as well: a scan of a million items in
-/// `f32` takes fifteen milliseconds.
-const RECALL_EVERY: u64 = 1000;
 
 /// What requests share.
 pub(super) struct App {
@@ -113,11 +109,8 @@ impl App {
         let (arm, version) = self.chosen(request.wanted(), place)?;
         let view = arm.view(&version);
         let answer = answer::retrieve(view, request)?;
-        if arm.retrieved.fetch_add(1, Ordering::Relaxed).is_multiple_of(RECALL_EVERY)
-            && let Some(recall) = answer::recall(view, request)
-        {
-            arm.metrics.recall(recall);
-        }
+        let asked = (request.k()?, request.popularity.unwrap_or(version.popularity));
+        arm.samples.count(&version, asked, || answer::first_vector(view, request));
         Ok(answer)
     }
 

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Instant;
 
 use millrace_events::SplitMix;
 use rdkafka::message::Message;
@@ -11,8 +10,8 @@ use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 use serde_json::{Value, json as value};
 
 use crate::support::{
-    Bench, PATIENCE, Running, client, create_topic, get, inspect, json, newest_step, records,
-    synthetic,
+    Bench, PATIENCE, Running, client, create_topic, eventually, get, inspect, json, newest_step,
+    records, synthetic,
 };
 
 const EVENTS: usize = 20_000;
@@ -179,14 +178,6 @@ fn newest(world: &World) -> BTreeMap<String, Value> {
     records.iter().map(of).collect()
 }
 
-fn eventually(what: &str, holds: &dyn Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "not {what}");
-        std::thread::sleep(std::time::Duration::from_millis(100));
-    }
-}
-
 #[test]
 fn a_title_comes_to_the_topic_the_answers_and_the_bundle() {
     let world = World::new(3_000, 33);
@@ -205,11 +196,11 @@ fn a_title_comes_to_the_topic_the_answers_and_the_bundle() {
     let first = &world.items[0];
     let said = |there: &BTreeMap<String, Value>| there.get(first).map(|v| v["attributes"].clone());
     let old = value!({"title": first, "tags": ["all", first.len()]});
-    eventually("on the topic", &|| said(&newest(&world)) == Some(old.clone()));
+    eventually("on the topic", &mut || said(&newest(&world)) == Some(old.clone()));
     let now_ms = FIRST_MS + 86_400_000;
     world.write([(first.clone(), Some(World::row(first, "Alien \"3\"")), now_ms)]);
     let new = value!({"title": "Alien \"3\"", "tags": ["all", 9]});
-    eventually("sent again", &|| said(&newest(&world)) == Some(new.clone()));
+    eventually("sent again", &mut || said(&newest(&world)) == Some(new.clone()));
     run.signal("-TERM");
     assert!(run.wait().1.success());
 

@@ -13,8 +13,8 @@ use serde_json::{Value, json as value};
 
 use crate::log::{TRAINED, grow_topic, wait_for};
 use crate::support::{
-    Bench, PATIENCE, Running, client, create_topic, get, inspect, json, newest_step, records,
-    synthetic,
+    Bench, PATIENCE, Running, client, create_topic, eventually, get, inspect, json, newest_step,
+    records, synthetic,
 };
 
 const EVENTS: usize = 20_000;
@@ -144,7 +144,7 @@ fn write(topic: &str, rows: impl IntoIterator<Item = (String, Option<Value>, i64
 fn tombstone(topic: &str, partition: i32, key: &str) {
     let producer: ThreadedProducer<_> = client().create().expect("a producer");
     let record = || BaseRecord::<str, str>::to(topic).key(key).partition(partition);
-    eventually("a partition", &|| producer.send(record()).is_ok());
+    eventually("a partition", &mut || producer.send(record()).is_ok());
     producer.flush(PATIENCE).expect("the broker takes records");
     let there = producer.client().fetch_watermarks(topic, partition, PATIENCE);
     assert_eq!(there.expect("the broker has the partition"), (0, 1));
@@ -265,14 +265,14 @@ fn partitions_that_a_catalogue_gets_are_read_by_a_server_too() {
         grow_topic(&world.items, partitions);
         let began = Instant::now();
         tombstone(&world.items, partitions as i32 - 1, item);
-        eventually("out of answers", &|| !found(&address).contains(item));
+        eventually("out of answers", &mut || !found(&address).contains(item));
         println!("a tombstone on a new partition took {item} out after {:?}", began.elapsed());
     }
     assert_eq!(there(&address), [false, false, true]);
     drop(serving);
     // The version knows nothing of these partitions, and a server that starts reads them whole.
     let (_serving, address) = serve(&world, &[]);
-    eventually("out of answers", &|| there(&address) == [false, false, true]);
+    eventually("out of answers", &mut || there(&address) == [false, false, true]);
 }
 
 /// An end that a run took can be given to another, though the catalogue has gone on.
@@ -328,15 +328,6 @@ fn found(address: &str) -> BTreeSet<String> {
     items.map(|item| item["id"].as_str().expect("an id").to_owned()).collect()
 }
 
-/// Waits until it is so.
-fn eventually(what: &str, holds: &dyn Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "not {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
 /// Newest value of each key; none: a tombstone.
 type Newest = BTreeMap<String, Option<Value>>;
 
@@ -389,7 +380,7 @@ fn an_item_that_nobody_asked_for_is_published_and_its_tombstone_takes_it_off() {
     let length: f64 = vector.iter().filter_map(Value::as_f64).map(|x| x * x).sum();
     assert!((length - 1.0).abs() < 1e-3, "{length}");
 
-    eventually("in answers", &|| names("unasked") && names(first));
+    eventually("in answers", &mut || names("unasked") && names(first));
     // No version comes from here on: serving does not wait for one.
     run.signal("-STOP");
     let hidden = value!({"sku": first, "stock": 0});
@@ -398,7 +389,7 @@ fn an_item_that_nobody_asked_for_is_published_and_its_tombstone_takes_it_off() {
         (first.clone(), Some(hidden), now_ms + 2),
     ]);
     let began = Instant::now();
-    eventually("out of answers", &|| !names("unasked") && !names(first));
+    eventually("out of answers", &mut || !names("unasked") && !names(first));
     let took = began.elapsed();
     println!("out of answers after {took:?}");
     assert!(took < Duration::from_secs(1), "{took:?}");
@@ -414,7 +405,7 @@ fn an_item_that_nobody_asked_for_is_published_and_its_tombstone_takes_it_off() {
     world.write([("next".to_owned(), Some(value!({"sku": "next"})), now_ms + 3)]);
     let there = wait(&|there| there.get("next").is_some_and(Option::is_some));
     assert!(gone(&there, "unasked") && gone(&there, first));
-    eventually("in answers", &|| names("next"));
+    eventually("in answers", &mut || names("next"));
     assert!(!names("unasked") && !names(first));
     run.signal("-TERM");
     assert!(run.wait().1.success());

@@ -299,6 +299,15 @@ pub(crate) fn python(packages: &[&str]) -> Option<PathBuf> {
     None
 }
 
+/// Waits until it is so.
+pub(crate) fn eventually(what: &str, holds: &mut dyn FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "not {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// A process in the background whose log can be waited on. Killed when dropped.
 pub(crate) struct Running {
     pub(crate) child: Child,

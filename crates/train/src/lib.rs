@@ -41,6 +41,7 @@ pub mod trainer;
 pub use captured::Captured;
 pub use item_side::ItemSide;
 pub use placement::Placement;
+pub use portion::Portion;
 pub use progress::Progress;
 pub use query_side::QuerySide;
 pub use saved::Damaged;

@@ -13,8 +13,8 @@ use std::collections::BTreeMap;
 use crate::memory::catalogue::Catalogue;
 use crate::memory::corpus::{Corpus, Item};
 use crate::placement::Placement;
-use crate::saved::{Damaged, ReadSection, whole};
-use crate::table::{Table, TableSettings};
+use crate::saved::{Damaged, ReadSection, decode, decode_first, whole};
+use crate::table::{Admission, Table, TableSettings};
 use encoder::Encoder;
 use feature::Feature;
 use millrace_events::{Column, EventSide, id_key};
@@ -70,6 +70,7 @@ impl ModelSettings {
                 epsilon: 1e-8,
                 decay: 0.95,
                 batch: batch as u64,
+                admit_after: 1,
                 expiry_events: None,
             };
             settings.tables.insert(name, table);
@@ -167,16 +168,31 @@ impl Model {
     ) -> Result<(), Damaged> {
         whole(read, "towers", |bytes| self.towers.load(bytes))?;
         self.statistics = whole(read, "statistics", |bytes| {
-            let statistics: Statistics = postcard::from_bytes(bytes)
-                .map_err(|error| Damaged::undecodable("the statistics", error))?;
-            match statistics.plausible() {
-                true => Ok(statistics),
-                false => Err("the statistics are damaged: no numbers give them".into()),
+            let (statistics, counted): (Statistics, _) = decode_first("the statistics", bytes)?;
+            if !statistics.plausible() {
+                return Err("the statistics are damaged: no numbers give them".into());
             }
+            self.load_counted(counted)?;
+            Ok(statistics)
         })?;
         let tables = self.encoder.tables.iter().zip(&mut self.tables).enumerate();
         for (_, (name, table)) in tables.filter(|(index, _)| wanted(*index)) {
             table.restore(read, &section_of_table(name))?;
+        }
+        Ok(())
+    }
+
+    /// Takes over how often ids came that have no row yet; nothing, if none were counted. A table
+    /// that counts now and did not begins without any.
+    fn load_counted(&mut self, bytes: &[u8]) -> Result<(), Damaged> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let mut counted: BTreeMap<String, Admission> = decode("ids without rows", bytes)?;
+        for (name, table) in self.encoder.tables.iter().zip(&mut self.tables) {
+            if let Some(admission) = counted.remove(name) {
+                table.count_on(admission)?;
+            }
         }
         Ok(())
     }
@@ -224,7 +240,14 @@ impl Model {
 
     /// Name and bytes of every section but the tables'.
     pub fn small_sections(&self) -> Vec<(String, Vec<u8>)> {
-        let statistics = postcard::to_stdvec(&self.statistics).expect("plain numbers encode");
+        let mut statistics = postcard::to_stdvec(&self.statistics).expect("plain numbers encode");
+        let tables = self.encoder.tables.iter().zip(&self.tables);
+        let counted = tables.filter(|(_, table)| table.admit_after() > 1);
+        let counted: BTreeMap<&str, &Admission> =
+            counted.map(|(name, table)| (&**name, table.admission())).collect();
+        if !counted.is_empty() {
+            statistics.extend(postcard::to_stdvec(&counted).expect("plain numbers encode"));
+        }
         vec![("towers".to_owned(), self.towers.save()), ("statistics".into(), statistics)]
     }
 
@@ -248,14 +271,18 @@ impl Model {
 
     /// Takes the items out whose rows went: a vector of theirs would be that of nobody. One is out
     /// if a feature of it had rows and has none left. One that only a catalogue knows has not had
-    /// any: what it shares with others places it.
+    /// any: what it shares with others places it. Where ids are admitted by count, one without a
+    /// row is like all that wait for one: it is out if nothing else places it.
     pub(crate) fn take_rowless(&self, items: &mut Vec<(u64, Item)>) -> Vec<(u64, Item)> {
         let mut rowless = Vec::new();
         for items in items.chunks(ITEMS_A_PASS) {
             let columns = columns(items);
             rowless.extend((0..items.len()).map(|item| {
-                let unknown = self.encoder.item.unknown(&columns, item, &self.tables);
-                items[item].1.count > 0 && !unknown.is_empty()
+                let (side, count) = (&self.encoder.item, items[item].1.count);
+                let unknown = side.unknown(&columns, item, &self.tables);
+                let had_one = |&feature: &usize| !side.admits_by_count(feature, &self.tables);
+                let unplaced = || unknown.len() == side.features();
+                count > 0 && (unknown.iter().any(had_one) || unplaced())
             }));
         }
         let mut at = 0..;

@@ -10,6 +10,7 @@
 //! Must never know: towers and losses, features and their names, files, the clock.
 
 mod adagrad;
+mod admission;
 mod capture;
 mod codec;
 mod index;
@@ -22,6 +23,8 @@ use rayon::prelude::*;
 
 use crate::kernel::marks::Marks;
 use adagrad::{Decay, descend};
+pub use admission::ADMIT_AFTER_MAX;
+pub(crate) use admission::Admission;
 pub use capture::CAPTURE_BLOCKS_A_STEP;
 use capture::TableCopy;
 use index::{Index, MISSING};
@@ -82,6 +85,9 @@ pub struct TableSettings {
     pub decay: f32,
     /// Events a batch, above 0.
     pub batch: u64,
+    /// A new id gets a row once it has come so often, at most [`ADMIT_AFTER_MAX`]; see
+    /// [`Table::admits`]. 1: at once.
+    pub admit_after: u64,
     /// Rows untouched for this many events are dropped by [`Table::expire`]; `None` keeps them.
     pub expiry_events: Option<u64>,
 }
@@ -105,6 +111,7 @@ pub struct Table {
     /// Slots whose row is gone; the last is reused first.
     free: Vec<u32>,
     evictions: u64,
+    admission: Admission,
     /// Slots that have changed since the last capture began.
     changed: Marks,
     /// Slots that had changed when a capture began that is not durable yet.
@@ -123,6 +130,7 @@ impl Table {
         assert!(s.init_scale >= 0.0 && s.init_scale.is_finite(), "init_scale must be finite");
         assert!(s.learning_rate.is_finite(), "learning_rate must be finite");
         assert!(s.decay > 0.0 && s.decay <= 1.0, "decay must be in (0, 1]");
+        assert!((1..=ADMIT_AFTER_MAX).contains(&s.admit_after), "admit_after is a counter's");
         assert!(s.epsilon > 0.0 && s.epsilon.is_finite(), "epsilon must be above 0");
         Self {
             settings,
@@ -131,6 +139,7 @@ impl Table {
             allocated: 0,
             free: Vec::new(),
             evictions: 0,
+            admission: Admission::default(),
             changed: Marks::default(),
             unsettled: Marks::default(),
             capture: None,

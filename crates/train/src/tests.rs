@@ -36,6 +36,9 @@ fn settings(set: &[&str]) -> TrainSettings {
             "learned" => objective.temperature_learning_rate = 0.05,
             "twice" => settings.times = 2,
             "dropout" => settings.model.item[0].dropout = 0.1,
+            "admission" => {
+                settings.model.tables.values_mut().for_each(|table| table.admit_after = 3);
+            }
             "adam" => settings.model.dense.rule = DenseRule::Adam,
             other => panic!("no mode {other}"),
         }
@@ -198,7 +201,7 @@ fn quality(trainer: &Trainer) -> f64 {
     held_out.model.all.mrr()
 }
 
-const MODES: [&[&str]; 10] = [
+const MODES: [&[&str]; 11] = [
     &["plain"],
     &[],
     &["excluded"],
@@ -206,6 +209,7 @@ const MODES: [&[&str]; 10] = [
     &["cross_batch", "adam"],
     &["masked", "learned"],
     &["dropout"],
+    &["admission", "mixed"],
     &["history-masked", "mixed"],
     &["twice", "mixed", "cross_batch"],
     &["excluded", "mixed", "cross_batch", "masked", "learned"],
@@ -240,6 +244,45 @@ fn every_mode_learns_and_goes_on_from_a_checkpoint_with_the_same_bits() {
         // .13.
         let mrr = held_out.model.all.mrr();
         assert!(mrr > 0.5, "{mode:?}: {mrr}");
+    }
+}
+
+/// An id that comes once or twice shares the row of all such ids; from its third sight on it has
+/// its own, however the stream is cut, and an item that nothing else places waits outside.
+#[test]
+fn an_id_gets_a_row_once_it_has_come_often_enough() {
+    let settings = settings(&["admission"]);
+    let [item_rows, query_rows] = [0, 1];
+    let known = |trainer: &Trainer, table: usize, id| {
+        trainer.state().model.tables[table].find(id).is_some()
+    };
+    for together in [false, true] {
+        let mut trainer = trainer(&settings);
+        let often = id_key(b"often");
+        let events = [(0, 1, "often"), (1, 2, "often"), (2, 1, "once"), (3, 1, "often")];
+        match together {
+            true => drop(trainer.step(&batch(&events)).expect("events")),
+            false => events.iter().for_each(|event| {
+                let before = known(&trainer, item_rows, often);
+                assert!(!before, "after {} of three sights", event.0);
+                trainer.step(&batch(&[*event])).expect("an event");
+            }),
+        }
+        let model = &trainer.state().model;
+        assert_eq!(model.encoder.tables, ["item", "query"]);
+        assert!(known(&trainer, item_rows, often) && known(&trainer, query_rows, 1));
+        for (table, id) in [(item_rows, id_key(b"once")), (query_rows, 2)] {
+            assert!(!known(&trainer, table, id) && known(&trainer, table, crate::table::UNKNOWN));
+        }
+        let mut items = trainer.state().corpus.sorted();
+        let out = model.take_rowless(&mut items);
+        assert_eq!((items.len(), out.len()), (1, 1));
+        assert_eq!(&*out[0].1.name, "once");
+
+        // What was counted is in the checkpoint: two sights more are enough.
+        let mut restored = copy(&trainer, &settings);
+        restored.step(&batch(&[(4, 3, "once"), (5, 4, "once")])).expect("events");
+        assert!(known(&restored, item_rows, id_key(b"once")));
     }
 }
 

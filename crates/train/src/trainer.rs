@@ -271,6 +271,9 @@ impl Trainer {
             &mut self.state;
         let catalogue = catalogues.iter().find(|catalogue| catalogue.side() == EventSide::Item);
         let (now, dim) = (progress.events, model.towers.dim());
+        if !round.estimated {
+            model.encoder.see(&batch.events, before, &mut model.tables);
+        }
         let traffic = window.fill_up(batch);
         let count = objective.to_draw(&traffic);
         // What a step draws is a function of the seed and of its place in the log.

@@ -59,6 +59,9 @@ pub(super) const IDEAS: &[Idea] = &[
     }),
     idea("item-dropout", |config| dropout(&mut config.item)),
     idea("query-dropout", |config| dropout(&mut config.query)),
+    idea("admit-2", |config| config.embedding.admit_after = 2),
+    idea("admit-3", |config| config.embedding.admit_after = 3),
+    idea("admit-10", |config| config.embedding.admit_after = 10),
     idea("no-item-id", |config| {
         let id = config.item.id.clone();
         config.item.features.retain(|feature| feature.field != id);

@@ -31,9 +31,18 @@ pub(crate) fn measure(
     (train, test): (&Log, &Log),
 ) -> Outcome {
     let mut trainer = trained(config, placement, passes, train);
+    ranked(&mut trainer, config.retrieval.popularity, (train, test))
+}
+
+/// Ranks the items of `test` among those of a model that was trained on `train`; `popularity` is
+/// the weight of log q.
+pub(crate) fn ranked(
+    trainer: &mut Trainer,
+    popularity: f32,
+    (train, test): (&Log, &Log),
+) -> Outcome {
     let mut seen = Seen::default();
     train.batches().for_each(|batch| seen.add(&batch));
-    let popularity = config.retrieval.popularity;
     let [mut all, mut excluding_seen, mut excluding_past] =
         [(); 3].map(|()| HeldOut::new(trainer.state(), popularity));
     let mut past = seen.clone();

@@ -7,6 +7,7 @@
 //!
 //! Knows the layout; the rows belong to [`crate::table`].
 
+mod admitted;
 mod attention;
 mod lookup;
 mod pooling;

@@ -41,6 +41,7 @@ impl Table {
     pub fn load(&mut self, bytes: &[u8]) -> Result<(), Damaged> {
         let mut table = Self::read(self.settings.clone(), bytes)?;
         table.rebuild_index()?;
+        table.admission = std::mem::take(&mut self.admission);
         *self = table;
         Ok(())
     }
@@ -51,6 +52,7 @@ impl Table {
         let mut table =
             grown(read, name, |b| Self::read(settings.clone(), b), Self::add_increment)?;
         table.rebuild_index().map_err(|damaged| damaged.of(name))?;
+        table.admission = std::mem::take(&mut self.admission);
         *self = table;
         Ok(())
     }

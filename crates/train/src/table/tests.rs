@@ -17,6 +17,7 @@ fn settings(dim: usize, rows_max: usize) -> TableSettings {
         epsilon: 1e-8,
         decay: 1.0,
         batch: 1,
+        admit_after: 1,
         expiry_events: Some(10),
     }
 }

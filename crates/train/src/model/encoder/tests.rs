@@ -36,6 +36,7 @@ fn table_settings(dim: usize) -> TableSettings {
         decay: 1.0,
         epsilon: 1e-12,
         batch: 1,
+        admit_after: 1,
         expiry_events: None,
     }
 }
