@@ -15,12 +15,13 @@
 //! - [`publish`]: a durable checkpoint becomes embeddings on a topic
 //! - [`serve`]: a durable checkpoint answers queries over HTTP
 //! - [`plot`]: curves and scatters as SVG
-//! - [`priority`]: threads that yield to others
+//! - [`priority`]: threads that yield to others; `allocator`: when free memory goes back
 //! - [`telemetry`], [`edge`], [`progress`]: what people and Prometheus see; signals
 //! - [`config`]: every knob, default, unit and cross-check
 //! - [`commands`]: what `millrace --help` lists
 //! - [`synthetic`]: a world whose truth is known, for `demo`, `synthesize` and tests
 
+mod allocator;
 pub mod artifact;
 pub mod checkpoint;
 pub mod commands;

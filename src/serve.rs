@@ -52,6 +52,7 @@ use std::time::Duration;
 use anyhow::Context;
 use rayon::ThreadPool;
 
+use crate::allocator;
 use crate::config::{ArmConfig, Config};
 use crate::priority::{self, Priority};
 use crate::telemetry::{Board, Health, Role};
@@ -109,6 +110,7 @@ impl Serving {
         arms: &[ArmConfig],
         stop: &Arc<AtomicBool>,
     ) -> anyhow::Result<Serving> {
+        allocator::keep();
         let health = Arc::new(Health::new());
         health.set_phase("waiting for a checkpoint");
         let pool = rayon::ThreadPoolBuilder::new()

@@ -33,6 +33,7 @@ const ROOMS: [Room; 18] = [
         never: &["rdkafka", "tokio", "burn", "prometheus"],
     },
     Room { name: "progress", imports: &[], never: &["rdkafka", "tokio", "burn"] },
+    Room { name: "allocator", imports: &[], never: &["rdkafka", "tokio", "burn"] },
     Room { name: "priority", imports: &[], never: &["rdkafka", "tokio", "burn", "std::fs"] },
     Room { name: "plot", imports: &[], never: &["rdkafka", "tokio", "burn", "std::fs"] },
     Room { name: "synthetic", imports: &[], never: &["rdkafka", "tokio", "burn", "std::fs"] },
@@ -85,7 +86,16 @@ const ROOMS: [Room; 18] = [
     },
     Room {
         name: "serve",
-        imports: &["checkpoint", "config", "priority", "sections", "stream", "telemetry", "train"],
+        imports: &[
+            "allocator",
+            "checkpoint",
+            "config",
+            "priority",
+            "sections",
+            "stream",
+            "telemetry",
+            "train",
+        ],
         never: &["rdkafka", "burn", "clap", "prometheus"],
     },
 ];

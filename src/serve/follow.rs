@@ -10,6 +10,7 @@ use anyhow::{Context, bail};
 
 use super::Version;
 use super::shelf::Shelf;
+use crate::allocator;
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use millrace_retrieval::{Centroids, IndexSettings};
@@ -19,6 +20,9 @@ const GRAIN: Duration = Duration::from_secs(2);
 /// What cannot be loaded is tried again after this long, or once the directory changes. Sooner, a
 /// large checkpoint that this program cannot use would be read all the time.
 const RETRY: Duration = Duration::from_secs(10);
+
+/// What versions took stays with the program as long as they are no further apart than this.
+const MEMORY_KEPT: Duration = Duration::from_secs(60);
 
 /// See the module's head.
 pub(super) struct Follower {
@@ -36,6 +40,8 @@ pub(super) struct Follower {
     skipped: Vec<PathBuf>,
     /// For the next version's index.
     centroids: Option<Arc<Centroids>>,
+    /// When the last version was made whose memory has not been given back.
+    made: Option<Instant>,
 }
 
 impl Follower {
@@ -60,12 +66,17 @@ impl Follower {
             trouble: None,
             skipped: Vec::new(),
             centroids: None,
+            made: None,
         }
     }
 
     /// Looks for a newer version.
     pub(super) fn look(&mut self) {
         self.shelf.clear();
+        if self.made.is_some_and(|made| made.elapsed() > MEMORY_KEPT) {
+            self.made = None;
+            allocator::give_back();
+        }
         let found = self.is_due().and_then(|due| {
             if due && !self.has_newest() {
                 self.take_newest()?;
@@ -135,6 +146,7 @@ impl Follower {
         let (id, step, items) = (version.id.clone(), version.step, version.items());
         let bytes = version.index.bytes();
         self.shelf.add(version);
+        self.made = Some(Instant::now());
         let seconds = began.elapsed().as_secs_f64();
         // Only now is it true.
         let arm = self.arm.as_deref();

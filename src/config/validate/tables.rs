@@ -3,7 +3,7 @@
 use millrace_train::table::ADMIT_AFTER_MAX;
 
 use super::{BAG_LENGTH, at_least, positive, share};
-use crate::config::{Config, FeatureKind, Faults};
+use crate::config::{Config, Faults, FeatureKind};
 
 impl Config {
     pub(super) fn validate_tables(&self, faults: &mut Faults) {
