@@ -85,8 +85,8 @@ pub struct TableSettings {
     pub decay: f32,
     /// Events a batch, above 0.
     pub batch: u64,
-    /// A new id gets a row once it has come so often, at most [`ADMIT_AFTER_MAX`]; see
-    /// [`Table::admits`]. 1: at once.
+    /// A new id gets a row once it has come so often, at most [`ADMIT_AFTER_MAX`], and reads that
+    /// of [`UNKNOWN`] before. 1: at once.
     pub admit_after: u64,
     /// Rows untouched for this many events are dropped by [`Table::expire`]; `None` keeps them.
     pub expiry_events: Option<u64>,
