@@ -428,7 +428,7 @@ fn what_cannot_be_answered_is_refused_with_a_reason() {
         "serve.keys.read=[\"a-key-that-may-read\"]",
         "serve.keys.admin=[\"a-key-that-may-all\"]",
         "serve.body_bytes_max=2000",
-        "serve.timeout_ms=300",
+        "serve.timeout_ms=2000",
         "serve.poll_ms=20",
     ];
     let (mut run, address) = serve(&bench, &from, &sets);
