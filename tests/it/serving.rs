@@ -428,7 +428,7 @@ fn what_cannot_be_answered_is_refused_with_a_reason() {
         "serve.keys.read=[\"a-key-that-may-read\"]",
         "serve.keys.admin=[\"a-key-that-may-all\"]",
         "serve.body_bytes_max=2000",
-        "serve.timeout_ms=2000",
+        "serve.timeout_ms=300",
         "serve.poll_ms=20",
     ];
     let (mut run, address) = serve(&bench, &from, &sets);
@@ -445,7 +445,8 @@ fn what_cannot_be_answered_is_refused_with_a_reason() {
     let directory = format!("checkpoint.directory={}", from.display());
     result(&mut bench.command("replay", "kept", &[&directory]));
     ready(&mut run);
-    assert_eq!(status("GET", "/readyz", "", "").0, 200);
+    // The log says so before /readyz does.
+    eventually("ready", &mut || status("GET", "/readyz", "", "").0 == 200);
     assert_eq!(status("POST", "/v1/retrieve", READ, ASKED).0, 200);
     for (method, path, lines, body, code, field) in REFUSED {
         let (found, _, of) = status(method, path, lines, body);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::{Client, Truth, config, ready, records, user};
-use crate::support::{Bench, Running, json as result};
+use crate::support::{Bench, Running, eventually, json as result};
 
 const ARMS: [&str; 2] = ["narrow", "wide"];
 
@@ -143,9 +143,7 @@ fn an_arm_without_a_version_is_waited_for_and_nobody_gets_the_others_answer() {
     std::fs::rename(&aside, &from).expect("moved");
     ready(&mut run);
     // The log says so before /readyz does.
-    while client.get("/readyz").0 != 200 {
-        std::thread::yield_now();
-    }
+    eventually("ready", &mut || client.get("/readyz").0 == 200);
     let (_, answer) = client.post("/v1/retrieve", &json!({ "query": {}, "arm": ARMS[1] }));
     assert_eq!(answer["arm"], ARMS[1]);
 }

@@ -1,13 +1,12 @@
 //! Does `serve` read checkpoints that hold only what has changed, and does it outlive retention?
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use millrace::checkpoint::Checkpoint;
 use serde_json::json;
 
 use super::{Client, Truth, config, ready, records, serve, user};
-use crate::support::{Bench, PATIENCE, Running, json as result};
+use crate::support::{Bench, Running, eventually, json as result};
 
 /// Small batches: few rows change in a step.
 const SMALL: &str = "batch.size=64";
@@ -79,9 +78,8 @@ fn what_retention_deletes_while_it_is_read_is_followed_by_the_next() {
     ready(&mut run);
     let last = Checkpoint::resolve(&from).expect("a checkpoint").0.manifest.version;
     let mut client = Client::new(&address);
-    let deadline = Instant::now() + PATIENCE;
-    while client.get("/v1/versions").1["versions"][0]["version"] != last {
-        assert!(Instant::now() < deadline, "{last} never answers");
-    }
-    assert_eq!(client.get("/readyz").0, 200);
+    let newest =
+        |client: &mut Client| client.get("/v1/versions").1["versions"][0]["version"].clone();
+    eventually(&format!("an answer of {last}"), &mut || newest(&mut client) == last);
+    eventually("ready", &mut || client.get("/readyz").0 == 200);
 }
