@@ -98,10 +98,10 @@ fn publish(dim: usize) {
     touch(&mut state, "item", (0..ITEMS).map(key_of));
     touch(&mut state, "category", 0..CATEGORIES);
     let mut trainer = Trainer::from_state(&settings, &placement, state);
-    let first = take(&store, &config, &mut trainer);
+    let (first, _) = take((&store, &config), &mut trainer, None);
     println!("{dim:>5}  (at rest, {ITEMS} rows of items) {:>30.2}", share(memory("VmRSS")));
     reset_peak();
-    take(&store, &config, &mut trainer);
+    take((&store, &config), &mut trainer, None);
     println!("{dim:>5}  (a whole checkpoint) {:>43.2}", share(memory("VmHWM")));
     reset_peak();
     let began = Instant::now();
@@ -113,7 +113,7 @@ fn publish(dim: usize) {
             items.expect("just written")
         });
         let next = Store::open(&directory.path().join("next"), 1).expect("a directory of its own");
-        take(&next, &config, &mut trainer);
+        take((&next, &config), &mut trainer, None);
         items.join().expect("no panic")
     });
     assert_eq!(items.len() as u64, ITEMS);
@@ -142,17 +142,21 @@ fn event(item: u64) -> Event {
     }
 }
 
-/// A whole checkpoint.
-fn take(store: &Store, config: &Config, trainer: &mut Trainer) -> Checkpoint {
+/// A checkpoint, of what has changed since `chain` or whole, and the trainer's seconds for it.
+fn take(
+    (store, config): (&Store, &Config),
+    trainer: &mut Trainer,
+    chain: Option<&Chain>,
+) -> (Checkpoint, f64) {
     let facts = facts(config, trainer.progress());
     let (sender, parts) = bounded(PARTS_IN_FLIGHT);
-    let checkpoint = std::thread::scope(|scope| {
-        let writer = scope.spawn(|| write(store, facts, None, parts));
-        hand_out(trainer, false, sender);
-        writer.join().expect("no panic")
+    let taken = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| write(store, facts, chain, parts));
+        let busy = hand_out(trainer, chain.is_some(), sender);
+        (writer.join().expect("no panic"), busy)
     });
     trainer.settle_capture(true);
-    checkpoint
+    taken
 }
 
 fn run(dim: usize) {
@@ -181,14 +185,8 @@ fn run(dim: usize) {
         }
         trainer = Trainer::from_state(&settings, &placement, state);
         reset_peak();
-        let (began, facts) = (Instant::now(), facts(&config, trainer.progress()));
-        let (sender, parts) = bounded(PARTS_IN_FLIGHT);
-        let (checkpoint, busy) = std::thread::scope(|scope| {
-            let writer = scope.spawn(|| write(&store, facts, chain.as_ref(), parts));
-            let busy = hand_out(&mut trainer, chain.is_some(), sender);
-            (writer.join().expect("no panic"), busy)
-        });
-        trainer.settle_capture(true);
+        let began = Instant::now();
+        let (checkpoint, busy) = take((&store, &config), &mut trainer, chain.as_ref());
         let seconds = began.elapsed().as_secs_f64();
         let bytes = size_of_files(&checkpoint) as f64;
         whole = if step == 1 { bytes } else { whole };

@@ -18,14 +18,14 @@ unsafe extern "C" {
 /// `mi_option_purge_delay`, ms.
 const PURGE_DELAY: c_int = 15;
 /// Longer than anybody waits for [`give_back`]. Without any purging nothing would be marked for it.
-const HOURS_MS: c_long = 24 * 3600 * 1000;
+const DAY_MS: c_long = 24 * 3600 * 1000;
 
 /// From now on memory that is free stays with this process until [`give_back`].
 pub(crate) fn keep() {
     // Where another allocator is the program's it changes nothing.
     let _linked = mimalloc::MiMalloc;
     // SAFETY: plain numbers; any thread may set an option at any time.
-    unsafe { mi_option_set(PURGE_DELAY, HOURS_MS) };
+    unsafe { mi_option_set(PURGE_DELAY, DAY_MS) };
 }
 
 /// Gives memory that is free back to the system.

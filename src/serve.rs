@@ -47,7 +47,7 @@ mod withdrawn;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use rayon::ThreadPool;
@@ -66,6 +66,8 @@ use withdrawn::Withdrawals;
 
 pub use version::Version;
 
+/// What versions took stays with the program as long as they are no further apart than this.
+const MEMORY_KEPT: Duration = Duration::from_secs(60);
 /// How long the stop flag may go unseen.
 const TICK: Duration = Duration::from_millis(50);
 
@@ -98,6 +100,8 @@ pub struct Serving {
     followers: Vec<Follower>,
     /// Versions are made on these: requests that are answered meanwhile go first.
     loading: ThreadPool,
+    /// When the last version was made, if its memory has not been given back.
+    made: Option<Instant>,
 }
 
 impl Serving {
@@ -138,13 +142,22 @@ impl Serving {
         });
         let followers = followers.collect();
         let loading = priority::pool(0, "load", Priority::Low)?;
-        Ok(Serving { health, server, readings, followers, loading })
+        Ok(Serving { health, server, readings, followers, loading, made: None })
     }
 
     /// Looks for newer versions, and loads them.
     pub fn look(&mut self) {
-        let followers = &mut self.followers;
-        self.loading.install(|| followers.iter_mut().for_each(Follower::look));
+        let (followers, made) = (&mut self.followers, &mut self.made);
+        self.loading.install(|| {
+            for follower in followers {
+                if follower.look() {
+                    *made = Some(Instant::now());
+                }
+            }
+            if made.take_if(|made| made.elapsed() > MEMORY_KEPT).is_some() {
+                allocator::give_back();
+            }
+        });
         if self.followers.iter().all(Follower::answers) {
             self.health.set_ready(true);
         }

@@ -78,8 +78,17 @@ impl Log {
         })
     }
 
+    /// Gives `step` the batches of the `pass`-th of so many passes: of a single one in the order of
+    /// the file, of several shuffled anew in each.
+    pub(crate) fn pass(&self, pass: u32, passes: u32, step: impl FnMut(Batch)) {
+        match passes {
+            1 => self.batches().for_each(step),
+            _ => self.shuffled(pass).for_each(step),
+        }
+    }
+
     /// Batches of the `pass`-th pass, shuffled anew in each by the seed.
-    pub(crate) fn shuffled(&self, pass: u32) -> impl Iterator<Item = Batch> {
+    fn shuffled(&self, pass: u32) -> impl Iterator<Item = Batch> {
         let mut shuffle = Shuffle::new(self.size, Cut::Full, self.seed, pass, offsets());
         shuffle.load(Batch::new(self.all.clone(), offsets()));
         std::iter::from_fn(move || shuffle.deal())

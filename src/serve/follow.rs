@@ -10,7 +10,6 @@ use anyhow::{Context, bail};
 
 use super::Version;
 use super::shelf::Shelf;
-use crate::allocator;
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use millrace_retrieval::{Centroids, IndexSettings};
@@ -20,9 +19,6 @@ const GRAIN: Duration = Duration::from_secs(2);
 /// What cannot be loaded is tried again after this long, or once the directory changes. Sooner, a
 /// large checkpoint that this program cannot use would be read all the time.
 const RETRY: Duration = Duration::from_secs(10);
-
-/// What versions took stays with the program as long as they are no further apart than this.
-const MEMORY_KEPT: Duration = Duration::from_secs(60);
 
 /// See the module's head.
 pub(super) struct Follower {
@@ -40,8 +36,6 @@ pub(super) struct Follower {
     skipped: Vec<PathBuf>,
     /// For the next version's index.
     centroids: Option<Arc<Centroids>>,
-    /// When the last version was made whose memory has not been given back.
-    made: Option<Instant>,
 }
 
 impl Follower {
@@ -66,20 +60,16 @@ impl Follower {
             trouble: None,
             skipped: Vec::new(),
             centroids: None,
-            made: None,
         }
     }
 
-    /// Looks for a newer version.
-    pub(super) fn look(&mut self) {
+    /// Looks for a newer version; whether one was made.
+    pub(super) fn look(&mut self) -> bool {
         self.shelf.clear();
-        if self.made.is_some_and(|made| made.elapsed() > MEMORY_KEPT) {
-            self.made = None;
-            allocator::give_back();
-        }
+        let mut made = false;
         let found = self.is_due().and_then(|due| {
             if due && !self.has_newest() {
-                self.take_newest()?;
+                made = self.take_newest()?;
             }
             Ok(due)
         });
@@ -88,6 +78,7 @@ impl Follower {
             Ok(true) => self.trouble = None,
             Err(error) => self.complain(format!("{error:#}")),
         }
+        made
     }
 
     /// Whether a version answers.
@@ -121,8 +112,8 @@ impl Follower {
         newest.is_some_and(|newest| self.shelf.row().get(&newest.manifest.version).is_some())
     }
 
-    /// Puts the newest good checkpoint on the shelf.
-    fn take_newest(&mut self) -> anyhow::Result<()> {
+    /// Puts the newest good checkpoint on the shelf, unless it is there.
+    fn take_newest(&mut self) -> anyhow::Result<bool> {
         let (checkpoint, skipped) = Checkpoint::resolve(&self.from)?;
         // Retention does not wait for readers. What was found instead is older, and a newer one is
         // there.
@@ -138,7 +129,7 @@ impl Follower {
         }
         self.skipped = skipped.into_iter().map(|damaged| damaged.path).collect();
         if self.shelf.row().get(&checkpoint.manifest.version).is_some() {
-            return Ok(());
+            return Ok(false);
         }
         let began = Instant::now();
         let version = Version::load(&checkpoint, &self.settings, self.centroids.as_deref())?;
@@ -146,7 +137,6 @@ impl Follower {
         let (id, step, items) = (version.id.clone(), version.step, version.items());
         let bytes = version.index.bytes();
         self.shelf.add(version);
-        self.made = Some(Instant::now());
         let seconds = began.elapsed().as_secs_f64();
         // Only now is it true.
         let arm = self.arm.as_deref();
@@ -159,7 +149,7 @@ impl Follower {
             seconds,
             "a version is ready to answer"
         );
-        Ok(())
+        Ok(true)
     }
 
     /// What is waited for, if the version that answers is older than it may be.

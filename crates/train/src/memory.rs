@@ -6,7 +6,7 @@ pub mod catalogue;
 pub(crate) mod copying;
 pub mod corpus;
 mod gone;
-pub(crate) mod history;
+pub mod history;
 mod pieces;
 mod stamped;
 pub(crate) mod window;

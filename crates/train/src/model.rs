@@ -242,7 +242,7 @@ impl Model {
     pub fn small_sections(&self) -> Vec<(String, Vec<u8>)> {
         let mut statistics = postcard::to_stdvec(&self.statistics).expect("plain numbers encode");
         let tables = self.encoder.tables.iter().zip(&self.tables);
-        let counted = tables.filter(|(_, table)| table.admit_after() > 1);
+        let counted = tables.filter(|(_, table)| table.admits_by_count());
         let counted: BTreeMap<&str, &Admission> =
             counted.map(|(name, table)| (&**name, table.admission())).collect();
         if !counted.is_empty() {

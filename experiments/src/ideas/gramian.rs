@@ -6,13 +6,12 @@
 //! over the queries of late and `Gv` that of `v vᵀ` over items drawn uniformly. Tables, towers and
 //! their rates are the program's.
 
-use std::collections::HashMap;
-
 use millrace::config::Config;
 use millrace_events::{Batch, Offsets, SplitMix};
 use millrace_train::kernel::matrix::{Matrix, PerTower};
+use millrace_train::memory::history::Histories;
 use millrace_train::model::encoder::Lookup;
-use millrace_train::{Placement, Portion, State, Trainer};
+use millrace_train::{Placement, Portion, State, TrainSettings, Trainer};
 
 use crate::events::Log;
 use crate::quality::held_out::{Outcome, ranked};
@@ -29,11 +28,11 @@ pub(super) fn measure(
 ) -> Outcome {
     let settings = config.train();
     let trainer = Trainer::new(&settings, &Placement::Cpu, Offsets::new("file"));
-    let mut squares = Squares::new(trainer.state(), weight, config.seed);
+    let mut squares = Squares::new(&settings, trainer.state(), weight);
     let mut kept = Some(trainer.into_state());
     for pass in 1..=passes {
         squares.histories.clear();
-        let mut step = |batch: Batch| {
+        train.pass(pass, passes, |batch| {
             let state = kept.take().expect("put back after each step");
             let mut trainer = Trainer::from_state(&settings, &Placement::Cpu, state);
             // All but the model moves on as it does in training.
@@ -41,11 +40,7 @@ pub(super) fn measure(
             let mut state = trainer.into_state();
             squares.step(&mut state, &batch);
             kept = Some(state);
-        };
-        match passes {
-            1 => train.batches().for_each(&mut step),
-            _ => train.shuffled(pass).for_each(&mut step),
-        }
+        });
     }
     let state = kept.expect("put back after each step");
     let mut trainer = Trainer::from_state(&settings, &Placement::Cpu, state);
@@ -59,30 +54,29 @@ struct Squares {
     lookup: Lookup,
     /// `[dim, dim]` of each side.
     gramians: PerTower<Vec<f32>>,
-    /// Items of a query, oldest first, at most `length`.
-    histories: HashMap<u64, Vec<u64>>,
-    length: usize,
+    /// Those of the state cannot be seen from outside.
+    histories: Histories,
     random: SplitMix,
 }
 
 impl Squares {
-    fn new(state: &State, weight: f32, seed: u64) -> Self {
-        let dim = state.model.towers.dim();
+    fn new(settings: &TrainSettings, state: &State, weight: f32) -> Self {
+        let (dim, length) = (state.model.towers.dim(), state.model.encoder.query.history_length());
         let nothing = || vec![0.0; dim * dim];
         Self {
             dim,
             weight,
             lookup: Lookup::default(),
             gramians: PerTower { query: nothing(), item: nothing() },
-            histories: HashMap::new(),
-            length: state.model.encoder.query.history_length(),
-            random: SplitMix::new(seed),
+            histories: Histories::new(settings.queries_max, length),
+            random: SplitMix::new(settings.seed),
         }
     }
 
     /// Trains on `batch`, which the rest of the state has taken in.
     fn step(&mut self, state: &mut State, batch: &Batch) {
-        let (events, before) = (&batch.events, self.before(batch));
+        let events = &batch.events;
+        let before = self.histories.take(&events.query_ids, &events.item_ids);
         let (model, now) = (&mut state.model, state.progress.events);
         model.encoder.query.observe(&events.query, &mut model.statistics);
         model.encoder.item.observe(&events.item, &mut model.statistics);
@@ -105,7 +99,6 @@ impl Squares {
         }
         let (query, item) = self.gradients(u, own, others, &events.rewards);
         let gradients = PerTower { query: Matrix::Host(&query), item: Matrix::Host(&item) };
-        let inputs = self.lookup.inputs();
         if let Some(of_inputs) = model.towers.backward(&inputs, &gradients, Portion::WHOLE) {
             self.lookup.update(&of_inputs, &mut model.tables);
         }
@@ -134,24 +127,6 @@ impl Squares {
             item.extend(times(&self.gramians.query, v).map(|g| scale * g));
         }
         (query, item)
-    }
-
-    /// The items before each event, which follow.
-    fn before(&mut self, batch: &Batch) -> Vec<Vec<u64>> {
-        if self.length == 0 {
-            return Vec::new();
-        }
-        let events = batch.events.query_ids.iter().zip(&batch.events.item_ids);
-        let take = |(&query, &item): (&u64, &u64)| {
-            let history = self.histories.entry(query).or_default();
-            let before = history.clone();
-            history.push(item);
-            if history.len() > self.length {
-                history.remove(0);
-            }
-            before
-        };
-        events.map(take).collect()
     }
 }
 

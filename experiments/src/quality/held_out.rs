@@ -59,11 +59,7 @@ pub(crate) fn ranked(
 pub(crate) fn trained(config: &Config, placement: &Placement, passes: u32, log: &Log) -> Trainer {
     let mut trainer = Trainer::new(&config.train(), placement, Offsets::new("file"));
     for pass in 1..=passes {
-        let mut step = |batch| drop(trainer.step(&batch));
-        match passes {
-            1 => log.batches().for_each(&mut step),
-            _ => log.shuffled(pass).for_each(&mut step),
-        }
+        log.pass(pass, passes, |batch| drop(trainer.step(&batch)));
     }
     trainer
 }

@@ -11,7 +11,7 @@ use crate::saved::{Damaged, ReadSection};
 const SECTION: Section = Section { name: "histories", what: "histories" };
 
 /// Histories by query.
-pub(crate) struct Histories {
+pub struct Histories {
     length: usize,
     /// Oldest first.
     by_query: Stamped<Vec<u64>>,
@@ -22,7 +22,7 @@ pub(crate) type CapturedHistories = Snapshot<Vec<u64>>;
 
 impl Histories {
     /// Up to `length` items for each of up to `queries_max` queries.
-    pub(crate) fn new(queries_max: usize, length: usize) -> Self {
+    pub fn new(queries_max: usize, length: usize) -> Self {
         Self { length, by_query: Stamped::new(SECTION, queries_max) }
     }
 
@@ -59,7 +59,7 @@ impl Histories {
 
     /// The items before each of a run of events (`queries` and `items` beside each other), which
     /// are taken in as they come. Empty where no history is kept.
-    pub(crate) fn take(&mut self, queries: &[u64], items: &[u64]) -> Vec<Vec<u64>> {
+    pub fn take(&mut self, queries: &[u64], items: &[u64]) -> Vec<Vec<u64>> {
         if self.length == 0 {
             return Vec::new();
         }
@@ -98,7 +98,7 @@ impl Histories {
     }
 
     /// Forgets all of them.
-    pub(crate) fn clear(&mut self) {
+    pub fn clear(&mut self) {
         self.by_query.clear();
     }
 

@@ -81,14 +81,14 @@ impl Admission {
 }
 
 impl Table {
-    /// Times that an id must have come before it gets a row.
-    pub(crate) fn admit_after(&self) -> u64 {
-        self.settings.admit_after
+    /// Whether an id must come more than once before it gets a row.
+    pub(crate) fn admits_by_count(&self) -> bool {
+        self.settings.admit_after > 1
     }
 
     /// Takes in that `id` has come once more.
     pub(crate) fn see(&mut self, id: u64) {
-        if self.admit_after() > 1 && self.find(id).is_none() {
+        if self.admits_by_count() && self.find(id).is_none() {
             self.admission.see(id, self.settings.rows_max);
         }
     }
@@ -103,7 +103,7 @@ impl Table {
         if !admission.plausible() {
             return Err("the counts of ids without rows are damaged".into());
         }
-        if self.admit_after() > 1 {
+        if self.admits_by_count() {
             self.admission = admission;
         }
         Ok(())
@@ -111,8 +111,9 @@ impl Table {
 
     /// Whether `id` has a row, or has come so often that it is to get one.
     pub(crate) fn admits(&self, id: u64) -> bool {
-        let after = self.admit_after();
-        after == 1 || u64::from(self.admission.seen(id)) >= after || self.find(id).is_some()
+        !self.admits_by_count()
+            || u64::from(self.admission.seen(id)) >= self.settings.admit_after
+            || self.find(id).is_some()
     }
 }
 

@@ -12,7 +12,7 @@ impl Encoder {
     /// Counts the ids of `events`, whose queries had these items `before`, in the tables that
     /// admit ids by count.
     pub(crate) fn see(&self, events: &Events, before: &[Vec<u64>], tables: &mut [Table]) {
-        if tables.iter().all(|table| table.admit_after() == 1) {
+        if !tables.iter().any(Table::admits_by_count) {
             return;
         }
         self.query.see(&events.query, tables);
@@ -51,7 +51,7 @@ impl Side {
                 continue;
             };
             let table = &tables[table];
-            if table.admit_after() > 1 {
+            if table.admits_by_count() {
                 let unknown = column.ids.iter_mut().filter(|id| !table.admits(**id));
                 unknown.for_each(|id| *id = UNKNOWN);
             }
@@ -60,7 +60,7 @@ impl Side {
 
     /// Whether ids of a feature wait until they get a row.
     pub(crate) fn admits_by_count(&self, feature: usize, tables: &[Table]) -> bool {
-        self.parts[feature].source.table().is_some_and(|table| tables[table].admit_after() > 1)
+        self.parts[feature].source.table().is_some_and(|table| tables[table].admits_by_count())
     }
 
     /// Features of this side.
