@@ -10,8 +10,7 @@
 //! Owns that layout, the lock (one trainer per directory) and retention. Must never know burn,
 //! rdkafka, or what is inside a section.
 
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use millrace_events::{CataloguePlace, Offsets, Witness};
@@ -20,6 +19,7 @@ mod chain;
 mod directory;
 mod error;
 mod manifest;
+mod section;
 mod staging;
 mod store;
 mod tally;
@@ -27,6 +27,7 @@ mod tally;
 pub use self::chain::{Chain, Link};
 pub use self::error::CheckpointError;
 pub use self::manifest::{FileSum, Manifest, SectionEntry, digest};
+pub use self::section::{SectionFile, SectionReader};
 pub use self::store::{Draft, Pin, Store};
 pub(crate) use self::tally::Sum;
 pub use self::tally::Tally;
@@ -193,7 +194,7 @@ impl Checkpoint {
     pub fn verify(&self) -> Result<()> {
         // Lengths first: truncation shows without reading gigabytes.
         for file in self.measured()? {
-            file.read(|_| ())?;
+            file.reader()?.finish()?;
         }
         let Manifest { step, offsets, catalogues, sections, .. } = &self.manifest;
         let (found, expected) =
@@ -300,79 +301,6 @@ impl Checkpoint {
     /// Compares the length of every file with the manifest.
     fn measure(&self) -> Result<()> {
         self.measured().map(drop)
-    }
-}
-
-/// A file that a section is in.
-#[derive(Clone, Debug)]
-pub struct SectionFile {
-    path: PathBuf,
-    length: u64,
-    checksum: String,
-    /// It holds what has changed since the file before, not all of the section.
-    pub is_increment: bool,
-}
-
-impl SectionFile {
-    fn new(directory: &Path, entry: &SectionEntry) -> Self {
-        let (length, checksum) = entry.file();
-        Self {
-            path: directory.join(&entry.name),
-            length,
-            checksum: checksum.to_owned(),
-            is_increment: entry.increment.is_some(),
-        }
-    }
-
-    /// What it holds, checked.
-    ///
-    /// # Errors
-    /// If it is missing on disk or differs from the manifest.
-    pub fn content(&self) -> Result<Vec<u8>> {
-        // Opened first: a length that no file has here must not be asked of memory.
-        drop(self.open()?);
-        let mut bytes = Vec::with_capacity(usize::try_from(self.length).unwrap_or(0));
-        self.read(|chunk| bytes.extend_from_slice(chunk))?;
-        Ok(bytes)
-    }
-
-    fn open(&self) -> Result<File> {
-        let file = fs::metadata(&self.path).and_then(|found| match found.is_file() {
-            true => File::open(&self.path),
-            // A pipe would wait for its writer.
-            false => Err(io::Error::other("not a file")),
-        });
-        let opened = file.and_then(|file| Ok((file.metadata()?.len(), file)));
-        let (length, file) = opened.map_err(disk(|| unreadable(&self.path)))?;
-        if length != self.length {
-            return Err(CheckpointError::Damaged(format!(
-                "{} has {length} bytes, the manifest says {}: it was damaged after it was written",
-                self.path.display(),
-                self.length
-            )));
-        }
-        Ok(file)
-    }
-
-    /// Reads it through `take`, and compares it with the manifest at the end.
-    fn read(&self, mut take: impl FnMut(&[u8])) -> Result<()> {
-        let (file, mut sum) = (self.open()?, Sum::default());
-        let mut chunk = Vec::with_capacity(CHUNK);
-        while {
-            chunk.clear();
-            let read = (&file).take(CHUNK as u64).read_to_end(&mut chunk);
-            read.map_err(disk(|| unreadable(&self.path)))? > 0
-        } {
-            sum.add(&chunk);
-            take(&chunk);
-        }
-        if sum.finish().1 != self.checksum {
-            return Err(CheckpointError::Damaged(format!(
-                "{} differs from its checksum in the manifest: it was damaged after it was written",
-                self.path.display()
-            )));
-        }
-        Ok(())
     }
 }
 

@@ -3,10 +3,10 @@
 //! Must never know: what is inside a section.
 
 use crate::checkpoint::Checkpoint;
-use millrace_train::saved::{Damaged, SavedPart, TakePart};
+use millrace_train::saved::{Damaged, SavedBytes, SavedPart, TakePart};
 
-/// What gives the parts of any section of `checkpoint`, by its name, one file in memory at a time.
-/// Its errors: a section that is missing or damaged, and what the taker finds.
+/// What gives the parts of any section of `checkpoint`, by its name, one file after the other. Its
+/// errors: a section that is missing or damaged, and what the taker finds.
 pub fn of(checkpoint: &Checkpoint) -> impl Fn(&str, TakePart<'_>) -> Result<(), Damaged> {
     |name, take| read(checkpoint, name, take)
 }
@@ -14,11 +14,15 @@ pub fn of(checkpoint: &Checkpoint) -> impl Fn(&str, TakePart<'_>) -> Result<(), 
 fn read(checkpoint: &Checkpoint, name: &str, take: TakePart<'_>) -> Result<(), Damaged> {
     let unreadable = |error| Damaged(format!("{error:#}"));
     for file in checkpoint.files(name).map_err(unreadable)? {
-        let bytes = file.content().map_err(unreadable)?;
-        take(match file.is_increment {
-            true => SavedPart::Increment(&bytes),
-            false => SavedPart::Whole(&bytes),
-        })?;
+        let mut reader = file.reader().map_err(unreadable)?;
+        let bytes = SavedBytes::new(&mut reader, file.length());
+        let taken = take(match file.is_increment {
+            true => SavedPart::Increment(bytes),
+            false => SavedPart::Whole(bytes),
+        });
+        // A damaged file says more than what its taker makes of it.
+        reader.finish().map_err(unreadable)?;
+        taken?;
     }
     Ok(())
 }

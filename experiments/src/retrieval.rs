@@ -175,7 +175,7 @@ fn drift(args: &RetrievalArgs, items: &Items, rows: &Rows) -> anyhow::Result<()>
             line(&index, rows, &format!("version {version}, kept"), |search| search, None);
         }
         let turn: Vec<f32> = (0..items.dim).map(|_| random.uniform(0.02)).collect();
-        for vector in items.vectors.chunks_exact_mut(items.dim) {
+        for vector in items.vectors[0].chunks_exact_mut(items.dim) {
             for (x, turn) in vector.iter_mut().zip(&turn) {
                 *x += turn + random.uniform(0.01);
             }
@@ -191,7 +191,7 @@ fn drift(args: &RetrievalArgs, items: &Items, rows: &Rows) -> anyhow::Result<()>
 fn peers(args: &RetrievalArgs, python: &PathBuf, items: &Items, rows: &Rows) -> anyhow::Result<()> {
     let directory = tempfile::tempdir()?;
     let bytes = |values: &[f32]| values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
-    std::fs::write(directory.path().join("items.f32"), bytes(&items.vectors))?;
+    std::fs::write(directory.path().join("items.f32"), bytes(&items.vectors[0]))?;
     let queries: Vec<f32> = rows.each().flatten().copied().collect();
     std::fs::write(directory.path().join("queries.f32"), bytes(&queries))?;
     let status = Command::new(python)

@@ -13,6 +13,8 @@ use millrace_train::{ItemSide, QuerySide};
 /// Numbers of one kind; little-endian in the file.
 enum Numbers<'v> {
     F32(Cow<'v, [f32]>),
+    /// One after the other.
+    F32Pieces(&'v [Vec<f32>]),
     U64(Cow<'v, [u64]>),
     U8(Cow<'v, [u8]>),
 }
@@ -26,7 +28,7 @@ struct Tensor<'v> {
 impl View for Tensor<'_> {
     fn dtype(&self) -> Dtype {
         match self.numbers {
-            Numbers::F32(_) => Dtype::F32,
+            Numbers::F32(_) | Numbers::F32Pieces(_) => Dtype::F32,
             Numbers::U64(_) => Dtype::U64,
             Numbers::U8(_) => Dtype::U8,
         }
@@ -40,6 +42,9 @@ impl View for Tensor<'_> {
     fn data(&self) -> Cow<'_, [u8]> {
         match &self.numbers {
             Numbers::F32(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+            Numbers::F32Pieces(pieces) => {
+                pieces.iter().flatten().flat_map(|value| value.to_le_bytes()).collect()
+            }
             Numbers::U64(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
             Numbers::U8(values) => Cow::Borrowed(values),
         }
@@ -48,6 +53,7 @@ impl View for Tensor<'_> {
     fn data_len(&self) -> usize {
         match &self.numbers {
             Numbers::F32(values) => 4 * values.len(),
+            Numbers::F32Pieces(pieces) => pieces.iter().map(|piece| 4 * piece.len()).sum(),
             Numbers::U64(values) => 8 * values.len(),
             Numbers::U8(values) => values.len(),
         }
@@ -98,8 +104,10 @@ pub(super) fn write(
 }
 
 fn of_items(items: &ItemSide) -> Vec<(String, Tensor<'_>)> {
+    let vectors = Numbers::F32Pieces(&items.vectors);
+    let vectors = Tensor { shape: vec![items.len(), items.dim], numbers: vectors };
     let mut tensors = vec![
-        floats("items.vectors".to_owned(), vec![items.len(), items.dim], &items.vectors),
+        ("items.vectors".to_owned(), vectors),
         floats("items.log_q".to_owned(), vec![items.len()], &items.log_q),
         whole("items.keys".to_owned(), items.keys.clone()),
     ];

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use std::fs::OpenOptions;
-use std::io::Write;
+use std::io::{self, Write};
 
 use millrace_events::lane;
 use xxhash_rust::xxh3::xxh3_128;

@@ -28,7 +28,7 @@ const ROUNDING: f32 = 1.0 / 256.0;
 impl Sent {
     /// After a version that sent all of `items`, of which so much is `said`.
     pub(super) fn all(items: &ItemSide, said: Vec<u64>) -> Sent {
-        let rows = items.vectors.iter().map(|&value| bf16(value)).collect();
+        let rows = items.vectors.iter().flatten().map(|&value| bf16(value)).collect();
         Sent { keys: items.keys.clone(), rows, said, dim: items.dim, versions: 1 }
     }
 
@@ -68,7 +68,7 @@ impl Sent {
 
     /// After a version that sent those of `items` that had `moved`, of which so much is `said`.
     pub(super) fn after(&self, items: &ItemSide, said: Vec<u64>, moved: &[bool]) -> Sent {
-        let mut rows = Vec::with_capacity(items.vectors.len());
+        let mut rows = Vec::with_capacity(items.len() * self.dim);
         for (number, key) in items.keys.iter().enumerate() {
             if moved[number] {
                 rows.extend(items.vector(number).iter().map(|&value| bf16(value)));
@@ -91,7 +91,7 @@ mod tests {
         ItemSide {
             keys: vectors.iter().map(|(key, _)| *key).collect(),
             names: Names::default(),
-            vectors: vectors.iter().flat_map(|(_, vector)| *vector).collect(),
+            vectors: vec![vectors.iter().flat_map(|(_, vector)| *vector).collect()],
             log_q: vec![0.0; vectors.len()],
             dim: 2,
             temperature: 1.0,

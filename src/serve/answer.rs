@@ -294,7 +294,7 @@ pub(super) fn embed(view: View<'_>, request: &Embed) -> Result<Vec<u8>, Problem>
 pub(super) struct ItemAnswer<'v> {
     id: &'v str,
     log_q: f32,
-    vector: &'v [f32],
+    vector: Vec<f32>,
     /// What is said of it.
     #[schema(value_type = Object)]
     attributes: Said<'v>,
@@ -332,7 +332,7 @@ pub(super) fn similar(view: View<'_>, id: &str, request: &Similar) -> Result<Vec
     let version = view.version;
     let number = view.number(id).ok_or_else(|| Problem::no_item(id, &version.id))?;
     let search = Search {
-        query: version.index.vector(number),
+        query: &version.index.vector(number),
         k: request.k,
         popularity: 0.0,
         excluded: &[&[number][..], &view.withdrawn.of(version)].concat(),

@@ -12,10 +12,19 @@ use super::request::Condition;
 use crate::config::{Config, FeatureKind};
 
 /// Features that one may choose by, by name.
-#[derive(Default)]
-pub(super) struct Features(BTreeMap<String, Feature>);
+pub(super) struct Features {
+    named: BTreeMap<String, Feature>,
+    /// So many items are in it.
+    items: u32,
+}
 
-enum Feature {
+struct Feature {
+    /// Among an item's values.
+    place: usize,
+    kind: Kind,
+}
+
+enum Kind {
     /// Numbers of the items, by the key of an id that they have.
     Ids(HashMap<u64, Vec<u32>>),
     /// By item; NaN where it has none, which is in no range.
@@ -36,48 +45,35 @@ impl Marks {
 }
 
 impl Features {
-    /// Those of `items`, an item's number being its place. An item's own id is none: `include` is
-    /// for that.
-    pub(super) fn new<'i>(config: &Config, items: impl Iterator<Item = &'i Item> + Clone) -> Self {
+    /// Those of no item yet. An item's own id is none: `include` is for that.
+    pub(super) fn new(config: &Config) -> Self {
         let features = config.item.features.iter().enumerate();
         let features = features.filter(|(_, feature)| feature.field != config.item.id);
-        let of = |(place, kind): (usize, FeatureKind)| {
-            let values = items.clone().map(move |item| &item.values[place]);
-            match kind {
-                FeatureKind::Id | FeatureKind::Bag => {
-                    let mut ids: HashMap<u64, Vec<u32>> = HashMap::new();
-                    let mut add = |key: u64, item: u32| ids.entry(key).or_default().push(item);
-                    for (item, value) in (0..).zip(values) {
-                        match value {
-                            FeatureValue::Id(key) => add(*key, item),
-                            FeatureValue::Bag(bag) => {
-                                bag.iter().for_each(|&(key, _)| add(key, item))
-                            }
-                            _ => {}
-                        }
-                    }
-                    Some(Feature::Ids(ids))
-                }
-                FeatureKind::Number => {
-                    let number = |value: &FeatureValue| match value {
-                        FeatureValue::Number(number) => *number,
-                        _ => f32::NAN,
-                    };
-                    Some(Feature::Numbers(values.map(number).collect()))
-                }
-                FeatureKind::History | FeatureKind::Vector => None,
-            }
-        };
         let named = features.filter_map(|(place, feature)| {
-            Some((feature.name.clone(), of((place, feature.kind))?))
+            let kind = match feature.kind {
+                FeatureKind::Id | FeatureKind::Bag => Kind::Ids(HashMap::new()),
+                FeatureKind::Number => Kind::Numbers(Vec::new()),
+                FeatureKind::History | FeatureKind::Vector => return None,
+            };
+            Some((feature.name.clone(), Feature { place, kind }))
         });
-        Self(named.collect())
+        Self { named: named.collect(), items: 0 }
+    }
+
+    /// Adds those of the next items, in the order of their numbers.
+    pub(super) fn add(&mut self, items: &[(u64, Item)]) {
+        for Feature { place, kind } in self.named.values_mut() {
+            for (number, (_, item)) in (self.items..).zip(items) {
+                kind.add(number, &item.values[*place]);
+            }
+        }
+        self.items += u32::try_from(items.len()).expect("fewer than 2^32 items");
     }
 
     /// The names, and whether each is a number.
     pub(super) fn names(&self) -> impl Iterator<Item = (&str, bool)> {
-        let is_number = |feature: &Feature| matches!(feature, Feature::Numbers(_));
-        self.0.iter().map(move |(name, feature)| (&**name, is_number(feature)))
+        let is_number = |feature: &Feature| matches!(feature.kind, Kind::Numbers(_));
+        self.named.iter().map(move |(name, feature)| (&**name, is_number(feature)))
     }
 
     /// Those of `count` items, by number, that are all of `filter`; none: there is no filter. A
@@ -111,30 +107,45 @@ impl Features {
     ) -> Result<Marks, Problem> {
         let wrong = |detail: String| Err(Problem::field(format!("filter.{name}"), detail));
         let mut marks = Marks(vec![0; count.div_ceil(64)]);
-        match (self.0.get(name), condition) {
-            (Some(Feature::Ids(items)), Condition::OneOf(ids)) => {
+        match (self.named.get(name).map(|feature| &feature.kind), condition) {
+            (Some(Kind::Ids(items)), Condition::OneOf(ids)) => {
                 let lists = ids.iter().filter_map(|id| items.get(&id_key(id.as_bytes())));
                 lists.flatten().for_each(|&item| marks.set(item));
             }
-            (Some(Feature::Numbers(numbers)), Condition::Within(min, max)) => {
+            (Some(Kind::Numbers(numbers)), Condition::Within(min, max)) => {
                 let within = |number: &f32| (*min..=*max).contains(number);
                 let inside = (0..).zip(numbers).filter(|(_, number)| within(number));
                 inside.for_each(|(item, _)| marks.set(item));
             }
-            (Some(Feature::Ids(_)), _) => return wrong("has ids: give one, or a list".into()),
-            (Some(Feature::Numbers(_)), _) => {
+            (Some(Kind::Ids(_)), _) => return wrong("has ids: give one, or a list".into()),
+            (Some(Kind::Numbers(_)), _) => {
                 return wrong("is a number: give {\"min\": .., \"max\": ..}".into());
             }
             (None, _) => match attributes.matching(name, condition) {
                 Some(items) => items.into_iter().for_each(|item| marks.set(item)),
                 None => {
-                    let features = self.0.keys().map(String::as_str);
+                    let features = self.named.keys().map(String::as_str);
                     let there: Vec<&str> = features.chain(attributes.names()).collect();
                     return wrong(format!("no such feature or attribute; there are {there:?}"));
                 }
             },
         }
         Ok(marks)
+    }
+}
+
+impl Kind {
+    /// Adds what `item` has of it.
+    fn add(&mut self, item: u32, value: &FeatureValue) {
+        match (self, value) {
+            (Self::Ids(ids), FeatureValue::Id(key)) => ids.entry(*key).or_default().push(item),
+            (Self::Ids(ids), FeatureValue::Bag(bag)) => {
+                bag.iter().for_each(|&(key, _)| ids.entry(key).or_default().push(item));
+            }
+            (Self::Ids(_), _) => {}
+            (Self::Numbers(numbers), FeatureValue::Number(number)) => numbers.push(*number),
+            (Self::Numbers(numbers), _) => numbers.push(f32::NAN),
+        }
     }
 }
 
@@ -172,7 +183,10 @@ mod tests {
             item(bag(&["love"]), FeatureValue::Absent),
             item(FeatureValue::Absent, FeatureValue::Number(5.0)),
         ];
-        Features::new(&config.expect("valid"), items.iter())
+        let mut features = Features::new(&config.expect("valid"));
+        let items = items.map(|item| (1, item));
+        items.chunks(2).for_each(|items| features.add(items));
+        features
     }
 
     #[test]

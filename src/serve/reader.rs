@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender};
-use millrace_events::Offsets;
+use millrace_events::{Offsets, Witness};
 
 use super::Version;
 use super::arms::Stock;
@@ -99,8 +99,15 @@ impl Reader {
         if self.stock.recent.is_full() {
             return self.rest(State::Full);
         }
-        if self.tail.is_none() && !self.open(active) {
-            return std::thread::sleep(WAIT);
+        if self.tail.is_none() {
+            if self.retry.is_some_and(|due| Instant::now() < due) {
+                drop(row);
+                return std::thread::sleep(WAIT);
+            }
+            let (config, witness) = (self.config_of(active), active.witness.clone());
+            // Brokers that are away let it wait for seconds: no version stays in memory for that.
+            drop(row);
+            return self.open(&config, &witness);
         }
         let active = Arc::clone(active);
         drop(row);
@@ -169,11 +176,8 @@ impl Reader {
         }
     }
 
-    /// Opens the topic where it is to be read on. False: not now.
-    fn open(&mut self, active: &Version) -> bool {
-        if self.retry.is_some_and(|due| Instant::now() < due) {
-            return false;
-        }
+    /// How the log of `active` is read here.
+    fn config_of(&self, active: &Version) -> Config {
         let mut config = active.config.clone();
         let topic = active.offsets.topic().to_owned();
         let own = self.config.kafka.clone();
@@ -184,17 +188,17 @@ impl Reader {
         }
         // What is said of items is the version's.
         config.item.attributes.clear();
-        let from = self.stock.recent.next();
-        match Tail::open(&config, &from, &active.witness) {
+        config
+    }
+
+    /// Opens the topic where it is to be read on.
+    fn open(&mut self, config: &Config, witness: &Witness) {
+        match Tail::open(config, &self.stock.recent.next(), witness) {
             Ok(tail) => {
                 self.stock.recent.grow(tail.offsets());
                 self.tail = Some(tail);
-                true
             }
-            Err(error) => {
-                self.lose(format!("{error:#}"));
-                false
-            }
+            Err(error) => self.lose(format!("{error:#}")),
         }
     }
 

@@ -87,10 +87,8 @@ impl Version {
         if places.iter().any(|place| place.side == EventSide::Query) {
             queries = queries.with_catalogue(&train, &read).with_context(cannot)?;
         }
-        let mut item_features = Features::default();
-        let look = |items: &[(u64, Item)]| {
-            item_features = Features::new(&config, items.iter().map(|(_, item)| item));
-        };
+        let mut item_features = Features::new(&config);
+        let look = |items: &[(u64, Item)]| item_features.add(items);
         let items = ItemSide::restore_looking(&train, &queries.model, &read, look);
         let items = items.with_context(cannot)?;
         ensure!(!items.is_empty(), "{path} holds no item: there is nothing to answer with");

@@ -144,15 +144,19 @@ impl Withdrawals {
             std::thread::sleep(WAIT);
             return Ok(());
         };
-        let (catalogue, _) = active.catalogue.as_ref().expect("it is read");
-        if self.tail.is_none() {
+        let of_active = self.tail.is_none().then(|| {
             let mut config = active.config.clone();
             let (topic, own) = (config.kafka.topic.clone(), self.config.kafka.clone());
             config.kafka = KafkaConfig { topic, ..own.reading_as(&config.kafka) };
-            let (_, _, from) = self.seen.as_ref().expect("versions were seen");
-            self.tail = Some(CatalogueTail::open(&config, catalogue, from)?);
-        }
+            let (catalogue, _) = active.catalogue.as_ref().expect("it is read");
+            (config, catalogue.clone())
+        });
+        // Brokers that are away let it wait for seconds: no version stays in memory for that.
         drop(row);
+        if let Some((config, catalogue)) = of_active {
+            let (_, _, from) = self.seen.as_ref().expect("versions were seen");
+            self.tail = Some(CatalogueTail::open(&config, &catalogue, from)?);
+        }
         let tail = self.tail.as_mut().expect("just opened");
         let said = tail.next(WAIT)?;
         self.withdrawn.take(&said);

@@ -8,10 +8,13 @@
 //!
 //! The same vectors give the same centres on any number of threads.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use crate::codes::{ABSENT, Blocks, difference, pack};
 use crate::kernel::{ABREAST, Instructions, LANES, Packed, dot};
+use crate::vectors::Pieces;
 use millrace_events::SplitMix;
 
 /// Vectors a list in the sample: fewer make centres that are worse for the rest.
@@ -40,24 +43,20 @@ pub struct Centroids {
 /// Vectors, and their mean.
 #[derive(Clone, Copy)]
 pub(crate) struct Rows<'a> {
-    /// `[n, dim]`
-    vectors: &'a [f32],
+    vectors: Pieces<'a>,
     /// `[dim]`
     mean: &'a [f32],
 }
 
 impl<'a> Rows<'a> {
-    /// `vectors` is `[n, dim]`, `mean` `[dim]`.
-    pub(crate) fn new(vectors: &'a [f32], mean: &'a [f32]) -> Self {
+    /// `mean` is `[dim]`.
+    pub(crate) fn new(vectors: Pieces<'a>, mean: &'a [f32]) -> Self {
         Self { vectors, mean }
     }
 
-    fn dim(self) -> usize {
-        self.mean.len()
-    }
-
-    fn len(self) -> usize {
-        self.vectors.len() / self.dim()
+    /// Makes `off` what row `at` is off the mean.
+    fn off(self, at: usize, off: &mut Vec<f32>) {
+        difference(self.vectors.row(at), self.mean, off);
     }
 }
 
@@ -101,7 +100,8 @@ impl Centroids {
         let numbers = (0..lists.div_ceil(LANES))
             .map(|block| std::array::from_fn(|lane| number(block * LANES + lane)));
         let nothing = vec![0.0; dim];
-        let codes = Blocks::new(&vectors, dim, &[], numbers.collect(), |_| &nothing);
+        let row = |at: usize| &vectors[at * dim..][..dim];
+        let codes = Blocks::new((&row, dim), &[], numbers.collect(), |_| &nothing);
         Self { dim, vectors, codes, fit }
     }
 
@@ -110,7 +110,7 @@ impl Centroids {
     pub(crate) fn assign(rows: Rows<'_>, lists: usize, seed: u64, kept: Option<&Self>) -> Assigned {
         // A corpus that grew to twice what it was deserves lists of its own.
         let fits = |kept: &&Self| {
-            kept.dim == rows.dim() && kept.len() <= 2 * lists && lists <= 2 * kept.len().max(1)
+            kept.dim == rows.mean.len() && kept.len() <= 2 * lists && lists <= 2 * kept.len().max(1)
         };
         if let Some(kept) = kept.filter(fits) {
             let assigned = kept.assign_all(rows);
@@ -124,24 +124,26 @@ impl Centroids {
 
     /// New centres for `rows`.
     fn train(rows: Rows<'_>, lists: usize, seed: u64) -> Self {
-        let (n, dim, mut random) = (rows.len(), rows.dim(), SplitMix::new(seed));
+        let (n, dim) = (rows.vectors.len(), rows.mean.len());
+        let mut random = SplitMix::new(seed);
         let size = n.min(lists * SAMPLE_A_LIST);
         // One of each stretch of rows: a sample of all, whatever their order.
         let mut sample = Vec::with_capacity(size * dim);
         for at in 0..size {
             let (start, end) = (at * n / size, (at + 1) * n / size);
             let row = start + (random.next_u64() % (end - start) as u64) as usize;
-            sample.extend_from_slice(&rows.vectors[row * dim..][..dim]);
+            sample.extend_from_slice(rows.vectors.row(row));
         }
+        let sample = [sample];
+        let sample = Rows::new(Pieces::new(&sample, dim), rows.mean);
         let mut off = Vec::with_capacity(dim);
         let picked = (0..lists).flat_map(|list| {
-            let row = list * size / lists;
-            difference(&sample[row * dim..][..dim], rows.mean, &mut off);
+            sample.off(list * size / lists, &mut off);
             normal(&off)
         });
         let mut centroids = Self::new(picked.collect(), dim, f32::NAN);
         for _ in 0..PASSES {
-            let assigned = centroids.assign_all(Rows::new(&sample, rows.mean));
+            let assigned = centroids.assign_all(sample);
             let gained = assigned.moved.fit - centroids.fit;
             centroids = assigned.moved;
             if gained < 1e-4 {
@@ -153,14 +155,15 @@ impl Centroids {
 
     /// Puts each of `rows` to the nearest centre.
     fn assign_all(&self, rows: Rows<'_>) -> Assigned {
-        let (dim, mean) = (self.dim, rows.mean);
-        let chunks = rows.vectors.par_chunks(ROWS_A_TASK * dim);
-        let lists = chunks.flat_map_iter(|vectors| self.nearest(Rows::new(vectors, mean)));
+        let (dim, count) = (self.dim, rows.vectors.len());
+        let tasks = (0..count.div_ceil(ROWS_A_TASK)).into_par_iter();
+        let part = |task: usize| task * ROWS_A_TASK..count.min((task + 1) * ROWS_A_TASK);
+        let lists = tasks.flat_map_iter(|task| self.nearest(rows, part(task)));
         let lists: Vec<u32> = lists.collect();
         let sums = self.sums(rows, &lists);
         let (mut along, mut lengths, mut off) = (0.0f64, 0.0f64, Vec::with_capacity(dim));
-        for row in rows.vectors.chunks_exact(dim) {
-            difference(row, mean, &mut off);
+        for row in 0..count {
+            rows.off(row, &mut off);
             lengths += f64::from(dot(&off, &off).sqrt());
         }
         let mut moved = Vec::with_capacity(self.vectors.len());
@@ -177,23 +180,22 @@ impl Centroids {
         Assigned { lists, moved: Self::new(moved, dim, fit) }
     }
 
-    /// The nearest centre of each of a few rows.
-    fn nearest(&self, rows: Rows<'_>) -> Vec<u32> {
+    /// The nearest centre of each of the rows of `part`.
+    fn nearest(&self, rows: Rows<'_>, part: Range<usize>) -> Vec<u32> {
         let (codes, scales) = self.codes.parts();
         let instructions = Instructions::detect();
         let mut packed: [Vec<Packed>; ABREAST] = Default::default();
-        let (count, mut off) = (rows.len(), Vec::with_capacity(self.dim));
-        let mut nearest = Vec::with_capacity(count + ABREAST);
-        for first in (0..count).step_by(ABREAST) {
+        let mut off = Vec::with_capacity(self.dim);
+        let mut nearest = Vec::with_capacity(part.len() + ABREAST);
+        for first in part.clone().step_by(ABREAST) {
             for (at, packed) in packed.iter_mut().enumerate() {
-                let row = (first + at).min(count - 1);
-                difference(&rows.vectors[row * self.dim..][..self.dim], rows.mean, &mut off);
+                rows.off((first + at).min(part.end - 1), &mut off);
                 pack(&off, packed);
             }
             let [a, b, c, d] = &packed;
             nearest.extend(instructions.nearest(codes, scales, [a, b, c, d]));
         }
-        nearest.truncate(count);
+        nearest.truncate(part.len());
         nearest
     }
 
@@ -201,13 +203,13 @@ impl Centroids {
     fn sums(&self, rows: Rows<'_>, lists: &[u32]) -> Vec<f32> {
         let (dim, mean) = (self.dim, rows.mean);
         let share = lists.len().div_ceil(SUMS).max(1);
-        let parts = rows.vectors.par_chunks(share * dim).zip(lists.par_chunks(share));
+        let parts = lists.par_chunks(share).enumerate();
         let parts: Vec<Vec<f32>> = parts
-            .map(|(rows, lists)| {
+            .map(|(part, lists)| {
                 let mut sums = vec![0.0; self.vectors.len()];
-                for (row, &list) in rows.chunks_exact(dim).zip(lists) {
+                for (row, &list) in (part * share..).zip(lists) {
                     let sum = &mut sums[list as usize * dim..][..dim];
-                    let off = row.iter().zip(mean).map(|(x, mean)| x - mean);
+                    let off = rows.vectors.row(row).iter().zip(mean).map(|(x, mean)| x - mean);
                     sum.iter_mut().zip(off).for_each(|(sum, off)| *sum += off);
                 }
                 sums

@@ -30,12 +30,11 @@ pub(crate) struct Blocks {
 }
 
 impl Blocks {
-    /// The rows of `rows`, `[n, dim]`, that `numbers` names, block by block; [`ABSENT`] where there
-    /// is none. Codes are of what a row is off its block's `mean`, `[dim]`. On the current rayon
-    /// pool.
+    /// The rows that `numbers` names, block by block; [`ABSENT`] where there is none. `row` gives
+    /// those, `[dim]`. Codes are of what a row is off its block's `mean`, `[dim]`. On the current
+    /// rayon pool.
     pub(crate) fn new<'a>(
-        rows: &[f32],
-        dim: usize,
+        (row, dim): (&(impl Fn(usize) -> &'a [f32] + Sync), usize),
         log_q: &[f32],
         numbers: Vec<[u32; LANES]>,
         mean: impl Fn(usize) -> &'a [f32] + Sync,
@@ -57,7 +56,7 @@ impl Blocks {
             let ((error, numbers), mean) = (others, mean(block));
             for (lane, &number) in numbers.iter().enumerate().filter(|(_, n)| **n != ABSENT) {
                 let number = number as usize;
-                difference(&rows[number * dim..][..dim], mean, off);
+                difference(row(number), mean, off);
                 let (scale, rest) = encode(off, lane, codes);
                 scales[lane] = scale;
                 own_log_q[lane] = log_q.get(number).copied().unwrap_or_default();
@@ -77,6 +76,16 @@ impl Blocks {
         let bit = |(lane, &number): (usize, &u32)| u16::from(number != ABSENT) << lane;
         let mask = |numbers: &[u32; LANES]| numbers.iter().enumerate().map(bit).sum();
         self.numbers.iter().map(mask).collect()
+    }
+
+    /// What the codes of the row at `lane` of a block stand for, off the mean of its list, is
+    /// `out * scale`: the scale.
+    pub(crate) fn decode(&self, (block, lane): (usize, usize), out: &mut [f32]) -> f32 {
+        let pairs = &self.codes[block * self.pairs..][..self.pairs];
+        for (out, pair) in out.chunks_mut(2).zip(pairs) {
+            out.iter_mut().zip(&pair[2 * lane..]).for_each(|(x, &code)| *x = f32::from(code));
+        }
+        self.scales[block][lane]
     }
 
     /// No row's codes stand for a longer vector.

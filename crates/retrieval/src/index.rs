@@ -9,6 +9,7 @@ use crate::allowed::Allowed;
 use crate::centroids::{Assigned, Centroids, Rows, mean_of};
 use crate::codes::{ABSENT, Blocks};
 use crate::kernel::{LANES, dot};
+use crate::vectors::{Coded, Full, Pieces};
 
 pub use search::{Hit, Search};
 
@@ -35,8 +36,9 @@ impl Default for IndexSettings {
 pub struct Items {
     /// Floats a vector; at least 1.
     pub dim: usize,
-    /// `[items, dim]`. An item's number is its place here.
-    pub vectors: Vec<f32>,
+    /// `[items, dim]`, in pieces of equally many items, the last of which may have fewer. An
+    /// item's number is its place here.
+    pub vectors: Vec<Vec<f32>>,
     /// `[items]`, natural logarithm of the expected occurrences a batch.
     pub log_q: Vec<f32>,
     /// Divides the dot products; above 0.
@@ -50,7 +52,11 @@ pub struct NotFinite(pub String);
 
 /// The index of one version.
 pub struct Index {
-    items: Items,
+    dim: usize,
+    full: Full,
+    /// `[items]`
+    log_q: Vec<f32>,
+    temperature: f32,
     lists_probed: usize,
     blocks: Blocks,
     /// What a request may choose from that says nothing else.
@@ -95,48 +101,57 @@ impl Index {
         settings: &IndexSettings,
         kept: Option<&Centroids>,
     ) -> Result<Self, NotFinite> {
-        let (dim, count) = (items.dim, items.log_q.len());
-        assert_eq!(items.vectors.len(), count * dim, "a vector for each item");
+        let Items { dim, vectors, log_q, temperature } = items;
+        let (all, count) = (Pieces::new(&vectors, dim), log_q.len());
+        assert_eq!(all.len(), count, "a vector for each item");
         assert!(u32::try_from(count).is_ok_and(|count| count < ABSENT), "fewer than 2^32 items");
-        if !(items.temperature > 0.0 && (1.0 / items.temperature).is_finite()) {
-            return Err(NotFinite(format!("1 over the temperature {}", items.temperature)));
+        if !(temperature > 0.0 && (1.0 / temperature).is_finite()) {
+            return Err(NotFinite(format!("1 over the temperature {temperature}")));
         }
         let mut longest = 0.0f32;
-        for (number, vector) in items.vectors.chunks_exact(dim).enumerate() {
+        for (number, vector) in all.iter().enumerate() {
             longest = longest.max(length(vector, || format!("the vector of item {number}"))?);
         }
-        if let Some(number) = items.log_q.iter().position(|log_q| !log_q.is_finite()) {
+        if let Some(number) = log_q.iter().position(|log_q| !log_q.is_finite()) {
             return Err(NotFinite(format!("log q of item {number}")));
         }
         let (lists, centroids) = if count <= settings.exact_max {
             (vec![(0..count as u32).collect()], None)
         } else {
             let wanted = lists_of(count);
-            let mean = mean_of(dim, items.vectors.chunks_exact(dim));
-            let rows = Rows::new(&items.vectors, &mean);
-            let assigned = Centroids::assign(rows, wanted, settings.seed, kept);
+            let mean = mean_of(dim, all.iter());
+            let assigned = Centroids::assign(Rows::new(all, &mean), wanted, settings.seed, kept);
             let Assigned { lists, moved } = assigned;
             (grouped(&lists, moved.len()), Some(Arc::new(moved)))
         };
         let (numbers, positions) = laid_out(&lists, count);
         let (mut means, mut list_of) = (Vec::new(), Vec::new());
-        let lists = lists.iter().enumerate().map(|(list, members)| {
+        let lists = (0..).zip(&lists).map(|(list, members)| {
             let first = list_of.len();
             list_of.resize(first + members.len().div_ceil(LANES), list);
-            let vector = |&number: &u32| &items.vectors[number as usize * dim..][..dim];
+            let vector = |&number: &u32| all.row(number as usize);
             let mean = mean_of(dim, members.iter().map(vector));
             let squares = members.iter().map(vector).map(|vector| distance_squared(vector, &mean));
             let squares = squares.map(f64::from).sum::<f64>();
             let spread = (squares / (dim * members.len().max(1)) as f64).sqrt() as f32;
             means.extend(mean);
-            let log_q = members.iter().map(|&number| items.log_q[number as usize]);
+            let log_q = members.iter().map(|&number| log_q[number as usize]);
             let log_q_max = log_q.fold(f32::NEG_INFINITY, f32::max);
             List { blocks: first..list_of.len(), log_q_max, spread }
         });
         let lists = lists.collect();
-        let mean = |block: usize| &means[list_of[block] * dim..][..dim];
-        let blocks = Blocks::new(&items.vectors, dim, &items.log_q, numbers, mean);
+        let mean = |block: usize| &means[list_of[block] as usize * dim..][..dim];
+        let blocks = Blocks::new((&|row| all.row(row), dim), &log_q, numbers, mean);
+        let full = if centroids.is_none() {
+            // The answer is that of a scan in `f32`.
+            Full::Floats(vectors)
+        } else {
+            let coded = Coded { blocks: &blocks, positions: &positions, means: &means };
+            Full::in_rests(vectors, dim, &coded, list_of)
+        };
         Ok(Self {
+            dim,
+            full,
             lists,
             all: Allowed { masks: blocks.masks(), count },
             reach: blocks.reach(),
@@ -146,8 +161,9 @@ impl Index {
             lists_probed: settings.lists_probed,
             centroids,
             longest,
-            log_q_reach: items.log_q.iter().fold(0.0, |most, log_q| most.max(log_q.abs())),
-            items,
+            log_q_reach: log_q.iter().fold(0.0, |most, log_q| most.max(log_q.abs())),
+            log_q,
+            temperature,
         })
     }
 
@@ -163,7 +179,7 @@ impl Index {
 
     /// Floats a vector.
     pub fn dim(&self) -> usize {
-        self.items.dim
+        self.dim
     }
 
     /// Whether every answer is that of [`Index::exact`].
@@ -176,12 +192,20 @@ impl Index {
         self.centroids.clone()
     }
 
-    /// The vector of item `number`.
+    /// The vector of item `number`, to 24 bits of its values where there are lists.
     ///
     /// # Panics
     /// If there is no such item.
-    pub fn vector(&self, number: u32) -> &[f32] {
-        &self.items.vectors[number as usize * self.items.dim..][..self.items.dim]
+    pub fn vector(&self, number: u32) -> Vec<f32> {
+        let mut vector = vec![0.0; self.dim];
+        self.take_vector(number, &mut vector);
+        vector
+    }
+
+    /// Makes `out` the vector of item `number`, `[dim]`.
+    fn take_vector(&self, number: u32, out: &mut [f32]) {
+        let Self { blocks, positions, means, .. } = self;
+        self.full.vector(number as usize, &Coded { blocks, positions, means }, out);
     }
 
     /// log q of item `number`.
@@ -189,13 +213,13 @@ impl Index {
     /// # Panics
     /// If there is no such item.
     pub fn log_q(&self, number: u32) -> f32 {
-        self.items.log_q[number as usize]
+        self.log_q[number as usize]
     }
 
     /// Bytes it holds in memory.
     pub fn bytes(&self) -> usize {
-        size_of_val(&*self.items.vectors)
-            + size_of_val(&*self.items.log_q)
+        self.full.bytes()
+            + size_of_val(&*self.log_q)
             + size_of_val(&*self.positions)
             + size_of_val(&*self.lists)
             + size_of_val(&*self.means)

@@ -7,6 +7,7 @@
 //! How it works, from the ground up:
 //! - `kernel`: dot products of whole numbers, by the widest instructions there are
 //! - `codes`: vectors as whole numbers with a bound on what that costs
+//! - `vectors`: in full, for what is computed again
 //! - `best`: the best so far, under those bounds
 //! - `centroids`: which vectors lie near each other
 //! - `allowed`: what a request may choose from
@@ -26,6 +27,7 @@ mod centroids;
 mod codes;
 mod index;
 mod kernel;
+mod vectors;
 
 pub use allowed::Allowed;
 pub use centroids::Centroids;

@@ -31,7 +31,7 @@ impl Made {
     }
 
     fn items(&mut self, count: usize) -> Items {
-        let vectors = (0..count).flat_map(|_| self.vector()).collect();
+        let vectors = vec![(0..count).flat_map(|_| self.vector()).collect()];
         let log_q = (0..count).map(|_| -6.0 * self.random.unit()).collect();
         Items { dim: self.dim, vectors, log_q, temperature: 0.07 }
     }
@@ -105,7 +105,7 @@ fn a_score_is_the_dot_product_over_the_temperature_and_popularity() {
     assert_eq!(found.len(), 500);
     for hit in &found {
         let products = query.iter().zip(index.vector(hit.item));
-        let dot: f64 = products.map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+        let dot: f64 = products.map(|(a, b)| f64::from(*a) * f64::from(b)).sum();
         let want = dot / 0.07 + 1.5 * f64::from(index.log_q(hit.item));
         assert!((f64::from(hit.score) - want).abs() < 1e-4, "{} for {want}", hit.score);
     }
@@ -115,8 +115,8 @@ fn a_score_is_the_dot_product_over_the_temperature_and_popularity() {
 fn equal_scores_stand_in_the_order_of_the_items() {
     let vector = unit(&[0.3, -0.2, 0.9, 0.1]);
     for settings in [IndexSettings::default(), in_lists()] {
-        let items =
-            Items { dim: 4, vectors: vector.repeat(100), log_q: vec![0.0; 100], temperature: 1.0 };
+        let vectors = vec![vector.repeat(100)];
+        let items = Items { dim: 4, vectors, log_q: vec![0.0; 100], temperature: 1.0 };
         let index = Index::build(items, &settings, None).expect("finite");
         let found = index.search(&search(&vector, 7)).expect("finite");
         let items: Vec<u32> = found.iter().map(|hit| hit.item).collect();
@@ -201,7 +201,7 @@ fn items_that_are_nearly_alike_cost_no_more_than_others() {
             let near: Vec<f32> = shared.iter().map(|x| x + random.uniform(noise)).collect();
             unit(&near)
         });
-        let vectors = vectors.collect();
+        let vectors = vec![vectors.collect()];
         let items = Items { dim, vectors, log_q: vec![-9.0; count], temperature: 0.05 };
         let query: Vec<f32> = (0..dim).map(|_| random.uniform(1.0)).collect();
         let search = Search { popularity: 1.0, ..search(&query, 100) };
@@ -283,11 +283,11 @@ fn kept_centres_follow_a_model_that_moves() {
             }
         }
         let turn: Vec<f32> = (0..dim).map(|_| random.uniform(0.05)).collect();
-        let moved = items.vectors.chunks_exact(dim).flat_map(|vector| {
+        let moved = items.vectors[0].chunks_exact(dim).flat_map(|vector| {
             let moved = vector.iter().zip(&turn).map(|(x, t)| x + t + random.uniform(0.02));
             unit(&moved.collect::<Vec<f32>>())
         });
-        items.vectors = moved.collect();
+        items.vectors = vec![moved.collect()];
     }
     println!("kept and fresh after {versions} versions: {recalls:?}");
     assert!(recalls[0] >= recalls[1] - 0.01, "{recalls:?}");
@@ -304,16 +304,56 @@ fn the_same_items_give_the_same_index_on_any_number_of_threads() {
         let few = IndexSettings { lists_probed: 2, ..in_lists() };
         let index = pool.install(|| Index::build(items.clone(), &few, None));
         let index = index.expect("finite");
-        assert!(index.bytes() > 5_000 * 16 * 5);
+        assert!(index.bytes() > 5_000 * 16 * 3);
         index.search(&search(&query, 50)).expect("finite")
     };
     let [one, three] = [1, 3].map(of);
     assert_eq!(one, three);
 }
 
+/// Codes and rests are whole numbers of a range that may reach twice as far as the values do.
+#[test]
+fn vectors_in_lists_are_what_they_were_to_24_bits() {
+    for (dim, count, size) in [(64, 3_000, 1.0f32), (7, 900, 1e-12), (1, 50, 1e9)] {
+        let mut made = Made::new(dim, 41);
+        let mut items = made.items(count);
+        items.vectors[0].iter_mut().for_each(|x| *x *= size);
+        let index = Index::build(items.clone(), &in_lists(), None).expect("finite");
+        assert!(!index.is_exact());
+        let largest = items.vectors[0].iter().fold(0.0f32, |most, x| most.max(x.abs()));
+        for (number, vector) in (0..).zip(items.vectors[0].chunks_exact(dim)) {
+            for (found, x) in index.vector(number).iter().zip(vector) {
+                assert!((found - x).abs() <= largest / (1 << 22) as f32, "{found} for {x}");
+            }
+        }
+        // Half of what the floats take.
+        let bytes = 3 * count * dim;
+        assert!(index.bytes() < bytes + 80 * count + 5_000, "{} of {bytes}", index.bytes());
+    }
+}
+
+#[test]
+fn items_in_pieces_are_those_of_one() {
+    let (dim, count) = (16, 5_000);
+    let mut made = Made::new(dim, 43);
+    let whole = made.items(count);
+    let pieces = whole.vectors[0].chunks(700 * dim).map(<[f32]>::to_vec).collect();
+    let pieces = Items { vectors: pieces, ..whole.clone() };
+    let query = made.vector();
+    for settings in [IndexSettings::default(), in_lists()] {
+        let of = |items: &Items| {
+            let index = Index::build(items.clone(), &settings, None).expect("finite");
+            let vectors: Vec<_> = (0..count as u32).map(|number| index.vector(number)).collect();
+            (index.search(&search(&query, 50)).expect("finite"), vectors)
+        };
+        assert_eq!(of(&whole), of(&pieces));
+    }
+}
+
 #[test]
 fn what_is_no_number_is_refused_by_name() {
     let items = |vectors: Vec<f32>, log_q: f32, temperature: f32| {
+        let vectors = vec![vectors];
         let items = Items { dim: 2, vectors, log_q: vec![0.0, log_q], temperature };
         Index::build(items, &IndexSettings::default(), None).map(|_| ())
     };
@@ -324,7 +364,8 @@ fn what_is_no_number_is_refused_by_name() {
     );
     assert_eq!(text(items(vec![0.0; 4], f32::INFINITY, 1.0)), "log q of item 1 is not finite");
     assert!(text(items(vec![0.0; 4], 0.0, 0.0)).contains("temperature"));
-    let items = Items { dim: 2, vectors: vec![0.0; 4], log_q: vec![0.0; 2], temperature: 1.0 };
+    let items =
+        Items { dim: 2, vectors: vec![vec![0.0; 4]], log_q: vec![0.0; 2], temperature: 1.0 };
     let index = Index::build(items, &IndexSettings::default(), None).expect("zeros are numbers");
     let found = index.search(&search(&[0.0, 0.0], 5)).expect("finite");
     assert_eq!(
@@ -360,7 +401,7 @@ proptest! {
             })
             .collect();
         let log_q = exponents.iter().map(|_| random.uniform(9.0)).collect();
-        let items = Items { dim, vectors, log_q, temperature: 0.05 };
+        let items = Items { dim, vectors: vec![vectors], log_q, temperature: 0.05 };
         let index = Index::build(items, &IndexSettings::default(), None).expect("finite");
         let query: Vec<f32> = (0..dim).map(|_| random.uniform(1.0)).collect();
         let search = Search { popularity, ..search(&query, k) };

@@ -22,7 +22,7 @@ use statistics::Statistics;
 use towers::{DenseRule, DenseSettings, TowerSettings, TwoTower};
 
 /// Items embedded at once: bounds the memory of a sweep over the corpus.
-const ITEMS_A_PASS: usize = 4096;
+pub(crate) const ITEMS_A_PASS: usize = 4096;
 
 /// What a [`Model`] is built from.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,15 +1,61 @@
 //! A saved state, as its reader sees it: sections by name, in parts, and the one error of the
 //! trainer.
 
+use std::io::Read;
+
 use serde::Deserialize;
 
 /// A part of a section, as a checkpoint holds it.
-#[derive(Clone, Copy, Debug)]
 pub enum SavedPart<'a> {
     /// All of the section.
-    Whole(&'a [u8]),
+    Whole(SavedBytes<'a>),
     /// What has changed of it since the part before.
-    Increment(&'a [u8]),
+    Increment(SavedBytes<'a>),
+}
+
+/// The bytes of a part, read from the front: a large one is never in memory as a whole.
+pub struct SavedBytes<'a> {
+    source: &'a mut dyn Read,
+    left: u64,
+}
+
+impl<'a> SavedBytes<'a> {
+    /// The next `length` bytes of `source`.
+    pub fn new(source: &'a mut dyn Read, length: u64) -> Self {
+        Self { source, left: length }
+    }
+
+    /// Those of a slice.
+    pub fn of(bytes: &'a mut &[u8]) -> Self {
+        let left = bytes.len() as u64;
+        Self { source: bytes, left }
+    }
+
+    /// How many are to come.
+    pub(crate) fn left(&self) -> u64 {
+        self.left
+    }
+
+    /// Fills `out` with the next ones.
+    pub(crate) fn read(&mut self, out: &mut [u8]) -> Result<(), Damaged> {
+        let wanted = out.len() as u64;
+        self.left = self.left.checked_sub(wanted).ok_or("section ends too early: truncated")?;
+        self.source.read_exact(out).map_err(|error| Damaged(format!("cannot read it: {error}")))
+    }
+
+    /// The next `N`.
+    pub(crate) fn take<const N: usize>(&mut self) -> Result<[u8; N], Damaged> {
+        let mut bytes = [0; N];
+        self.read(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// All that are to come.
+    fn all(mut self) -> Result<Vec<u8>, Damaged> {
+        let mut bytes = vec![0; usize::try_from(self.left).map_err(|_| "too long to read")?];
+        self.read(&mut bytes)?;
+        Ok(bytes)
+    }
 }
 
 /// Takes the parts of a section, one after the other.
@@ -37,6 +83,17 @@ pub(crate) fn grown<T>(
     name: &str,
     mut load: impl FnMut(&[u8]) -> Result<T, Damaged>,
     mut apply: impl FnMut(&mut T, &[u8]) -> Result<(), Damaged>,
+) -> Result<T, Damaged> {
+    let apply = |loaded: &mut T, bytes: SavedBytes<'_>| apply(loaded, &bytes.all()?);
+    streamed(read, name, |bytes| load(&bytes.all()?), apply)
+}
+
+/// The same, for a section that may be large.
+pub(crate) fn streamed<T>(
+    read: ReadSection<'_>,
+    name: &str,
+    mut load: impl FnMut(SavedBytes<'_>) -> Result<T, Damaged>,
+    mut apply: impl FnMut(&mut T, SavedBytes<'_>) -> Result<(), Damaged>,
 ) -> Result<T, Damaged> {
     let mut loaded = None;
     read(name, &mut |part| match part {

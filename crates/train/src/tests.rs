@@ -9,7 +9,7 @@ use crate::frequency::Meaning;
 use crate::model::feature::{Feature, FeatureInput};
 use crate::model::towers::DenseRule;
 use crate::objective::Correction;
-use crate::saved::{Damaged, SavedPart, TakePart};
+use crate::saved::{Damaged, SavedBytes, SavedPart, TakePart};
 use crate::{Placement, QuerySide, TrainSettings, Trainer};
 use millrace_events::{
     Batch, CatalogueChange, CataloguePlace, Event, EventSide, Events, FeatureValue, Offsets,
@@ -86,7 +86,7 @@ fn copy(trainer: &Trainer, settings: &TrainSettings) -> Trainer {
     let sections = trainer.capture().into_sections();
     let read = |name: &str, take: TakePart<'_>| {
         let (_, bytes) = sections.iter().find(|(own, _)| own == name).ok_or("no such section")?;
-        take(SavedPart::Whole(bytes))
+        take(SavedPart::Whole(SavedBytes::of(&mut &bytes[..])))
     };
     let placement = Placement::Cpu;
     Trainer::restore(settings, &placement, progress, &read).expect("just captured")
@@ -186,9 +186,11 @@ fn read_chain(chain: &[Sections], name: &str, take: TakePart<'_>) -> Result<(), 
         sections.iter().find(|(own, _)| own == name).map(|(_, bytes)| bytes.clone())
     };
     let whole = chain.iter().rposition(|link| find(link, name).is_some()).ok_or("no section")?;
-    take(SavedPart::Whole(&find(&chain[whole], name).expect("just found")))?;
+    let bytes = find(&chain[whole], name).expect("just found");
+    take(SavedPart::Whole(SavedBytes::of(&mut &bytes[..])))?;
     for link in &chain[whole + 1..] {
-        take(SavedPart::Increment(&find(link, &format!("+{name}")).ok_or("no increment")?))?;
+        let bytes = find(link, &format!("+{name}")).ok_or("no increment")?;
+        take(SavedPart::Increment(SavedBytes::of(&mut &bytes[..])))?;
     }
     Ok(())
 }

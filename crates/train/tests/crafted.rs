@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use millrace_events::{Batch, Event, Events, FeatureValue, Offsets, SplitMix};
 use millrace_train::capture::Extent;
 use millrace_train::model::feature::{Feature, FeatureInput, NumberScale};
-use millrace_train::saved::{SavedPart, TakePart};
+use millrace_train::saved::{SavedBytes, SavedPart, TakePart};
 use millrace_train::{Damaged, Placement, TrainSettings, Trainer};
 
 /// The largest piece of memory that was asked for.
@@ -197,8 +197,10 @@ fn a_crafted_state_is_refused_or_trains() {
     let restore = |all: &[(String, Parts)]| {
         let read = |name: &str, take: TakePart<'_>| -> Result<(), Damaged> {
             let (_, parts) = all.iter().find(|(own, _)| own == name).ok_or("no such section")?;
-            take(SavedPart::Whole(&parts[0]))?;
-            parts[1..].iter().try_for_each(|part| take(SavedPart::Increment(part)))
+            take(SavedPart::Whole(SavedBytes::of(&mut &parts[0][..])))?;
+            parts[1..]
+                .iter()
+                .try_for_each(|part| take(SavedPart::Increment(SavedBytes::of(&mut &part[..]))))
         };
         Trainer::restore(&settings, &Placement::Cpu, progress.clone(), &read)
     };

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use millrace::config::Config;
 use millrace_train::placement::Placement;
 use millrace_train::progress::Progress;
-use millrace_train::saved::{SavedPart, TakePart};
+use millrace_train::saved::{SavedBytes, SavedPart, TakePart};
 use millrace_train::trainer::Trainer;
 
 /// What a checkpoint would hold, and what it takes to go on from it.
@@ -40,7 +40,7 @@ impl State {
     /// A trainer that goes on from here.
     pub(super) fn restore(&self) -> anyhow::Result<Trainer> {
         let read = |name: &str, take: TakePart<'_>| match self.sections.get(name) {
-            Some(bytes) => take(SavedPart::Whole(bytes)),
+            Some(bytes) => take(SavedPart::Whole(SavedBytes::of(&mut &bytes[..]))),
             None => Err(format!("there is no section {name}").into()),
         };
         let (settings, progress) = (self.config.train(), self.progress.clone());

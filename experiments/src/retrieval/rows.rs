@@ -58,7 +58,7 @@ impl Rows {
         state.frequency.log_q(&ids, Meaning::ExpectedCount, &mut log_q);
         let items = Items {
             dim: state.model.towers.dim(),
-            vectors: state.model.embed_items(&corpus),
+            vectors: vec![state.model.embed_items(&corpus)],
             log_q,
             temperature: state.temperature(),
         };
@@ -82,9 +82,9 @@ impl Rows {
     pub(super) fn scaled(&self, count: usize) -> Items {
         let Items { dim, temperature, .. } = self.items;
         let (mut random, real) = (SplitMix::new(7), self.items());
-        let row = |at: usize| &self.items.vectors[at * dim..][..dim];
+        let row = |at: usize| &self.items.vectors[0][at * dim..][..dim];
         let kept = count.min(real);
-        let mut vectors = self.items.vectors[..kept * dim].to_vec();
+        let mut vectors = self.items.vectors[0][..kept * dim].to_vec();
         let mut log_q = self.items.log_q[..kept].to_vec();
         while log_q.len() < count {
             let mut draw = || (random.next_u64() % real as u64) as usize;
@@ -104,7 +104,7 @@ impl Rows {
             vectors.extend(vector);
             log_q.push(self.items.log_q[first] + random.uniform(1.0));
         }
-        Items { dim, vectors, log_q, temperature }
+        Items { dim, vectors: vec![vectors], log_q, temperature }
     }
 }
 

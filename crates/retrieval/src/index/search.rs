@@ -59,7 +59,8 @@ impl Index {
     /// If the query has another width than the items, or `allowed` is of another index.
     pub fn search(&self, search: &Search<'_>) -> Result<Vec<Hit>, NotFinite> {
         let numbers = self.candidates(search)?;
-        let hits = numbers.into_iter().map(|number| self.hit(search, number));
+        let mut vector = vec![0.0; self.dim];
+        let hits = numbers.into_iter().map(|number| self.hit_by(search, number, &mut vector));
         Ok(sorted(hits.collect(), search.k))
     }
 
@@ -98,8 +99,9 @@ impl Index {
         let allowed = self.allowed(search);
         let numbers = (0..).zip(&self.positions);
         let numbers = numbers.filter(|&(_, &position)| allowed.holds(position as usize));
-        let hits = numbers.map(|(number, _)| self.hit(search, number)).collect();
-        Ok(sorted(hits, search.k))
+        let mut vector = vec![0.0; self.dim];
+        let hits = numbers.map(|(number, _)| self.hit_by(search, number, &mut vector));
+        Ok(sorted(hits.collect(), search.k))
     }
 
     /// The item of this number with its score for `search`, whether it may be found or not.
@@ -107,7 +109,13 @@ impl Index {
     /// # Panics
     /// If there is no such item.
     pub fn hit(&self, search: &Search<'_>, item: u32) -> Hit {
-        let affinity = dot(search.query, self.vector(item)) / self.items.temperature;
+        self.hit_by(search, item, &mut vec![0.0; self.dim])
+    }
+
+    /// The same, by way of `vector`, `[dim]`.
+    fn hit_by(&self, search: &Search<'_>, item: u32, vector: &mut [f32]) -> Hit {
+        self.take_vector(item, vector);
+        let affinity = dot(search.query, vector) / self.temperature;
         Hit { item, score: affinity + search.popularity * self.log_q(item) }
     }
 
@@ -139,7 +147,7 @@ impl Index {
     fn probe(&self, search: &Search<'_>, norm: f32) -> Probe {
         let mut codes: Vec<Packed> = Vec::new();
         let (scale, off) = pack(search.query, &mut codes);
-        let warmth = 1.0 / self.items.temperature;
+        let warmth = 1.0 / self.temperature;
         // Scores are sums of so many rounded terms, of this size at most.
         let terms = (self.dim() / LANES + 32) as f32 * f32::EPSILON;
         let size = self.longest * norm * warmth + search.popularity.abs() * self.log_q_reach;
@@ -198,7 +206,7 @@ impl Index {
         let lists = lists.filter(|(_, list)| !list.blocks.is_empty());
         let promise = |(number, list): (usize, &List)| {
             let base = self.base(search, number);
-            let above = SPREADS * list.spread * norm / self.items.temperature;
+            let above = SPREADS * list.spread * norm / self.temperature;
             Promise { list: number, base, score: base + above + search.popularity * list.log_q_max }
         };
         lists.map(promise).collect()
@@ -207,7 +215,7 @@ impl Index {
     /// The score of a list's mean, without popularity.
     fn base(&self, search: &Search<'_>, list: usize) -> f32 {
         let mean = &self.means[list * self.dim()..][..self.dim()];
-        dot(search.query, mean) / self.items.temperature
+        dot(search.query, mean) / self.temperature
     }
 
     /// Lists to scan. The best of a tenth of the items lie as far off as ten times as many of all

@@ -3,7 +3,7 @@
 use super::slot::*;
 use super::*;
 use crate::capture::{Capture as _, Extent};
-use crate::saved::{Damaged, SavedPart, TakePart};
+use crate::saved::{Damaged, SavedBytes, SavedPart, TakePart};
 use millrace_events::SplitMix;
 use proptest::prelude::*;
 
@@ -775,8 +775,8 @@ fn a_capture_is_the_estimator_as_it_was() {
                 assert!(increment.len() < want.len());
                 let mut restored = Frequency::new(frequency.table.settings.clone());
                 let parts = |_: &str, take: TakePart<'_>| {
-                    take(SavedPart::Whole(&base))?;
-                    take(SavedPart::Increment(&increment))
+                    take(SavedPart::Whole(SavedBytes::of(&mut &base[..])))?;
+                    take(SavedPart::Increment(SavedBytes::of(&mut &increment[..])))
                 };
                 restored.restore(&parts).expect("just written");
                 assert!(bytes_of(&restored) == want);

@@ -161,7 +161,7 @@ impl Capture for Catalogue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::saved::SavedPart;
+    use crate::saved::{SavedBytes, SavedPart, TakePart};
 
     fn change(id: u64, value: Option<f32>) -> CatalogueChange {
         let values = value.map(|value| vec![FeatureValue::Absent, FeatureValue::Number(value)]);
@@ -228,11 +228,11 @@ mod tests {
                 parts.push((turn > 0, if turn == 0 { whole } else { increment }));
             }
             let mut restored = Catalogue::new(EventSide::Item, 32);
-            let read = |name: &str, take: crate::saved::TakePart<'_>| {
+            let read = |name: &str, take: TakePart<'_>| {
                 assert_eq!(name, "catalogue.item");
                 parts.iter().try_for_each(|(increment, bytes)| match increment {
-                    true => take(SavedPart::Increment(bytes)),
-                    false => take(SavedPart::Whole(bytes)),
+                    true => take(SavedPart::Increment(SavedBytes::of(&mut &bytes[..]))),
+                    false => take(SavedPart::Whole(SavedBytes::of(&mut &bytes[..]))),
                 })
             };
             restored.restore(&read).expect("whole");
@@ -250,7 +250,9 @@ mod tests {
         catalogue.rows.clock = 0;
         let ahead = catalogue.capture().save();
         for bytes in [&bytes[..bytes.len() - 1], &ahead] {
-            let read = |_: &str, take: crate::saved::TakePart<'_>| take(SavedPart::Whole(bytes));
+            let read = |_: &str, take: TakePart<'_>| {
+                take(SavedPart::Whole(SavedBytes::of(&mut &bytes[..])))
+            };
             assert!(Catalogue::new(EventSide::Query, 4).restore(&read).is_err());
         }
     }

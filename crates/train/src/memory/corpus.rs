@@ -10,9 +10,11 @@ mod captured;
 mod follow;
 
 use std::collections::BTreeMap;
+use std::fmt::{self, Formatter};
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::catalogue::Catalogue;
 use super::gone::Gone;
@@ -81,11 +83,40 @@ struct Increment {
 }
 
 /// The section; behind it [`SavedAttributes`], if any are kept. So it is with an increment.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize)]
 struct Saved {
     items: Vec<(u64, Item)>,
     order: Vec<u64>,
     expired: BTreeMap<Box<str>, u64>,
+}
+
+/// The same, read without a list of all items beside them.
+#[derive(Deserialize)]
+struct Loaded {
+    #[serde(deserialize_with = "by_key")]
+    items: IdMap<Arc<Item>>,
+    order: Vec<u64>,
+    expired: BTreeMap<Box<str>, u64>,
+}
+
+fn by_key<'de, D: Deserializer<'de>>(pairs: D) -> Result<IdMap<Arc<Item>>, D::Error> {
+    struct Pairs;
+    impl<'de> Visitor<'de> for Pairs {
+        type Value = IdMap<Arc<Item>>;
+
+        fn expecting(&self, f: &mut Formatter<'_>) -> fmt::Result {
+            f.write_str("items with their keys")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut pairs: A) -> Result<Self::Value, A::Error> {
+            let mut items = IdMap::default();
+            while let Some((id, item)) = pairs.next_element()? {
+                items.insert(id, Arc::new(item));
+            }
+            Ok(items)
+        }
+    }
+    pairs.deserialize_seq(Pairs)
 }
 
 impl Corpus {
@@ -277,12 +308,14 @@ impl Corpus {
         self.capture().sorted()
     }
 
-    /// All items, by key, of a corpus that is needed no more.
-    pub(crate) fn into_sorted(self) -> Vec<(u64, Item)> {
-        let items = self.items.into_iter().map(|(id, item)| (id, Arc::unwrap_or_clone(item)));
-        let mut items: Vec<(u64, Item)> = items.collect();
-        items.sort_unstable_by_key(|(id, _)| *id);
-        items
+    /// All items, by key, of a corpus that is needed no more; each goes from it when it comes.
+    pub(crate) fn into_sorted(self) -> impl Iterator<Item = (u64, Item)> {
+        let Self { mut items, order: mut keys, .. } = self;
+        keys.sort_unstable();
+        keys.into_iter().filter_map(move |key| {
+            let item = items.remove(&key)?;
+            Some((key, Arc::unwrap_or_clone(item)))
+        })
     }
 
     /// All there is now, to be written elsewhere while this goes on: costs a pointer an item.
@@ -337,9 +370,8 @@ impl Corpus {
     }
 
     fn take_over(&mut self, bytes: &[u8]) -> Result<(), Damaged> {
-        let (saved, rest): (Saved, _) = decode_first(WHAT, bytes)?;
-        self.items = saved.items.into_iter().map(|(id, item)| (id, Arc::new(item))).collect();
-        (self.order, self.expired) = (saved.order, saved.expired);
+        let (loaded, rest): (Loaded, _) = decode_first(WHAT, bytes)?;
+        (self.items, self.order, self.expired) = (loaded.items, loaded.order, loaded.expired);
         self.take_attributes(rest)
     }
 
@@ -388,6 +420,7 @@ impl Corpus {
 mod tests {
     use super::*;
     use crate::capture::{Capture, Extent};
+    use crate::saved::{SavedBytes, SavedPart, TakePart};
     use millrace_events::{Event, Events, Offsets, id_key};
 
     pub(super) fn batch(names: &[&str]) -> Batch {
@@ -471,9 +504,8 @@ mod tests {
         let mut corpus = expiring();
         corpus.remember(&batch(&["a"]), 1);
         let bytes = corpus.save();
-        let read = |_: &str, take: crate::saved::TakePart<'_>| {
-            take(crate::saved::SavedPart::Whole(&bytes))
-        };
+        let read =
+            |_: &str, take: TakePart<'_>| take(SavedPart::Whole(SavedBytes::of(&mut &bytes[..])));
         let mut restored = expiring();
         restored.restore(&read).expect("good bytes");
         restored.remember(&batch(&["b"]), 40);

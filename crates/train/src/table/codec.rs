@@ -9,8 +9,7 @@ use std::ops::Range;
 use super::index::Index;
 use super::page::{Page, RowState};
 use super::{BLOCK_ROWS, FREE, PAGE_ROWS, Table, TableSettings};
-use crate::kernel::bytes::take;
-use crate::saved::{Damaged, ReadSection, grown};
+use crate::saved::{Damaged, ReadSection, SavedBytes, streamed};
 
 pub(super) const MAGIC: [u8; 4] = *b"MRET";
 /// Begins an increment.
@@ -39,7 +38,8 @@ impl Table {
     /// # Errors
     /// Damaged bytes, or another `dim`, `seed` or `init_scale`, which the rows were made with.
     pub fn load(&mut self, bytes: &[u8]) -> Result<(), Damaged> {
-        let mut table = Self::read(self.settings.clone(), bytes)?;
+        let mut bytes = bytes;
+        let mut table = Self::read(self.settings.clone(), SavedBytes::of(&mut bytes))?;
         table.rebuild_index()?;
         table.admission = std::mem::take(&mut self.admission);
         *self = table;
@@ -50,7 +50,7 @@ impl Table {
     pub(crate) fn restore(&mut self, read: ReadSection<'_>, name: &str) -> Result<(), Damaged> {
         let settings = &self.settings;
         let mut table =
-            grown(read, name, |b| Self::read(settings.clone(), b), Self::add_increment)?;
+            streamed(read, name, |b| Self::read(settings.clone(), b), Self::add_increment)?;
         table.rebuild_index().map_err(|damaged| damaged.of(name))?;
         table.admission = std::mem::take(&mut self.admission);
         *self = table;
@@ -74,7 +74,7 @@ impl Table {
     }
 
     /// All but the index.
-    fn read(settings: TableSettings, mut bytes: &[u8]) -> Result<Self, Damaged> {
+    fn read(settings: TableSettings, mut bytes: SavedBytes<'_>) -> Result<Self, Damaged> {
         let mut table = Self::new(settings);
         let bytes = &mut bytes;
         let (free_count, allocated) = table.read_header(MAGIC, bytes)?;
@@ -82,53 +82,55 @@ impl Table {
         let length = (4 * dim as u64 + RowState::BYTES as u64)
             .checked_mul(allocated)
             .and_then(|rows| rows.checked_add(free_count.checked_mul(4)?));
-        if length != Some(bytes.len() as u64) {
+        if length != Some(bytes.left()) {
             return Err(Damaged(format!(
                 "embedding table of {allocated} rows and {free_count} free slots does not fit its \
                  {} bytes: the section is damaged",
-                bytes.len()
+                bytes.left()
             )));
         }
         table.read_free(free_count, bytes)?;
         table.allocate(allocated as usize);
+        let mut block = Vec::new();
         for (page, rows) in blocks(table.allocated) {
-            let page = &mut table.pages[page];
-            for value in &mut page.values[rows.start * dim..rows.end * dim] {
-                *value = f32::from_le_bytes(take(bytes)?);
-            }
-            for state in &mut page.states[rows] {
-                state.read(bytes)?;
-            }
+            let (page, values) = (&mut table.pages[page], 4 * dim * rows.len());
+            block.resize(values + RowState::BYTES * rows.len(), 0);
+            bytes.read(&mut block)?;
+            let (values, states) = block.split_at(values);
+            read_floats(values, &mut page.values[rows.start * dim..rows.end * dim]);
+            let states = states.as_chunks().0;
+            page.states[rows].iter_mut().zip(states).for_each(|(state, bytes)| state.read(bytes));
         }
         Ok(table)
     }
 
     /// Takes in an increment, all but the index.
-    fn add_increment(&mut self, mut bytes: &[u8]) -> Result<(), Damaged> {
+    fn add_increment(&mut self, mut bytes: SavedBytes<'_>) -> Result<(), Damaged> {
         let bytes = &mut bytes;
         let (free_count, allocated) = self.read_header(INCREMENT, bytes)?;
         let (dim, allocated) = (self.settings.dim, allocated as usize);
         let row_bytes = PLACE_BYTES + 4 * dim + RowState::BYTES;
+        let long = bytes.left();
         // A slot that is new has changed, so that it is in here.
         let known = self.allocated;
-        let fits = |new: usize| new <= bytes.len() / row_bytes;
+        let fits = |new: usize| new as u64 <= long / row_bytes as u64;
         let new = allocated.checked_sub(known).filter(|&new| fits(new));
-        if free_count > bytes.len() as u64 / 4 || new.is_none() {
+        if free_count > long / 4 || new.is_none() {
             return Err(Damaged(format!(
                 "an increment of an embedding table, from {} to {allocated} rows and {free_count} \
-                 free slots, does not fit its {} bytes: damaged",
+                 free slots, does not fit its {long} bytes: damaged",
                 self.allocated,
-                bytes.len()
             )));
         }
         self.read_free(free_count, bytes)?;
         self.allocate(allocated);
         let mut missing = allocated - known;
+        let mut content = vec![0; 4 * dim + RowState::BYTES];
         for (at, rows) in blocks(allocated) {
             let page = &mut self.pages[at];
             let mut least = 0;
-            for _ in 0..u16::from_le_bytes(take(bytes)?) {
-                let place = usize::from(u16::from_le_bytes(take(bytes)?));
+            for _ in 0..u16::from_le_bytes(bytes.take()?) {
+                let place = usize::from(u16::from_le_bytes(bytes.take()?));
                 if place < least || place >= rows.len() {
                     return Err(
                         "an increment of an embedding table has rows out of order: damaged".into(),
@@ -137,13 +139,13 @@ impl Table {
                 least = place + 1;
                 let row = rows.start + place;
                 missing -= usize::from(at * PAGE_ROWS + row >= known);
-                for value in &mut page.values[row * dim..(row + 1) * dim] {
-                    *value = f32::from_le_bytes(take(bytes)?);
-                }
-                page.states[row].read(bytes)?;
+                bytes.read(&mut content)?;
+                let (values, state) = content.split_at(4 * dim);
+                read_floats(values, &mut page.values[row * dim..(row + 1) * dim]);
+                page.states[row].read(state.as_chunks().0.first().expect("behind the values"));
             }
         }
-        match (missing, bytes.len()) {
+        match (missing, bytes.left()) {
             (0, 0) => Ok(()),
             (rows, more) => Err(Damaged(format!(
                 "an increment of an embedding table lacks {rows} new rows and has {more} bytes too \
@@ -152,10 +154,10 @@ impl Table {
         }
     }
 
-    fn read_free(&mut self, count: u64, bytes: &mut &[u8]) -> Result<(), Damaged> {
+    fn read_free(&mut self, count: u64, bytes: &mut SavedBytes<'_>) -> Result<(), Damaged> {
         self.free.clear();
         for _ in 0..count {
-            self.free.push(u32::from_le_bytes(take(bytes)?));
+            self.free.push(u32::from_le_bytes(bytes.take()?));
         }
         Ok(())
     }
@@ -169,15 +171,19 @@ impl Table {
     }
 
     /// Reads up to the counts of free and of allocated slots, which it returns.
-    fn read_header(&mut self, magic: [u8; 4], bytes: &mut &[u8]) -> Result<(u64, u64), Damaged> {
+    fn read_header(
+        &mut self,
+        magic: [u8; 4],
+        bytes: &mut SavedBytes<'_>,
+    ) -> Result<(u64, u64), Damaged> {
         let s = &self.settings;
-        let (found, version) = (take::<4>(bytes)?, u32::from_le_bytes(take(bytes)?));
+        let (found, version) = (bytes.take::<4>()?, u32::from_le_bytes(bytes.take()?));
         if found != magic || version != VERSION {
             return Err(Damaged(format!("not an embedding table of format {VERSION}")));
         }
-        let dim = u64::from_le_bytes(take(bytes)?);
-        let seed = u64::from_le_bytes(take(bytes)?);
-        let init_scale = f32::from_le_bytes(take(bytes)?);
+        let dim = u64::from_le_bytes(bytes.take()?);
+        let seed = u64::from_le_bytes(bytes.take()?);
+        let init_scale = f32::from_le_bytes(bytes.take()?);
         if (dim, seed, init_scale.to_bits()) != (s.dim as u64, s.seed, s.init_scale.to_bits()) {
             return Err(Damaged(format!(
                 "embedding table was written with dim = {dim}, seed = {seed}, init_scale = \
@@ -185,8 +191,8 @@ impl Table {
                 s.dim, s.seed, s.init_scale
             )));
         }
-        self.evictions = u64::from_le_bytes(take(bytes)?);
-        let allocated = u64::from_le_bytes(take(bytes)?);
+        self.evictions = u64::from_le_bytes(bytes.take()?);
+        let allocated = u64::from_le_bytes(bytes.take()?);
         if allocated > s.rows_max as u64 {
             return Err(Damaged(format!(
                 "embedding table was written with {allocated} slots, more than rows_max = {}: \
@@ -194,7 +200,7 @@ impl Table {
                 s.rows_max
             )));
         }
-        Ok((u64::from_le_bytes(take(bytes)?), allocated))
+        Ok((u64::from_le_bytes(bytes.take()?), allocated))
     }
 
     /// Fills the index from the rows and checks that the free list names exactly the others.
@@ -261,11 +267,12 @@ pub(super) fn write_rows(page: &Page, rows: Range<usize>, out: &mut Vec<u8>) {
 }
 
 impl RowState {
-    fn read(&mut self, bytes: &mut &[u8]) -> Result<(), Damaged> {
-        self.id = u64::from_le_bytes(take(bytes)?);
-        self.touched = u64::from_le_bytes(take(bytes)?);
-        self.accumulator = f32::from_le_bytes(take(bytes)?);
-        Ok(())
+    fn read(&mut self, bytes: &[u8; Self::BYTES]) {
+        let (ids, accumulator) = bytes.split_at(16);
+        let [id, touched] = [&ids[..8], &ids[8..]]
+            .map(|bytes| u64::from_le_bytes(*bytes.as_array().expect("eight bytes")));
+        (self.id, self.touched) = (id, touched);
+        self.accumulator = f32::from_le_bytes(*accumulator.as_array().expect("four bytes"));
     }
 
     pub(super) fn to_bytes(self) -> [u8; Self::BYTES] {
@@ -274,6 +281,13 @@ impl RowState {
         bytes[8..16].copy_from_slice(&self.touched.to_le_bytes());
         bytes[16..].copy_from_slice(&self.accumulator.to_le_bytes());
         bytes
+    }
+}
+
+/// Makes `values` the floats that [`write_floats`] made `bytes` of.
+fn read_floats(bytes: &[u8], values: &mut [f32]) {
+    for (value, bytes) in values.iter_mut().zip(bytes.as_chunks().0) {
+        *value = f32::from_le_bytes(*bytes);
     }
 }
 

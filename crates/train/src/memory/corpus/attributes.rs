@@ -195,7 +195,7 @@ pub(super) fn end_of_section<'s>(
 mod tests {
     use super::*;
     use crate::capture::{Capture, Extent};
-    use crate::saved::{ReadSection, SavedPart, TakePart};
+    use crate::saved::{ReadSection, SavedBytes, SavedPart, TakePart};
     use millrace_events::{FeatureValue, Names, SplitMix, id_key};
 
     /// Events of items, each with what its record says of two attributes.
@@ -306,8 +306,8 @@ mod tests {
     fn restored(parts: &Parts, mut corpus: Corpus) -> Corpus {
         let read = |_: &str, take: TakePart<'_>| {
             parts.iter().try_for_each(|(increment, bytes)| match increment {
-                true => take(SavedPart::Increment(bytes)),
-                false => take(SavedPart::Whole(bytes)),
+                true => take(SavedPart::Increment(SavedBytes::of(&mut &bytes[..]))),
+                false => take(SavedPart::Whole(SavedBytes::of(&mut &bytes[..]))),
             })
         };
         let read: ReadSection<'_> = &read;
