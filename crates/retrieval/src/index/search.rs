@@ -97,10 +97,11 @@ impl Index {
     pub fn exact(&self, search: &Search<'_>) -> Result<Vec<Hit>, NotFinite> {
         self.check(search)?;
         let allowed = self.allowed(search);
-        let numbers = (0..).zip(&self.positions);
-        let numbers = numbers.filter(|&(_, &position)| allowed.holds(position as usize));
+        // As they lie in memory.
+        let numbers = self.blocks.numbers.iter().flatten().enumerate();
+        let numbers = numbers.filter(|&(position, _)| allowed.holds(position));
         let mut vector = vec![0.0; self.dim];
-        let hits = numbers.map(|(number, _)| self.hit_by(search, number, &mut vector));
+        let hits = numbers.map(|(_, &number)| self.hit_by(search, number, &mut vector));
         Ok(sorted(hits.collect(), search.k))
     }
 
