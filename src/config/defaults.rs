@@ -114,6 +114,7 @@ impl Default for OptimizerConfig {
             learning_rate: 0.01,
             epsilon: 1e-5,
             accumulator_decay: 0.99,
+            average_decay: 0.0,
         }
     }
 }

@@ -74,6 +74,7 @@ impl Config {
                 learning_rate: self.optimizer.learning_rate,
                 epsilon: self.optimizer.epsilon,
                 decay: self.optimizer.accumulator_decay,
+                average: self.optimizer.average_decay,
             },
         };
         for name in settings.table_names() {

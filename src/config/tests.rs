@@ -207,6 +207,7 @@ fn what_may_be_retuned_keeps_the_digest_and_what_may_not_changes_it() {
         "[timestamp]\nahead_max_s = 60",
         "[embedding]\nadmit_after = 3",
         "[tables.user]\nadmit_after = 3",
+        "[optimizer]\naverage_decay = 0.99",
     ] {
         assert_eq!(plain, digest(retuned), "{retuned}");
     }

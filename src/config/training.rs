@@ -99,6 +99,8 @@ pub struct OptimizerConfig {
     pub epsilon: f32,
     /// Adagrad: what is left of the sums of squares a full batch later; 1: all.
     pub accumulator_decay: f32,
+    /// What is left of the weights' mean a full batch later; 0: none is taken.
+    pub average_decay: f32,
 }
 
 /// `[retrieval]`: score = dot / temperature + popularity * log q.

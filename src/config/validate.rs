@@ -116,6 +116,11 @@ impl Config {
         }
         positive(faults, "optimizer.learning_rate", f64::from(self.optimizer.learning_rate));
         share(faults, "optimizer.accumulator_decay", self.optimizer.accumulator_decay);
+        let decay = self.optimizer.average_decay;
+        if !(0.0..1.0).contains(&decay) {
+            let reason = format!("is {decay}; must be 0 or more and below 1");
+            faults.add("optimizer.average_decay", reason);
+        }
         // A step's memory and time grow with every column.
         let columns = [
             ("negatives.mixed", self.negatives.mixed),

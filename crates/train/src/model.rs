@@ -58,6 +58,7 @@ impl ModelSettings {
                 learning_rate: 0.01,
                 epsilon: 1e-5,
                 decay: 0.99,
+                average: 0.0,
             },
         };
         for name in settings.table_names() {

@@ -40,6 +40,7 @@ fn settings(set: &[&str]) -> TrainSettings {
                 settings.model.tables.values_mut().for_each(|table| table.admit_after = 3);
             }
             "adam" => settings.model.dense.rule = DenseRule::Adam,
+            "averaged" => settings.model.dense.average = 0.9,
             other => panic!("no mode {other}"),
         }
     }
@@ -203,7 +204,7 @@ fn quality(trainer: &Trainer) -> f64 {
     held_out.model.all.mrr()
 }
 
-const MODES: [&[&str]; 11] = [
+const MODES: [&[&str]; 12] = [
     &["plain"],
     &[],
     &["excluded"],
@@ -211,6 +212,7 @@ const MODES: [&[&str]; 11] = [
     &["cross_batch", "adam"],
     &["masked", "learned"],
     &["dropout"],
+    &["averaged"],
     &["admission", "mixed"],
     &["history-masked", "mixed"],
     &["twice", "mixed", "cross_batch"],

@@ -67,6 +67,7 @@ pub(super) const IDEAS: &[Idea] = &[
         config.item.features.retain(|feature| feature.field != id);
     }),
     idea("twice", |config| config.batch.times = 2),
+    idea("averaged", |config| config.optimizer.average_decay = 0.99),
     idea("mixed", |config| config.negatives.mixed = 2_048),
     idea("masked", |config| config.loss.mask_same_query = true),
     idea("history-masked", |config| config.loss.mask_history = true),

@@ -12,17 +12,19 @@ pub(crate) mod dense;
 #[cfg(feature = "gpu")]
 mod graph;
 mod host;
+mod mean;
 
 use crate::kernel::matrix::{Matrix, PerTower};
 use crate::kernel::product::dot;
 use crate::placement::Placement;
 use crate::portion::Portion;
-use crate::saved::Damaged;
+use crate::saved::{Damaged, decode};
 use dense::{DenseRecord, Parameter};
 pub use dense::{DenseRule, DenseSettings};
 #[cfg(feature = "gpu")]
 use graph::GraphTower;
 use host::HostTower;
+use mean::{Mean, MeanRecord};
 use millrace_events::SplitMix;
 
 /// What gives the towers their shape and their learning rule.
@@ -55,6 +57,8 @@ pub struct TwoTower {
 
 struct Tower {
     layers: Vec<Layer>,
+    /// What vectors are made with outside of training, if not with the last weights.
+    mean: Option<Mean>,
     width: usize,
     dim: usize,
     engine: Engine,
@@ -136,8 +140,11 @@ impl TwoTower {
 
     /// Whether every weight is a number.
     pub fn is_finite(&self) -> bool {
-        let mut layers = self.query.layers.iter().chain(&self.item.layers);
-        layers.all(|layer| layer.weight.is_finite() && layer.bias.is_finite())
+        [&self.query, &self.item].into_iter().all(|tower| {
+            let mut layers = tower.layers.iter();
+            layers.all(|layer| layer.weight.is_finite() && layer.bias.is_finite())
+                && tower.mean.as_ref().is_none_or(Mean::is_finite)
+        })
     }
 
     /// Query vectors `[rows, dim]` of inputs `[rows, query_width]`; keeps nothing.
@@ -150,9 +157,10 @@ impl TwoTower {
         self.item.embed(input)
     }
 
-    /// The query tower's layers from its input up, a ReLU between two and the norm on top.
+    /// The query tower's layers from its input up, a ReLU between two and the norm on top; those
+    /// that [`embed_queries`](Self::embed_queries) takes.
     pub fn query_layers(&self) -> impl Iterator<Item = DenseLayer<'_>> {
-        self.query.layers.iter().map(|layer| DenseLayer {
+        self.query.shown().iter().map(|layer| DenseLayer {
             inputs: layer.inputs(),
             outputs: layer.outputs(),
             weight: &layer.weight.values,
@@ -165,7 +173,7 @@ impl TwoTower {
         self.item.dim
     }
 
-    /// Weights and optimizer state, in a fixed order.
+    /// Weights and optimizer state, in a fixed order; behind them the weights' means, if there are.
     pub fn save(&self) -> Vec<u8> {
         let mut record = DenseRecord::new(self.dense.rule);
         for (name, tower) in [("query", &self.query), ("item", &self.item)] {
@@ -174,15 +182,21 @@ impl TwoTower {
                 record.push(format!("{name}.{index}.bias"), &layer.bias);
             }
         }
-        record.save()
+        let mut bytes = record.save();
+        if let (Some(query), Some(item)) = (&self.query.mean, &self.item.mean) {
+            let means = (query.record(), item.record());
+            bytes.extend(postcard::to_stdvec(&means).expect("plain numbers encode"));
+        }
+        bytes
     }
 
-    /// Takes over what [`TwoTower::save`] gave.
+    /// Takes over what [`TwoTower::save`] gave. Means that nobody asks for now are left; those that
+    /// were not taken before begin with the weights.
     ///
     /// # Errors
     /// Damaged bytes, or towers of another shape or optimizer.
     pub fn load(&mut self, bytes: &[u8]) -> Result<(), Damaged> {
-        let mut record = DenseRecord::load(bytes, self.dense.rule)?;
+        let (mut record, means) = DenseRecord::load(bytes, self.dense.rule)?;
         for (name, tower) in [("query", &mut self.query), ("item", &mut self.item)] {
             for (index, layer) in tower.layers.iter_mut().enumerate() {
                 record.take(&format!("{name}.{index}.weight"), &mut layer.weight)?;
@@ -192,6 +206,14 @@ impl TwoTower {
         record.finish()?;
         for tower in [&mut self.query, &mut self.item] {
             tower.engine.refresh(&tower.layers);
+            tower.mean = tower.mean.is_some().then(|| Mean::new(&tower.layers));
+        }
+        if let (Some(query), Some(item), false) =
+            (&mut self.query.mean, &mut self.item.mean, means.is_empty())
+        {
+            let saved: (MeanRecord, MeanRecord) = decode("the towers' means", means)?;
+            query.load(saved.0)?;
+            item.load(saved.1)?;
         }
         Ok(())
     }
@@ -218,7 +240,8 @@ impl Tower {
             Placement::Gpu(device) => Engine::Device(GraphTower::new(width, settings.dim, device)),
         };
         engine.refresh(&layers);
-        Self { layers, width, dim: settings.dim, engine, squares: 0.0 }
+        let mean = (settings.dense.average > 0.0).then(|| Mean::new(&layers));
+        Self { layers, mean, width, dim: settings.dim, engine, squares: 0.0 }
     }
 
     fn rows(&self, input: &[f32]) -> usize {
@@ -262,6 +285,9 @@ impl Tower {
                 layer.bias.update(bias, dense, portion);
             }
             self.engine.refresh(&self.layers);
+            if let Some(mean) = &mut self.mean {
+                mean.follow(&self.layers, dense.average, portion);
+            }
         }
         match &self.engine {
             Engine::Host(host) => host.input_gradient(),
@@ -270,12 +296,19 @@ impl Tower {
         }
     }
 
+    /// The layers that make vectors outside of training.
+    fn shown(&self) -> &[Layer] {
+        self.mean.as_ref().map_or(&self.layers, |mean| &mean.layers)
+    }
+
     fn embed(&self, input: &[f32]) -> Vec<f32> {
         let rows = self.rows(input);
         match &self.engine {
-            Engine::Host(host) => host.embed(&self.layers, input, rows),
+            Engine::Host(host) => host.embed(self.shown(), input, rows),
             #[cfg(feature = "gpu")]
-            Engine::Device(device) => device.embed(input, rows),
+            Engine::Device(device) => {
+                device.embed(self.mean.as_ref().map(|mean| &mean.layers[..]), input, rows)
+            }
         }
     }
 }
@@ -326,6 +359,7 @@ mod tests {
                 learning_rate: 0.05,
                 epsilon: 1e-5,
                 decay: 1.0,
+                average: 0.0,
             },
             seed: 9,
         }
@@ -334,6 +368,14 @@ mod tests {
     fn with_rule(rule: DenseRule) -> TowerSettings {
         let settings = settings();
         TowerSettings { dense: DenseSettings { rule, ..settings.dense.clone() }, ..settings }
+    }
+
+    fn averaged() -> TowerSettings {
+        let settings = settings();
+        TowerSettings {
+            dense: DenseSettings { average: 0.5, ..settings.dense.clone() },
+            ..settings
+        }
     }
 
     fn values(count: usize, seed: u64) -> Vec<f32> {
@@ -412,8 +454,9 @@ mod tests {
     #[test]
     fn the_hosts_passes_are_those_of_burns_graph() {
         let placement = Placement::Gpu(crate::placement::any_gpu());
-        for hidden in [vec![], vec![7], vec![70, 33, 9]] {
-            let settings = TowerSettings { hidden, ..settings() };
+        let hidden = [vec![], vec![7], vec![70, 33, 9]].map(|hidden| (hidden, settings()));
+        for (hidden, settings) in hidden.into_iter().chain([(vec![7], averaged())]) {
+            let settings = TowerSettings { hidden, ..settings };
             let mut host = TwoTower::new(&settings, &Placement::Cpu);
             let mut graph = TwoTower::new(&settings, &placement);
             for (batch, seed) in [(1, 1), (64, 10), (130, 20), (2100, 30), (5, 40)] {
@@ -460,6 +503,50 @@ mod tests {
             step(&mut restored, 30);
             assert_eq!(original.save(), restored.save(), "{rule:?}");
         }
+    }
+
+    #[test]
+    fn vectors_are_made_with_the_mean_and_training_does_not_see_it() {
+        let mut plain = TwoTower::new(&settings(), &Placement::Cpu);
+        let mut averaged = TwoTower::new(&averaged(), &Placement::Cpu);
+        let (query, item) = (values(5 * 9, 50), values(3 * 9, 51));
+        let embed = |towers: &TwoTower| (towers.embed_queries(&query), towers.embed_items(&item));
+        assert_eq!(steps(&mut plain, 6, 1), steps(&mut averaged, 6, 1));
+        assert!(embed(&plain) == embed(&averaged), "a mean of one");
+        let first: Vec<Vec<f32>> =
+            plain.query_layers().map(|layer| layer.weight.to_vec()).collect();
+        assert_eq!(steps(&mut plain, 6, 2), steps(&mut averaged, 6, 2));
+        assert!(embed(&plain) != embed(&averaged));
+        for ((mean, last), first) in averaged.query_layers().zip(plain.query_layers()).zip(&first) {
+            for ((mean, last), first) in mean.weight.iter().zip(last.weight).zip(first) {
+                assert!((mean - (first + 2.0 * last) / 3.0).abs() < 1e-6);
+            }
+        }
+    }
+
+    #[test]
+    fn means_are_saved_behind_the_weights_for_who_takes_them() {
+        let mut original = TwoTower::new(&averaged(), &Placement::Cpu);
+        (1..5).for_each(|seed| step(&mut original, 10 * seed));
+        let restored = |settings: &TowerSettings, bytes: &[u8]| {
+            let mut towers = TwoTower::new(settings, &Placement::Cpu);
+            towers.load(bytes).map(|()| towers)
+        };
+        let bytes = original.save();
+        let mut same = restored(&averaged(), &bytes).expect("just written");
+        step(&mut original, 60);
+        step(&mut same, 60);
+        assert_eq!(original.save(), same.save());
+
+        let plain = restored(&settings(), &bytes).expect("the weights are there").save();
+        assert!(bytes.starts_with(&plain) && bytes.len() > plain.len());
+        let late = restored(&averaged(), &plain).expect("a mean begins anew");
+        let query = values(5, 1);
+        let last = restored(&settings(), &plain).expect("just written");
+        assert_eq!(late.embed_queries(&query), last.embed_queries(&query));
+        let other = TowerSettings { hidden: vec![8], ..averaged() };
+        assert!(restored(&other, &bytes).is_err());
+        assert!(restored(&averaged(), &bytes[..bytes.len() - 1]).is_err());
     }
 
     #[test]

@@ -9,12 +9,12 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::portion::Portion;
-use crate::saved::Damaged;
+use crate::saved::{Damaged, decode_first};
 
 /// Adam's decay of both moments, as published (Kingma and Ba 2015).
 const ADAM_DECAYS: (f32, f32) = (0.9, 0.999);
 /// Values a task of an update: below some ten thousand a second thread costs more than it does.
-const VALUES_A_TASK: usize = 16_384;
+pub(crate) const VALUES_A_TASK: usize = 16_384;
 
 /// Which rule moves the dense weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +38,9 @@ pub struct DenseSettings {
     pub epsilon: f32,
     /// Adagrad: what is left of the sums a full batch later, in (0, 1].
     pub decay: f32,
+    /// What is left of the weights' mean a full batch later, in (0, 1): vectors outside of training
+    /// are made with it. 0: with the weights as they are.
+    pub average: f32,
 }
 
 /// One weight array with its optimizer's state.
@@ -148,8 +151,8 @@ impl DenseRecord {
         postcard::to_stdvec(self).expect("plain numbers always encode")
     }
 
-    /// What [`DenseRecord::save`] gave, if it was trained with `rule`.
-    pub(crate) fn load(bytes: &[u8], rule: DenseRule) -> Result<Self, Damaged> {
+    /// What [`DenseRecord::save`] gave, if it was trained with `rule`, and the bytes behind it.
+    pub(crate) fn load(bytes: &[u8], rule: DenseRule) -> Result<(Self, &[u8]), Damaged> {
         match bytes.first() {
             Some(&VERSION) => {}
             version => {
@@ -160,15 +163,14 @@ impl DenseRecord {
                 )));
             }
         }
-        let record: Self =
-            postcard::from_bytes(bytes).map_err(|error| Damaged::undecodable("towers", error))?;
+        let (record, rest): (Self, _) = decode_first("towers", bytes)?;
         if record.rule != rule {
             return Err(Damaged(format!(
                 "the towers were trained with {:?}, not {rule:?}",
                 record.rule
             )));
         }
-        Ok(record)
+        Ok((record, rest))
     }
 
     /// Moves the next parameter into `parameter`, which must have its name and shape.
@@ -207,7 +209,7 @@ mod tests {
     use super::*;
 
     fn settings(rule: DenseRule, decay: f32) -> DenseSettings {
-        DenseSettings { rule, learning_rate: 0.1, epsilon: 0.0, decay }
+        DenseSettings { rule, learning_rate: 0.1, epsilon: 0.0, decay, average: 0.0 }
     }
 
     /// Gradients 3 and 4: the sum is 9 and then 25, or 9/2 + 16 = 20.5 with a decay of one half.

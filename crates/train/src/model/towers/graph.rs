@@ -46,12 +46,15 @@ impl GraphTower {
 
     /// Takes over new weights.
     pub(crate) fn upload_weights(&mut self, layers: &[Layer]) {
+        self.weights = self.uploaded(layers);
+    }
+
+    fn uploaded(&self, layers: &[Layer]) -> Vec<(Tensor<2>, Tensor<2>)> {
         let upload = |parameter: &Parameter| {
             let data = TensorData::new(parameter.values.clone(), parameter.shape());
             Tensor::from_data(data, &self.device)
         };
-        let weights = layers.iter().map(|layer| (upload(&layer.weight), upload(&layer.bias)));
-        self.weights = weights.collect();
+        layers.iter().map(|layer| (upload(&layer.weight), upload(&layer.bias))).collect()
     }
 
     /// `[rows, dim]`, rows being `batch` rounded up; the graph is kept for
@@ -100,10 +103,12 @@ impl GraphTower {
         &self.input_gradient
     }
 
-    /// `[batch, dim]`, without a graph.
-    pub(crate) fn embed(&self, input: &[f32], batch: usize) -> Vec<f32> {
+    /// `[batch, dim]`, without a graph; by `others`, if given, instead of the weights.
+    pub(crate) fn embed(&self, others: Option<&[Layer]>, input: &[f32], batch: usize) -> Vec<f32> {
         let input = upload(input, self.input_width, &self.device); // [rows, input]
-        let mut vectors = floats(run(input, &self.weights).into_data());
+        let others = others.map(|layers| self.uploaded(layers));
+        let weights = others.as_ref().unwrap_or(&self.weights);
+        let mut vectors = floats(run(input, weights).into_data());
         vectors.truncate(batch * self.dim);
         vectors
     }
