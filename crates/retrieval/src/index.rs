@@ -144,7 +144,7 @@ impl Index {
         let blocks = Blocks::new((&|row| all.row(row), dim), &log_q, numbers, mean);
         let full = if centroids.is_none() {
             // The answer is that of a scan in `f32`.
-            Full::Floats(vectors)
+            Full::as_floats(vectors, dim)
         } else {
             let coded = Coded { blocks: &blocks, positions: &positions, means: &means };
             Full::in_rests(vectors, dim, &coded, list_of)

@@ -51,8 +51,8 @@ impl<'a> Pieces<'a> {
 
 /// See the module's head.
 pub(crate) enum Full {
-    /// As they came.
-    Floats(Vec<Vec<f32>>),
+    /// As they came, so many in a piece.
+    Floats { pieces: Vec<Vec<f32>>, rows: usize },
     /// What codes lack.
     Rests(Rests),
 }
@@ -76,6 +76,12 @@ pub(crate) struct Coded<'a> {
 }
 
 impl Full {
+    /// `vectors` as they are, in pieces.
+    pub(crate) fn as_floats(vectors: Vec<Vec<f32>>, dim: usize) -> Self {
+        let rows = Pieces::new(&vectors, dim).rows;
+        Self::Floats { pieces: vectors, rows }
+    }
+
     /// Of `vectors`, in pieces of which each goes as soon as its rests are there. On the current
     /// rayon pool.
     pub(crate) fn in_rests(
@@ -104,7 +110,10 @@ impl Full {
     /// Makes `out` vector `number`, `[dim]`.
     pub(crate) fn vector(&self, number: usize, coded: &Coded<'_>, out: &mut [f32]) {
         match self {
-            Self::Floats(pieces) => out.copy_from_slice(Pieces::new(pieces, out.len()).row(number)),
+            Self::Floats { pieces, rows } => {
+                let dim = out.len();
+                out.copy_from_slice(&pieces[number / rows][number % rows * dim..][..dim]);
+            }
             Self::Rests(rests) => {
                 let (mean, scale) = coded.decode(number, &rests.list_of, out);
                 let lacks = &rests.pieces[number / rests.rows][number % rests.rows * out.len()..];
@@ -118,7 +127,7 @@ impl Full {
     /// Bytes held.
     pub(crate) fn bytes(&self) -> usize {
         match self {
-            Self::Floats(pieces) => pieces.iter().map(|piece| size_of_val(&**piece)).sum(),
+            Self::Floats { pieces, .. } => pieces.iter().map(|piece| size_of_val(&**piece)).sum(),
             Self::Rests(Rests { pieces, list_of, .. }) => {
                 let pieces = pieces.iter().map(|piece| size_of_val(&**piece)).sum::<usize>();
                 pieces + size_of_val(&**list_of)
