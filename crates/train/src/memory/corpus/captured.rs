@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::attributes::{append, end_of_section};
-use super::{Corpus, Item, Saved};
+use super::saved::Saved;
+use super::{Corpus, Item};
 use crate::capture::{Capture, Extent, Piece};
 use crate::memory::copying::Copying;
 use crate::memory::gone::Since;
