@@ -198,7 +198,7 @@ fn board(health: &Arc<Health>, arms: &Arc<Arms>) -> Board {
     let refresh = move || {
         for arm in arms.iter() {
             arm.stock.standing.measure(&arm.metrics);
-            arm.metrics.refresh(&arm.stock.shelf.row());
+            arm.metrics.refresh(&arm.stock.shelf);
         }
     };
     // Beyond this machine it takes a key to look in.

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::shelf::Row;
+use super::shelf::Shelf;
 use crate::telemetry::{
     Counters, FRESHNESS_SECONDS, Gauge, Gauges, Histogram, Histograms, IntGauge, IntGauges,
     Registry, doubling,
@@ -234,8 +234,9 @@ impl ServeMetrics {
     }
 
     /// Sets what is true only at a moment: what is on the shelf, and ages.
-    pub(super) fn refresh(&self, row: &Row) {
-        self.served_versions.set(i64::try_from(row.versions.len()).unwrap_or(i64::MAX));
+    pub(super) fn refresh(&self, shelf: &Shelf) {
+        self.served_versions.set(i64::try_from(shelf.in_memory()).unwrap_or(i64::MAX));
+        let row = shelf.row();
         if let Some(active) = &row.active {
             let age = active.made.elapsed().unwrap_or_default();
             self.served_version_age_seconds.set(age.as_secs_f64());
@@ -285,7 +286,7 @@ mod tests {
         metrics.recall(1.0);
         metrics.no_event(Some("empty"));
         metrics.history_lag("clicks", 0, 3);
-        metrics.refresh(&Row::default());
+        metrics.refresh(&Shelf::new(1));
         let page = metrics.registry().render();
         assert!(page.contains("millrace_index_recall 0.75"), "{page}");
         let series = page.lines().filter_map(|line| line.strip_prefix("# TYPE millrace_"));

@@ -101,6 +101,12 @@ impl Shelf {
         Some(id)
     }
 
+    /// Versions in memory: what is on the shelf, and what has left it and is in use.
+    pub(super) fn in_memory(&self) -> usize {
+        let retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        self.row().versions.len() + retired.len()
+    }
+
     /// Gives back the memory of versions that nobody uses any more.
     pub(super) fn clear(&self) {
         let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);

@@ -20,7 +20,7 @@ use millrace_train::{Placement, Trainer};
 use serde_json::{Value, json};
 
 use super::{Client, ready, score, serve};
-use crate::support::{Bench, PATIENCE, brokers, data, json as result, send};
+use crate::support::{Bench, PATIENCE, brokers, data, eventually, json as result, send};
 
 const FOLLOW: &str = "serve.follow=true";
 
@@ -263,6 +263,36 @@ fn without_kafka_answers_go_on_and_say_so() {
     run.signal("-TERM");
     let (took, status) = run.wait();
     assert!(status.success() && took < Duration::from_secs(5), "{took:?}");
+}
+
+/// A version that left is not kept by who waits for brokers, which takes ten seconds.
+#[test]
+fn brokers_that_are_away_keep_no_version_in_memory() {
+    let bench = Bench::new("demo.toml", 1);
+    bench.produce_synthetic(5_000, 69);
+    let replay = |end: &str| {
+        result(bench.command("replay", "kept", &["checkpoint.keep=10"]).args(["--to", end]));
+        let newest = Checkpoint::newest(&bench.checkpoints("kept")).expect("readable");
+        newest.expect("a checkpoint").path
+    };
+    replay("offset:4000");
+    let (last, aside) = (replay("offset:5000"), bench.checkpoints("aside"));
+    std::fs::rename(&last, &aside).expect("moved");
+    // It takes a connection and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let brokers = format!("kafka.brokers={}", silent.local_addr().expect("bound"));
+    let sets = [FOLLOW, &brokers, "serve.keep_versions=1", "serve.poll_ms=5"];
+    let (mut run, address) = serve(&bench, &bench.checkpoints("kept"), &sets);
+    ready(&mut run);
+    let _waited_for = silent.accept().expect("a client");
+    std::fs::rename(&aside, &last).expect("moved");
+    ready(&mut run);
+    let mut client = Client::new(&address);
+    eventually("one version in memory", &mut || {
+        client.get("/metrics").1.to_string().contains("millrace_served_versions 1\\n")
+    });
+    let (_, versions) = client.get("/v1/versions");
+    assert_ne!(versions["histories"]["state"], "away", "it waits no more: {versions}");
 }
 
 /// What is read is bounded: past it histories stand still, and answers say where.
