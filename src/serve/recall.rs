@@ -1,7 +1,7 @@
 //! Every so-many-th answer is held against the exact one.
 //!
-//! On a thread of its own: a scan of a million items in `f32` takes fifteen milliseconds on an idle
-//! processor, and nobody should wait for it, neither who was answered nor who is next.
+//! On a thread of its own: a scan of a million items in full reads some two hundred megabytes, and
+//! nobody should wait for it, neither who was answered nor who is next.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

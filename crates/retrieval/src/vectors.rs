@@ -40,13 +40,18 @@ impl<'a> Pieces<'a> {
 
     /// Vector `at`, `[dim]`.
     pub(crate) fn row(self, at: usize) -> &'a [f32] {
-        &self.pieces[at / self.rows][at % self.rows * self.dim..][..self.dim]
+        row_of(self.pieces, (self.rows, self.dim), at)
     }
 
     /// All of them, in their order.
     pub(crate) fn iter(self) -> impl Iterator<Item = &'a [f32]> {
         self.pieces.iter().flat_map(move |piece| piece.chunks_exact(self.dim))
     }
+}
+
+/// Row `at` of pieces of `rows` rows each, `[dim]`.
+fn row_of<T>(pieces: &[impl AsRef<[T]>], (rows, dim): (usize, usize), at: usize) -> &[T] {
+    &pieces[at / rows].as_ref()[at % rows * dim..][..dim]
 }
 
 /// See the module's head.
@@ -111,12 +116,11 @@ impl Full {
     pub(crate) fn vector(&self, number: usize, coded: &Coded<'_>, out: &mut [f32]) {
         match self {
             Self::Floats { pieces, rows } => {
-                let dim = out.len();
-                out.copy_from_slice(&pieces[number / rows][number % rows * dim..][..dim]);
+                out.copy_from_slice(row_of(pieces, (*rows, out.len()), number));
             }
             Self::Rests(rests) => {
                 let (mean, scale) = coded.decode(number, &rests.list_of, out);
-                let lacks = &rests.pieces[number / rests.rows][number % rests.rows * out.len()..];
+                let lacks = row_of(&rests.pieces, (rests.rows, out.len()), number);
                 for ((x, mean), &rest) in out.iter_mut().zip(mean).zip(lacks) {
                     *x = mean + (*x + f32::from(rest) / (2.0 * REST_MAX)) * scale;
                 }

@@ -15,20 +15,19 @@ pub enum SavedPart<'a> {
 
 /// The bytes of a part, read from the front: a large one is never in memory as a whole.
 pub struct SavedBytes<'a> {
-    source: &'a mut dyn Read,
+    source: Box<dyn Read + 'a>,
     left: u64,
 }
 
 impl<'a> SavedBytes<'a> {
     /// The next `length` bytes of `source`.
-    pub fn new(source: &'a mut dyn Read, length: u64) -> Self {
-        Self { source, left: length }
+    pub fn new(source: impl Read + 'a, length: u64) -> Self {
+        Self { source: Box::new(source), left: length }
     }
 
     /// Those of a slice.
-    pub fn of(bytes: &'a mut &[u8]) -> Self {
-        let left = bytes.len() as u64;
-        Self { source: bytes, left }
+    pub fn of(bytes: &'a [u8]) -> Self {
+        Self::new(bytes, bytes.len() as u64)
     }
 
     /// How many are to come.

@@ -87,7 +87,7 @@ fn copy(trainer: &Trainer, settings: &TrainSettings) -> Trainer {
     let sections = trainer.capture().into_sections();
     let read = |name: &str, take: TakePart<'_>| {
         let (_, bytes) = sections.iter().find(|(own, _)| own == name).ok_or("no such section")?;
-        take(SavedPart::Whole(SavedBytes::of(&mut &bytes[..])))
+        take(SavedPart::Whole(SavedBytes::of(bytes)))
     };
     let placement = Placement::Cpu;
     Trainer::restore(settings, &placement, progress, &read).expect("just captured")
@@ -188,10 +188,10 @@ fn read_chain(chain: &[Sections], name: &str, take: TakePart<'_>) -> Result<(), 
     };
     let whole = chain.iter().rposition(|link| find(link, name).is_some()).ok_or("no section")?;
     let bytes = find(&chain[whole], name).expect("just found");
-    take(SavedPart::Whole(SavedBytes::of(&mut &bytes[..])))?;
+    take(SavedPart::Whole(SavedBytes::of(&bytes)))?;
     for link in &chain[whole + 1..] {
         let bytes = find(link, &format!("+{name}")).ok_or("no increment")?;
-        take(SavedPart::Increment(SavedBytes::of(&mut &bytes[..])))?;
+        take(SavedPart::Increment(SavedBytes::of(&bytes)))?;
     }
     Ok(())
 }

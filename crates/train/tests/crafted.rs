@@ -197,10 +197,8 @@ fn a_crafted_state_is_refused_or_trains() {
     let restore = |all: &[(String, Parts)]| {
         let read = |name: &str, take: TakePart<'_>| -> Result<(), Damaged> {
             let (_, parts) = all.iter().find(|(own, _)| own == name).ok_or("no such section")?;
-            take(SavedPart::Whole(SavedBytes::of(&mut &parts[0][..])))?;
-            parts[1..]
-                .iter()
-                .try_for_each(|part| take(SavedPart::Increment(SavedBytes::of(&mut &part[..]))))
+            take(SavedPart::Whole(SavedBytes::of(&parts[0])))?;
+            parts[1..].iter().try_for_each(|part| take(SavedPart::Increment(SavedBytes::of(part))))
         };
         Trainer::restore(&settings, &Placement::Cpu, progress.clone(), &read)
     };

@@ -40,7 +40,7 @@ impl State {
     /// A trainer that goes on from here.
     pub(super) fn restore(&self) -> anyhow::Result<Trainer> {
         let read = |name: &str, take: TakePart<'_>| match self.sections.get(name) {
-            Some(bytes) => take(SavedPart::Whole(SavedBytes::of(&mut &bytes[..]))),
+            Some(bytes) => take(SavedPart::Whole(SavedBytes::of(bytes))),
             None => Err(format!("there is no section {name}").into()),
         };
         let (settings, progress) = (self.config.train(), self.progress.clone());

@@ -775,8 +775,8 @@ fn a_capture_is_the_estimator_as_it_was() {
                 assert!(increment.len() < want.len());
                 let mut restored = Frequency::new(frequency.table.settings.clone());
                 let parts = |_: &str, take: TakePart<'_>| {
-                    take(SavedPart::Whole(SavedBytes::of(&mut &base[..])))?;
-                    take(SavedPart::Increment(SavedBytes::of(&mut &increment[..])))
+                    take(SavedPart::Whole(SavedBytes::of(&base)))?;
+                    take(SavedPart::Increment(SavedBytes::of(&increment)))
                 };
                 restored.restore(&parts).expect("just written");
                 assert!(bytes_of(&restored) == want);

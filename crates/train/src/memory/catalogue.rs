@@ -231,8 +231,8 @@ mod tests {
             let read = |name: &str, take: TakePart<'_>| {
                 assert_eq!(name, "catalogue.item");
                 parts.iter().try_for_each(|(increment, bytes)| match increment {
-                    true => take(SavedPart::Increment(SavedBytes::of(&mut &bytes[..]))),
-                    false => take(SavedPart::Whole(SavedBytes::of(&mut &bytes[..]))),
+                    true => take(SavedPart::Increment(SavedBytes::of(bytes))),
+                    false => take(SavedPart::Whole(SavedBytes::of(bytes))),
                 })
             };
             restored.restore(&read).expect("whole");
@@ -250,9 +250,7 @@ mod tests {
         catalogue.rows.clock = 0;
         let ahead = catalogue.capture().save();
         for bytes in [&bytes[..bytes.len() - 1], &ahead] {
-            let read = |_: &str, take: TakePart<'_>| {
-                take(SavedPart::Whole(SavedBytes::of(&mut &bytes[..])))
-            };
+            let read = |_: &str, take: TakePart<'_>| take(SavedPart::Whole(SavedBytes::of(bytes)));
             assert!(Catalogue::new(EventSide::Query, 4).restore(&read).is_err());
         }
     }

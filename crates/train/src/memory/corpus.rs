@@ -387,8 +387,7 @@ mod tests {
         let mut corpus = expiring();
         corpus.remember(&batch(&["a"]), 1);
         let bytes = corpus.save();
-        let read =
-            |_: &str, take: TakePart<'_>| take(SavedPart::Whole(SavedBytes::of(&mut &bytes[..])));
+        let read = |_: &str, take: TakePart<'_>| take(SavedPart::Whole(SavedBytes::of(&bytes)));
         let mut restored = expiring();
         restored.restore(&read).expect("good bytes");
         restored.remember(&batch(&["b"]), 40);

@@ -9,6 +9,7 @@ use std::ops::Range;
 use super::index::Index;
 use super::page::{Page, RowState};
 use super::{BLOCK_ROWS, FREE, PAGE_ROWS, Table, TableSettings};
+use crate::kernel::bytes::take;
 use crate::saved::{Damaged, ReadSection, SavedBytes, streamed};
 
 pub(super) const MAGIC: [u8; 4] = *b"MRET";
@@ -38,8 +39,7 @@ impl Table {
     /// # Errors
     /// Damaged bytes, or another `dim`, `seed` or `init_scale`, which the rows were made with.
     pub fn load(&mut self, bytes: &[u8]) -> Result<(), Damaged> {
-        let mut bytes = bytes;
-        let mut table = Self::read(self.settings.clone(), SavedBytes::of(&mut bytes))?;
+        let mut table = Self::read(self.settings.clone(), SavedBytes::of(bytes))?;
         table.rebuild_index()?;
         table.admission = std::mem::take(&mut self.admission);
         *self = table;
@@ -96,10 +96,11 @@ impl Table {
             let (page, values) = (&mut table.pages[page], 4 * dim * rows.len());
             block.resize(values + RowState::BYTES * rows.len(), 0);
             bytes.read(&mut block)?;
-            let (values, states) = block.split_at(values);
+            let (values, mut states) = block.split_at(values);
             read_floats(values, &mut page.values[rows.start * dim..rows.end * dim]);
-            let states = states.as_chunks().0;
-            page.states[rows].iter_mut().zip(states).for_each(|(state, bytes)| state.read(bytes));
+            for state in &mut page.states[rows] {
+                state.read(&mut states)?;
+            }
         }
         Ok(table)
     }
@@ -140,9 +141,9 @@ impl Table {
                 let row = rows.start + place;
                 missing -= usize::from(at * PAGE_ROWS + row >= known);
                 bytes.read(&mut content)?;
-                let (values, state) = content.split_at(4 * dim);
+                let (values, mut state) = content.split_at(4 * dim);
                 read_floats(values, &mut page.values[row * dim..(row + 1) * dim]);
-                page.states[row].read(state.as_chunks().0.first().expect("behind the values"));
+                page.states[row].read(&mut state)?;
             }
         }
         match (missing, bytes.left()) {
@@ -267,12 +268,11 @@ pub(super) fn write_rows(page: &Page, rows: Range<usize>, out: &mut Vec<u8>) {
 }
 
 impl RowState {
-    fn read(&mut self, bytes: &[u8; Self::BYTES]) {
-        let (ids, accumulator) = bytes.split_at(16);
-        let [id, touched] = [&ids[..8], &ids[8..]]
-            .map(|bytes| u64::from_le_bytes(*bytes.as_array().expect("eight bytes")));
-        (self.id, self.touched) = (id, touched);
-        self.accumulator = f32::from_le_bytes(*accumulator.as_array().expect("four bytes"));
+    fn read(&mut self, bytes: &mut &[u8]) -> Result<(), Damaged> {
+        self.id = u64::from_le_bytes(take(bytes)?);
+        self.touched = u64::from_le_bytes(take(bytes)?);
+        self.accumulator = f32::from_le_bytes(take(bytes)?);
+        Ok(())
     }
 
     pub(super) fn to_bytes(self) -> [u8; Self::BYTES] {

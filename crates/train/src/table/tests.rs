@@ -302,8 +302,8 @@ fn a_capture_is_the_table_as_it_was() {
         if extent == Extent::Changed {
             let mut restored = Table::new(table.settings.clone());
             let parts = |_: &str, take: TakePart<'_>| {
-                take(SavedPart::Whole(SavedBytes::of(&mut &base[..])))?;
-                take(SavedPart::Increment(SavedBytes::of(&mut &increment[..])))
+                take(SavedPart::Whole(SavedBytes::of(&base)))?;
+                take(SavedPart::Increment(SavedBytes::of(&increment)))
             };
             restored.restore(&parts, "table").expect("just written");
             assert!(bytes_of(&restored) == want);
@@ -331,8 +331,8 @@ fn a_foreign_or_damaged_increment_is_refused() {
     }
     let apply = |bytes: &[u8]| {
         let parts = |_: &str, take: TakePart<'_>| {
-            take(SavedPart::Whole(SavedBytes::of(&mut &base[..])))?;
-            take(SavedPart::Increment(SavedBytes::of(&mut &bytes[..])))
+            take(SavedPart::Whole(SavedBytes::of(&base)))?;
+            take(SavedPart::Increment(SavedBytes::of(bytes)))
         };
         let mut restored = Table::new(settings(2, 16));
         restored.restore(&parts, "table").map(|()| restored)
@@ -350,9 +350,8 @@ fn a_foreign_or_damaged_increment_is_refused() {
         assert!(apply(&bad).is_err(), "{at}");
     }
     // An increment comes after all of a table, never first.
-    let parts = |_: &str, take: TakePart<'_>| {
-        take(SavedPart::Increment(SavedBytes::of(&mut &increment[..])))
-    };
+    let parts =
+        |_: &str, take: TakePart<'_>| take(SavedPart::Increment(SavedBytes::of(&increment)));
     let error = Table::new(settings(2, 16)).restore(&parts, "table").expect_err("refused");
     assert!(error.0.contains("begins with an increment"), "{error}");
 }

@@ -306,8 +306,8 @@ mod tests {
     fn restored(parts: &Parts, mut corpus: Corpus) -> Corpus {
         let read = |_: &str, take: TakePart<'_>| {
             parts.iter().try_for_each(|(increment, bytes)| match increment {
-                true => take(SavedPart::Increment(SavedBytes::of(&mut &bytes[..]))),
-                false => take(SavedPart::Whole(SavedBytes::of(&mut &bytes[..]))),
+                true => take(SavedPart::Increment(SavedBytes::of(bytes))),
+                false => take(SavedPart::Whole(SavedBytes::of(bytes))),
             })
         };
         let read: ReadSection<'_> = &read;
